@@ -1,0 +1,61 @@
+# make test, make demo, make check: each sets itself up first, in .venv. Needs Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: .venv demo test test-all lint check fmt docs bench clean
+.DEFAULT_GOAL := check
+
+.venv: .venv/dev.stamp
+
+.venv/dev.stamp: pyproject.toml constraints.txt
+	$(call install,dev)
+
+.venv/demo.stamp: pyproject.toml constraints.txt
+	$(call install,demo)
+
+# A marker stands while pip works, so that a set-up that was killed is started over; only success leaves a stamp.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "mipp needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo 'not there')."; \
+	  echo "Name another one, for example: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; } >&2
+	@if [ -e .venv/unfinished ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  $(PYTHON) -m venv --clear .venv; fi
+	@echo "Setting up .venv with the '$(1)' extra (the first time: some minutes, most of them for torch) ..."
+	@touch .venv/unfinished
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(1)]' \
+	  || { rm .venv/unfinished; exit 1; }
+	@rm .venv/unfinished
+	@touch $@
+endef
+
+# Whoever has the development environment runs the demo in it; everybody else gets only what the demo needs.
+demo: $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/demo.stamp)
+	@$(BIN)/mipp demo
+
+test: .venv
+	@$(BIN)/python -m pytest -n 2
+
+test-all: .venv
+	@$(BIN)/python -m pytest -n 2 -m ""
+
+lint: .venv
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+check: lint test
+
+fmt: .venv
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+docs: .venv
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: .venv
+	@$(BIN)/python -m benchmarks.resnet_cifar
+	@$(BIN)/python -m benchmarks.lenet_mnist
+
+clean:
+	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

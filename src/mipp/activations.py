@@ -1,0 +1,372 @@
+"""Calibration data, streamed through a model once; what is kept of the activations are their moments."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.groups import PruningGraph, Site
+from mipp.graph.rules import has_rule
+from mipp.graph.streams import Downstream, downstream, norm_scale
+from mipp.graph.trace import Call, OpStream, Program, forward, map_tensors, tensors_in, working_copy
+
+Observer = Callable[[int, Mapping[str, Any], Tensor], None]
+"""Called with the index of an op, its arguments by name, and its (first) result."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Batches to calibrate on, with what else there is to say about them.
+
+    Attributes:
+        batches: Iterable of batches: a Tensor or dict is the input; of a tuple or list the first element is the input
+            (Tensor; tuple -> *args; dict -> **kwargs) and the second the labels. Read once.
+        max_samples: How many samples to read (along the first dimension), None for all of them.
+        forward: Called as `forward(model, batch)` for batches of any other shape.
+    """
+
+    batches: Iterable[Any]
+    max_samples: int | None = 1024
+    forward: Callable[[nn.Module, Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: how to call the model on it, its number of samples, and its labels if it has any."""
+
+    call: Call
+    samples: int
+    labels: Any = None
+
+
+def read(calibration: Calibration, device: torch.device | None, chunk: int = 128) -> list[Batch]:
+    """Reads the calibration data once, cut to `max_samples` and into pieces of at most `chunk` samples.
+
+    Raises:
+        CalibrationError: There are no batches, a batch has no tensors, or holds NaN or infinity.
+    """
+    batches: list[Batch] = []
+    wanted = calibration.max_samples
+    if wanted is not None and wanted < 1:
+        raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
+    for number, raw in enumerate(calibration.batches):
+        missing = None if wanted is None else wanted - sum(b.samples for b in batches)
+        batches.extend(_pieces(_batch(raw, number, calibration.forward, device), missing, chunk))
+        if wanted is not None and sum(b.samples for b in batches) >= wanted:
+            break
+    if not batches:
+        raise CalibrationError(
+            "The calibration data are empty: no batch came out of it. Pass a list of batches or a DataLoader; a "
+            "generator that was read before is empty too, so make a new one."
+        )
+    return batches
+
+
+def as_call(example: Any) -> Call:
+    """Turns an input (a Tensor; tuple -> *args; dict -> **kwargs) into a call."""
+    if isinstance(example, Mapping):
+        return Call((), dict(example))
+    return Call(tuple(example) if isinstance(example, tuple | list) else (example,))
+
+
+def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
+    labels = None
+    if how is not None:
+        call = Call((raw,), {}, how)
+    elif isinstance(raw, tuple | list):
+        if not raw:
+            raise CalibrationError(f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels).")
+        call, labels = as_call(raw[0]), raw[1] if len(raw) > 1 else None
+    else:
+        call = as_call(raw)
+    if not call.tensors:
+        raise CalibrationError(
+            f"Calibration batch {number} holds no tensor (it is a {type(raw).__name__}). Expected a Tensor, a dict of "
+            "Tensors, or (input, labels); for anything else pass mipp.Calibration(batches, forward=...)."
+        )
+    for tensor in call.tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CalibrationError(
+                f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
+                "data or leave the batch out."
+            )
+    call = call.map(lambda t: t.to(device)) if device is not None else call
+    return Batch(call, call.samples, map_tensors(labels, lambda t: t.to(device)) if device is not None else labels)
+
+
+def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
+    wanted = batch.samples if missing is None else min(missing, batch.samples)
+    tensors = batch.call.tensors + tensors_in(batch.labels)
+    if any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
+        yield batch  # no common first dimension to cut along
+        return
+    if wanted <= chunk and wanted == batch.samples:
+        yield batch
+        return
+    for start in range(0, wanted, chunk):
+        stop = min(start + chunk, wanted)
+        labels = map_tensors(batch.labels, lambda t, a=start, b=stop: t[a:b])
+        yield Batch(batch.call.map(lambda t, a=start, b=stop: t[a:b]), stop - start, labels)
+
+
+class Moments:
+    """Count, mean and second moments of samples, in float64; batches, workers and machines merge exactly.
+
+    The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so that it does not lose
+    digits where the mean is large.
+    """
+
+    def __init__(self, features: int, device: torch.device | None = None) -> None:
+        self.count = 0
+        self.mean = torch.zeros(features, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples, shape [n, features]."""
+        if len(samples) == 0:
+            return
+        part = Moments.__new__(Moments)
+        values = samples.to(torch.float64)
+        part.count = len(values)
+        part.mean = values.mean(0)
+        values = values - part.mean
+        part.scatter = values.mT @ values
+        self.merge(part)
+
+    def merge(self, other: "Moments") -> None:
+        """Adds the samples behind other moments."""
+        if other.count == 0:
+            return
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        self.scatter.add_(other.scatter).addr_(shift, shift, alpha=self.count * other.count / total)
+        self.mean.add_(shift, alpha=other.count / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Tensor:
+        """Second moment about the mean, divided by the count, shape [features, features]."""
+        return self.scatter / max(self.count, 1)
+
+    @property
+    def raw(self) -> Tensor:
+        """Second moment about zero, divided by the count, shape [features, features]."""
+        return self.covariance + torch.outer(self.mean, self.mean)
+
+
+class Variances:
+    """Count, mean and variance of every channel of a tensor, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.scatter = torch.zeros(())
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples, shape [n, channels]."""
+        values = samples.to(torch.float64)
+        count, mean = len(values), values.mean(0)
+        scatter = (values - mean).square().sum(0)
+        total, shift = self.count + count, mean - self.mean
+        self.scatter = self.scatter + scatter + shift.square() * (self.count * count / max(total, 1))
+        self.mean = self.mean + shift * (count / max(total, 1))
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scatter / max(self.count, 1)
+
+
+@dataclass
+class SiteStatistics:
+    """What one dense pass leaves of the inputs of a linear layer or convolution.
+
+    Attributes:
+        inputs: Moments of the inputs of each convolution group (features in the order of the flattened weight).
+        weight: The weight itself.
+        floor: Variance of the residual stream that each output is added to, in the output's own units, shape
+            [outputs]; None where there is no stream.
+    """
+
+    inputs: list[Moments]
+    weight: Tensor
+    floor: Tensor | None = None
+
+
+def site_statistics(
+    model: nn.Module, graph: PruningGraph, batches: Iterable[Batch], positions: int | None = None
+) -> dict[int, SiteStatistics]:
+    """Streams the batches through the model once.
+
+    Args:
+        model: Not changed.
+        graph: Its pruning graph; every site that reads removable nodes is observed.
+        batches: Calibration batches.
+        positions: At most this many positions of each sample are used.
+
+    Returns:
+        Statistics by index of the op.
+    """
+    model = working_copy(model)
+    sites = {s.op: s for s in graph.sites if (s.reads >= 0).any()}
+    after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
+    streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
+    found: dict[int, SiteStatistics] = {}
+
+    def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
+        if index in streams:
+            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
+        if index in sites:
+            inputs, _ = inputs_of(sites[index], arguments, result, positions)
+            if index not in found:
+                moments = [Moments(inputs.shape[2], inputs.device) for _ in inputs]
+                found[index] = SiteStatistics(moments, arguments["weight"].detach())
+            for moment, rows in zip(found[index].inputs, inputs, strict=True):
+                moment.update(rows)
+
+    for batch in batches:
+        observe(model, batch.call, graph.program, [*sites, *streams], observer)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for op, statistics in found.items():
+        statistics.floor = _floor(graph.program, after[op], streams, tensors)
+    return found
+
+
+def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: int) -> int:
+    site = next(op for op, d in after.items() if d.addition == addition)
+    return -1 if program.ops[site].name == "linear" else 1
+
+
+def _floor(
+    program: Program, after: Downstream, streams: Mapping[int, Variances], tensors: Mapping[str, Tensor]
+) -> Tensor | None:
+    if after.addition < 0:
+        return None
+    variance = streams[after.addition].variance
+    if after.norm < 0:
+        return variance
+    squared = norm_scale(program, after.norm, tensors).square()
+    return variance / squared.clamp_min(1e-12 * float(squared.max()))
+
+
+class _Watch(OpStream):
+    def __init__(self, program: Program, wanted: Sequence[int], observer: Observer) -> None:
+        super().__init__(has_rule)
+        self.program, self.wanted, self.observer = program, set(wanted), observer
+        self.index = -1
+
+    def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.index += 1
+        ops = self.program.ops
+        expected = ops[self.index].func.overloadpacket.__name__ if self.index < len(ops) else "nothing"
+        if func.overloadpacket.__name__.rstrip("_") != expected.rstrip("_"):
+            raise UnsupportedModelError(
+                f"The model takes another path on other data: op {self.index} is {func.overloadpacket.__name__} where "
+                f"{expected} was traced. Statistics need the same ops on every batch; branch on shapes, not on values."
+            )
+        out = func(*args, **kwargs)
+        if self.index in self.wanted:
+            schema = func._schema.arguments
+            given = {a.name: v for a, v in zip(schema, args, strict=False)}
+            full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
+            self.observer(self.index, full, out if isinstance(out, Tensor) else out[0])
+        return out
+
+
+def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int], observer: Observer) -> Any:
+    """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
+
+    Raises:
+        UnsupportedModelError: The pass executes other ops than the traced one.
+    """
+    with _Watch(program, wanted, observer):
+        return forward(model, call)
+
+
+def inputs_of(site: Site, arguments: Mapping[str, Any], result: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor]:
+    """What a linear layer or convolution reads and writes, position by position.
+
+    Args:
+        site: The op.
+        arguments: Its arguments by name.
+        result: What it returned.
+        limit: At most this many positions of each sample are taken, spread evenly at random but the same in all.
+
+    Returns:
+        Inputs of shape [groups, samples x positions, inputs per group x kernel] (features in the order of the
+        flattened weight) and outputs of shape [samples x positions, outputs].
+    """
+    x, weight = arguments["input"], arguments["weight"]
+    if "stride" not in arguments:
+        rows, out = _thinned(x, limit), _thinned(result, limit)
+        return rows.reshape(1, -1, x.shape[-1]), out.reshape(-1, result.shape[-1])
+    spatial = weight.ndim - 2
+    if x.ndim == spatial + 1:
+        x, result = x.unsqueeze(0), result.unsqueeze(0)
+    windows = _windows(x, weight.shape[2:], arguments)
+    size = windows.shape[2 : 2 + spatial]
+    chosen = _positions(size, limit)
+    patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gathered(windows, size, chosen)
+    patches = patches.movedim(2, 1)  # [samples, positions, channels, *kernel]
+    rows = patches.reshape(patches.shape[0] * patches.shape[1], site.groups, -1).transpose(0, 1)
+    out = result.flatten(2)[:, :, chosen].transpose(1, 2).reshape(-1, result.shape[1])
+    return rows, out
+
+
+def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
+    """Rows of a tensor with its channels (at `dim`) last, thinned like `inputs_of`, shape [rows, channels]."""
+    if dim % tensor.ndim == tensor.ndim - 1:
+        return _thinned(tensor, limit).reshape(-1, tensor.shape[-1])
+    flat = tensor.flatten(2)
+    chosen = _positions(tensor.shape[2:], limit)
+    return flat[:, :, chosen].transpose(1, 2).reshape(-1, tensor.shape[1])
+
+
+def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
+    """A view of the padded input, shape [samples, channels, *output positions, *kernel]."""
+    count = len(kernel)
+    stride, padding, dilation = (_each(arguments[k], count) for k in ("stride", "padding", "dilation"))
+    amounts = [side for pad in reversed(_padding(padding, kernel, dilation)) for side in pad]
+    view = nn.functional.pad(x, amounts)
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        view = view.unfold(2 + axis, (k - 1) * d + 1, s)[..., ::d]
+    return view
+
+
+def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    if padding == "valid":
+        return [(0, 0)] * len(kernel)
+    if padding == "same":
+        whole = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return [(w // 2, w - w // 2) for w in whole]
+    return [(p, p) for p in padding]
+
+
+def _each(value: Any, count: int) -> Any:
+    if isinstance(value, str):
+        return value
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values
+
+
+def _positions(size: torch.Size, limit: int | None) -> Tensor:
+    total = size.numel()
+    if limit is None or total <= limit:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(total))[:limit].sort().values
+
+
+def _gathered(windows: Tensor, size: torch.Size, chosen: Tensor) -> Tensor:
+    index = torch.unravel_index(chosen.to(windows.device), size)
+    return windows[(slice(None), slice(None), *index)]
+
+
+def _thinned(x: Tensor, limit: int | None) -> Tensor:
+    if x.ndim < 3:
+        return x
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    return flat[:, _positions(torch.Size([flat.shape[1]]), limit)]

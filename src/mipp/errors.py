@@ -1,0 +1,25 @@
+"""The errors of the library: what was found, what was expected, how to go on."""
+
+
+class MippError(Exception):
+    """Base of every error that `mipp` raises on purpose."""
+
+
+class UnsupportedModelError(MippError):
+    """The model cannot be traced, or nothing in it can be pruned."""
+
+
+class CalibrationError(MippError):
+    """The calibration data are empty, of the wrong form, or make the model produce non-finite values."""
+
+
+class InfeasibleBudgetError(MippError):
+    """No plan can meet the budget; the message names the smallest value that can be met."""
+
+
+class MissingRequirementError(MippError):
+    """A method needs labels, a loss, a training function or a package that was not given."""
+
+
+class PlanMismatchError(MippError):
+    """A plan or a saved folder does not belong to the model it is applied to."""

@@ -1,0 +1,160 @@
+"""Which positions of which tensor axes belong together.
+
+Every position of every parameter axis is an *atom*. A tensor of the traced pass carries *planes*: integer tensors of
+its own number of dimensions (size 1 where nothing varies) that hold, for each position, the atom it belongs to.
+Ops that move data are applied to the planes themselves; ops that meet position by position unite atoms. What is left
+at the end are sets of atoms that can only be removed together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+FIXED = -1
+"""Stands in a plane for a position that no surgery can remove."""
+
+Planes = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why atoms cannot be removed: what was met, in which op, on which source line."""
+
+    text: str
+    op: str = ""
+    source: str = ""
+
+
+@dataclass
+class Atoms:
+    """A growing set of atoms, which of them are united, and which are frozen."""
+
+    count: int = 0
+    _pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list)
+    _frozen: list[tuple[NDArray[np.int64], Reason]] = field(default_factory=list)
+
+    def fresh(self, number: int) -> Tensor:
+        """Returns `number` new atoms, shape [number]."""
+        self.count += number
+        return torch.arange(self.count - number, self.count)
+
+    def unite(self, left: Tensor, right: Tensor, reason: Reason) -> None:
+        """Unites atoms position by position (with broadcasting); an atom that meets `FIXED` is frozen for `reason`."""
+        a, b = (t.reshape(-1).numpy() for t in torch.broadcast_tensors(left, right))
+        both = (a >= 0) & (b >= 0)
+        self._pairs.append((a[both], b[both]))
+        self.freeze(torch.from_numpy(np.concatenate([a[b < 0], b[a < 0]])), reason)
+
+    def unite_along(self, plane: Tensor, dims: Sequence[int]) -> None:
+        """Unites all atoms of a plane that differ only in their position along `dims`."""
+        first = plane
+        for dim in dims:
+            first = first.narrow(dim, 0, 1)
+        a, b = (t.reshape(-1).numpy() for t in torch.broadcast_tensors(plane, first))
+        both = (a >= 0) & (b >= 0)
+        self._pairs.append((a[both], b[both]))
+
+    def freeze(self, atoms: Tensor, reason: Reason) -> None:
+        """Marks atoms as not removable; of several reasons the first one stands."""
+        array = atoms.reshape(-1).numpy()
+        if (array >= 0).any():
+            self._frozen.append((array[array >= 0], reason))
+
+    def resolve(self) -> tuple[NDArray[np.int64], dict[int, Reason]]:
+        """Returns the set each atom belongs to, shape [count], and the reason for each frozen set."""
+        left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
+        right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.empty(0, np.int64)
+        edges = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(self.count, self.count))
+        _, labels = connected_components(edges, directed=False)
+        sets = labels.astype(np.int64)
+        reasons: dict[int, Reason] = {}
+        for atoms, reason in self._frozen:
+            for index in np.unique(sets[atoms]).tolist():
+                reasons.setdefault(index, reason)
+        return sets, reasons
+
+
+def varying(plane: Tensor) -> tuple[int, ...]:
+    """The dimensions along which a plane varies."""
+    return tuple(d for d, size in enumerate(plane.shape) if size > 1)
+
+
+def along(planes: Planes, dims: Sequence[int]) -> Tensor | None:
+    """The plane that varies along any of `dims`, if there is one."""
+    return next((p for p in planes if set(varying(p)) & set(dims)), None)
+
+
+def without(planes: Planes, dims: Sequence[int]) -> Planes:
+    """The planes that do not vary along any of `dims`."""
+    return tuple(p for p in planes if not set(varying(p)) & set(dims))
+
+
+def compressed(plane: Tensor) -> Tensor:
+    """`plane` with size 1 wherever it is constant."""
+    for dim in range(plane.ndim):
+        first = plane.narrow(dim, 0, 1) if plane.shape[dim] else plane
+        if plane.shape[dim] > 1 and (plane.stride(dim) == 0 or torch.equal(first.expand_as(plane), plane)):
+            plane = first
+    return plane
+
+
+def moved(plane: Tensor, shape: Sequence[int], move: Callable[[Tensor], Any]) -> list[Tensor]:
+    """Applies an op that only moves data to a plane of a tensor of `shape`; one result per output."""
+    out = move(plane.expand(tuple(shape)))
+    return [compressed(t) for t in (out if isinstance(out, tuple | list) else [out])]
+
+
+def merged(operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reason: Reason) -> Planes:
+    """Planes of the result of an element-wise op; unites what meets.
+
+    Args:
+        operands: Planes and shape of every tensor operand.
+        reason: Given where a removable position meets one that is fixed.
+    """
+    ndim = max((len(shape) for _, shape in operands), default=0)
+    aligned = [(tuple(_lead(p, ndim) for p in planes), (1,) * (ndim - len(s)) + tuple(s)) for planes, s in operands]
+    clusters: list[set[int]] = []
+    for planes, _ in aligned:
+        for plane in planes:
+            _absorb(clusters, set(varying(plane)))
+    return tuple(_meet(sorted(dims), aligned, atoms, reason) for dims in clusters)
+
+
+def _meet(
+    dims: Sequence[int], operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reason: Reason
+) -> Tensor:
+    present = [p for planes, _ in operands for p in planes if set(varying(p)) & set(dims)]
+    shape = torch.broadcast_shapes(*(p.shape for p in present))
+    result = present[0].expand(shape)
+    for plane in present[1:]:
+        atoms.unite(result, plane, reason)
+    for planes, size in operands:
+        if along(planes, dims) is None and any(size[d] > 1 for d in dims):
+            atoms.freeze(result, reason)
+        elif sum(1 for p in planes if set(varying(p)) & set(dims)) > 1:
+            atoms.freeze(result, reason)
+    return compressed_to(result)
+
+
+def compressed_to(plane: Tensor) -> Tensor:
+    """`plane` with size 1 along its stride-0 dimensions (a cheap `compressed` for planes just expanded)."""
+    for dim in range(plane.ndim):
+        if plane.shape[dim] > 1 and plane.stride(dim) == 0:
+            plane = plane.narrow(dim, 0, 1)
+    return plane
+
+
+def _absorb(clusters: list[set[int]], dims: set[int]) -> None:
+    overlapping = [c for c in clusters if c & dims]
+    clusters[:] = [c for c in clusters if not c & dims] + [dims.union(*overlapping)]
+
+
+def _lead(plane: Tensor, ndim: int) -> Tensor:
+    return plane.reshape((1,) * (ndim - plane.ndim) + tuple(plane.shape))

@@ -1,0 +1,421 @@
+"""One forward pass as a straight line of ATen ops.
+
+A `TorchDispatchMode` under `torch.inference_mode` sees composite ops (`linear`, `chunk`, `flatten`) before they are
+decomposed, so one tracer serves every model that runs: no export, no symbolic shapes, any Python in `forward`.
+Ops without a rule are decomposed until one is known or nothing is left to decompose.
+"""
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from mipp.errors import UnsupportedModelError
+
+_LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_SILENT_OPS = {torch.ops.prim.device.default, torch.ops.aten.is_floating_point.default, torch.ops.aten.is_complex.default}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a model: `model(*args, **kwargs)`, or `how(model, *args)` where a function says how to call it."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    how: Callable[..., Any] | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return tensors_in((self.args, self.kwargs))
+
+    @property
+    def samples(self) -> int:
+        """Length of the first dimension of the first tensor that has one, else 1."""
+        return next((t.shape[0] for t in self.tensors if t.ndim), 1)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
+        """The same call on changed tensors."""
+        return Call(map_tensors(self.args, function), map_tensors(dict(self.kwargs), function), self.how)
+
+    def __call__(self, model: nn.Module) -> Any:
+        return model(*self.args, **self.kwargs) if self.how is None else self.how(model, *self.args)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for a tensor among the arguments of an op: the index of a `Value`."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the traced pass.
+
+    Attributes:
+        shape: Its shape.
+        origin: "input", "parameter", "buffer", "constant" (any other tensor the code holds) or "op".
+        name: The qualified name of a parameter or buffer, else "".
+        producer: Index of the op that made it, -1 if none did.
+    """
+
+    shape: tuple[int, ...]
+    origin: str
+    name: str = ""
+    producer: int = -1
+
+
+@dataclass(frozen=True)
+class Op:
+    """One ATen call. In-place calls are recorded as their functional twins.
+
+    Attributes:
+        module: Path of the innermost module whose `forward` made the call, "" for the model itself.
+        source: "file.py:12", the innermost line outside torch.
+    """
+
+    index: int
+    func: OpOverload
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[int, ...]
+    module: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The op without namespace and overload, such as `conv2d`."""
+        return self.func.overloadpacket.__name__
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments by the names of the op's schema, defaults filled in."""
+        schema = self.func._schema.arguments
+        given = {a.name: value for a, value in zip(schema, self.args, strict=False)}
+        return {a.name: given.get(a.name, self.kwargs.get(a.name, a.default_value)) for a in schema}
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Indices of the values read, in order of the arguments."""
+        return tuple(ref.index for ref in _leaves((self.args, tuple(self.kwargs.values())), Ref))
+
+
+@dataclass
+class Program:
+    """A traced forward pass that can be run again, whole or in pieces, on inputs of the same shapes.
+
+    Attributes:
+        stale_read: Why running the pieces again may differ from the model ("" if it does not): some op reads a tensor
+            whose memory an in-place op changed through another tensor.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    constants: dict[int, Tensor] = field(default_factory=dict)
+    stale_read: str = ""
+
+    def readers(self) -> list[list[int]]:
+        """For every value, the indices of the ops that read it."""
+        reading: list[list[int]] = [[] for _ in self.values]
+        for op in self.ops:
+            for index in dict.fromkeys(op.inputs):
+                reading[index].append(op.index)
+        return reading
+
+    def names(self) -> tuple[str, ...]:
+        """The ops in order: two passes took the same path if these are equal."""
+        return tuple(str(op.func) for op in self.ops)
+
+
+class OpStream(TorchDispatchMode):
+    """Hands every op of a forward pass to `on_op`, at the highest level that has a rule."""
+
+    def __init__(self, has_rule: Callable[[OpOverload], bool]) -> None:
+        super().__init__()
+        self.has_rule = has_rule
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _SILENT_OPS:
+            return func(*args, **kwargs)
+        if not self.has_rule(func):
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        return self.on_op(func, args, kwargs)
+
+    def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Executes the op and returns its result."""
+        raise NotImplementedError
+
+
+class _Recorder(OpStream):
+    def __init__(self, model: nn.Module, has_rule: Callable[[OpOverload], bool]) -> None:
+        super().__init__(has_rule)
+        self.program = Program()
+        self.modules: list[str] = [""]
+        self._index: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._sharing: dict[int, list[int]] = {}
+        self._stale: set[int] = set()
+        self._named = canonical_names(model)
+
+    def add_inputs(self, call: Call) -> None:
+        for tensor in call.tensors:
+            self.program.inputs.append(self._add(tensor, Value(tuple(tensor.shape), "input")))
+
+    def index_of(self, tensor: Tensor) -> int:
+        index = self._index.get(tensor)
+        if index is None:
+            name, origin = self._named.get(id(tensor), ("", "constant"))
+            index = self._add(tensor, Value(tuple(tensor.shape), origin, name))
+            if origin == "constant":
+                self.program.constants[index] = tensor
+        return int(index)
+
+    def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        ref_args = map_tensors(args, lambda t: Ref(self.index_of(t)))
+        ref_kwargs = {k: map_tensors(v, lambda t: Ref(self.index_of(t))) for k, v in kwargs.items()}
+        out = func(*args, **kwargs)
+        program, number = self.program, len(self.program.ops)
+        source = _source_line()
+        op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
+        if self._stale.intersection(op.inputs) and not program.stale_read:
+            program.stale_read = f"{op.name} at {source} reads a tensor that was changed in place through another one"
+        if func._schema.is_mutable:
+            self._mark_stale(func, args, kwargs)
+        outputs = tuple(self._add(t, Value(tuple(t.shape), "op", producer=number)) for t in _leaves(out, Tensor))
+        program.ops.append(dataclasses.replace(op, outputs=outputs))
+        return out
+
+    def _add(self, tensor: Tensor, value: Value) -> int:
+        index = len(self.program.values)
+        self.program.values.append(value)
+        self._index[tensor] = index
+        if tensor.device.type != "meta":
+            self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(index)
+        return index
+
+    def _mark_stale(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for position, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            target = args[position] if position < len(args) else kwargs.get(argument.name)
+            if isinstance(target, Tensor) and target.device.type != "meta":
+                alive = {self._index[t] for t in list(self._index.keys())} if self._sharing else set()
+                sharing = self._sharing.get(target.untyped_storage().data_ptr(), [])
+                self._stale.update(i for i in sharing if i in alive and i != self._index.get(target))
+                if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
+                    self.program.stale_read = f"{func} changes a parameter, buffer or constant in place"
+
+
+def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) -> Program:
+    """Runs `model` once and returns what it did.
+
+    Args:
+        model: A working copy in eval mode (see `working_copy`); hooks are added for the pass and removed again.
+        call: What to call it with.
+        has_rule: Whether an op is to be kept as it is; others are decomposed where they can be.
+
+    Raises:
+        UnsupportedModelError: The forward pass raised.
+    """
+    recorder = _Recorder(model, has_rule)
+    recorder.add_inputs(call)
+    with _module_stack(model, recorder.modules), recorder:
+        output = forward(model, call)
+    for tensor in tensors_in(output):
+        recorder.program.outputs.append(recorder.index_of(tensor))
+    return recorder.program
+
+
+def forward(model: nn.Module, call: Call) -> Any:
+    """Calls the model in inference mode, on the unfused attention path.
+
+    Raises:
+        UnsupportedModelError: The call raised; the cause is chained.
+    """
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode():
+            return call(model)
+    except (KeyboardInterrupt, MemoryError, UnsupportedModelError):
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in call.tensors) or "no tensors"
+        raise UnsupportedModelError(
+            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with inputs of shape "
+            f"{shapes}; check that one calibration batch runs through the model on its own: model(*batch)."
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
+    """Maps `id` of every parameter and buffer to its name and origin; tensors over the same memory share one name."""
+    names: dict[Any, tuple[str, str]] = {}
+    by_id: dict[int, tuple[str, str]] = {}
+    for origin, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in tensors:
+            memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if _has_memory(tensor) else id(tensor)
+            by_id[id(tensor)] = names.setdefault(memory, (name, origin))
+    return by_id
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and tensor.numel() > 0
+
+
+def working_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode that shares the parameters and owns everything else, so that no forward pass marks the model."""
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
+    return _copied(model, memo).eval()
+
+
+def full_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, also of models that hold non-leaf tensors (as weight normalisation does)."""
+    return _copied(model, {})
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    for module in model.modules():
+        memo.update({id(v): v.detach() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf})
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be copied (copy.deepcopy raised {type(error).__name__}: {error}); "
+            "pruning works on a copy, so remove what cannot be copied (open files, locks, live handles) from the model."
+        ) from error
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists, mappings, dataclasses and output objects, in a fixed order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, Mapping):
+        return [t for item in tree.values() for t in tensors_in(item)]
+    if isinstance(tree, tuple | list):
+        return [t for item in tree for t in tensors_in(item)]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return [t for f in dataclasses.fields(tree) for t in tensors_in(getattr(tree, f.name))]
+    if hasattr(tree, "__dict__") and not isinstance(tree, nn.Module | type) and not callable(tree):
+        return [t for item in vars(tree).values() for t in tensors_in(item)]
+    return []
+
+
+def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+    """`tree` (tuples, lists, mappings) with `function` applied to each tensor."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_tensors(item, function) for item in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(map_tensors(item, function) for item in tree)
+    if isinstance(tree, dict):
+        return {key: map_tensors(item, function) for key, item in tree.items()}
+    return tree
+
+
+def execute(
+    program: Program,
+    env: dict[int, Tensor],
+    bound: Mapping[int, Tensor],
+    span: tuple[int, int],
+    keep: Sequence[int] = (),
+) -> None:
+    """Runs ops `span[0]` to `span[1]` (exclusive) of a program.
+
+    Args:
+        env: Values by index. Results are added; values that nothing after the span reads are dropped, except `keep`.
+        bound: Parameters, buffers and constants by index.
+    """
+    last = last_reads(program)
+    kept = set(keep)
+    for op in program.ops[span[0] : span[1]]:
+        args = _map_refs(op.args, env, bound)
+        kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
+        for index, tensor in zip(op.outputs, _leaves(op.func(*args, **kwargs), Tensor), strict=True):
+            env[index] = tensor
+        for index in (*op.inputs, *op.outputs):
+            if last[index] <= op.index and index not in kept:
+                env.pop(index, None)
+
+
+def last_reads(program: Program) -> list[int]:
+    """For every value, the index of the last op that reads it (outputs of the model: never dropped)."""
+    last = [-1] * len(program.values)
+    for op in program.ops:
+        for index in op.inputs:
+            last[index] = op.index
+    for index in program.outputs:
+        last[index] = len(program.ops)
+    return last
+
+
+def _map_refs(tree: Any, env: Mapping[int, Tensor], bound: Mapping[int, Tensor]) -> Any:
+    if isinstance(tree, Ref):
+        return env[tree.index] if tree.index in env else bound[tree.index]
+    if isinstance(tree, tuple | list):
+        return type(tree)(_map_refs(item, env, bound) for item in tree)
+    return tree
+
+
+def _leaves(tree: Any, kind: type) -> list[Any]:
+    if isinstance(tree, kind):
+        return [tree]
+    if isinstance(tree, tuple | list):
+        return [leaf for item in tree for leaf in _leaves(item, kind)]
+    return []
+
+
+def _functional(func: OpOverload) -> OpOverload:
+    name = func.overloadpacket.__name__
+    if not func._schema.is_mutable or not name.endswith("_"):
+        return func
+    packet = getattr(getattr(torch.ops, func.namespace), name[:-1], None)
+    if packet is None or func._overloadname not in packet.overloads():
+        return func
+    return getattr(packet, func._overloadname)  # type: ignore[no-any-return]
+
+
+def _source_line() -> str:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not forward.__code__:
+        filename = frame.f_code.co_filename
+        if not filename.startswith(_LIBRARY_FOLDERS):
+            return f"{Path(filename).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+@contextmanager
+def _module_stack(model: nn.Module, stack: list[str]) -> Iterator[None]:
+    def leave(*_: Any) -> None:
+        stack.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

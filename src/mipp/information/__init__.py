@@ -1,0 +1,5 @@
+"""Estimators of I(X_S; Y) for a shrinking set of nodes. They know matrices, and nothing of models."""
+
+from mipp.information.gaussian import GaussianInformation, SumInformation
+
+__all__ = ["GaussianInformation", "SumInformation"]

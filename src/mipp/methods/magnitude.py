@@ -1,0 +1,55 @@
+"""Magnitude of the weights that produce a node.
+
+Source: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv 1608.08710.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mipp.graph.groups import NodeGroup
+from mipp.methods.base import OneShot, Task
+
+
+@dataclass(frozen=True)
+class Magnitude(OneShot):
+    """Scores a node by the norm of the weights that produce it, summed over the layers that share it.
+
+    Attributes:
+        scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
+        normalize: Divide by the mean score of the group (for "global").
+    """
+
+    scope: str = "local"
+    normalize: bool = True
+    order: ClassVar[float] = 1
+
+    def rank(self, task: Task) -> Mapping[str, Tensor]:
+        tensors = {n: p.detach() for n, p in task.model.named_parameters()}
+        return {name: self._scores(group, tensors) for name, group in task.graph.groups.items()}
+
+    def _scores(self, group: NodeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
+        score = torch.zeros(group.size, dtype=torch.float64)
+        for s in group.slices:
+            if s.reads or s.tensor not in tensors or tensors[s.tensor].ndim < 2:
+                continue
+            rows = tensors[s.tensor].double().movedim(s.axis, 0).flatten(1).cpu()[torch.from_numpy(s.positions)]
+            score += rows.flatten(1).norm(p=self.order, dim=1)
+        return score / score.mean().clamp_min(1e-300) if self.normalize and self.scope == "global" else score
+
+
+@dataclass(frozen=True)
+class L1(Magnitude):
+    """Sum of the absolute weights that produce a node (Li et al. 2017)."""
+
+    order: ClassVar[float] = 1
+
+
+@dataclass(frozen=True)
+class L2(Magnitude):
+    """Euclidean norm of the weights that produce a node."""
+
+    order: ClassVar[float] = 2

@@ -1,0 +1,126 @@
+"""Mutual information preserving pruning in closed form.
+
+Source: Westphal, Hailes & Musolesi, Mutual Information Preserving Neural Network Pruning, arXiv 2411.00147.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mipp.activations import SiteStatistics, site_statistics
+from mipp.errors import MissingRequirementError
+from mipp.graph.groups import NodeGroup, Site
+from mipp.information import GaussianInformation, SumInformation
+from mipp.methods.base import Task, planned
+from mipp.plan import Budget, PruningPlan
+from mipp.selection import Elimination, Order, backward_elimination, terc
+
+NOISE = 1.0
+Statistics = Mapping[int, SiteStatistics]
+
+
+@dataclass(frozen=True)
+class MIPP:
+    """Removes the nodes whose removal costs the layers that read them the least information.
+
+    Groups are taken from the outputs to the inputs. The target of a group is what the weights that read it write: the
+    nodes *kept* downstream, and where those write to a residual stream, the stream (its noise floor is the stream's).
+
+    Attributes:
+        estimator: "gaussian", the closed form.
+        order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first.
+        confidence: Without a budget: keep a node if it is at least this sure that it carries information.
+        noise: Variance of the noise on the target, relative to the target's own variance.
+        positions: At most this many positions of each sample enter the statistics of one layer.
+        sweeps: How often allocation and selection are repeated with targets restricted to the kept nodes.
+    """
+
+    estimator: str = "gaussian"
+    order: Order = "greedy"
+    confidence: float | None = None
+    noise: float = NOISE
+    positions: int = 64
+    sweeps: int = 2
+
+    def plan(self, task: Task, budget: Budget) -> PruningPlan:
+        """Chooses the nodes to keep.
+
+        Raises:
+            MissingRequirementError: Neither a budget nor a confidence says how much to remove.
+        """
+        if not budget.has_target and self.confidence is None:
+            raise MissingRequirementError(
+                "MIPP needs to know how much to remove: pass budget=mipp.Budget(macs=0.5) or another target, or "
+                "mipp.methods.MIPP(confidence=0.95) to let the test decide."
+            )
+        statistics = site_statistics(task.model, task.graph, task.progress(task.batches, "statistics"), self.positions)
+        if not budget.has_target:
+            return self._by_test(task, statistics, budget)
+        kept: dict[str, tuple[int, ...]] = {}
+        plan = None
+        for _ in range(self.sweeps):
+            eliminations = self._eliminations(task, statistics, kept)
+            plan = planned(task, self, eliminations, budget)
+            if plan.kept == kept:
+                break
+            kept = dict(plan.kept)
+        assert plan is not None
+        return plan
+
+    def _by_test(self, task: Task, statistics: Statistics, budget: Budget) -> PruningPlan:
+        kept: dict[str, tuple[int, ...]] = {}
+        assert self.confidence is not None
+        for group in reversed(task.graph.groups.values()):
+            information = self._information(task, statistics, group, kept)
+            chosen = terc(information, self.confidence, self.order) if information else range(group.size)
+            kept[group.name] = tuple(chosen) or ((int(np.argmax(information.marginal())),) if budget.min_keep else ())
+        return task.plan(kept, self, budget)
+
+    def _eliminations(
+        self, task: Task, statistics: Statistics, kept: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Elimination]:
+        out: dict[str, Elimination] = {}
+        for group in task.progress(list(reversed(task.graph.groups.values())), "information"):
+            information = self._information(task, statistics, group, kept)
+            out[group.name] = backward_elimination(information, self.order)
+        return out
+
+    def _information(
+        self, task: Task, statistics: Statistics, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]
+    ) -> SumInformation:
+        alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items() if n != group.name})
+        parts: list[GaussianInformation] = []
+        for site in task.graph.readers(group):
+            parts.extend(_about(site, group, statistics[site.op], alive, self.noise))
+        return SumInformation(parts)
+
+
+def _about(
+    site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
+) -> list[GaussianInformation]:
+    """What a group carries to the kept outputs of one site; one part per convolution group."""
+    blocks = _features(site, group, statistics.weight)
+    rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
+    weights = statistics.weight.flatten(1).double().unflatten(0, (site.groups, -1))
+    floors = None if statistics.floor is None else statistics.floor.unflatten(0, (site.groups, -1))
+    parts = []
+    for index, (moments, weight) in enumerate(zip(statistics.inputs, weights, strict=True)):
+        weight, xx = weight[rows[index]], moments.covariance
+        xy = xx @ weight.mT
+        yy = weight @ xy
+        own = yy.diagonal() if floors is None else floors[index][rows[index]]
+        parts.append(GaussianInformation(xx, xy, yy, blocks, noise * own, moments.count))
+    return parts
+
+
+def _features(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:
+    """Features of every node among the inputs of a site (in the order of its flattened weight), shape [nodes, width]."""
+    nodes = site.reads - group.first_node
+    positions = np.flatnonzero((nodes >= 0) & (nodes < group.size))
+    positions = positions[np.argsort(nodes[positions], kind="stable")].reshape(group.size, -1)
+    kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
+    return torch.from_numpy((positions[:, :, None] * kernel + np.arange(kernel)).reshape(group.size, -1))

@@ -1,0 +1,8 @@
+"""What pruning did, as numbers: frozen data, rendered as a rich table, as JSON, or as one self-contained HTML page.
+
+Nothing here knows a model: a report is built from plain numbers and names, and every name is untrusted text.
+"""
+
+from mipp.report.data import FrozenLine, GroupLine, Measures, Report
+
+__all__ = ["FrozenLine", "GroupLine", "Measures", "Report"]

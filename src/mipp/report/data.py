@@ -1,0 +1,267 @@
+"""The numbers of a report, and their JSON form."""
+
+import io
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self, SupportsFloat
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.constrain import Constrain
+
+from mipp.errors import MippError
+from mipp.report import page, text
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The size, speed and quality of one model.
+
+    Args:
+        params: number of parameters.
+        macs: multiply-accumulates per sample.
+        nodes: nodes in prunable groups.
+        latency_ms: median time for one example batch in milliseconds; None when it was not measured.
+        metrics: what `evaluate` returned, a single float as `{"score": x}`; empty without `evaluate`.
+    """
+
+    params: int
+    macs: int
+    nodes: int
+    latency_ms: float | None
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class GroupLine:
+    """What happened to one group.
+
+    Args:
+        name: name of the group, a module path.
+        size: nodes before.
+        kept: nodes after.
+        nats: information about its readers that the removed nodes took with them; None when the method does not
+            measure it.
+        total_nats: information of the whole group about its readers.
+        macs_before: multiply-accumulates per sample of the layers that produce the group, before.
+        macs_after: the same, after.
+    """
+
+    name: str
+    size: int
+    kept: int
+    nats: float | None
+    total_nats: float | None
+    macs_before: int
+    macs_after: int
+
+    @property
+    def information_kept(self) -> float | None:
+        """The fraction of the group's information that its kept nodes carry; None when it was not measured."""
+        if self.nats is None or self.total_nats is None or not self.total_nats > 0:
+            return None
+        fraction = 1 - self.nats / self.total_nats
+        return fraction if math.isfinite(fraction) else None
+
+
+@dataclass(frozen=True)
+class FrozenLine:
+    """One layer whose nodes were all kept because they could not be removed.
+
+    Args:
+        name: name of the layer, a module path.
+        nodes: its number of nodes.
+        reason: why it is frozen.
+        op: the operator that froze it.
+        source: where that operator is called, as `file.py:12`.
+    """
+
+    name: str
+    nodes: int
+    reason: str
+    op: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What pruning did to a model.
+
+    `print(report)` shows it as text of at most 80 columns; a rich console shows the same in colour.
+
+    Args:
+        model: class name of the model.
+        method: `repr` of the method.
+        call: the exact call, as text.
+        budget: what was asked for.
+        before: measures of the dense model.
+        after: measures of the pruned model.
+        stages: measures of later stages by name, such as `{"fine-tuned": Measures(...)}`.
+        groups: one line per group, in data-flow order.
+        frozen: one line per layer that could not be pruned.
+        collapsed: names of the emptied groups.
+        notes: what the reader should know besides.
+        slack: per constraint of the budget, limit minus reached, as a fraction of the dense model.
+        seconds: time per phase.
+        versions: versions of the packages involved.
+    """
+
+    model: str
+    method: str
+    call: str
+    budget: dict[str, object]
+    before: Measures
+    after: Measures
+    stages: dict[str, Measures]
+    groups: tuple[GroupLine, ...]
+    frozen: tuple[FrozenLine, ...]
+    collapsed: tuple[str, ...]
+    notes: tuple[str, ...]
+    slack: dict[str, float]
+    seconds: dict[str, float]
+    versions: dict[str, str]
+
+    def with_stage(self, name: str, measures: Measures) -> "Report":
+        """Return the report with one more stage; a stage of that name is replaced."""
+        return replace(self, stages={**self.stages, name: measures})
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as data that strict JSON can hold.
+
+        JSON has no infinities and no NaN: a float that is not finite becomes None. `from_dict` reads None back as
+        None where a number may be absent (latency, nats, budget) and as NaN where it may not (metrics, slack, seconds).
+        """
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the report that `to_dict` wrote; unknown fields are ignored.
+
+        Raises:
+            MippError: a field is absent or has the wrong form.
+        """
+        try:
+            return cls(**_read_report(data))
+        except KeyError as error:
+            raise MippError(f"the report lacks the field {error}; expected what Report.to_dict() returns") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise MippError(f"this is no report ({error}); expected what Report.to_dict() returns") from error
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one HTML file that needs no other file, no network and no script.
+
+        The file appears at once or not at all; one that is there already is replaced.
+
+        Raises:
+            MippError: the folder of `path` does not exist, or `path` is itself a folder.
+        """
+        _write(Path(path), page.render(self))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(text.WIDTH, options.max_width)
+        yield Constrain(text.render(self, width), width)
+
+    def __str__(self) -> str:
+        file = io.StringIO()
+        console = Console(
+            file=file,
+            width=text.WIDTH,
+            color_system=None,
+            force_terminal=False,
+            force_jupyter=False,
+            legacy_windows=False,
+        )
+        console.print(self)
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip("\n")
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, SupportsFloat):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _read_report(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": str(data["model"]),
+        "method": str(data["method"]),
+        "call": str(data["call"]),
+        "budget": dict(data["budget"]),
+        "before": _read_measures(data["before"]),
+        "after": _read_measures(data["after"]),
+        "stages": {str(name): _read_measures(stage) for name, stage in data["stages"].items()},
+        "groups": tuple(_read_group(line) for line in data["groups"]),
+        "frozen": tuple(_read_frozen(line) for line in data["frozen"]),
+        "collapsed": tuple(str(name) for name in data["collapsed"]),
+        "notes": tuple(str(note) for note in data["notes"]),
+        "slack": _read_numbers(data["slack"]),
+        "seconds": _read_numbers(data["seconds"]),
+        "versions": {str(name): str(version) for name, version in data["versions"].items()},
+    }
+
+
+def _read_measures(data: Mapping[str, Any]) -> Measures:
+    return Measures(
+        params=int(data["params"]),
+        macs=int(data["macs"]),
+        nodes=int(data["nodes"]),
+        latency_ms=_optional(data["latency_ms"]),
+        metrics=_read_numbers(data["metrics"]),
+    )
+
+
+def _read_group(data: Mapping[str, Any]) -> GroupLine:
+    return GroupLine(
+        name=str(data["name"]),
+        size=int(data["size"]),
+        kept=int(data["kept"]),
+        nats=_optional(data["nats"]),
+        total_nats=_optional(data["total_nats"]),
+        macs_before=int(data["macs_before"]),
+        macs_after=int(data["macs_after"]),
+    )
+
+
+def _read_frozen(data: Mapping[str, Any]) -> FrozenLine:
+    return FrozenLine(
+        name=str(data["name"]),
+        nodes=int(data["nodes"]),
+        reason=str(data["reason"]),
+        op=str(data["op"]),
+        source=str(data["source"]),
+    )
+
+
+def _read_numbers(data: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): math.nan if value is None else float(value) for name, value in data.items()}
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _write(path: Path, content: str) -> None:
+    if not path.parent.is_dir():
+        raise MippError(f"cannot write '{path}': the folder '{path.parent}' does not exist; create it first")
+    if path.is_dir():
+        raise MippError(f"cannot write '{path}': it is a folder; expected a file, such as '{path / 'report.html'}'")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(content, encoding="utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

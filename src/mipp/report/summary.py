@@ -1,0 +1,95 @@
+"""What both renderings show: the rows of the summary, and frozen layers folded by reason."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mipp.report import figures
+
+if TYPE_CHECKING:
+    from mipp.report.data import FrozenLine, Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of every model: the dense one, the pruned one, and each later stage.
+
+    Args:
+        key: its name in the budget, or the name of the metric.
+        label: its name for people.
+        values: one value per model; None where it was not measured.
+        write: how a value is written.
+        is_metric: whether it is a metric, for which the difference counts and not the ratio.
+    """
+
+    key: str
+    label: str
+    values: tuple[float | None, ...]
+    write: Callable[[float], str]
+    is_metric: bool = False
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The values as text."""
+        return tuple(figures.ABSENT if value is None else self.write(value) for value in self.values)
+
+    @property
+    def exact(self) -> tuple[str, ...]:
+        """The values as text, counts with all their digits."""
+        pairs = zip(self.values, self.cells, strict=True)
+        return tuple(f"{value:,}" if isinstance(value, int) else cell for value, cell in pairs)
+
+    @property
+    def ratio(self) -> float | None:
+        """Pruned / dense; None for a metric, or where it is no number."""
+        return None if self.is_metric else figures.ratio(self.values[1], self.values[0])
+
+    @property
+    def change(self) -> str:
+        """The change from dense to pruned as text: a difference for a metric, else a factor."""
+        return self.change_to(1)
+
+    def change_to(self, model: int) -> str:
+        """Write the change from the dense model to another one."""
+        dense, other = self.values[0], self.values[model]
+        if not self.is_metric:
+            return figures.times(figures.ratio(other, dense))
+        return figures.ABSENT if dense is None or other is None else figures.difference(other, dense)
+
+
+def rows(report: "Report") -> tuple[Row, ...]:
+    """Return the rows of the summary: the metrics, then the sizes, then the latency where it was measured."""
+    models = (report.before, report.after, *report.stages.values())
+    names = dict.fromkeys(name for model in models for name in model.metrics)
+    metrics = (
+        Row(name, name, tuple(m.metrics.get(name) for m in models), figures.figure, is_metric=True) for name in names
+    )
+    sizes = (
+        Row("params", "parameters", tuple(m.params for m in models), figures.count),
+        Row("macs", "MACs", tuple(m.macs for m in models), figures.count),
+        Row("nodes", "nodes", tuple(m.nodes for m in models), figures.count),
+    )
+    latency = Row("latency_ms", "latency", tuple(m.latency_ms for m in models), figures.milliseconds)
+    return (*metrics, *sizes, *((latency,) if any(value is not None for value in latency.values) else ()))
+
+
+def folded(frozen: tuple["FrozenLine", ...]) -> dict[str, dict[tuple[str, str], list["FrozenLine"]]]:
+    """Group frozen layers by reason, and within a reason by operator and source line."""
+    reasons: dict[str, dict[tuple[str, str], list[FrozenLine]]] = {}
+    for line in frozen:
+        reasons.setdefault(line.reason, {}).setdefault((line.op, line.source), []).append(line)
+    return reasons
+
+
+def budget(report: "Report") -> dict[str, str]:
+    """Return what was asked for as text, with the slack where it is known; what was left open is left out."""
+    asked = {name: _written(value) for name, value in report.budget.items() if value is not None and value != {}}
+    for name, slack in report.slack.items():
+        if math.isfinite(slack):
+            asked[name] = f"{asked.get(name, figures.ABSENT)} ({figures.slack(slack)})"
+    return asked
+
+
+def _written(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

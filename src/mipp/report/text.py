@@ -1,0 +1,150 @@
+"""A report as text for a terminal, at most 80 columns wide."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from mipp.report import figures, summary
+
+if TYPE_CHECKING:
+    from mipp.report.data import FrozenLine, GroupLine, Report
+
+WIDTH = 80
+_BAR = 10
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_COLUMNS = 5
+
+
+def render(report: "Report", width: int) -> RenderableType:
+    """Return everything the report says, laid out for `width` columns."""
+    return Group(*_blocks(report, width))
+
+
+def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:
+    yield _text(f"{report.model} pruned", "bold")
+    yield _pairs({"method": report.method, "budget": _joined(summary.budget(report), "=")})
+    yield from _summary(report)
+    if report.groups:
+        yield _heading(f"{figures.plural(len(report.groups), 'group')}, from input to output")
+        yield _groups(report, width)
+    if report.collapsed:
+        yield _heading("Collapsed: every node was removed, a silent mask is left")
+        yield _indented(_text(", ".join(report.collapsed)), 2)
+    if report.frozen:
+        yield from _frozen(report.frozen)
+    if report.notes:
+        yield _heading("Notes")
+        yield _pairs_of([("·", note) for note in report.notes])
+    record = {"call": report.call, "seconds": _seconds(report), "versions": _joined(report.versions, " ")}
+    if any(record.values()):
+        yield _heading("Record")
+        yield _pairs(record)
+
+
+def _summary(report: "Report") -> Iterator[RenderableType]:
+    rows = summary.rows(report)
+    columns = [("dense", [row.cells[0] for row in rows]), ("pruned", [row.cells[1] for row in rows])]
+    columns.append(("change", [row.change for row in rows]))
+    columns += [(name, [row.cells[2 + i] for row in rows]) for i, name in enumerate(report.stages)]
+    for start in range(0, len(columns), _COLUMNS):
+        shown = columns[start : start + _COLUMNS]
+        table = _table()
+        table.add_column("", max_width=14)
+        for name, _ in shown:
+            table.add_column(_text(figures.shorten(name, 11), "dim"), justify="right")
+        for i, row in enumerate(rows):
+            label = figures.shorten(row.label, 14)
+            table.add_row(Text(label), *(Text(cells[i], style=_emphasis(name)) for name, cells in shown))
+        yield Text()
+        yield table
+
+
+def _groups(report: "Report", width: int) -> RenderableType:
+    measured = any(line.information_kept is not None for line in report.groups)
+    rest = [_row(line)[: 4 if measured else 3] for line in report.groups]
+    taken = [max(len(cell.plain) for cell in column) for column in zip(*rest, strict=True)]
+    room = max(8, width - sum(max(size, 7) + 2 for size in taken) - 2)
+    table = _table()
+    table.add_column("")
+    for header in ("kept", "", "MACs", "nats kept")[: len(taken)]:
+        table.add_column(_text(header, "dim"), justify="left" if header == "" else "right", no_wrap=True)
+    for line, cells in zip(report.groups, rest, strict=True):
+        table.add_row(Text(figures.shorten(line.name, room)), *cells)
+    return table
+
+
+def _row(line: "GroupLine") -> tuple[Text, ...]:
+    information = "" if line.information_kept is None else figures.percent(line.information_kept)
+    return (
+        Text(f"{line.kept:,} / {line.size:,}"),
+        Text(_bar(line.kept / line.size if line.size else 0.0), style="cyan"),
+        Text(figures.times(figures.ratio(line.macs_after, line.macs_before))),
+        Text(information or figures.ABSENT),
+    )
+
+
+def _bar(fraction: float) -> str:
+    eighths = round(8 * _BAR * min(max(fraction, 0.0), 1.0))
+    whole, part = divmod(eighths, 8)
+    return ("█" * whole + (_EIGHTHS[part] if part else "")).ljust(_BAR, "·")
+
+
+def _frozen(frozen: tuple["FrozenLine", ...]) -> Iterator[RenderableType]:
+    nodes = sum(line.nodes for line in frozen)
+    yield _heading(f"Frozen: {figures.plural(len(frozen), 'layer')} with {figures.plural(nodes, 'node')}, kept whole")
+    for reason, places in summary.folded(frozen).items():
+        yield _indented(_text(reason), 2)
+        for (op, source), lines in places.items():
+            names = ", ".join(f"{line.name} ({line.nodes:,})" for line in lines)
+            where = " · ".join(part for part in (op, source) if part)
+            yield _indented(_text(where, "dim"), 4)
+            yield _indented(_text(names), 4)
+
+
+def _seconds(report: "Report") -> str:
+    if not report.seconds:
+        return ""
+    phases = {**report.seconds, "total": sum(report.seconds.values())}
+    return _joined({name: f"{value:,.2f}" for name, value in phases.items()}, " ")
+
+
+def _joined(values: dict[str, str], sign: str) -> str:
+    return " · ".join(f"{name}{sign}{value}" for name, value in values.items())
+
+
+def _pairs(values: dict[str, str]) -> RenderableType:
+    return _pairs_of([(name, value) for name, value in values.items() if value])
+
+
+def _pairs_of(values: list[tuple[str, str]]) -> RenderableType:
+    table = _table()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.show_header = False
+    for name, value in values:
+        table.add_row(_text(name, "dim"), _text(value))
+    return table
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, collapse_padding=True)
+
+
+def _heading(title: str) -> RenderableType:
+    return Padding(_text(title, "bold"), (1, 0, 0, 0))
+
+
+def _indented(content: Text, columns: int) -> RenderableType:
+    return Padding(content, (0, 0, 0, columns))
+
+
+def _text(content: str, style: str = "") -> Text:
+    return Text(figures.printable(content), style=style, overflow="fold")
+
+
+def _emphasis(column: str) -> str:
+    return {"dense": "dim", "pruned": "bold"}.get(column, "")

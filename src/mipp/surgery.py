@@ -1,0 +1,179 @@
+"""The only code that cuts parameters. It works on a copy, and proves that cutting equals masking."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mipp.errors import PlanMismatchError
+from mipp.graph.groups import Ints
+from mipp.graph.trace import Call, canonical_names, forward, full_copy, tensors_in
+from mipp.plan import PruningPlan, shapes
+
+
+def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
+    """Returns a smaller copy of the model: the plan's removed nodes cut out, the rest as it was, nothing refitted.
+
+    Args:
+        plan: A plan made for this model, or one with parameters of the same names and shapes.
+        model: Not changed.
+
+    Raises:
+        PlanMismatchError: The plan belongs to another model; the first difference is named.
+    """
+    check(plan, model)
+    small = full_copy(model)
+    _silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
+    keep = _kept_positions(plan)
+    if keep:
+        _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
+        _update_attributes(small, plan)
+    return small
+
+
+def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
+    """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced where they are read.
+
+    Raises:
+        PlanMismatchError: The plan belongs to another model; the first difference is named.
+    """
+    check(plan, model)
+    same = full_copy(model)
+    _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
+    return same
+
+
+def check(plan: PruningPlan, model: nn.Module) -> None:
+    """Raises PlanMismatchError, naming the first difference, if the plan was not made for such a model."""
+    found = shapes(model)
+    for name, shape in plan.tensors.items():
+        if name not in found:
+            raise PlanMismatchError(
+                f"The plan is for a model with a tensor '{name}' of shape {shape}, but {type(model).__name__} has none of "
+                "that name. Pass the dense model the plan was made for."
+            )
+        if found[name] != tuple(shape):
+            raise PlanMismatchError(
+                f"The plan is for a model whose '{name}' has shape {tuple(shape)}, but here it has {found[name]}. Pass the "
+                "dense model the plan was made for; a pruned model needs a new plan."
+            )
+    for name in found:
+        if name not in plan.tensors:
+            raise PlanMismatchError(
+                f"{type(model).__name__} has a tensor '{name}' of shape {found[name]} that the plan does not know. Pass "
+                "the dense model the plan was made for."
+            )
+
+
+def difference(first: nn.Module, second: nn.Module, call: Call) -> float:
+    """Largest difference between the outputs of two models in float64, relative to the largest output.
+
+    Works on float64 copies in eval mode; infinite if the shapes differ.
+    """
+    outputs = []
+    for model in (first, second):
+        double = full_copy(model).double().eval()
+        outputs.append(tensors_in(forward(double, call.map(lambda t: t.double() if t.is_floating_point() else t))))
+    worst = 0.0
+    for a, b in zip(*outputs, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.is_floating_point() and a.numel():
+            scale = float(b.abs().max().clamp_min(1e-30))
+            worst = max(worst, float((a - b).abs().max()) / scale)
+    return worst
+
+
+def _kept_positions(plan: PruningPlan) -> dict[str, dict[int, Tensor]]:
+    """Positions that stay, for every tensor and axis that loses any."""
+    gone: dict[tuple[str, int], list[Ints]] = {}
+    for name, group in plan.groups.items():
+        stay = plan.kept[name] or (0,)
+        removed = _removed(group.size, stay)
+        for s in group.slices if len(removed) else ():
+            gone.setdefault((s.tensor, s.axis), []).append(s.positions[removed].ravel())
+    keep: dict[str, dict[int, Tensor]] = {}
+    for (tensor, axis), positions in gone.items():
+        stay_mask = np.ones(plan.tensors[tensor][axis], bool)
+        stay_mask[np.concatenate(positions)] = False
+        keep.setdefault(tensor, {})[axis] = torch.from_numpy(np.flatnonzero(stay_mask))
+    return keep
+
+
+def _removed(size: int, kept: Sequence[int]) -> Ints:
+    return np.setdiff1d(np.arange(size), np.asarray(kept, np.int64))
+
+
+@torch.no_grad()
+def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
+    """Makes every weight that reads the given nodes of a group read zeros instead."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    for name, silent in nodes.items():
+        for s in plan.groups[name].slices if len(silent) else ():
+            if s.reads:
+                positions = torch.from_numpy(s.positions[silent].ravel())
+                tensors[s.tensor].index_fill_(s.axis, positions.to(tensors[s.tensor].device), 0)
+
+
+def _cut(tensor: Tensor, keep: Mapping[int, Tensor]) -> Tensor:
+    layout = torch.channels_last if tensor.ndim == 4 and _is_channels_last(tensor) else torch.contiguous_format
+    out = tensor.detach()
+    for axis, positions in keep.items():
+        out = out.index_select(axis, positions.to(tensor.device))
+    return out.contiguous(memory_format=layout)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def _replace_tensors(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Replaces parameters and buffers; what was shared stays shared."""
+    names = canonical_names(model)
+    made: dict[str, Tensor] = {}
+    objects: dict[int, Tensor] = {}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for key, old in store.items():
+                if old is None:
+                    continue
+                if id(old) not in objects:
+                    name = names[id(old)][0]
+                    new = made.setdefault(name, change(name, old))
+                    is_new = new is not old and isinstance(old, nn.Parameter)
+                    objects[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_new else new
+                store[key] = objects[id(old)]  # type: ignore[assignment]
+
+
+def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
+    """Makes the integer attributes of the standard layers agree with their cut tensors."""
+    counts = {name: len(nodes) or 1 for name, nodes in plan.kept.items()}
+    for (path, attribute), size in plan.attributes.items():
+        value = size.fixed + sum(number * counts[group] for group, number in size.per_node.items())
+        setattr(model.get_submodule(path), attribute, value)
+    for module in model.modules():
+        for attribute, value in layer_sizes(module).items():
+            if getattr(module, attribute, value) != value:
+                setattr(module, attribute, value)
+
+
+def layer_sizes(module: nn.Module) -> dict[str, int]:
+    """The size attributes of a standard layer, read off its tensors."""
+    weight = getattr(module, "weight", None)
+    weight = getattr(module, "running_mean", None) if weight is None else weight
+    if not isinstance(weight, Tensor):
+        return {}
+    if isinstance(module, nn.Linear):
+        return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return {"in_channels": weight.shape[0], "out_channels": weight.shape[1] * module.groups}
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return {"out_channels": weight.shape[0], "in_channels": weight.shape[1] * module.groups}
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return {"num_features": weight.shape[0]}
+    if isinstance(module, nn.Embedding):
+        return {"num_embeddings": weight.shape[0], "embedding_dim": weight.shape[1]}
+    if isinstance(module, nn.PReLU):
+        return {"num_parameters": weight.shape[0]}
+    return {}

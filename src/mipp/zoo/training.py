@@ -1,0 +1,140 @@
+"""Training and accuracy of classifiers: enough for the demo and the experiments, and no more."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mipp.errors import MippError
+from mipp.zoo.data import ImageData
+
+
+def fit(
+    model: nn.Module,
+    data: ImageData,
+    *,
+    epochs: float,
+    learning_rate: float = 0.05,
+    batch_size: int = 64,
+    weight_decay: float = 5e-4,
+    seed: int = 0,
+    augment: Literal["crop-flip"] | None = None,
+    autocast_bf16: bool = False,
+    progress: Callable[[int, int, float], None] | None = None,
+    after_step: Callable[[], None] | None = None,
+    device: torch.device | str | None = None,
+) -> None:
+    """Train a classifier in place by SGD with Nesterov momentum 0.9 and a one-cycle learning rate.
+
+    The learning rate rises linearly over the first 15 % of the steps and falls as a half cosine to zero. An epoch
+    leaves out the last, incomplete batch.
+
+    Args:
+        model: maps images to logits; its training mode is restored afterwards.
+        data: the images to train on.
+        epochs: passes over the data; a fraction is allowed.
+        learning_rate: the peak of the schedule.
+        batch_size: images in a step.
+        weight_decay: of all parameters.
+        seed: of the order of the images and of their augmentation.
+        augment: "crop-flip" shifts each image by up to an eighth of its height and mirrors half of them.
+        autocast_bf16: compute the forward pass in bfloat16 where torch finds that safe.
+        progress: called as `progress(step, steps, loss)` after each step.
+        after_step: called without arguments after each step of the optimiser.
+        device: the model is moved there and stays there; None leaves it where it is.
+
+    Raises:
+        MippError: if the loss is not finite at the end.
+
+    >>> from mipp.zoo import DigitsCNN, load
+    >>> fit(DigitsCNN(), load("digits", "train"), epochs=0.1)
+    """
+    if device is not None:
+        model.to(device)
+    home = _device(model)
+    generator = torch.Generator().manual_seed(seed)
+    steps = max(1, round(epochs * max(1, len(data) // batch_size)))
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step, steps))
+    loss = torch.zeros(())
+    with _mode(model, training=True):
+        batches = islice(_endless(data.to(home), batch_size, generator), steps)
+        for step, (images, labels) in enumerate(batches, start=1):
+            inputs = images if augment is None else _crop_flip(images, generator)
+            with torch.autocast(home.type, dtype=torch.bfloat16, enabled=autocast_bf16):
+                loss = F.cross_entropy(model(inputs), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            if after_step is not None:
+                after_step()
+            if progress is not None:
+                progress(step, steps, loss.item())
+    if not torch.isfinite(loss):
+        raise MippError(f"the loss is {loss.item()} after {steps:,} steps; expected a finite one; lower learning_rate")
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data: ImageData, batch_size: int = 512, limit: int | None = None) -> float:
+    """Return the percentage of images whose largest logit is that of their label.
+
+    Args:
+        model: maps images to logits; evaluated where it is, in evaluation mode; its training mode is restored.
+        data: the images to test on.
+        batch_size: images in a forward pass.
+        limit: use the first `limit` images only; None uses all.
+    """
+    home = _device(model)
+    correct = total = 0
+    with _mode(model, training=False):
+        for images, labels in data.batches(batch_size, limit=limit):
+            predicted = model(images.to(home)).argmax(dim=1)
+            correct += int((predicted == labels.to(home)).sum())
+            total += len(labels)
+    return 100 * correct / total
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    return min((step + 1) / (0.15 * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+def _endless(data: ImageData, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    size = min(batch_size, len(data))
+    while True:
+        yield from data.batches(size, limit=len(data) // size * size, generator=generator)
+
+
+def _crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    count, channels, height, width = images.shape
+    margin = height // 8
+    down, right = torch.randint(0, 2 * margin + 1, (2, count, 1), generator=generator)
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    rows, columns = down + torch.arange(height), right + torch.arange(width)
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    image, channel = torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None]
+    padded = F.pad(images, (margin, margin, margin, margin))
+    places = (image, channel, rows[:, None, :, None], columns[:, None, None, :])
+    return padded[tuple(index.to(images.device) for index in places)]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+
+
+@contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    before = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before.items():
+            module.training = was_training
