@@ -13,14 +13,6 @@ from mipp import zoo
 from mipp.errors import MippError
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def conv(inputs: int, outputs: int, size: int = 3, bias: int = 0) -> int:
     return inputs * outputs * size**2 + bias * outputs + 2 * outputs  # with its batch norm
 

@@ -1,1 +1,45 @@
-"""Structured pruning for PyTorch that preserves the information each layer passes to the next."""
+"""Structured pruning for PyTorch that preserves the information each layer passes to the next.
+
+    model + example -> graph -> node groups -> activations -> moments -> information -> nats lost per removal
+      -> selection -> order of removal -> allocation -> plan -> surgery -> smaller model
+      -> compensation -> refitted model -> report, save, load
+
+`prune` does all of it; every arrow is a module.
+"""
+
+from mipp import methods
+from mipp.activations import Calibration
+from mipp.compensation import Refit
+from mipp.errors import (
+    CalibrationError,
+    InfeasibleBudgetError,
+    MippError,
+    MissingRequirementError,
+    PlanMismatchError,
+    UnsupportedModelError,
+)
+from mipp.pipeline import Result, inspect, prune
+from mipp.plan import Budget, PruningPlan, load_plan
+from mipp.storage import load
+from mipp.surgery import apply, mask
+
+__all__ = [
+    "Budget",
+    "Calibration",
+    "CalibrationError",
+    "InfeasibleBudgetError",
+    "MippError",
+    "MissingRequirementError",
+    "PlanMismatchError",
+    "PruningPlan",
+    "Refit",
+    "Result",
+    "UnsupportedModelError",
+    "apply",
+    "inspect",
+    "load",
+    "load_plan",
+    "mask",
+    "methods",
+    "prune",
+]

@@ -1,6 +1,6 @@
 """What a network costs, as functions of how many nodes each group keeps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,22 @@ def cost_of(graph: PruningGraph) -> Cost:
     return Cost(names, sizes, quantities)
 
 
+def group_macs(graph: PruningGraph, kept: Mapping[str, int]) -> dict[str, int]:
+    """MACs per sample of the layers that produce each group, at the given widths (groups not named are whole)."""
+    width = {name: max(kept.get(name, group.size), 1) for name, group in graph.groups.items()}
+    producer = {site.op: site.writes for site in graph.sites}
+    total = dict.fromkeys(graph.groups, 0.0)
+    for work in graph.macs:
+        macs = float(work.coefficient) / graph.batch
+        for size in work.sizes:
+            macs *= size.fixed + sum(count * width[name] for name, count in size.per_node.items())
+        nodes = producer.get(work.op, np.empty(0, np.int64))
+        for group in graph.groups.values():
+            if ((nodes >= group.first_node) & (nodes < group.first_node + group.size)).any():
+                total[group.name] += macs
+    return {name: round(macs) for name, macs in total.items()}
+
+
 def _quantity(works: Sequence[Work], names: tuple[str, ...], unit: float) -> Quantity:
     column = {name: i for i, name in enumerate(names)}
     merged: dict[tuple[tuple[int, tuple[tuple[str, int], ...]], ...], float] = {}
@@ -108,7 +124,3 @@ def latency_ms(model: nn.Module, call: Call, seconds: float = 0.3) -> float:
     finally:
         for module, training in was_training.items():
             module.training = training
-
-
-LatencyOf = Callable[[Mapping[str, Sequence[int]]], float]
-"""Measured latency, in milliseconds, of the network with the given kept nodes."""

@@ -81,6 +81,7 @@ class PruningPlan:
         attributes: Module attributes that count nodes.
         method: `repr` of the method that made it.
         budget: What had to hold.
+        information: Nats that the removed nodes took with them, and nats of the whole group, where the method knows.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -89,6 +90,7 @@ class PruningPlan:
     attributes: Mapping[tuple[str, str], Size] = field(default_factory=dict)
     method: str = ""
     budget: Mapping[str, Any] = field(default_factory=dict)
+    information: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, nodes in self.kept.items():
@@ -137,6 +139,7 @@ class PruningPlan:
             "budget": dict(self.budget),
             "kept": {name: list(nodes) for name, nodes in self.kept.items()},
             "collapsed": list(self.collapsed),
+            "information": {name: list(nats) for name, nats in self.information.items()},
             "groups": {g.name: _group_to_dict(g) for g in self.groups.values()},
             "attributes": [[*key, size.fixed, dict(size.per_node)] for key, size in self.attributes.items()],
             "tensors": {name: list(shape) for name, shape in self.tensors.items()},
@@ -166,6 +169,7 @@ class PruningPlan:
                 {(m, a): Size(fixed, per_node) for m, a, fixed, per_node in data["attributes"]},
                 data["method"],
                 data["budget"],
+                {n: (float(lost), float(whole)) for n, (lost, whole) in data["information"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanMismatchError(

@@ -1,7 +1,7 @@
 """What every method gets, and what it must return."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +28,7 @@ class Task:
         train: `train(model, *, fraction=1.0, after_step=None)`, trains in place, for methods that need it.
         seed: Seed of everything random.
         latency: Measures the latency of the network with the given widths, in milliseconds.
-        note: Takes a sentence for the report.
+        notes: Sentences for the report; methods may add to them.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
     """
 
@@ -40,7 +40,7 @@ class Task:
     train: Callable[..., None] | None = None
     seed: int = 0
     latency: Callable[[Mapping[str, int]], float] | None = None
-    note: Callable[[str], None] = field(default=lambda text: None)
+    notes: list[str] = field(default_factory=list)
     progress: Callable[..., Any] = field(default=lambda items, what, total=None: items)
 
     def generator(self) -> torch.Generator:
@@ -85,7 +85,11 @@ def planned(
 ) -> PruningPlan:
     """Allocates the budget over eliminations and makes the plan."""
     widths = allocate(eliminations, task.cost, budget, unit, task.latency).widths
-    return task.plan({name: eliminations[name].kept(width) for name, width in widths.items()}, method, budget)
+    plan = task.plan({name: eliminations[name].kept(width) for name, width in widths.items()}, method, budget)
+    if unit == "node":
+        return plan
+    lost = {n: eliminations[n].loss[len(eliminations[n].order) - w] for n, w in widths.items()}
+    return replace(plan, information={n: (nats, eliminations[n].loss[-1]) for n, nats in lost.items()})
 
 
 def _ranked(scores: Tensor, scope: str) -> Elimination:

@@ -4,5 +4,6 @@ Nothing here knows a model: a report is built from plain numbers and names, and 
 """
 
 from mipp.report.data import FrozenLine, GroupLine, Measures, Report
+from mipp.report.inspection import Inspection
 
-__all__ = ["FrozenLine", "GroupLine", "Measures", "Report"]
+__all__ = ["FrozenLine", "GroupLine", "Inspection", "Measures", "Report"]

@@ -1,0 +1,389 @@
+"""The whole library in one function: `prune`."""
+
+import glob
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from mipp import storage
+from mipp.activations import Batch, Calibration, as_call, read
+from mipp.compensation import Refit, refit
+from mipp.cost import Cost, cost_of, group_macs, latency_ms
+from mipp.errors import MippError, UnsupportedModelError
+from mipp.graph.axes import Reason
+from mipp.graph.groups import PruningGraph, build
+from mipp.graph.trace import Call, full_copy
+from mipp.methods import MIPP, Method, Task
+from mipp.plan import Budget, PruningPlan
+from mipp.report import FrozenLine, GroupLine, Inspection, Measures, Report
+from mipp.surgery import apply, difference, mask
+
+log = logging.getLogger(__name__)
+_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `prune` returns.
+
+    Attributes:
+        model: The smaller model, of the same class, on the same device, in the same dtype and training mode.
+        plan: What was kept; can be saved and replayed.
+        report: Numbers before and after; prints as a table.
+        resumed: Whether a checkpoint was used.
+    """
+
+    model: nn.Module
+    plan: PruningPlan
+    report: Report
+    resumed: bool = False
+
+    def save(self, folder: str | Path) -> None:
+        """Writes plan.json, model.safetensors, report.json and report.html to a new folder; `mipp.load` reads it.
+
+        Raises:
+            MippError: The folder exists and is not empty, or cannot be written.
+        """
+        storage.save(folder, self.plan, self.model, self.report)
+
+
+def prune(
+    model: nn.Module,
+    calibration: Calibration | Iterable[Any],
+    budget: Budget | None = None,
+    method: Method | None = None,
+    *,
+    exclude: Sequence[str] = (),
+    compensate: bool | Refit = True,
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None = None,
+    loss_fn: Callable[..., Tensor] | None = None,
+    train: Callable[..., None] | None = None,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> Result:
+    """Returns a smaller network that keeps as much as it can of what each layer tells the next.
+
+    Args:
+        model: Any module; never modified.
+        calibration: Iterable of batches, or `mipp.Calibration`. Read once, no labels needed for MIPP.
+        budget: What must hold afterwards, such as `mipp.Budget(macs=0.5)`.
+        method: How nodes are chosen; `mipp.methods.MIPP()` by default.
+        exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*".
+        compensate: Refit the weights that read removed nodes, by least squares; `mipp.Refit(...)` sets how.
+        evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report.
+        loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
+        train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it.
+        device: Where to work; by default where the model is.
+        seed: Seed of everything random.
+        progress: Show progress on a terminal.
+        checkpoint: Folder from which an interrupted run goes on.
+
+    Raises:
+        MippError: See `mipp.errors`; the model is untouched in any case.
+    """
+    model = _unwrapped(model)
+    clock = _Clock()
+    with _isolated(seed):
+        dense = _placed(model, device)
+        batches = read(_as_calibration(calibration), _device_of(dense))
+        clock("read")
+        task = _task(dense, batches, exclude, loss_fn, train, seed, progress)
+        clock("graph")
+        method = method or MIPP()
+        store = _checkpoint(checkpoint, task, method, budget, exclude)
+        task, plan, dense, resumed = _proven_plan(task, method, budget or Budget(), exclude, store)
+        clock("plan")
+        small = apply(plan, dense)
+        if compensate:
+            refit(small, dense, plan, task.graph, batches, compensate if isinstance(compensate, Refit) else Refit())
+        clock("compensation")
+        small = _like(small, model)
+        report = _report(model, small, task, plan, evaluate, clock)
+    return Result(small, plan, report, resumed)
+
+
+def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:
+    """Finds what can be pruned from a model, and what cannot and why.
+
+    Args:
+        model: Any module; never modified.
+        example: One input: a Tensor; a tuple of positional arguments; a dict of keyword arguments.
+        exclude: Names or globs of modules whose nodes stay.
+    """
+    model = _unwrapped(model)
+    with _isolated(0):
+        graph = _verified_graph(model, as_call(example), _excluded(model, exclude))
+    return Inspection(type(model).__name__, graph, cost_of(graph))
+
+
+def _task(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    exclude: Sequence[str],
+    loss_fn: Callable[..., Tensor] | None,
+    train: Callable[..., None] | None,
+    seed: int,
+    progress: bool,
+) -> Task:
+    graph = _verified_graph(model, _example(batches), _excluded(model, exclude))
+    if not graph.groups:
+        reasons = "; ".join(f"{f.name}: {f.reason}" for f in graph.frozen[:5]) or "it has no layers with weights"
+        raise UnsupportedModelError(
+            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists every layer."
+        )
+    cost = cost_of(graph)
+
+    def latency(widths: Mapping[str, int]) -> float:
+        kept = {name: range(width) for name, width in widths.items()}
+        return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
+
+    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, progress=_progress(progress))
+
+
+def _proven_plan(
+    task: Task, method: Method, budget: Budget, exclude: Sequence[str], store: storage.Checkpoint | None
+) -> tuple[Task, PruningPlan, nn.Module, bool]:
+    """Plans, and proves the plan: where the cut model differs from the masked one, groups are frozen and it plans anew."""
+    earlier = store.load() if store else None
+    if earlier is not None:
+        return task, earlier, task.model, True
+    while True:
+        made = method.plan(task, budget)
+        plan, state = made if isinstance(made, tuple) else (made, None)
+        dense = task.model if state is None else _with_state(task.model, state)
+        wrong = _wrong_groups(plan, dense, _example(task.batches))
+        if not wrong:
+            break
+        freeze = _excluded(task.model, exclude)
+        freeze |= _names_of(task.graph, wrong, Reason("cutting it did not equal masking it"))
+        graph = _verified_graph(task.model, _example(task.batches), freeze)
+        task = replace(task, graph=graph, cost=cost_of(graph))
+    if store:
+        store.save(plan)
+    return task, plan, dense, False
+
+
+def _wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
+    """Groups whose cut differs from their mask; none when the whole plan agrees."""
+    if _agrees(plan, model, call):
+        return []
+    changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
+    whole = {name: range(group.size) for name, group in plan.groups.items()}
+    alone = [n for n in changed if not _agrees(plan.with_kept({**whole, n: plan.kept[n]}), model, call)]
+    return alone or changed
+
+
+def _agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
+    try:
+        return difference(apply(plan, model), mask(plan, model), call) <= _TOLERANCE
+    except UnsupportedModelError as error:
+        log.info("a trial cut failed: %s", error)
+        return False
+
+
+def _verified_graph(model: nn.Module, call: Call, freeze: dict[str, Reason]) -> PruningGraph:
+    """Builds the graph; groups in doubt are tried, and frozen where the cut model does not run or differs."""
+    graph = build(model, call, freeze)
+    while graph.doubts and not any(p.is_meta for p in model.parameters()):
+        doubted = [name for name in graph.doubts if graph.groups[name].size > 1]
+        less = {name: range(graph.groups[name].size - 1) for name in doubted}
+        wrong = _wrong_groups(PruningPlan.of(graph, model, less), model, call)
+        if not wrong:
+            return graph
+        for name in wrong:
+            freeze |= _names_of(graph, [name], graph.doubts[name])
+        graph = build(model, call, freeze)
+    return graph
+
+
+def _names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
+    return {glob.escape(owner): reason for name in groups for owner in graph.groups[name].producers}
+
+
+def _excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
+    names = [name for name, _ in model.named_modules() if name]
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            near = get_close_matches(pattern, names, 1)
+            hint = f" Did you mean '{near[0]}'?" if near else f" Its modules are {', '.join(names[:8])} ..."
+            raise MippError(f"exclude names '{pattern}', but {type(model).__name__} has no such module.{hint}")
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    return {p: Reason("excluded by the caller") for pattern in listed for p in (pattern, f"{pattern}.*")}
+
+
+def _report(
+    model: nn.Module,
+    small: nn.Module,
+    task: Task,
+    plan: PruningPlan,
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
+    clock: "_Clock",
+) -> Report:
+    kept, cost, call = plan.widths, task.cost, task.batches[0].call
+    macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
+    groups = tuple(
+        GroupLine(n, g.size, kept[n], *plan.information.get(n, (None, None)), macs["before"][n], macs["after"][n])
+        for n, g in task.graph.groups.items()
+    )
+    before = _measures(model, cost, {}, evaluate, call)
+    after = _measures(small, cost, kept, evaluate, call)
+    clock("report")
+    return Report(
+        model=type(model).__name__,
+        method=plan.method,
+        call=f"mipp.prune(model, calibration, {_written(plan.budget)}, {plan.method})",
+        budget=dict(plan.budget),
+        before=before,
+        after=after,
+        stages={},
+        groups=groups,
+        frozen=tuple(FrozenLine(f.name, f.nodes, f.reason, f.op, f.source) for f in task.graph.frozen),
+        collapsed=plan.collapsed,
+        notes=(*task.notes, *([task.graph.program.stale_read] if task.graph.program.stale_read else [])),
+        slack=_slack(plan, cost),
+        seconds=clock.seconds,
+        versions=versions(),
+    )
+
+
+def _measures(
+    model: nn.Module,
+    cost: Cost,
+    kept: Mapping[str, int],
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
+    call: Call,
+) -> Measures:
+    score = evaluate(model) if evaluate else {}
+    metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
+    widths = cost.widths(kept)
+    return Measures(
+        params=sum(p.numel() for p in model.parameters()),
+        macs=round(cost.quantities["macs"](widths)),
+        nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
+        latency_ms=latency_ms(model, call),
+        metrics={name: float(value) for name, value in metrics.items()},
+    )
+
+
+def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
+    limits = Budget(**plan.budget).limits(cost)
+    widths = cost.widths(plan.widths)
+    return {name: (limit - cost.quantities[name](widths)) / cost.dense(name) for name, limit in limits.items()}
+
+
+def _written(budget: Mapping[str, Any]) -> str:
+    return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("torch-mipp", "torch", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+class _Clock:
+    """Seconds by phase: each call closes the phase it names."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = now - self._last
+        self._last = now
+
+
+def _progress(enabled: bool) -> Callable[..., Any]:
+    console = Console(stderr=True)
+
+    def wrap(items: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
+        if not enabled or not console.is_terminal:
+            return items
+        return track(items, what, total, console=console, transient=True)
+
+    return wrap
+
+
+@contextmanager
+def _isolated(seed: int) -> Iterator[None]:
+    """Runs a block on its own random state and leaves the global one as it was."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _as_calibration(data: Calibration | Iterable[Any]) -> Calibration:
+    if isinstance(data, Calibration):
+        return data
+    if isinstance(data, Tensor):
+        return Calibration([data])
+    return Calibration(data)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return model.module  # type: ignore[no-any-return]
+    original = getattr(model, "_orig_mod", None)
+    return original if isinstance(original, nn.Module) else model
+
+
+def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    if device is None or _device_of(model) == torch.device(device):
+        return model
+    return full_copy(model).to(device)
+
+
+def _like(small: nn.Module, model: nn.Module) -> nn.Module:
+    device = _device_of(model)
+    return small.to(device) if device is not None else small
+
+
+def _device_of(model: nn.Module) -> torch.device | None:
+    return next((t.device for t in [*model.parameters(), *model.buffers()]), None)
+
+
+def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    other = full_copy(model)
+    other.load_state_dict(state)
+    return other
+
+
+def _example(batches: Sequence[Batch]) -> Call:
+    """The first two samples, where the batch can be cut."""
+    call, samples = batches[0].call, batches[0].samples
+    if any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
+        return call
+    return call.map(lambda t: t[:2])
+
+
+def _checkpoint(
+    folder: str | Path | None, task: Task, method: Method, budget: Budget | None, exclude: Sequence[str]
+) -> storage.Checkpoint | None:
+    if folder is None:
+        return None
+    tensors = [t.detach() for t in [*task.model.parameters(), *task.model.buffers()]]
+    tensors += [t for batch in task.batches for t in batch.call.tensors]
+    options = (repr(method), repr(budget), repr(list(exclude)), str(task.seed))
+    return storage.Checkpoint(folder, storage.fingerprint(tensors, *options))

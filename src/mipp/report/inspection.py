@@ -1,0 +1,93 @@
+"""What `mipp.inspect` found: groups, costs, and every frozen layer with its reason."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from mipp.cost import Cost
+from mipp.graph.groups import Frozen, NodeGroup, PruningGraph
+from mipp.report.figures import count, plural, printable
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The pruning graph of a model with its costs; prints as a table.
+
+    Attributes:
+        model: Class name of the model.
+        graph: Groups, frozen layers, and the traced ops.
+        cost: MACs, parameters and nodes as functions of the widths.
+    """
+
+    model: str
+    graph: PruningGraph
+    cost: Cost
+
+    @property
+    def groups(self) -> Mapping[str, NodeGroup]:
+        """Node groups by name, in data-flow order."""
+        return self.graph.groups
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Layers whose nodes stay, each with the reason, the op and the source line."""
+        return self.graph.frozen
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per sample."""
+        return round(self.cost.dense("macs"))
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return round(self.cost.dense("params"))
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes in all groups together."""
+        return self.graph.num_nodes
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {
+            "model": self.model,
+            "macs": self.macs,
+            "params": self.params,
+            "nodes": self.num_nodes,
+            "groups": [
+                {"name": g.name, "size": g.size, "producers": list(g.producers), "consumers": list(g.consumers)}
+                for g in self.groups.values()
+            ],
+            "frozen": [vars(f) for f in self.frozen],
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        groups = plural(len(self.groups), "group")
+        yield Text(f"{self.model}: {count(self.macs)} MACs, {count(self.params)} parameters, {groups}, {self.num_nodes} nodes")
+        table = Table(box=None, pad_edge=False)
+        for heading in ("group", "nodes", "read by"):
+            table.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
+        for group in self.groups.values():
+            table.add_row(Text(printable(group.name)), str(group.size), Text(printable(_few(group.consumers))))
+        yield table
+        if self.frozen:
+            yield Text("\nfrozen")
+        for line in self.frozen:
+            where = f" ({line.op} at {line.source})" if line.source else ""
+            yield Text(printable(f"  {line.name}, {plural(line.nodes, 'node')}: {line.reason}{where}"))
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=80, color_system=None, force_terminal=False)
+        console.print(self)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().rstrip()
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,156 @@
+"""Saving and loading without pickles: plan.json, model.safetensors, report.html."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mipp.errors import MippError, PlanMismatchError
+from mipp.plan import PruningPlan, load_plan
+from mipp.report import Report
+from mipp.surgery import apply
+
+PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
+
+
+def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report) -> None:
+    """Writes a pruned model to a new folder, all of it or nothing.
+
+    Raises:
+        MippError: The folder exists and is not empty, or cannot be written.
+    """
+    with new_folder(folder) as part:
+        (part / PLAN).write_text(plan.to_json(), encoding="utf-8")
+        save_file(_separate(model.state_dict()), part / WEIGHTS, {"format": "pt"})
+        (part / REPORT).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
+        report.to_html(part / PAGE)
+
+
+def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    """Rebuilds a saved model: cuts a dense one by the saved plan and fills in the saved weights.
+
+    Args:
+        folder: What `save` wrote.
+        model: A dense instance (not changed) or a function that makes one.
+
+    Raises:
+        PlanMismatchError: The folder is missing, damaged or incomplete, or belongs to another model.
+    """
+    folder = Path(folder)
+    plan = load_plan(folder / PLAN)
+    small = apply(plan, model if isinstance(model, nn.Module) else model())
+    weights = _weights(folder / WEIGHTS)
+    _add_biases(small, weights)
+    own = small.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        found = tuple(weights[name].shape) if name in weights else None
+        expected = tuple(own[name].shape) if name in own else None
+        if found != expected:
+            raise PlanMismatchError(
+                f"{folder / WEIGHTS} and the plan beside it do not fit: '{name}' has shape {found} in the file and "
+                f"{expected} in the cut model (None: not there). The two files come from different runs."
+            )
+    small.load_state_dict({name: t.to(own[name].dtype) for name, t in weights.items()})
+    return small
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `folder` when the block succeeds, and vanishes when it does not."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise MippError(f"{folder} cannot be written ({error.strerror}); choose a folder you may write to.") from error
+    try:
+        yield part
+        part.chmod(0o755)
+        os.replace(part, folder)
+    except OSError as error:
+        raise MippError(f"Writing {folder} failed ({error.strerror or error}); nothing was left behind.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+class Checkpoint:
+    """A folder that holds the plan of an interrupted run, under a fingerprint of everything it depends on."""
+
+    def __init__(self, folder: str | Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = Path(folder) / "checkpoint.json", fingerprint
+
+    def load(self) -> PruningPlan | None:
+        """The plan of an earlier run with the same fingerprint, None if there is none.
+
+        Raises:
+            PlanMismatchError: The folder belongs to a run on another model, other data or other options.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            found = data["fingerprint"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise PlanMismatchError(f"{self.path} is damaged ({error}); remove it to start anew.") from error
+        if found != self.fingerprint:
+            raise PlanMismatchError(
+                f"{self.path} belongs to a run on another model, other calibration data or other options; use another "
+                "checkpoint folder or remove this one."
+            )
+        return PruningPlan.from_dict(data["plan"])
+
+    def save(self, plan: PruningPlan) -> None:
+        """Writes the plan atomically."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps({"fingerprint": self.fingerprint, "plan": plan.to_dict()}), encoding="utf-8")
+        os.replace(part, self.path)
+
+
+def fingerprint(tensors: Iterable[Tensor], *options: str) -> str:
+    """SHA-256 of tensors and options, as hex."""
+    digest = hashlib.sha256()
+    for text in options:
+        digest.update(text.encode() + b"\0")
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that own their memory, as safetensors wants them; ties come back with the model that is loaded into."""
+    return {name: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for name, t in state.items()}
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise PlanMismatchError(f"There is no {path}; expected the folder that save() wrote.") from error
+    except (SafetensorError, OSError) as error:
+        raise PlanMismatchError(
+            f"{path} is not a readable safetensors file ({error}); it is truncated, damaged, or of another format. Pickled "
+            "weights (.pt, .pth) are never read, for safety."
+        ) from error
+
+
+def _add_biases(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Makes room for the biases that `Refit(allow_bias=True)` added."""
+    modules = dict(model.named_modules())
+    for name, tensor in weights.items():
+        path, _, attribute = name.rpartition(".")
+        module = modules.get(path)
+        if attribute == "bias" and module is not None and getattr(module, "bias", tensor) is None:
+            module.bias = nn.Parameter(tensor.clone())
