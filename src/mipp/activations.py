@@ -221,7 +221,7 @@ def site_statistics(
         if index in streams:
             streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
         if index in sites:
-            inputs, _ = inputs_of(sites[index], arguments, result, positions)
+            inputs = inputs_of(sites[index], arguments, positions)
             if index not in found:
                 moments = [Moments(inputs.shape[2], inputs.device) for _ in inputs]
                 found[index] = SiteStatistics(moments, arguments["weight"].detach())
@@ -287,38 +287,32 @@ def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int
         return forward(model, call)
 
 
-def inputs_of(site: Site, arguments: Mapping[str, Any], result: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor]:
-    """What a linear layer or convolution reads and writes, position by position.
+def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:
+    """What a linear layer or convolution reads, position by position.
 
     Args:
         site: The op.
         arguments: Its arguments by name.
-        result: What it returned.
-        limit: At most this many positions of each sample are taken, spread evenly at random but the same in all.
+        limit: At most this many positions of each sample are taken, at random but the same in all.
 
     Returns:
-        Inputs of shape [groups, samples x positions, inputs per group x kernel] (features in the order of the
-        flattened weight) and outputs of shape [samples x positions, outputs].
+        Shape [groups, samples x positions, inputs per group x kernel]; features in the order of the flattened weight.
     """
     x, weight = arguments["input"], arguments["weight"]
     if "stride" not in arguments:
-        rows, out = _thinned(x, limit), _thinned(result, limit)
-        return rows.reshape(1, -1, x.shape[-1]), out.reshape(-1, result.shape[-1])
+        return _thinned(x, limit).reshape(1, -1, x.shape[-1])
     spatial = weight.ndim - 2
-    if x.ndim == spatial + 1:
-        x, result = x.unsqueeze(0), result.unsqueeze(0)
+    x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
     windows = _windows(x, weight.shape[2:], arguments)
     size = windows.shape[2 : 2 + spatial]
     chosen = _positions(size, limit)
     patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gathered(windows, size, chosen)
     patches = patches.movedim(2, 1)  # [samples, positions, channels, *kernel]
-    rows = patches.reshape(patches.shape[0] * patches.shape[1], site.groups, -1).transpose(0, 1)
-    out = result.flatten(2)[:, :, chosen].transpose(1, 2).reshape(-1, result.shape[1])
-    return rows, out
+    return patches.reshape(patches.shape[0] * patches.shape[1], site.groups, -1).transpose(0, 1)
 
 
 def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
-    """Rows of a tensor with its channels (at `dim`) last, thinned like `inputs_of`, shape [rows, channels]."""
+    """Rows of a tensor with its channels (at `dim`) last, at the positions of `inputs_of`, shape [rows, channels]."""
     if dim % tensor.ndim == tensor.ndim - 1:
         return _thinned(tensor, limit).reshape(-1, tensor.shape[-1])
     flat = tensor.flatten(2)

@@ -78,7 +78,7 @@ class _Stream:
         self.at = to
 
     def _drop_if_dead(self, program: Program, env: dict[int, Tensor], value: int, at: int) -> None:
-        if not any(op.index >= at for op in program.ops[at:] if value in op.inputs):
+        if program.last_reads[value] < at:
             env.pop(value, None)
 
     def _traced(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
@@ -160,44 +160,39 @@ def _refit_one(
     others = [d.other for d in target.after if d.other >= 0]
     want = [v for op in ops for v in (op.args[0].index, op.outputs[0])] + others
     moments: list[Moments] = []
-    variance: list[Tensor] = []
     rows = [torch.from_numpy(np.flatnonzero(np.where(s.writes >= 0, keep[s.writes], True))) for s in target.uses]
+    tensors = _tensors(small)
 
     def visit(index: int, dense: dict[int, Tensor]) -> None:
         pruned = cut.values(index, until, want)
         program = cut.program(cut.batches[index])
         for site, op, after, kept_rows in zip(target.uses, ops, target.after, rows, strict=True):
-            error = _error(op, after, dense, pruned, kept_rows, graph.program, small)
+            dim = -1 if op.name == "linear" else 1
+            there = {v: channels_last(dense[v], dim, options.positions) for v in (op.outputs[0], after.other) if v >= 0}
+            here = {v: channels_last(pruned[v], dim, options.positions) for v in there}
+            scale = norm_scale(program, after.norm, tensors) if after.norm >= 0 else None
+            residual = _missing(op.outputs[0], after.other, there, here, kept_rows, scale)
             arguments = {**program.ops[op.index].arguments, "input": pruned[op.args[0].index]}
-            arguments["weight"] = dict(small.named_parameters())[target.weight]
-            inputs, residual = inputs_of(site, arguments, error, options.positions)
-            _accumulate(moments, inputs, residual)
-            variance.append(dense[op.outputs[0]].double().var())
+            arguments["weight"] = tensors[target.weight]
+            _accumulate(moments, inputs_of(site, arguments, options.positions), residual)
 
     full.advance(following, want, until, visit)
     after = target.after[0] if len(target.uses) == 1 else Downstream()
     return _solve(target, moments, small, graph.program, after, options)
 
 
-def _error(
-    op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor], rows: Tensor, program: Program,
-    small: nn.Module,
+def _missing(
+    out: int, other: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor], rows: Tensor, scale: Tensor | None
 ) -> Tensor:
-    """What is missing in the pruned output of a site, in its own units, with the stream's error added."""
-    dim = -1 if op.name == "linear" else 1
-    out = op.outputs[0]
-    error = dense[out].index_select(dim, rows) - pruned[out]
-    if after.other < 0:
-        return error
-    behind = dense[after.other]
-    if behind.shape != pruned[after.other].shape:
-        behind = behind.index_select(dim, rows)
-    if after.norm < 0:
-        return error + (behind - pruned[after.other])
-    scale = norm_scale(program, after.norm, _tensors(small))
-    shape = [-1 if d == dim % error.ndim else 1 for d in range(error.ndim)]
-    inverse = scale / (scale.square() + 1e-6 * scale.square().mean())
-    return error + (behind - pruned[after.other]) * inverse.reshape(shape).to(error.dtype)
+    """What the output of a site lacks, in its own units, with the error of the stream it is added to; [rows, outputs]."""
+    missing = dense[out][:, rows] - pruned[out]
+    if other < 0:
+        return missing
+    behind = dense[other] if dense[other].shape == pruned[other].shape else dense[other][:, rows]
+    error = behind - pruned[other]
+    if scale is not None:
+        error = error * (scale / (scale.square() + 1e-6 * scale.square().mean())).to(error.dtype)
+    return missing + error
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

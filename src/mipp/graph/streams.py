@@ -28,7 +28,7 @@ class Downstream:
 
 def downstream(program: Program, op: Op) -> Downstream:
     """Follows the output of an op through a batch norm to an addition."""
-    readers = program.readers()
+    readers = program.readers
     value, norm = op.outputs[0], -1
     while len(readers[value]) == 1 and value not in program.outputs:
         reader = program.ops[readers[value][0]]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -98,14 +99,14 @@ class Op:
         """The op without namespace and overload, such as `conv2d`."""
         return self.func.overloadpacket.__name__
 
-    @property
+    @cached_property
     def arguments(self) -> dict[str, Any]:
         """Arguments by the names of the op's schema, defaults filled in."""
         schema = self.func._schema.arguments
         given = {a.name: value for a, value in zip(schema, self.args, strict=False)}
         return {a.name: given.get(a.name, self.kwargs.get(a.name, a.default_value)) for a in schema}
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[int, ...]:
         """Indices of the values read, in order of the arguments."""
         return tuple(ref.index for ref in _leaves((self.args, tuple(self.kwargs.values())), Ref))
@@ -127,6 +128,7 @@ class Program:
     constants: dict[int, Tensor] = field(default_factory=dict)
     stale_read: str = ""
 
+    @cached_property
     def readers(self) -> list[list[int]]:
         """For every value, the indices of the ops that read it."""
         reading: list[list[int]] = [[] for _ in self.values]
@@ -135,9 +137,16 @@ class Program:
                 reading[index].append(op.index)
         return reading
 
-    def names(self) -> tuple[str, ...]:
-        """The ops in order: two passes took the same path if these are equal."""
-        return tuple(str(op.func) for op in self.ops)
+    @cached_property
+    def last_reads(self) -> list[int]:
+        """For every value, the index of the last op that reads it (outputs of the model: never dropped)."""
+        last = [-1] * len(self.values)
+        for op in self.ops:
+            for index in op.inputs:
+                last[index] = op.index
+        for index in self.outputs:
+            last[index] = len(self.ops)
+        return last
 
 
 class OpStream(TorchDispatchMode):
@@ -346,7 +355,7 @@ def execute(
         env: Values by index. Results are added; values that nothing after the span reads are dropped, except `keep`.
         bound: Parameters, buffers and constants by index.
     """
-    last = last_reads(program)
+    last = program.last_reads
     kept = set(keep)
     for op in program.ops[span[0] : span[1]]:
         args = _map_refs(op.args, env, bound)
@@ -356,17 +365,6 @@ def execute(
         for index in (*op.inputs, *op.outputs):
             if last[index] <= op.index and index not in kept:
                 env.pop(index, None)
-
-
-def last_reads(program: Program) -> list[int]:
-    """For every value, the index of the last op that reads it (outputs of the model: never dropped)."""
-    last = [-1] * len(program.values)
-    for op in program.ops:
-        for index in op.inputs:
-            last[index] = op.index
-    for index in program.outputs:
-        last[index] = len(program.ops)
-    return last
 
 
 def _map_refs(tree: Any, env: Mapping[int, Tensor], bound: Mapping[int, Tensor]) -> Any:

@@ -1,0 +1,719 @@
+"""Tiny models in float64, one per coupling pattern, that the laws are tested on.
+
+A case builds its model and its inputs from fixed seeds. Widths are 2 to 8, batch norms have random statistics.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mipp
+from mipp.plan import PruningPlan
+from mipp.report import Inspection
+from mipp.zoo.resnets import CifarResNet
+
+Inputs = Callable[[int, torch.Generator], object]
+
+
+class Net(nn.Module):
+    """A module whose forward is a function of the module and its inputs."""
+
+    def __init__(self, function, **children):
+        super().__init__()
+        self.function = function
+        for name, child in children.items():
+            setattr(self, name, child)
+
+    def forward(self, *args, **kwargs):
+        return self.function(self, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and how to call it.
+
+    Attributes:
+        prunable: Whether anything in it can be removed.
+        counted: Whether `torch.utils.flop_counter` counts all of its MACs.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Inputs
+    prunable: bool = True
+    counted: bool = True
+
+    def model(self) -> nn.Module:
+        """A fresh model in eval mode, the same in every call."""
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            model = self.build().double().eval()
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    _randomise(module)
+        return model
+
+    def batch(self, samples: int = 3, seed: int = 0):
+        """One input (a Tensor, a tuple of arguments, or a dict of keyword arguments)."""
+        return self.inputs(samples, torch.Generator().manual_seed(seed))
+
+    def batches(self, number: int = 3, samples: int = 8) -> list:
+        """Calibration batches in the form (input, labels)."""
+        return [(self.batch(samples, 100 + i), torch.zeros(samples)) for i in range(number)]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@torch.no_grad()
+def _randomise(norm) -> None:
+    if norm.running_mean is not None:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+    if norm.weight is not None:
+        norm.weight.normal_().add_(torch.sign(norm.weight))
+        norm.bias.normal_()
+
+
+def call(model: nn.Module, batch):
+    """Calls a model as the contract says: a dict is keywords, a tuple is arguments, a Tensor is the argument."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple) else model(batch)
+
+
+def tensors(output) -> list[Tensor]:
+    """The tensors of an output, in order."""
+    if isinstance(output, Tensor):
+        return [output]
+    if is_dataclass(output):
+        output = vars(output)
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    return [t for item in output for t in tensors(item)]
+
+
+def outputs(model: nn.Module, batch) -> list[Tensor]:
+    with torch.no_grad():
+        return tensors(call(model, batch))
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor], rtol: float = 1e-10) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        scale = float(b.abs().max()) if b.numel() else 0.0
+        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * (scale + 1e-30))
+
+
+@cache
+def inspected(case: Case) -> tuple[nn.Module, Inspection]:
+    """The model of a case and what `inspect` finds in it; tests must not change either."""
+    model = case.model()
+    return model, mipp.inspect(model, case.batch(2))
+
+
+def plan_for(case: Case, kept) -> PruningPlan:
+    model, found = inspected(case)
+    return PruningPlan.of(found.graph, model, kept)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The method that keeps what it is told to."""
+
+    kept: Mapping[str, tuple[int, ...]]
+
+    def plan(self, task, budget):
+        return task.plan(self.kept, self, budget)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Reports without measuring the latency, which takes most of the time of a tiny run."""
+    monkeypatch.setattr("mipp.pipeline.latency_ms", lambda *args, **kwargs: 1.0)
+
+
+CASES: list[Case] = []
+
+
+def case(name: str, inputs: Inputs, **flags):
+    def register(build):
+        CASES.append(Case(name, build, inputs, **flags))
+        return build
+
+    return register
+
+
+def named(name: str) -> Case:
+    return next(c for c in CASES if c.name == name)
+
+
+def gauss(*shape: int) -> Inputs:
+    return lambda n, g: torch.randn(n, *shape, generator=g, dtype=torch.float64)
+
+
+def tokens(length: int, words: int) -> Inputs:
+    return lambda n, g: torch.randint(words, (n, length), generator=g)
+
+
+VECTOR, IMAGE = gauss(4), gauss(3, 6, 6)
+
+
+# --- chains -----------------------------------------------------------------------------------------------------------
+
+
+@case("linear chain", VECTOR)
+def _():
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+@case("conv bn relu chain", IMAGE)
+def _():
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
+        nn.Conv2d(5, 4, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+
+
+@case("conv flatten linear", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 2))
+
+
+@case("view with computed size", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.max_pool2d(F.relu(m.conv(x)), 2)
+        return m.fc(x.view(x.size(0), -1))
+
+    return Net(forward, conv=nn.Conv2d(3, 5, 3), fc=nn.Linear(20, 3))
+
+
+@case("view with fixed size", IMAGE)
+def _():
+    def forward(m, x):
+        return m.out(F.relu(m.fc(F.relu(m.conv(x)).view(-1, 64))))
+
+    return Net(forward, conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(64, 5), out=nn.Linear(5, 2))
+
+
+@case("average and global pool", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.avg_pool2d(F.relu(m.a(x)), 2)
+        return m.fc(F.adaptive_avg_pool2d(F.relu(m.b(x)), 1).flatten(1))
+
+    return Net(forward, a=nn.Conv2d(3, 5, 3), b=nn.Conv2d(5, 4, 1), fc=nn.Linear(4, 3))
+
+
+@case("mean over positions", IMAGE)
+def _():
+    def forward(m, x):
+        return m.fc(F.relu(m.conv(x)).mean(dim=(2, 3)))
+
+    return Net(forward, conv=nn.Conv2d(3, 6, 3, dilation=2), fc=nn.Linear(6, 3))
+
+
+@case("in-place relu", IMAGE)
+def _():
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(inplace=True), nn.Conv2d(5, 4, 3), nn.ReLU6(inplace=True),
+        nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+
+
+@case("dropout", VECTOR)
+def _():
+    return nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 5), nn.Dropout(0.1), nn.Linear(5, 2)
+    )
+
+
+@case("batch norm without affine", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, affine=False), nn.ReLU(), nn.Conv2d(5, 3, 3))
+
+
+@case("batch norm without running statistics", IMAGE)
+def _():
+    def forward(m, x):
+        h = F.relu(m.bn1(m.a(x)))
+        return m.out(F.relu(m.bn2(m.c(F.relu(m.b(h)))) + h))
+
+    return Net(
+        forward, a=nn.Conv2d(3, 5, 3), bn1=nn.BatchNorm2d(5, track_running_stats=False), b=nn.Conv2d(5, 4, 1),
+        c=nn.Conv2d(4, 5, 1), bn2=nn.BatchNorm2d(5, track_running_stats=False), out=nn.Conv2d(5, 2, 1),
+    )  # fmt: skip
+
+
+@case("prelu per channel", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.PReLU(5), nn.Conv2d(5, 3, 3))
+
+
+@case("conv1d", gauss(2, 9))
+def _():
+    return nn.Sequential(
+        nn.Conv1d(2, 5, 3, padding="same"), nn.BatchNorm1d(5), nn.GELU(), nn.Conv1d(5, 4, 3), nn.SiLU(), nn.Conv1d(4, 2, 1)
+    )
+
+
+@case("conv3d", gauss(2, 4, 4, 4))
+def _():
+    return nn.Sequential(nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 3, 2), nn.ReLU(), nn.Conv3d(3, 2, 1))
+
+
+@case("reflected padding", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect"))
+
+
+@case("upsampling", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
+
+
+@case("linear on sequences", gauss(5, 4))
+def _():
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+@case("residual", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.bn0(m.stem(x)))
+        x = F.relu(m.bn2(m.b(F.relu(m.bn1(m.a(x))))) + x)
+        return m.out(x)
+
+    return Net(
+        forward, stem=nn.Conv2d(3, 5, 3, bias=False), bn0=nn.BatchNorm2d(5), a=nn.Conv2d(5, 4, 3, padding=1, bias=False),
+        bn1=nn.BatchNorm2d(4), b=nn.Conv2d(4, 5, 3, padding=1, bias=False), bn2=nn.BatchNorm2d(5), out=nn.Conv2d(5, 3, 1),
+    )  # fmt: skip
+
+
+@case("projection shortcut", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.stem(x))
+        x = F.relu(m.bn(m.b(F.relu(m.a(x)))) + m.norm(m.short(x)))
+        return m.fc(x.mean((2, 3)))
+
+    return Net(
+        forward, stem=nn.Conv2d(3, 4, 3), a=nn.Conv2d(4, 5, 3, stride=2, padding=1), b=nn.Conv2d(5, 6, 3, padding=1),
+        bn=nn.BatchNorm2d(6), short=nn.Conv2d(4, 6, 1, stride=2, bias=False), norm=nn.BatchNorm2d(6), fc=nn.Linear(6, 2),
+    )  # fmt: skip
+
+
+@case("zero-padded shortcut", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.stem(x))
+        x = F.relu(m.b(F.relu(m.a(x))) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)))
+        return m.fc(x.mean((2, 3)))
+
+    return Net(
+        forward, stem=nn.Conv2d(3, 4, 3), a=nn.Conv2d(4, 5, 3, stride=2, padding=1), b=nn.Conv2d(5, 7, 3, padding=1),
+        fc=nn.Linear(7, 2),
+    )  # fmt: skip
+
+
+@case("cifar resnet", gauss(3, 8, 8))
+def _():
+    return CifarResNet(8, num_classes=3, widths=(3, 5, 8))
+
+
+@case("three branches", IMAGE)
+def _():
+    def forward(m, x):
+        return m.out(F.relu(m.a(x) + m.bn(m.b(x)) + m.c(x)))
+
+    return Net(
+        forward, a=nn.Conv2d(3, 5, 3), b=nn.Conv2d(3, 5, 3), bn=nn.BatchNorm2d(5), c=nn.Conv2d(3, 5, 3), out=nn.Conv2d(5, 2, 1)
+    )
+
+
+@case("concatenation", IMAGE)
+def _():
+    def forward(m, x):
+        a = F.relu(m.a(x))
+        b = F.relu(m.b(a))
+        c = F.relu(m.c(m.bn(torch.cat([a, b], 1))))
+        return m.out(torch.cat([a, b, c], 1))
+
+    return Net(
+        forward, a=nn.Conv2d(3, 4, 3, padding=1), b=nn.Conv2d(4, 3, 3, padding=1), bn=nn.BatchNorm2d(7),
+        c=nn.Conv2d(7, 4, 3, padding=1), out=nn.Conv2d(11, 2, 1),
+    )  # fmt: skip
+
+
+@case("concatenation with the input", IMAGE)
+def _():
+    def forward(m, x):
+        return m.out(F.relu(m.b(torch.cat([x, F.relu(m.a(x))], 1))))
+
+    return Net(forward, a=nn.Conv2d(3, 4, 3, padding=1), b=nn.Conv2d(7, 5, 3), out=nn.Conv2d(5, 2, 1))
+
+
+@case("linear norm over tokens", gauss(5, 5))
+def _():
+    def forward(m, x):
+        h = m.stem(x)
+        return m.out(F.relu(m.bn(m.b(F.relu(m.a(h)))) + h))
+
+    return Net(
+        forward, stem=nn.Linear(5, 5), a=nn.Linear(5, 4), b=nn.Linear(4, 5), bn=nn.BatchNorm1d(5), out=nn.Linear(5, 2)
+    )  # the 5 channels of the norm are the tokens, not the outputs of b
+
+
+@case("token norm of other length", gauss(3, 5))
+def _():
+    def forward(m, x):
+        h = m.stem(x)
+        return m.out(F.relu(m.bn(m.b(F.relu(m.a(h)))) + h))
+
+    return Net(forward, stem=nn.Linear(5, 5), a=nn.Linear(5, 4), b=nn.Linear(4, 5), bn=nn.BatchNorm1d(3), out=nn.Linear(5, 2))
+
+
+# --- groups and gates -------------------------------------------------------------------------------------------------
+
+
+@case("depthwise", IMAGE)
+def _():
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 5, 3, padding=1, groups=5), nn.BatchNorm2d(5), nn.ReLU(),
+        nn.Conv2d(5, 3, 1),
+    )  # fmt: skip
+
+
+@case("depthwise multiplier", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+
+@case("few groups", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 3, 1))
+
+
+@case("many groups", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+
+@case("grouped first layer", gauss(4, 6, 6))
+def _():
+    return nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+@case("channel shuffle", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.a(x))
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return m.c(F.relu(m.b(x)))
+
+    return Net(forward, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 4, 3), c=nn.Conv2d(4, 2, 1))
+
+
+@case("gated linear unit", VECTOR)
+def _():
+    def forward(m, x):
+        value, gate = m.up(x).chunk(2, dim=-1)
+        return m.down(value * torch.sigmoid(gate))
+
+    return Net(forward, up=nn.Linear(4, 10), down=nn.Linear(5, 3))
+
+
+@case("squeeze and excite", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.conv(x))
+        gate = torch.sigmoid(m.up(F.relu(m.down(x.mean((2, 3))))))
+        return m.out(x * gate[:, :, None, None])
+
+    return Net(forward, conv=nn.Conv2d(3, 6, 3), down=nn.Linear(6, 3), up=nn.Linear(3, 6), out=nn.Conv2d(6, 2, 1))
+
+
+@case("linear on the last axis of an image", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.a(x)).permute(0, 2, 3, 1)
+        x = F.relu(m.mix(x)).permute(0, 3, 1, 2)
+        return m.b(x)
+
+    return Net(forward, a=nn.Conv2d(3, 4, 3), mix=nn.Linear(4, 5), b=nn.Conv2d(5, 2, 3))
+
+
+# --- shared parameters ------------------------------------------------------------------------------------------------
+
+
+@case("module used twice", VECTOR)
+def _():
+    def forward(m, x):
+        x = F.relu(m.first(x))
+        x = F.relu(m.again(x))
+        return m.last(F.relu(m.again(x)))
+
+    return Net(forward, first=nn.Linear(4, 5), again=nn.Linear(5, 5), last=nn.Linear(5, 2))
+
+
+@case("reader used twice", VECTOR)
+def _():
+    def forward(m, x):
+        return m.head(F.relu(m.a(x))) - m.head(F.tanh(m.b(x)))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(4, 5), head=nn.Linear(5, 2))
+
+
+@case("tied weights", tokens(5, 7))
+def _():
+    def forward(m, x):
+        h = m.embed(x)
+        return m.head(m.down(F.relu(m.up(h))) + h)
+
+    net = Net(forward, embed=nn.Embedding(7, 4), up=nn.Linear(4, 6), down=nn.Linear(6, 4), head=nn.Linear(4, 7, bias=False))
+    net.head.weight = net.embed.weight
+    return net
+
+
+@case("two parameters over one storage", VECTOR)
+def _():
+    def forward(m, x):
+        return m.d(F.relu(m.c(F.relu(m.b(F.relu(m.a(x)))))))
+
+    net = Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 5), c=nn.Linear(5, 5), d=nn.Linear(5, 2))
+    net.double()  # a later conversion would break the sharing
+    net.c.weight = nn.Parameter(net.b.weight.detach())
+    return net
+
+
+@case("functional calls", VECTOR)
+def _():
+    def forward(m, x):
+        x = torch.relu(F.linear(x, m.w1, m.b1))
+        return F.linear(torch.relu(F.linear(x, m.w2)), m.w3)
+
+    parameters = {"w1": (6, 4), "b1": (6,), "w2": (5, 6), "w3": (2, 5)}
+    return Net(forward, **{name: nn.Parameter(torch.randn(shape)) for name, shape in parameters.items()})
+
+
+@case("shared batch norm", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.relu(m.bn(m.a(x)))
+        return m.c(F.relu(m.bn(m.b(x))))
+
+    return Net(forward, a=nn.Conv2d(3, 5, 3), b=nn.Conv2d(5, 5, 3, bias=False), bn=nn.BatchNorm2d(5), c=nn.Conv2d(5, 2, 1))
+
+
+@case("unused parameters", VECTOR)
+def _():
+    def forward(m, x):
+        return m.b(F.relu(m.a(x)))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2), idle=nn.Linear(5, 5), free=nn.Parameter(torch.randn(5)))
+
+
+# --- forms of inputs and outputs --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    features: Tensor
+
+
+@case("several inputs", lambda n, g: (gauss(4)(n, g), gauss(3)(n, g)))
+def _():
+    def forward(m, x, y):
+        return m.out(F.relu(m.a(x) + m.b(y)))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(3, 5), out=nn.Linear(5, 2))
+
+
+@case("dict input", lambda n, g: {"left": gauss(4)(n, g), "right": gauss(3)(n, g)})
+def _():
+    def forward(m, left, right):
+        return m.out(torch.cat([F.relu(m.a(left)), F.relu(m.b(right))], -1))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(3, 4), out=nn.Linear(9, 2))
+
+
+@case("tuple output", VECTOR)
+def _():
+    def forward(m, x):
+        h = F.relu(m.b(F.relu(m.a(x))))
+        return m.c(h), [h]
+
+    return Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 5), c=nn.Linear(5, 2))
+
+
+@case("dict output", VECTOR)
+def _():
+    def forward(m, x):
+        h = F.relu(m.a(x))
+        return {"class": m.c(h), "value": m.v(h)}
+
+    return Net(forward, a=nn.Linear(4, 6), c=nn.Linear(6, 3), v=nn.Linear(6, 1))
+
+
+@case("dataclass output", VECTOR)
+def _():
+    def forward(m, x):
+        h = m.b(F.relu(m.a(x)))
+        return Answer(m.c(F.relu(h)), h)
+
+    return Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 5), c=nn.Linear(5, 2))
+
+
+@case("embedding", tokens(5, 7))
+def _():
+    def forward(m, x):
+        return m.out(F.relu(m.fc(m.embed(x))).mean(1))
+
+    return Net(forward, embed=nn.Embedding(7, 6), fc=nn.Linear(6, 5), out=nn.Linear(5, 2))
+
+
+@case("class token", gauss(4, 3))
+def _():
+    def forward(m, x):
+        x = m.stem(x)
+        x = torch.cat([m.token.expand(x.shape[0], -1, -1), x], 1) + m.places
+        return m.out(F.relu(m.mlp(x))[:, 0])
+
+    return Net(
+        forward, stem=nn.Linear(3, 5), token=nn.Parameter(torch.randn(1, 1, 5)), places=nn.Parameter(torch.randn(1, 5, 5)),
+        mlp=nn.Linear(5, 6), out=nn.Linear(6, 2),
+    )  # fmt: skip
+
+
+# --- what must be frozen ----------------------------------------------------------------------------------------------
+
+
+@case("unknown op", VECTOR)
+def _():
+    def forward(m, x):
+        x = torch.fft.rfft(m.a(x)).abs()
+        return m.c(F.relu(m.b(x)))
+
+    return Net(forward, a=nn.Linear(4, 6), b=nn.Linear(4, 5), c=nn.Linear(5, 2))
+
+
+@case("branch on values", lambda n, g: gauss(4)(n, g).abs())
+def _():
+    def forward(m, x):
+        h = m.a(x)
+        h = torch.relu(h) if x.sum() > 0 else torch.tanh(h)
+        return m.b(h)
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2))
+
+
+@case("scale taken from the data", VECTOR)
+def _():
+    def forward(m, x):
+        return m.b(F.relu(m.a(x / x.abs().max().item())))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2))
+
+
+@case("index_select over positions", gauss(4, 3))
+def _():
+    def forward(m, x):
+        h = F.relu(m.a(x))
+        return m.b(h.index_select(1, m.index))
+
+    net = Net(forward, a=nn.Linear(3, 5), b=nn.Linear(5, 2))
+    net.register_buffer("index", torch.tensor([2, 0]))
+    return net
+
+
+@case("index_select over channels", VECTOR, prunable=False)
+def _():
+    def forward(m, x):
+        return m.b(m.a(x).index_select(1, m.index))
+
+    net = Net(forward, a=nn.Linear(4, 5), b=nn.Linear(3, 2))
+    net.register_buffer("index", torch.tensor([2, 0, 4]))
+    return net
+
+
+@case("softmax over channels", VECTOR)
+def _():
+    def forward(m, x):
+        return m.c(F.relu(m.b(m.a(x).softmax(-1))))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 4), c=nn.Linear(4, 2))
+
+
+@case("layer norm", gauss(3, 4))
+def _():
+    def forward(m, x):
+        h = m.stem(x)
+        return m.out(m.norm(h + m.down(F.gelu(m.up(h)))))
+
+    return Net(
+        forward, stem=nn.Linear(4, 5), up=nn.Linear(5, 6), down=nn.Linear(6, 5), norm=nn.LayerNorm(5), out=nn.Linear(5, 2)
+    )
+
+
+@case("transformer layer", gauss(5, 4), counted=False)
+def _():
+    return nn.Sequential(nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), nn.Linear(4, 2))
+
+
+@case("max over neighbouring channels", IMAGE)
+def _():
+    def forward(m, x):
+        x = F.max_pool3d(m.a(x), (2, 1, 1))
+        return m.c(F.relu(m.b(x)))
+
+    return Net(forward, a=nn.Conv2d(3, 6, 3), b=nn.Conv2d(3, 4, 1), c=nn.Conv2d(4, 2, 1))
+
+
+@case("local response norm", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.LocalResponseNorm(3), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+@case("pixel shuffle", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+class LiteralGroups(nn.Module):
+    """A depthwise convolution that has its number of groups in the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight, groups=4)
+
+
+@case("groups fixed in the code", IMAGE)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), LiteralGroups(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+@case("fixed slice", VECTOR)
+def _():
+    def forward(m, x):
+        h = m.a(x)
+        return m.c(F.relu(m.b(torch.relu(h[:, :2] + h[:, 2:4]))))
+
+    return Net(forward, a=nn.Linear(4, 4), b=nn.Linear(2, 4), c=nn.Linear(4, 2))
+
+
+PRUNABLE = [c for c in CASES if c.prunable]
