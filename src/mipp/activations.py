@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,7 +80,9 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
         call = Call((raw,), {}, how)
     elif isinstance(raw, tuple | list):
         if not raw:
-            raise CalibrationError(f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels).")
+            raise CalibrationError(
+                f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels)."
+            )
         call, labels = as_call(raw[0]), raw[1] if len(raw) > 1 else None
     else:
         call = as_call(raw)
@@ -109,8 +112,13 @@ def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
         return
     for start in range(0, wanted, chunk):
         stop = min(start + chunk, wanted)
-        labels = map_tensors(batch.labels, lambda t, a=start, b=stop: t[a:b])
-        yield Batch(batch.call.map(lambda t, a=start, b=stop: t[a:b]), stop - start, labels)
+        part = partial(_rows, start=start, stop=stop)
+        labels = map_tensors(batch.labels, part)
+        yield Batch(batch.call.map(part), stop - start, labels)
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    return tensor[start:stop]
 
 
 class Moments:
@@ -355,8 +363,9 @@ def _positions(size: torch.Size, limit: int | None) -> Tensor:
 
 
 def _gathered(windows: Tensor, size: torch.Size, chosen: Tensor) -> Tensor:
-    index = torch.unravel_index(chosen.to(windows.device), size)
-    return windows[(slice(None), slice(None), *index)]
+    places = torch.unravel_index(chosen.to(windows.device), size)
+    index: tuple[Any, ...] = (slice(None), slice(None), *places)
+    return windows[index]
 
 
 def _thinned(x: Tensor, limit: int | None) -> Tensor:

@@ -1,9 +1,9 @@
 """Refits the weights that read removed nodes, by least squares on unlabelled data.
 
-Sites are refitted from input to output. Each is fitted from what it reads in the *pruned* network to what it wrote in the
-*dense* one; where its output is added to a residual stream, the error the stream has gathered so far is added to the
-target, so that later blocks repair earlier ones. Dense and pruned activations advance together through the straight-line
-program, so the whole costs about one dense and two pruned passes over the calibration data.
+Sites are refitted from input to output. Each is fitted from what it reads in the *pruned* network to what it wrote in
+the *dense* one; where its output is added to a residual stream, the error the stream has gathered so far is added to
+the target, so that later blocks repair earlier ones. Dense and pruned activations advance together through the
+straight-line program, so the whole costs about one dense and two pruned passes over the calibration data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from mipp.activations import Batch, Moments, channels_last, inputs_of
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Op, Program, Ref, execute, trace, working_copy
+from mipp.graph.trace import Program, Ref, execute, trace, working_copy
 from mipp.plan import PruningPlan
 
 
@@ -151,7 +151,7 @@ def _refit_one(
     cut: _Stream,
     small: nn.Module,
     graph: PruningGraph,
-    keep: np.ndarray,  # type: ignore[type-arg]
+    keep: np.ndarray,
     options: Refit,
     following: int,
 ) -> tuple[float, float]:
@@ -184,7 +184,7 @@ def _refit_one(
 def _missing(
     out: int, other: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor], rows: Tensor, scale: Tensor | None
 ) -> Tensor:
-    """What the output of a site lacks, in its own units, with the error of the stream it is added to; [rows, outputs]."""
+    """What the output of a site lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
     missing = dense[out][:, rows] - pruned[out]
     if other < 0:
         return missing

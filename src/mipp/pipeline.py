@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +33,7 @@ from mipp.surgery import apply, difference, mask
 
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-8
+_UNMEASURED: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,12 @@ def prune(
         dense = _placed(model, device)
         batches = read(_as_calibration(calibration), _device_of(dense))
         clock("read")
-        task = _task(dense, batches, exclude, loss_fn, train, seed, progress)
+        task = _task(dense, batches, exclude, loss_fn, train, seed, _progress(enabled=progress))
         clock("graph")
         method = method or MIPP()
         store = _checkpoint(checkpoint, task, method, budget, exclude)
         task, plan, dense, resumed = _proven_plan(task, method, budget or Budget(), exclude, store)
-        clock("plan")
+        clock("selection")
         small = apply(plan, dense)
         if compensate:
             refit(small, dense, plan, task.graph, batches, compensate if isinstance(compensate, Refit) else Refit())
@@ -138,13 +139,13 @@ def _task(
     loss_fn: Callable[..., Tensor] | None,
     train: Callable[..., None] | None,
     seed: int,
-    progress: bool,
+    progress: Callable[..., Any],
 ) -> Task:
     graph = _verified_graph(model, _example(batches), _excluded(model, exclude))
     if not graph.groups:
         reasons = "; ".join(f"{f.name}: {f.reason}" for f in graph.frozen[:5]) or "it has no layers with weights"
         raise UnsupportedModelError(
-            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists every layer."
+            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists all."
         )
     cost = cost_of(graph)
 
@@ -152,13 +153,13 @@ def _task(
         kept = {name: range(width) for name, width in widths.items()}
         return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
 
-    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, progress=_progress(progress))
+    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, progress=progress)
 
 
 def _proven_plan(
     task: Task, method: Method, budget: Budget, exclude: Sequence[str], store: storage.Checkpoint | None
 ) -> tuple[Task, PruningPlan, nn.Module, bool]:
-    """Plans, and proves the plan: where the cut model differs from the masked one, groups are frozen and it plans anew."""
+    """Plans, and proves the plan: groups whose cut differs from their mask are frozen, and it plans anew."""
     earlier = store.load() if store else None
     if earlier is not None:
         return task, earlier, task.model, True
@@ -237,7 +238,7 @@ def _report(
     kept, cost, call = plan.widths, task.cost, task.batches[0].call
     macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
     groups = tuple(
-        GroupLine(n, g.size, kept[n], *plan.information.get(n, (None, None)), macs["before"][n], macs["after"][n])
+        GroupLine(n, g.size, kept[n], *plan.information.get(n, _UNMEASURED), macs["before"][n], macs["after"][n])
         for n, g in task.graph.groups.items()
     )
     before = _measures(model, cost, {}, evaluate, call)
@@ -314,7 +315,7 @@ class _Clock:
         self._last = now
 
 
-def _progress(enabled: bool) -> Callable[..., Any]:
+def _progress(*, enabled: bool) -> Callable[..., Any]:
     console = Console(stderr=True)
 
     def wrap(items: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -77,7 +76,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o755)
-        os.replace(part, folder)
+        part.replace(folder)
     except OSError as error:
         raise MippError(f"Writing {folder} failed ({error.strerror or error}); nothing was left behind.") from error
     finally:
@@ -115,7 +114,7 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps({"fingerprint": self.fingerprint, "plan": plan.to_dict()}), encoding="utf-8")
-        os.replace(part, self.path)
+        part.replace(self.path)
 
 
 def fingerprint(tensors: Iterable[Tensor], *options: str) -> str:
@@ -141,8 +140,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
         raise PlanMismatchError(f"There is no {path}; expected the folder that save() wrote.") from error
     except (SafetensorError, OSError) as error:
         raise PlanMismatchError(
-            f"{path} is not a readable safetensors file ({error}); it is truncated, damaged, or of another format. Pickled "
-            "weights (.pt, .pth) are never read, for safety."
+            f"{path} is not a readable safetensors file ({error}); it is truncated, damaged, or of another format. "
+            "Pickled weights (.pt, .pth) are never read, for safety."
         ) from error
 
 

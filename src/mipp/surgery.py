@@ -33,7 +33,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
 
 
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
-    """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced where they are read.
+    """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.
 
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
@@ -50,19 +50,19 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
     for name, shape in plan.tensors.items():
         if name not in found:
             raise PlanMismatchError(
-                f"The plan is for a model with a tensor '{name}' of shape {shape}, but {type(model).__name__} has none of "
-                "that name. Pass the dense model the plan was made for."
+                f"The plan is for a model with a tensor '{name}' of shape {shape}, but {type(model).__name__} has none "
+                "of that name. Pass the dense model the plan was made for."
             )
         if found[name] != tuple(shape):
             raise PlanMismatchError(
-                f"The plan is for a model whose '{name}' has shape {tuple(shape)}, but here it has {found[name]}. Pass the "
-                "dense model the plan was made for; a pruned model needs a new plan."
+                f"The plan is for a model whose '{name}' has shape {tuple(shape)}, but here it has {found[name]}. Pass "
+                "the dense model the plan was made for; a pruned model needs a new plan."
             )
     for name in found:
         if name not in plan.tensors:
             raise PlanMismatchError(
-                f"{type(model).__name__} has a tensor '{name}' of shape {found[name]} that the plan does not know. Pass "
-                "the dense model the plan was made for."
+                f"{type(model).__name__} has a tensor '{name}' of shape {found[name]} that the plan does not know. "
+                "Pass the dense model the plan was made for."
             )
 
 

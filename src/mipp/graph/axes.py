@@ -136,9 +136,8 @@ def _meet(
     for plane in present[1:]:
         atoms.unite(result, plane, reason)
     for planes, size in operands:
-        if along(planes, dims) is None and any(size[d] > 1 for d in dims):
-            atoms.freeze(result, reason)
-        elif sum(1 for p in planes if set(varying(p)) & set(dims)) > 1:
+        met = [p for p in planes if set(varying(p)) & set(dims)]
+        if len(met) > 1 or (not met and any(size[d] > 1 for d in dims)):
             atoms.freeze(result, reason)
     return compressed_to(result)
 

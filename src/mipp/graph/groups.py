@@ -1,7 +1,7 @@
-"""The pruning graph: which nodes a model has, where each of them lives, and what keeps the others from being removed."""
+"""The pruning graph: which nodes a model has, where each of them lives, and why others cannot be removed."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.graph.axes import Reason
-from mipp.graph.rules import Contraction, Term, Walk, has_rule, walk
+from mipp.graph.rules import Walk, has_rule, walk
 from mipp.graph.trace import Call, Program, trace, working_copy
 
 Ints = NDArray[np.int64]
@@ -183,7 +183,9 @@ def _assembled(w: Walk, parameters: Mapping[str, Tensor], batch: int, freeze: Ma
         members = node(atoms)
         names, counts = np.unique(owner[members[members >= 0]].astype(str), return_counts=True)
         sizes = {g.name: g.size for g in groups}
-        return Size(int((members < 0).sum()), {n: c // sizes[n] for n, c in zip(names.tolist(), counts.tolist(), strict=True)})
+        return Size(
+            int((members < 0).sum()), {n: c // sizes[n] for n, c in zip(names.tolist(), counts.tolist(), strict=True)}
+        )
 
     return PruningGraph(
         groups={g.name: g for g in groups},
@@ -256,7 +258,9 @@ def _groups(
         for i in np.unique(slot[rows]).tolist():
             here = rows[slot[rows] == i]
             where = np.argsort([rank[m] for m in member[here].tolist()], kind="stable")
-            slices.append(ParamSlice(*slots[i], position[here][where].reshape(len(ordered), -1), slots[i] in read))
+            slices.append(
+                ParamSlice(slots[i][0], slots[i][1], position[here][where].reshape(len(ordered), -1), slots[i] in read)
+            )
         name = _unused(_owner(slots[lead][0]), names)
         start = sum(g.size for g in groups)
         node_of_set[ordered] = start + np.arange(len(ordered))
@@ -278,7 +282,8 @@ def _removable(w: Walk, sets: Ints, reasons: Mapping[int, Reason]) -> NDArray[np
 
 def _sets_of(atoms: Tensor, sets: Ints) -> Ints:
     index = atoms.reshape(-1).numpy()
-    return sets[index[index >= 0]]
+    chosen: Ints = sets[index[index >= 0]]
+    return chosen
 
 
 def _by_signature(member: Ints, slot: Ints) -> list[Ints]:
@@ -315,9 +320,9 @@ def _work(op: int, coefficient: int, sizes: list[Size]) -> Work:
     return Work(op, coefficient, tuple(s for s in sizes if s.per_node))
 
 
-def _parameter_work(name: str, parameter: Tensor, w: Walk, size: object) -> Work:
+def _parameter_work(name: str, parameter: Tensor, w: Walk, size: Callable[[Tensor], Size]) -> Work:
     sizes = [
-        size(w.slots[name, axis]) if (name, axis) in w.slots else Size(length, {})  # type: ignore[operator]
+        size(w.slots[name, axis]) if (name, axis) in w.slots else Size(length, {})
         for axis, length in enumerate(parameter.shape)
     ]
     return _work(-1, 1, sizes)

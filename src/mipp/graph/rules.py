@@ -365,7 +365,10 @@ def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
     lifted = [
-        (tuple(p.reshape([-1 if d == 1 else 1 for d in range(ndim)]) for p in w.of(v)), (1, *w.shape(v)) + (1,) * (ndim - 2))
+        (
+            tuple(p.reshape([-1 if d == 1 else 1 for d in range(ndim)]) for p in w.of(v)),
+            (1, *w.shape(v)) + (1,) * (ndim - 2),
+        )
         for v in vectors
         if isinstance(v, Ref)
     ]
@@ -482,5 +485,5 @@ def matmul(op: Op, w: Walk) -> Sequence[Planes]:
         w.freeze(tuple(p for p in w.of(ref) if dim in varying(p)), reason)
     left, right = without(w.of(a), [ndim_a - 1]), without(w.of(b), [ndim_b - 2])
     shape_a, shape_b = (*w.shape(a)[:-1], 1), (*w.shape(b)[:-2], 1, w.shape(b)[-1])
-    w.terms.append(Term(op.index, w.shape(a)[-1], tuple(w.axis(a, d) for d in range(ndim_a - 1)) + (w.axis(b, -1),)))
+    w.terms.append(Term(op.index, w.shape(a)[-1], (*(w.axis(a, d) for d in range(ndim_a - 1)), w.axis(b, -1))))
     return [merged([(left, shape_a), (right, shape_b)], w.atoms, reason)]

@@ -25,7 +25,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mipp.errors import UnsupportedModelError
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-_SILENT_OPS = {torch.ops.prim.device.default, torch.ops.aten.is_floating_point.default, torch.ops.aten.is_complex.default}
+_SILENT_OPS = {
+    torch.ops.prim.device.default,
+    torch.ops.aten.is_floating_point.default,
+    torch.ops.aten.is_complex.default,
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Op:
     @property
     def name(self) -> str:
         """The op without namespace and overload, such as `conv2d`."""
-        return self.func.overloadpacket.__name__
+        return str(self.func.overloadpacket.__name__)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -153,7 +157,7 @@ class OpStream(TorchDispatchMode):
     """Hands every op of a forward pass to `on_op`, at the highest level that has a rule."""
 
     def __init__(self, has_rule: Callable[[OpOverload], bool]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.has_rule = has_rule
 
     def __torch_dispatch__(
@@ -269,8 +273,8 @@ def forward(model: nn.Module, call: Call) -> Any:
     except Exception as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in call.tensors) or "no tensors"
         raise UnsupportedModelError(
-            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with inputs of shape "
-            f"{shapes}; check that one calibration batch runs through the model on its own: model(*batch)."
+            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with inputs of "
+            f"shape {shapes}; check that one calibration batch runs through the model on its own: model(*batch)."
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -292,7 +296,7 @@ def _has_memory(tensor: Tensor) -> bool:
 
 
 def working_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that shares the parameters and owns everything else, so that no forward pass marks the model."""
+    """A copy in eval mode that shares the parameters and owns everything else: no forward pass marks the model."""
     memo: dict[int, Any] = {id(p): p for p in model.parameters()}
     return _copied(model, memo).eval()
 

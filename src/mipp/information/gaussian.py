@@ -120,7 +120,8 @@ def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
     eye = torch.eye(base.shape[-1], dtype=base.dtype)
     lower, _ = torch.linalg.cholesky_ex(eye + 0.5 * (whitened + whitened.mT))
-    return 2 * lower.diagonal(dim1=-2, dim2=-1).clamp_min(1e-150).log().sum(-1)
+    total: Tensor = 2 * lower.diagonal(dim1=-2, dim2=-1).clamp_min(1e-150).log().sum(-1)
+    return total
 
 
 class SumInformation:

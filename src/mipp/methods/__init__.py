@@ -13,6 +13,6 @@ from mipp.methods.random import Random
 __all__ = ["L1", "L2", "MIPP", "Method", "OneShot", "Random", "Task", "all"]
 
 
-def all() -> dict[str, Callable[[], Method]]:  # noqa: A001
+def all() -> dict[str, Callable[[], Method]]:
     """Every method by name; each constructs without arguments."""
     return {"mipp": MIPP, "random": Random, "l1": L1, "l2": L2}

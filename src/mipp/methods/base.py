@@ -1,7 +1,7 @@
 """What every method gets, and what it must return."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from mipp.activations import Batch
 from mipp.cost import Cost
 from mipp.errors import MissingRequirementError
 from mipp.graph.groups import PruningGraph
-from mipp.plan import Budget, PruningPlan, Unit, allocate
+from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination
 
 
@@ -77,19 +77,8 @@ class OneShot:
         if not budget.has_target:
             raise MissingRequirementError(f"{self!r} needs a budget; pass for example budget=mipp.Budget(macs=0.5).")
         eliminations = {name: _ranked(scores, self.scope) for name, scores in self.rank(task).items()}
-        return planned(task, self, eliminations, budget, "node")
-
-
-def planned(
-    task: Task, method: object, eliminations: Mapping[str, Elimination], budget: Budget, unit: Unit = "cost"
-) -> PruningPlan:
-    """Allocates the budget over eliminations and makes the plan."""
-    widths = allocate(eliminations, task.cost, budget, unit, task.latency).widths
-    plan = task.plan({name: eliminations[name].kept(width) for name, width in widths.items()}, method, budget)
-    if unit == "node":
-        return plan
-    lost = {n: eliminations[n].loss[len(eliminations[n].order) - w] for n, w in widths.items()}
-    return replace(plan, information={n: (nats, eliminations[n].loss[-1]) for n, nats in lost.items()})
+        widths = allocate(eliminations, task.cost, budget, "node", task.latency).widths
+        return task.plan({name: eliminations[name].kept(width) for name, width in widths.items()}, self, budget)
 
 
 def _ranked(scores: Tensor, scope: str) -> Elimination:

@@ -4,7 +4,7 @@ Source: Westphal, Hailes & Musolesi, Mutual Information Preserving Neural Networ
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from mipp.activations import SiteStatistics, site_statistics
 from mipp.errors import MissingRequirementError
 from mipp.graph.groups import NodeGroup, Site
 from mipp.information import GaussianInformation, SumInformation
-from mipp.methods.base import Task, planned
-from mipp.plan import Budget, PruningPlan
+from mipp.methods.base import Task
+from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, backward_elimination, terc
 
 NOISE = 1.0
@@ -36,7 +36,6 @@ class MIPP:
         confidence: Without a budget: keep a node if it is at least this sure that it carries information.
         noise: Variance of the noise on the target, relative to the target's own variance.
         positions: At most this many positions of each sample enter the statistics of one layer.
-        sweeps: How often allocation and selection are repeated with targets restricted to the kept nodes.
     """
 
     estimator: str = "gaussian"
@@ -44,7 +43,6 @@ class MIPP:
     confidence: float | None = None
     noise: float = NOISE
     positions: int = 64
-    sweeps: int = 2
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Chooses the nodes to keep.
@@ -60,34 +58,48 @@ class MIPP:
         statistics = site_statistics(task.model, task.graph, task.progress(task.batches, "statistics"), self.positions)
         if not budget.has_target:
             return self._by_test(task, statistics, budget)
+        free = [g for g in reversed(list(task.graph.groups.values())) if g.name not in budget.widths]
+        first = {g.name: self._elimination(task, statistics, g, {}) for g in task.progress(free, "allocation")}
+        widths = allocate(first, task.cost, budget, latency=task.latency).widths
+        return self._by_width(task, statistics, budget, widths, first)
+
+    def _by_width(
+        self,
+        task: Task,
+        statistics: Statistics,
+        budget: Budget,
+        widths: Mapping[str, int],
+        known: Mapping[str, Elimination],
+    ) -> PruningPlan:
+        """Chooses the nodes of each group for given widths, from the outputs to the inputs."""
         kept: dict[str, tuple[int, ...]] = {}
-        plan = None
-        for _ in range(self.sweeps):
-            eliminations = self._eliminations(task, statistics, kept)
-            plan = planned(task, self, eliminations, budget)
-            if plan.kept == kept:
-                break
-            kept = dict(plan.kept)
-        assert plan is not None
-        return plan
+        information: dict[str, tuple[float, float]] = {}
+        for group in task.progress(list(task.graph.groups.values())[::-1], "selection"):
+            elimination = known.get(group.name)
+            if elimination is None or self._target_shrank(task, group, kept):
+                elimination = self._elimination(task, statistics, group, kept)
+            kept[group.name] = elimination.kept(widths[group.name])
+            information[group.name] = (elimination.loss[group.size - widths[group.name]], elimination.loss[-1])
+        return replace(task.plan(kept, self, budget), information=information)
 
     def _by_test(self, task: Task, statistics: Statistics, budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
         assert self.confidence is not None
-        for group in reversed(task.graph.groups.values()):
+        for group in reversed(list(task.graph.groups.values())):
             information = self._information(task, statistics, group, kept)
-            chosen = terc(information, self.confidence, self.order) if information else range(group.size)
-            kept[group.name] = tuple(chosen) or ((int(np.argmax(information.marginal())),) if budget.min_keep else ())
+            best = int(information.marginal().argmax())
+            kept[group.name] = terc(information, self.confidence, self.order) or ((best,) if budget.min_keep else ())
         return task.plan(kept, self, budget)
 
-    def _eliminations(
-        self, task: Task, statistics: Statistics, kept: Mapping[str, tuple[int, ...]]
-    ) -> dict[str, Elimination]:
-        out: dict[str, Elimination] = {}
-        for group in task.progress(list(reversed(task.graph.groups.values())), "information"):
-            information = self._information(task, statistics, group, kept)
-            out[group.name] = backward_elimination(information, self.order)
-        return out
+    def _elimination(
+        self, task: Task, statistics: Statistics, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]
+    ) -> Elimination:
+        return backward_elimination(self._information(task, statistics, group, kept), self.order)
+
+    def _target_shrank(self, task: Task, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]) -> bool:
+        alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items()})
+        writes = np.concatenate([site.writes for site in task.graph.readers(group)])
+        return not alive[writes[writes >= 0]].all()
 
     def _information(
         self, task: Task, statistics: Statistics, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]
@@ -118,9 +130,9 @@ def _about(
 
 
 def _features(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:
-    """Features of every node among the inputs of a site (in the order of its flattened weight), shape [nodes, width]."""
+    """Features of every node among the inputs of a site, in the order of its flattened weight; [nodes, width]."""
     nodes = site.reads - group.first_node
     positions = np.flatnonzero((nodes >= 0) & (nodes < group.size))
-    positions = positions[np.argsort(nodes[positions], kind="stable")].reshape(group.size, -1)
+    by_node = positions[np.argsort(nodes[positions], kind="stable")].reshape(group.size, -1)
     kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-    return torch.from_numpy((positions[:, :, None] * kernel + np.arange(kernel)).reshape(group.size, -1))
+    return torch.from_numpy((by_node[:, :, None] * kernel + np.arange(kernel)).reshape(group.size, -1))

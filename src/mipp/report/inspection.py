@@ -69,7 +69,9 @@ class Inspection:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         groups = plural(len(self.groups), "group")
-        yield Text(f"{self.model}: {count(self.macs)} MACs, {count(self.params)} parameters, {groups}, {self.num_nodes} nodes")
+        yield Text(
+            f"{self.model}: {count(self.macs)} MACs, {count(self.params)} parameters, {groups}, {self.num_nodes} nodes"
+        )
         table = Table(box=None, pad_edge=False)
         for heading in ("group", "nodes", "read by"):
             table.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")

@@ -1,0 +1,158 @@
+"""The command `mipp`: argument parsing only. What a command does is in the module of its name, imported when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mipp.cli.errors import Group
+
+app = typer.Typer(
+    cls=Group,
+    help="Structured pruning for PyTorch that preserves the information each layer passes to the next.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:resnet56.")
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE|FOLDER", help="A .safetensors file, or a folder that `mipp prune --out` wrote."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Modules whose nodes stay, such as 'layer4.*'. Repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: the result, or {'error': {'type', 'message'}}.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes: only the result.")]
+_LIMIT = "Budget: "
+
+
+def main() -> None:
+    """Runs the command."""
+    app(prog_name="mipp")
+
+
+@app.callback()
+def common(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=lambda v: _version(v)),
+    ] = False,
+) -> None:
+    """Options of every command; `Group` reads --debug."""
+
+
+@app.command()
+def demo(
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; what an earlier demo left there is replaced.")
+    ] = Path("runs/demo"),
+    seed: Seed = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 10,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small network on handwritten digits, prune it to 50 % and to 20 % of its MACs, and fine-tune both."""
+    from mipp.cli.demo import run
+
+    run(out, seed=seed, epochs=epochs, json=json, quiet=quiet)
+
+
+@app.command()
+def inspect(
+    model: Model,
+    *,
+    input: Annotated[
+        list[str],
+        typer.Option("--input", metavar="SHAPE", help="Such as 1,3,32,32 or 1,128:int64. Repeat for more inputs."),
+    ],
+    weights: Weights = None,
+    exclude: Exclude = None,
+    json: Json = False,
+) -> None:
+    """Show what can be pruned from a model, and what cannot and why."""
+    from mipp.cli.inspect import run
+
+    run(model, input, weights=weights, exclude=exclude or [], json=json)
+
+
+@app.command()
+def prune(
+    model: Model,
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Calibration data: digits, mnist, cifar10, cifar100; a .safetensors file with the tensor 'input' (and "
+            "'labels'); or a .npy file.",
+        ),
+    ],
+    weights: Weights = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")] = None,
+    macs: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "MACs; 0.5 is a fraction, 1000000 absolute.")
+    ] = None,
+    params: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "parameters.")] = None,
+    nodes: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "nodes in all groups.")] = None,
+    latency_ms: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "measured latency.")] = None,
+    width: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP=N", help=_LIMIT + "nodes to keep in one group. Repeatable.")
+    ] = None,
+    min_keep: Annotated[int, typer.Option(help=_LIMIT + "nodes that stay in every group.")] = 1,
+    round_to: Annotated[int, typer.Option(help=_LIMIT + "widths are multiples of this.")] = 1,
+    uniform: Annotated[bool, typer.Option("--uniform", help=_LIMIT + "groups of one kind get the same width.")] = False,
+    method: Annotated[str, typer.Option(help="See `mipp methods`.")] = "mipp",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method. Repeatable.")
+    ] = None,
+    exclude: Exclude = None,
+    compensate: Annotated[
+        bool, typer.Option("--compensate/--no-compensate", help="Refit the layers that read removed nodes.")
+    ] = True,
+    max_samples: Annotated[int, typer.Option(help="Calibration samples to read.")] = 1024,
+    seed: Seed = 0,
+    device: Annotated[str | None, typer.Option(help="Where to work, such as cuda.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for plan, weights and report.")] = None,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option("--evaluate/--no-evaluate", help="Accuracy on the test split; by default where there is one."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prune a model to a budget and show what it cost."""
+    from mipp.cli.prune import Budgeted, Chosen, Source, run
+
+    run(
+        Source(model, weights, data, data_dir, max_samples, evaluate),
+        Budgeted(macs, params, nodes, latency_ms, width or [], min_keep, round_to, uniform=uniform),
+        Chosen(method, settings or [], exclude or [], compensate, seed, device, checkpoint),
+        out,
+        json=json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def methods(*, json: Json = False) -> None:
+    """List the pruning methods and the fields that --set can change."""
+    from mipp.cli.methods import run
+
+    run(json=json)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"mipp {version('torch-mipp')}")
+        raise typer.Exit

@@ -1,0 +1,133 @@
+"""Text from the command line turned into numbers, widths, tensors and fields of methods."""
+
+import re
+import types
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from mipp.cli.errors import CommandError, unknown
+from mipp.methods import Method
+from mipp.methods import all as all_methods
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
+_T = TypeVar("_T")
+
+
+def amount(option: str, text: str | None) -> float | int | None:
+    """Reads what a budget may be: a whole number is absolute, one with a point or exponent a float."""
+    if text is None:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise CommandError(f"--{option} is '{text}'; expected a fraction such as 0.5, or a whole number such as 1000.")
+
+
+def widths(texts: Sequence[str]) -> dict[str, int]:
+    """Reads GROUP=N."""
+    found = dict(_pair("width", "GROUP=N, such as conv1=8", text) for text in texts)
+    for name, text in found.items():
+        if not text.isdecimal():
+            raise CommandError(f"--width {name}={text}: '{text}' is no number of nodes; expected such as {name}=8.")
+    return {name: int(text) for name, text in found.items()}
+
+
+def example(texts: Sequence[str]) -> tuple[Tensor, ...]:
+    """Reads shapes such as 1,3,32,32 or 1,128:int64: one tensor each, normal for floats and zeros for integers."""
+    return tuple(_tensor(text) for text in texts)
+
+
+def method(name: str, settings: Sequence[str]) -> Method:
+    """Makes the method of that name, with the fields that FIELD=VALUE sets."""
+    known = all_methods()
+    if name not in known:
+        raise unknown("method", name, known)
+    made = known[name]()
+    hints = get_type_hints(type(made))
+    values: dict[str, Any] = {}
+    for field, text in (_pair("set", "FIELD=VALUE, such as order=mi", text) for text in settings):
+        if field not in field_names(made):
+            raise unknown(f"field of {name}", field, field_names(made))
+        values[field] = _value(f"--set {field}={text}", text, hints[field])
+    try:
+        return _replaced(made, values)
+    except ValueError as error:
+        raise CommandError(f"{name} refuses {', '.join(settings)}: {error}") from error
+
+
+def field_names(made: object) -> list[str]:
+    """Fields of a method that can be given to its constructor."""
+    return [f.name for f in fields(made) if f.init] if is_dataclass(made) else []
+
+
+def _replaced(made: _T, values: dict[str, Any]) -> _T:
+    return replace(made, **values) if values else made  # type: ignore[type-var]
+
+
+def _pair(option: str, form: str, text: str) -> tuple[str, str]:
+    name, sign, value = text.rpartition("=") if option == "width" else text.partition("=")
+    if not (name and sign and value):
+        raise CommandError(f"--{option} is '{text}'; expected {form}.")
+    return name.strip(), value.strip()
+
+
+def _tensor(text: str) -> Tensor:
+    shape, _, dtype = text.partition(":")
+    if dtype and dtype not in _DTYPES:
+        raise unknown("type of --input", dtype, _DTYPES)
+    if not re.fullmatch(r"\d+(,\d+)*", shape):
+        raise CommandError(f"--input is '{text}'; expected the shape of one input, such as 1,3,32,32 or 1,128:int64.")
+    sizes = [int(size) for size in shape.split(",")]
+    kind = _DTYPES[dtype or "float32"]
+    if not kind.is_floating_point:
+        return torch.zeros(sizes, dtype=kind)
+    return torch.randn(sizes, dtype=kind, generator=torch.Generator().manual_seed(0))
+
+
+def _value(what: str, text: str, hint: Any) -> Any:
+    """The text as the first of the hinted types that takes it."""
+    for kind in _alternatives(hint):
+        try:
+            return _as(kind, text)
+        except ValueError:
+            continue
+    expected = " or ".join(_named(kind) for kind in _alternatives(hint))
+    raise CommandError(f"{what}: expected {expected}.")
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        return [kind for part in get_args(hint) for kind in _alternatives(part)]
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [hint]
+
+
+def _as(kind: Any, text: str) -> Any:
+    if kind is bool or kind is type(None):
+        return {bool: {"true": True, "false": False}, type(None): {"none": None}}[kind][_key(kind, text)]
+    if kind in (int, float, str):
+        return kind(text)
+    if isinstance(kind, str | int) and text == str(kind):  # one of the values of a Literal
+        return kind
+    raise ValueError(text)
+
+
+def _key(kind: Any, text: str) -> str:
+    if text.lower() not in (("true", "false") if kind is bool else ("none",)):
+        raise ValueError(text)
+    return text.lower()
+
+
+def _named(kind: Any) -> str:
+    if kind is bool:
+        return "true or false"
+    if kind is type(None):
+        return "none"
+    return kind.__name__ if isinstance(kind, type) else str(kind)

@@ -1,0 +1,71 @@
+"""How the command fails: one paragraph, an exit code, and a traceback only for those who ask."""
+
+import json
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from mipp.errors import MippError
+
+REFUSED, BROKEN, INTERRUPTED = 2, 1, 130
+
+
+class CommandError(MippError):
+    """An argument of the command is wrong."""
+
+
+class Group(TyperGroup):
+    """A command group that reports its errors itself, as text on stderr or with --json as JSON on stdout."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any
+    ) -> NoReturn:
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        wants_json, debug = "--json" in given, "--debug" in given
+        given = [argument for argument in given if argument != "--debug"]  # so that it may stand anywhere
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(given, prog_name, *rest, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except Exception as error:
+            if debug:
+                traceback.print_exception(error)
+            code = _report(error, as_json=wants_json)
+        if code == INTERRUPTED:
+            _write("Interrupted", "Interrupted.", as_json=wants_json)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def unknown(what: str, name: str, names: Iterable[str]) -> CommandError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    names = list(names)
+    near = get_close_matches(name.lower(), names, 1, 0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}."
+    return CommandError(f"No {what} is called '{name}'; {hint}")
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    kind = type(error).__name__
+    if isinstance(error, MippError):
+        _write(kind, str(error), as_json=as_json)
+        return REFUSED
+    if hasattr(error, "format_message"):  # what typer raises for a wrong command line, in all its versions
+        _write(kind, error.format_message(), as_json=as_json)
+        return REFUSED
+    message = f"{kind}: {error}. The model, or mipp, did not expect this; --debug shows where it happened."
+    _write(kind, message, as_json=as_json)
+    return BROKEN
+
+
+def _write(kind: str, message: str, *, as_json: bool) -> None:
+    paragraph = " ".join(message.split())
+    if as_json:
+        typer.echo(json.dumps({"error": {"type": kind, "message": paragraph}}))
+    else:
+        typer.echo(paragraph if kind == "Interrupted" else f"Error: {paragraph}", err=True)

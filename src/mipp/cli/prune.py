@@ -1,0 +1,114 @@
+"""`mipp prune`."""
+
+import json as _json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+import mipp
+from mipp.cli import arguments, sources
+from mipp.cli.errors import CommandError
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to prune, and on which data."""
+
+    model: str
+    weights: Path | None
+    data: str
+    data_dir: Path | None
+    max_samples: int
+    evaluate: bool | None
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """The options of the budget, as text where a float and an int differ."""
+
+    macs: str | None
+    params: str | None
+    nodes: str | None
+    latency_ms: str | None
+    width: Sequence[str]
+    min_keep: int
+    round_to: int
+    uniform: bool
+
+    def budget(self) -> mipp.Budget:
+        """The budget itself."""
+        return mipp.Budget(
+            macs=arguments.amount("macs", self.macs),
+            params=arguments.amount("params", self.params),
+            nodes=arguments.amount("nodes", self.nodes),
+            latency_ms=arguments.amount("latency-ms", self.latency_ms),
+            widths=arguments.widths(self.width),
+            min_keep=self.min_keep,
+            round_to=self.round_to,
+            uniform=self.uniform,
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The method, and how `mipp.prune` is to run."""
+
+    method: str
+    settings: Sequence[str]
+    exclude: Sequence[str]
+    compensate: bool
+    seed: int
+    device: str | None
+    checkpoint: Path | None
+
+
+def run(source: Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool) -> None:
+    """Prunes, saves and prints the report."""
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CommandError(
+            f"--out {out} exists already; nothing is overwritten. Choose another folder or remove this one."
+        )
+    with sources.only_results_on_stdout():
+        result = _pruned(source, budgeted.budget(), chosen, quiet=quiet)
+    if out is not None:
+        result.save(out)
+    if json:
+        record = {"report": result.report.to_dict(), "kept": result.plan.kept, "resumed": result.resumed}
+        typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
+    else:
+        Console().print(result.report)
+    sources.note(_what_next(out, result.resumed), quiet=quiet)
+
+
+def _pruned(source: Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
+    method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
+    model = sources.model(source.model, source.weights, chosen.seed)
+    if source.weights is None:
+        sources.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
+    data = sources.data(source.data, source.data_dir, model, source.max_samples, chosen.seed)
+    if source.evaluate and data.evaluate is None:
+        raise CommandError(f"--evaluate needs a data set by name, with a test split; --data is {source.data}.")
+    return mipp.prune(
+        model,
+        mipp.Calibration(data.batches, source.max_samples),
+        budget,
+        method,
+        exclude=chosen.exclude,
+        compensate=chosen.compensate,
+        evaluate=None if source.evaluate is False else data.evaluate,
+        loss_fn=data.loss_fn,
+        device=device,
+        seed=chosen.seed,
+        progress=not quiet,
+        checkpoint=chosen.checkpoint,
+    )
+
+
+def _what_next(out: Path | None, resumed: bool) -> str:  # noqa: FBT001
+    went_on = "Went on from the checkpoint. " if resumed else ""
+    if out is None:
+        return f"{went_on}Nothing was written; --out FOLDER saves plan, weights and report."
+    return f"{went_on}Saved in {out}: open {out / 'report.html'}, or load it with mipp.load({str(out)!r}, model)."

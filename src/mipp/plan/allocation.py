@@ -1,0 +1,215 @@
+"""Spreads a budget over the groups at one price."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from mipp.cost import Cost, Floats
+from mipp.errors import InfeasibleBudgetError
+from mipp.plan.budget import Budget
+from mipp.plan.data import known
+from mipp.selection import Elimination
+
+Unit = Literal["cost", "node"]
+LatencyOf = Callable[[Mapping[str, int]], float]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How many nodes every group keeps.
+
+    Attributes:
+        widths: Nodes kept, by group.
+        price: Information (nats) per unit of the tightest constraint at which the removals stopped.
+        slack: Limit minus value, as a fraction of the limit, by constraint.
+    """
+
+    widths: dict[str, int]
+    price: float
+    slack: dict[str, float]
+
+
+def allocate(
+    eliminations: Mapping[str, Elimination],
+    cost: Cost,
+    budget: Budget,
+    unit: Unit = "cost",
+    latency: LatencyOf | None = None,
+) -> Allocation:
+    """Spreads a budget over the groups at one price.
+
+    The next node to go is always the one that loses least information per unit of the most violated constraint,
+    re-evaluated at the current widths, until every constraint holds; then nodes are given back, most informative first,
+    while all still hold.
+
+    Args:
+        eliminations: Order and loss of the removals, by group (not needed for groups whose width the budget sets).
+        cost: The cost functions.
+        budget: What must hold.
+        unit: "node" prices every node alike, for scores that are not information.
+        latency: Measures a network of the given widths; needed for `latency_ms`.
+
+    Raises:
+        InfeasibleBudgetError: Even the smallest network the budget allows is too large.
+    """
+    if budget.latency_ms is None:
+        return _Allocator(eliminations, cost, budget, unit).run(budget.limits(cost))
+    if latency is None:
+        raise InfeasibleBudgetError("A latency budget needs a measured network; use mipp.prune.")
+    return _within_latency(eliminations, cost, budget, unit, latency)
+
+
+class _Allocator:
+    """State of one allocation: the current widths and what the next removal of each mover would lose."""
+
+    def __init__(self, eliminations: Mapping[str, Elimination], cost: Cost, budget: Budget, unit: Unit) -> None:
+        self.cost, self.budget, self.unit = cost, budget, unit
+        self.widths = cost.sizes.copy()
+        self.slopes = [_convex_slopes(eliminations[name].loss if name in eliminations else ()) for name in cost.groups]
+        for name, width in budget.widths.items():
+            size = int(cost.sizes[cost.groups.index(known(name, {n: n for n in cost.groups}, "group"))])
+            if not 0 <= width <= size:
+                raise InfeasibleBudgetError(f"widths asks for {width} nodes of group '{name}', which has {size}.")
+            self.widths[cost.groups.index(name)] = width
+        free = [i for i, name in enumerate(cost.groups) if name not in budget.widths]
+        self.movers = _kinds(free, cost) if budget.uniform else [[i] for i in free]
+
+    def run(self, limits: Mapping[str, float]) -> Allocation:
+        price = 0.0
+        while over := {n: v / limits[n] for n, v in self._values(limits).items() if v > limits[n] * (1 + 1e-12)}:
+            price = self._remove(max(over, key=lambda n: over[n]), limits)
+        while self._give_back(limits):
+            pass
+        slack = {n: (limits[n] - v) / max(limits[n], 1e-300) for n, v in self._values(limits).items()}
+        return Allocation({n: int(w) for n, w in zip(self.cost.groups, self.widths, strict=True)}, price, slack)
+
+    def _values(self, limits: Mapping[str, float]) -> dict[str, float]:
+        return {n: self._value(n, self.widths) for n in limits}
+
+    def _value(self, constraint: str, widths: Floats) -> float:
+        present = widths if constraint == "nodes" else np.maximum(widths, 1)
+        return self.cost.quantities[constraint](present)
+
+    def _remove(self, constraint: str, limits: Mapping[str, float]) -> float:
+        present = self.widths if constraint == "nodes" else np.maximum(self.widths, 1)
+        unit_cost = self.cost.quantities[constraint].per_group(present)
+        best, best_price = -1, np.inf
+        for index, mover in enumerate(self.movers):
+            step = self._step_down(mover[0])
+            if step == 0:
+                continue
+            saved = sum(unit_cost[g] * step for g in mover)
+            if constraint != "nodes" and self.widths[mover[0]] <= 1:
+                saved = 0.0
+            lost = sum(self._lost(g, step) for g in mover)
+            price = (lost / step / len(mover) if self.unit == "node" else lost / saved) if saved > 0 else np.inf
+            if price < best_price:
+                best, best_price = index, price
+        if best < 0:
+            raise self._infeasible(constraint, limits)
+        step = self._step_down(self.movers[best][0])
+        self.widths[self.movers[best]] -= step
+        return float(best_price * limits[constraint])
+
+    def _give_back(self, limits: Mapping[str, float]) -> bool:
+        gains: list[tuple[float, int]] = []
+        for index, mover in enumerate(self.movers):
+            step = self._step_up(mover[0])
+            if step:
+                gains.append((-sum(self._lost(g, -step) for g in mover), index))
+        for _, index in sorted(gains):
+            mover = self.movers[index]
+            more = self.widths.copy()
+            more[mover] += self._step_up(mover[0])
+            if all(self._value(n, more) <= limit * (1 + 1e-12) for n, limit in limits.items()):
+                self.widths = more
+                return True
+        return False
+
+    def _lost(self, group: int, step: int) -> float:
+        removed = int(self.cost.sizes[group] - self.widths[group])
+        span = (
+            self.slopes[group][removed : removed + step] if step > 0 else self.slopes[group][removed + step : removed]
+        )
+        return float(span.sum())
+
+    def _step_down(self, group: int) -> int:
+        width, size, round_to = int(self.widths[group]), int(self.cost.sizes[group]), self.budget.round_to
+        multiple = round_to if size >= round_to else 1
+        step = width % multiple or multiple
+        return step if width - step >= min(self.budget.min_keep, size) else 0
+
+    def _step_up(self, group: int) -> int:
+        width, size, round_to = int(self.widths[group]), int(self.cost.sizes[group]), self.budget.round_to
+        multiple = round_to if size >= round_to else 1
+        step = min(multiple, size - width)
+        return step
+
+    def _infeasible(self, constraint: str, limits: Mapping[str, float]) -> InfeasibleBudgetError:
+        smallest, dense = self._value(constraint, self.widths), self.cost.dense(constraint)
+        return InfeasibleBudgetError(
+            f"The budget asks for at most {limits[constraint]:,.0f} {constraint}, but {len(self.cost.groups)} groups "
+            f"with min_keep={self.budget.min_keep} and round_to={self.budget.round_to} need at least {smallest:,.0f} "
+            f"of {dense:,.0f}; raise {constraint} to {_rounded_up(smallest / dense)} or more."
+        )
+
+
+def _within_latency(
+    eliminations: Mapping[str, Elimination], cost: Cost, budget: Budget, unit: Unit, latency: LatencyOf
+) -> Allocation:
+    """Bisects the MACs until the measured latency fits."""
+    amount = budget.latency_ms
+    assert amount is not None
+    whole = {name: int(s) for name, s in zip(cost.groups, cost.sizes, strict=True)}
+    limit = amount * latency(whole) if isinstance(amount, float) and amount <= 1 else float(amount)
+    others = budget.limits(cost)
+    low, high, found = 0.0, 1.0, None
+    for step in range(10):
+        fraction = 0.5 * (low + high) if step else 1.0
+        macs = min(others.get("macs", np.inf), fraction * cost.dense("macs"))
+        try:
+            allocation = _Allocator(eliminations, cost, budget, unit).run({**others, "macs": macs})
+        except InfeasibleBudgetError:
+            low = fraction
+            continue
+        reached = latency(allocation.widths)
+        if reached <= limit:
+            low, found = (
+                fraction,
+                replace(allocation, slack={**allocation.slack, "latency_ms": (limit - reached) / limit}),
+            )
+            if step == 0:
+                break
+        else:
+            high = fraction
+    if found is None:
+        raise InfeasibleBudgetError(
+            f"No width reaches {limit:.3f} ms on this machine; the smallest network tried is slower. Raise latency_ms."
+        )
+    return found
+
+
+def _convex_slopes(loss: Sequence[float]) -> Floats:
+    """Slopes of the greatest convex function below the loss: what the next removals cost on average (PAVA)."""
+    blocks: list[list[float]] = []
+    for step in np.diff(np.asarray(loss)):
+        blocks.append([float(step), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += count
+    return np.repeat([b[0] / b[1] for b in blocks], [int(b[1]) for b in blocks]) if blocks else np.empty(0)
+
+
+def _kinds(free: Sequence[int], cost: Cost) -> list[list[int]]:
+    kinds: dict[tuple[str, float], list[int]] = {}
+    for index in free:
+        kinds.setdefault((re.sub(r"\d+", "*", cost.groups[index]), float(cost.sizes[index])), []).append(index)
+    return list(kinds.values())
+
+
+def _rounded_up(fraction: float) -> str:
+    return f"{np.ceil(fraction * 1000 + 1e-9) / 1000:.3f}"

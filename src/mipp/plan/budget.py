@@ -1,0 +1,67 @@
+"""What must hold after pruning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mipp.cost import Cost
+from mipp.errors import InfeasibleBudgetError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must hold after pruning. A float in (0, 1] is the fraction kept, an int is absolute; all must hold at once.
+
+    Attributes:
+        macs: Multiply-accumulates per sample.
+        params: Number of parameters.
+        nodes: Nodes kept in all groups together.
+        latency_ms: Median measured time of one forward pass over one calibration batch; a float above 1 is in
+            milliseconds too.
+        widths: Nodes to keep in single groups, by name; only their identity is then chosen.
+        min_keep: Nodes that stay in every group; 0 lets groups be emptied.
+        round_to: Widths are multiples of this where possible.
+        uniform: Groups of one kind (same size, same name but for numbers) get the same width.
+    """
+
+    macs: float | int | None = None
+    params: float | int | None = None
+    nodes: float | int | None = None
+    latency_ms: float | int | None = None
+    widths: Mapping[str, int] = field(default_factory=dict)
+    min_keep: int = 1
+    round_to: int = 1
+    uniform: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("macs", "params", "nodes", "latency_ms"):
+            _check_amount(name, getattr(self, name))
+        if self.min_keep < 0 or self.round_to < 1:
+            raise InfeasibleBudgetError(
+                f"min_keep={self.min_keep} and round_to={self.round_to}; expected min_keep >= 0 and round_to >= 1."
+            )
+
+    @property
+    def has_target(self) -> bool:
+        """Whether anything says how small the network is to be."""
+        return bool(self.widths) or any(v is not None for v in (self.macs, self.params, self.nodes, self.latency_ms))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        return {k: (dict(v) if k == "widths" else v) for k, v in vars(self).items() if v != getattr(Budget, k, {})}
+
+    def limits(self, cost: Cost) -> dict[str, float]:
+        """Absolute limits of the constraints that `cost` knows, by name."""
+        amounts = {name: getattr(self, name) for name in cost.quantities}
+        return {n: a * cost.dense(n) if isinstance(a, float) else float(a) for n, a in amounts.items() if a is not None}
+
+
+def _check_amount(name: str, amount: Any) -> None:
+    if amount is None or (isinstance(amount, int) and not isinstance(amount, bool) and amount > 0):
+        return
+    if isinstance(amount, float) and (0 < amount <= 1 or (name == "latency_ms" and amount > 0)):
+        return
+    raise InfeasibleBudgetError(
+        f"Budget({name}={amount!r}): expected a float in (0, 1] for the fraction kept, or a positive int for an "
+        "absolute number."
+    )

@@ -1,0 +1,260 @@
+"""Law 9: what is saved comes back bit for bit, and what does not fit is refused by name."""
+
+import json
+import re
+
+import pytest
+import torch
+from cases import PRUNABLE, Keep, named, outputs, quick  # noqa: F401
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import mipp
+
+pytestmark = pytest.mark.usefixtures("quick")
+prunable = pytest.mark.parametrize("case", PRUNABLE, ids=str)
+
+
+def pruned(case, **options):
+    return mipp.prune(case.model(), case.batches(), mipp.Budget(nodes=0.7), progress=False, **options)
+
+
+@prunable
+def test_a_loaded_model_computes_the_same_bits(case, tmp_path):
+    result = pruned(case)
+    result.save(tmp_path / "run")
+    batch = case.batch(3, 5)
+    expected = outputs(result.model, batch)
+    dense = case.model()
+    before = {n: t.clone() for n, t in dense.state_dict().items()}
+    for source in (dense, case.model):
+        found = outputs(mipp.load(tmp_path / "run", source), batch)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(t, before[n]) for n, t in dense.state_dict().items())
+
+
+def test_a_dense_model_of_other_weights_is_enough(tmp_path):
+    case = named("residual")
+    result = pruned(case)
+    result.save(tmp_path / "run")
+    fresh = case.build().double().eval()
+    batch = case.batch(3, 5)
+    pairs = zip(outputs(mipp.load(tmp_path / "run", fresh), batch), outputs(result.model, batch), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_precisions_come_back_bit_for_bit(dtype, tmp_path):
+    case = named("linear chain")
+    model = case.model().to(dtype)
+    data = [case.batch(8, i).to(dtype) for i in range(2)]
+    result = mipp.prune(model, data, mipp.Budget(nodes=0.7), progress=False)
+    assert {p.dtype for p in result.model.parameters()} == {dtype}
+    result.save(tmp_path / "run")
+    again = mipp.load(tmp_path / "run", case.model().to(dtype))
+    assert torch.equal(outputs(again, data[0])[0], outputs(result.model, data[0])[0])
+
+
+def test_the_folder_holds_no_pickle(tmp_path):
+    pruned(named("residual")).save(tmp_path / "run")
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"plan.json", "model.safetensors", "report.html"} <= names
+    assert all(name.endswith((".json", ".safetensors", ".html")) for name in names)
+
+
+def test_the_saved_plan_is_the_plan(tmp_path):
+    result = pruned(named("residual"))
+    result.save(tmp_path / "run")
+    assert mipp.load_plan(tmp_path / "run" / "plan.json") == result.plan
+    assert mipp.load_plan(str(tmp_path / "run" / "plan.json")) == result.plan
+
+
+def test_added_biases_are_loaded(tmp_path):
+    case = named("residual")
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3, bias=False)).double()
+    data = [torch.randn(20, 4).double()]
+    options = mipp.Refit(allow_bias=True)
+    result = mipp.prune(model, data, mipp.Budget(), Keep({"0": (0, 1)}), compensate=options, progress=False)
+    assert result.model[2].bias is not None
+    result.save(tmp_path / "run")
+    again = mipp.load(tmp_path / "run", model)
+    assert torch.equal(again(data[0]), result.model(data[0]))
+    assert model[2].bias is None
+    assert case.name
+
+
+@pytest.mark.parametrize("name", ["tied weights", "two parameters over one storage"])
+def test_tied_weights_are_tied_after_loading(name, tmp_path):
+    case = named(name)
+    pruned(case).save(tmp_path / "run")
+    again = mipp.load(tmp_path / "run", case.model())
+    first, second = (again.embed, again.head) if name == "tied weights" else (again.b, again.c)
+    assert first.weight.data_ptr() == second.weight.data_ptr()
+
+
+def test_emptied_groups_come_back_silent(tmp_path):
+    case = named("linear chain")
+    result = mipp.prune(
+        case.model(), case.batches(), mipp.Budget(min_keep=0), Keep({"0": ()}), compensate=False, progress=False
+    )
+    result.save(tmp_path / "run")
+    again = mipp.load(tmp_path / "run", case.model())
+    batch = case.batch(3)
+    assert torch.equal(outputs(again, batch)[0], outputs(result.model, batch)[0])
+    assert mipp.load_plan(tmp_path / "run" / "plan.json").collapsed == ("0",)
+
+
+def test_the_training_mode_is_that_of_the_model_given(tmp_path):
+    case = named("dropout")
+    pruned(case).save(tmp_path / "run")
+    assert mipp.load(tmp_path / "run", case.model().train()).training
+    assert not mipp.load(tmp_path / "run", case.model().eval()).training
+
+
+def test_the_wrong_model_is_refused_naming_the_first_mismatch(tmp_path):
+    pruned(named("linear chain")).save(tmp_path / "run")
+    wrong = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)).double()
+    with pytest.raises(mipp.PlanMismatchError, match=r"'2\.weight'.*\(5, 6\).*\(9, 6\)"):
+        mipp.load(tmp_path / "run", wrong)
+    with pytest.raises(mipp.PlanMismatchError, match=re.escape("'0.weight'")):
+        mipp.load(tmp_path / "run", named("residual").model())
+
+
+def test_loading_into_the_pruned_model_is_refused(tmp_path):
+    result = pruned(named("linear chain"))
+    result.save(tmp_path / "run")
+    with pytest.raises(mipp.PlanMismatchError):
+        mipp.load(tmp_path / "run", result.model)
+
+
+@pytest.mark.parametrize("file", ["plan.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "garbage", "empty"])
+def test_a_damaged_folder_is_refused_naming_the_file(file, damage, tmp_path):
+    case = named("linear chain")
+    pruned(case).save(tmp_path / "run")
+    path = tmp_path / "run" / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"\x80\x04\x95pickle", "empty": b""}[damage])
+    with pytest.raises(mipp.PlanMismatchError, match=re.escape(file)):
+        mipp.load(tmp_path / "run", case.model())
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(mipp.PlanMismatchError, match="nowhere"):
+        mipp.load(tmp_path / "nowhere", named("linear chain").model())
+    with pytest.raises(mipp.PlanMismatchError, match="nowhere"):
+        mipp.load_plan(tmp_path / "nowhere.json")
+
+
+def test_weights_of_another_run_are_refused_by_name(tmp_path):
+    case = named("linear chain")
+    pruned(case).save(tmp_path / "run")
+    file = tmp_path / "run" / "model.safetensors"
+    weights = load_file(file)
+    for change in ("shape", "missing", "extra"):
+        changed = dict(weights)
+        if change == "shape":
+            changed["0.bias"] = torch.zeros(6, dtype=torch.float64)
+        elif change == "missing":
+            del changed["0.bias"]
+        else:
+            changed["7.weight"] = torch.zeros(1)
+        save_file(changed, file)
+        with pytest.raises(mipp.PlanMismatchError, match=r"7\.weight" if change == "extra" else r"0\.bias"):
+            mipp.load(tmp_path / "run", case.model())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    result = pruned(named("linear chain"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("full", "file"):
+        with pytest.raises(mipp.MippError, match=name):
+            result.save(tmp_path / name)
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full"]
+    (tmp_path / "empty").mkdir()
+    result.save(tmp_path / "empty")
+    result.save(tmp_path / "deep" / "down")
+    assert (tmp_path / "deep" / "down" / "plan.json").exists()
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
+    result = pruned(named("linear chain"))
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mipp.storage.save_file", fail)
+    with pytest.raises(mipp.MippError, match="space"):
+        result.save(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_used_by_the_same_run_and_gives_the_same_result(tmp_path):
+    case = named("residual")
+    first = pruned(case, checkpoint=tmp_path)
+    second = pruned(case, checkpoint=tmp_path)
+    assert (first.resumed, second.resumed) == (False, True)
+    assert first.plan == second.plan
+    pairs = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("what", ["weights", "data", "budget", "method", "seed", "exclude"])
+def test_a_checkpoint_of_another_run_is_refused(what, tmp_path):
+    case = named("residual")
+    pruned(case, checkpoint=tmp_path)
+    model, data, budget, options = case.model(), case.batches(), mipp.Budget(nodes=0.7), {}
+    if what == "weights":
+        with torch.no_grad():
+            model.out.weight[0, 0] += 1e-9
+    elif what == "data":
+        data[0][0][0, 0, 0, 0] += 1e-9
+    elif what == "budget":
+        budget = mipp.Budget(nodes=0.71)
+    elif what == "method":
+        options = {"method": mipp.methods.L1()}
+    elif what == "seed":
+        options = {"seed": 1}
+    else:
+        options = {"exclude": ["a"]}
+    with pytest.raises(mipp.PlanMismatchError, match="checkpoint"):
+        mipp.prune(model, data, budget, progress=False, checkpoint=tmp_path, **options)
+
+
+def test_a_method_that_changes_weights_resumes_with_its_weights(tmp_path):
+    """A resumed run gives what the uninterrupted one gave."""
+    case = named("linear chain")
+    model = case.model()
+    state = {n: 0.5 * t for n, t in model.state_dict().items()}
+
+    class Rewinding(Keep):
+        def plan(self, task, budget):
+            return super().plan(task, budget), state
+
+    method = Rewinding({"0": (0, 1)})
+    runs = [
+        mipp.prune(model, case.batches(), mipp.Budget(), method, compensate=False, progress=False, checkpoint=tmp_path)
+        for _ in range(2)
+    ]
+    batch = case.batch(3)
+    assert torch.equal(outputs(runs[0].model, batch)[0], outputs(runs[1].model, batch)[0])
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    case = named("residual")
+    pruned(case, checkpoint=tmp_path)
+    file = tmp_path / "checkpoint.json"
+    good = json.loads(file.read_text())
+    for content in ("{", "[]", json.dumps({"fingerprint": good["fingerprint"], "plan": {}}),
+                    json.dumps({"fingerprint": good["fingerprint"]})):  # fmt: skip
+        file.write_text(content)
+        with pytest.raises(mipp.PlanMismatchError):
+            pruned(case, checkpoint=tmp_path)
