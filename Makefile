@@ -54,8 +54,13 @@ docs: .venv
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv
-	@$(BIN)/python -m benchmarks.resnet_cifar
+	@$(BIN)/python -m benchmarks.defaults --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.lenet_mnist
+	@$(BIN)/python -m benchmarks.resnet_cifar --weights $(WEIGHTS)
+	@$(BIN)/python -m benchmarks.tables
+
+tables: .venv
+	@$(BIN)/python -m benchmarks.tables
 
 clean:
 	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import mipp
 from benchmarks.record import Record, Row
-from benchmarks.resnet_cifar import SAMPLES, calibration, pretrained
+from benchmarks.resnet_cifar import EXCLUDED, SAMPLES, calibration, pretrained
 from mipp import zoo
 from mipp.methods import MIPP
 
@@ -29,7 +29,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "positions=16": {"positions": 16},
     "ridge=1e-4": {"ridge": 1e-4},
     "ridge=1e-2": {"ridge": 1e-2},
-    "stream excluded": {"exclude": ("conv1",)},
+    "stream included": {"exclude": ()},
 }
 
 
@@ -54,7 +54,7 @@ def agreement(
     held_out: Tensor,
     dense: Tensor,
     ridge: float | None = None,
-    exclude: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = EXCLUDED,
     **fields: Any,
 ) -> Row:
     """Percentage of held-out images on which the pruned network says what the dense one says."""

@@ -70,4 +70,5 @@ def _processor() -> str:
 
 
 def _command(name: str) -> str:
-    return " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
+    words = ["FOLDER" if Path(word).exists() else word for word in sys.argv[1:]]
+    return " ".join(["python -m", f"benchmarks.{name}", *words])

@@ -117,6 +117,12 @@ def inspected(case: Case) -> tuple[nn.Module, Inspection]:
     return model, mipp.inspect(model, case.batch(2))
 
 
+@cache
+def pruned(case: Case) -> mipp.Result:
+    """A case pruned and refitted by MIPP; tests must not change the model."""
+    return mipp.prune(case.model(), case.batches(), mipp.Budget(nodes=0.7), progress=False)
+
+
 def plan_for(case: Case, kept) -> PruningPlan:
     model, found = inspected(case)
     return PruningPlan.of(found.graph, model, kept)
@@ -231,7 +237,13 @@ def _():
 @case("dropout", VECTOR)
 def _():
     return nn.Sequential(
-        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 5), nn.Dropout(0.1), nn.Linear(5, 2)
+        nn.Linear(4, 6),
+        nn.BatchNorm1d(6),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(6, 5),
+        nn.Dropout(0.1),
+        nn.Linear(5, 2),
     )
 
 
@@ -260,13 +272,20 @@ def _():
 @case("conv1d", gauss(2, 9))
 def _():
     return nn.Sequential(
-        nn.Conv1d(2, 5, 3, padding="same"), nn.BatchNorm1d(5), nn.GELU(), nn.Conv1d(5, 4, 3), nn.SiLU(), nn.Conv1d(4, 2, 1)
+        nn.Conv1d(2, 5, 3, padding="same"),
+        nn.BatchNorm1d(5),
+        nn.GELU(),
+        nn.Conv1d(5, 4, 3),
+        nn.SiLU(),
+        nn.Conv1d(4, 2, 1),
     )
 
 
 @case("conv3d", gauss(2, 4, 4, 4))
 def _():
-    return nn.Sequential(nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 3, 2), nn.ReLU(), nn.Conv3d(3, 2, 1))
+    return nn.Sequential(
+        nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 3, 2), nn.ReLU(), nn.Conv3d(3, 2, 1)
+    )
 
 
 @case("reflected padding", IMAGE)
@@ -276,7 +295,9 @@ def _():
 
 @case("upsampling", IMAGE)
 def _():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1)
+    )
 
 
 @case("linear on sequences", gauss(5, 4))
@@ -337,7 +358,12 @@ def _():
         return m.out(F.relu(m.a(x) + m.bn(m.b(x)) + m.c(x)))
 
     return Net(
-        forward, a=nn.Conv2d(3, 5, 3), b=nn.Conv2d(3, 5, 3), bn=nn.BatchNorm2d(5), c=nn.Conv2d(3, 5, 3), out=nn.Conv2d(5, 2, 1)
+        forward,
+        a=nn.Conv2d(3, 5, 3),
+        b=nn.Conv2d(3, 5, 3),
+        bn=nn.BatchNorm2d(5),
+        c=nn.Conv2d(3, 5, 3),
+        out=nn.Conv2d(5, 2, 1),
     )
 
 
@@ -380,7 +406,9 @@ def _():
         h = m.stem(x)
         return m.out(F.relu(m.bn(m.b(F.relu(m.a(h)))) + h))
 
-    return Net(forward, stem=nn.Linear(5, 5), a=nn.Linear(5, 4), b=nn.Linear(4, 5), bn=nn.BatchNorm1d(3), out=nn.Linear(5, 2))
+    return Net(
+        forward, stem=nn.Linear(5, 5), a=nn.Linear(5, 4), b=nn.Linear(4, 5), bn=nn.BatchNorm1d(3), out=nn.Linear(5, 2)
+    )
 
 
 # --- groups and gates -------------------------------------------------------------------------------------------------
@@ -481,7 +509,9 @@ def _():
         h = m.embed(x)
         return m.head(m.down(F.relu(m.up(h))) + h)
 
-    net = Net(forward, embed=nn.Embedding(7, 4), up=nn.Linear(4, 6), down=nn.Linear(6, 4), head=nn.Linear(4, 7, bias=False))
+    net = Net(
+        forward, embed=nn.Embedding(7, 4), up=nn.Linear(4, 6), down=nn.Linear(6, 4), head=nn.Linear(4, 7, bias=False)
+    )
     net.head.weight = net.embed.weight
     return net
 
@@ -513,7 +543,9 @@ def _():
         x = F.relu(m.bn(m.a(x)))
         return m.c(F.relu(m.bn(m.b(x))))
 
-    return Net(forward, a=nn.Conv2d(3, 5, 3), b=nn.Conv2d(5, 5, 3, bias=False), bn=nn.BatchNorm2d(5), c=nn.Conv2d(5, 2, 1))
+    return Net(
+        forward, a=nn.Conv2d(3, 5, 3), b=nn.Conv2d(5, 5, 3, bias=False), bn=nn.BatchNorm2d(5), c=nn.Conv2d(5, 2, 1)
+    )
 
 
 @case("unused parameters", VECTOR)
@@ -663,7 +695,12 @@ def _():
         return m.out(m.norm(h + m.down(F.gelu(m.up(h)))))
 
     return Net(
-        forward, stem=nn.Linear(4, 5), up=nn.Linear(5, 6), down=nn.Linear(6, 5), norm=nn.LayerNorm(5), out=nn.Linear(5, 2)
+        forward,
+        stem=nn.Linear(4, 5),
+        up=nn.Linear(5, 6),
+        down=nn.Linear(6, 5),
+        norm=nn.LayerNorm(5),
+        out=nn.Linear(5, 2),
     )
 
 

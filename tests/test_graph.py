@@ -10,9 +10,8 @@ from cases import CASES, VECTOR, Case, Net, assert_same, inspected, named, outpu
 from torch import nn
 
 import mipp
-from mipp.graph.trace import Call, trace, working_copy
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import execute
+from mipp.graph.trace import Call, execute, trace, working_copy
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:
@@ -25,8 +24,16 @@ def each(number: int, start: int = 0) -> list[list[int]]:
 
 
 def test_a_chain_of_linears():
-    assert slices_of("linear chain", "0") == {("0.weight", 0): each(6), ("0.bias", 0): each(6), ("2.weight", 1): each(6)}
-    assert slices_of("linear chain", "2") == {("2.weight", 0): each(5), ("2.bias", 0): each(5), ("4.weight", 1): each(5)}
+    assert slices_of("linear chain", "0") == {
+        ("0.weight", 0): each(6),
+        ("0.bias", 0): each(6),
+        ("2.weight", 1): each(6),
+    }
+    assert slices_of("linear chain", "2") == {
+        ("2.weight", 0): each(5),
+        ("2.bias", 0): each(5),
+        ("4.weight", 1): each(5),
+    }
 
 
 def test_a_batch_norm_belongs_to_its_convolution():
@@ -73,7 +80,13 @@ def test_the_option_a_shortcuts_of_the_zoo_shift_the_nodes():
 def test_concatenation_shifts_the_readers():
     assert slices_of("concatenation", "a")["out.weight", 1] == each(4)
     middle = slices_of("concatenation", "b")
-    assert middle["c.weight", 1] == middle["bn.weight", 0] == middle["bn.running_var", 0] == middle["out.weight", 1] == each(3, 4)
+    assert (
+        middle["c.weight", 1]
+        == middle["bn.weight", 0]
+        == middle["bn.running_var", 0]
+        == middle["out.weight", 1]
+        == each(3, 4)
+    )
     assert slices_of("concatenation", "c")["out.weight", 1] == each(4, 7)
     assert slices_of("concatenation with the input", "a")["b.weight", 1] == each(4, 3)
 
@@ -278,6 +291,7 @@ def as_call(batch) -> Call:
 
 def test_a_custom_op_freezes_what_it_touches():
     """Sorting mixes positions in a way no rule knows."""
+
     def forward(m, x):
         return m.c(F.relu(m.b(torch.linalg.qr(m.a(x).unsqueeze(-1))[0].squeeze(-1))))
 
@@ -302,7 +316,9 @@ def test_inspect_reads_every_form_of_input():
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5])
-@pytest.mark.parametrize("name", ["residual", "conv flatten linear", "channel shuffle", "class token", "linear on sequences"])
+@pytest.mark.parametrize(
+    "name", ["residual", "conv flatten linear", "channel shuffle", "class token", "linear on sequences"]
+)
 def test_the_groups_do_not_depend_on_the_batch_size(name, samples):
     case = named(name)
     expected = inspected(case)[1]
@@ -313,10 +329,13 @@ def test_the_groups_do_not_depend_on_the_batch_size(name, samples):
 
 def test_an_axis_as_long_as_the_batch_is_not_taken_for_it():
     """Five tokens, five features, five samples."""
+
     def forward(m, x):
         return m.b(F.relu(m.a(x.transpose(1, 2)).transpose(1, 2)))
 
-    case = Case("square", lambda: Net(forward, a=nn.Linear(5, 5), b=nn.Linear(5, 5)), lambda n, g: torch.randn(n, 5, 5).double())
+    case = Case(
+        "square", lambda: Net(forward, a=nn.Linear(5, 5), b=nn.Linear(5, 5)), lambda n, g: torch.randn(n, 5, 5).double()
+    )
     found = mipp.inspect(case.model(), case.batch(5))
     assert not found.groups  # a makes tokens, b reads features
 

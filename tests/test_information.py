@@ -19,7 +19,12 @@ def covariance(features: int, targets: int, seed: int, loading: float = 1.0):
     xx = root @ root.mT + 0.5 * torch.eye(features, dtype=torch.float64)
     weight = loading * torch.randn(targets, features, generator=g, dtype=torch.float64)
     extra = torch.randn(targets, targets, generator=g, dtype=torch.float64)
-    return xx, xx @ weight.mT, weight @ xx @ weight.mT + 0.3 * extra @ extra.mT, torch.rand(targets, generator=g).double() + 0.2
+    return (
+        xx,
+        xx @ weight.mT,
+        weight @ xx @ weight.mT + 0.3 * extra @ extra.mT,
+        torch.rand(targets, generator=g).double() + 0.2,
+    )
 
 
 def by_log_det(xx, xy, yy, noise, features) -> float:
@@ -218,6 +223,7 @@ def estimated(x: np.ndarray, y: np.ndarray, nodes: int) -> GaussianInformation:
 
 def regression_confidence(x: np.ndarray, y: np.ndarray, node: int) -> float:
     """One minus the p-value of the F-test of leaving one regressor out, by two least-squares fits."""
+
     def rss(columns):
         design = np.hstack([np.ones((len(x), 1)), x[:, columns]])
         return float(((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum())

@@ -240,7 +240,13 @@ def test_mipp_can_let_the_test_decide():
 
 def test_the_report_is_complete_and_json():
     case = named("residual")
-    result = run(case.model(), case.batches(), mipp.Budget(macs=0.6), exclude=["stem"], evaluate=lambda m: {"n": len(list(m.parameters()))})
+    result = run(
+        case.model(),
+        case.batches(),
+        mipp.Budget(macs=0.6),
+        exclude=["stem"],
+        evaluate=lambda m: {"n": len(list(m.parameters()))},
+    )
     data = json.loads(json.dumps(result.report.to_dict()))
     for side in ("before", "after"):
         assert {"macs", "params", "latency_ms"} <= data[side].keys()
@@ -302,7 +308,10 @@ def test_globs_and_parents_exclude_what_is_below():
 
 def test_excluding_what_is_not_there_is_an_error_with_a_suggestion():
     case = named("residual")
-    for call in (lambda: run(case.model(), case.batches(), exclude=["stm"]), lambda: mipp.inspect(case.model(), case.batch(2), ["stm"])):
+    for call in (
+        lambda: run(case.model(), case.batches(), exclude=["stm"]),
+        lambda: mipp.inspect(case.model(), case.batch(2), ["stm"]),
+    ):
         with pytest.raises(mipp.MippError, match="stem"):
             call()
 
@@ -389,7 +398,13 @@ def test_a_forward_pass_that_fails_is_told_with_its_cause():
 
 
 def test_every_error_is_a_mipp_error():
-    names = ["CalibrationError", "InfeasibleBudgetError", "MissingRequirementError", "PlanMismatchError", "UnsupportedModelError"]
+    names = [
+        "CalibrationError",
+        "InfeasibleBudgetError",
+        "MissingRequirementError",
+        "PlanMismatchError",
+        "UnsupportedModelError",
+    ]
     assert all(issubclass(getattr(mipp, name), mipp.MippError) for name in names)
 
 
@@ -415,6 +430,7 @@ def test_where_cutting_differs_from_masking_the_group_is_frozen_and_the_plan_mad
 
 def test_a_squeeze_of_all_dimensions_survives_a_width_of_one():
     """`squeeze()` takes away more when one channel is left; the group is kept wider, or the cut model is right."""
+
     def forward(m, x):
         return m.c(F.relu(m.b(F.relu(m.a(x)).mean((2, 3), keepdim=True).squeeze())))
 
@@ -422,12 +438,15 @@ def test_a_squeeze_of_all_dimensions_survives_a_width_of_one():
                 lambda n, g: torch.randn(n, 3, 6, 6, generator=g, dtype=torch.float64))  # fmt: skip
     model = case.model()
     result = run(model, case.batches(), mipp.Budget(nodes=2), method=mipp.methods.L1())
-    assert_same(outputs(mipp.apply(result.plan, model), case.batch(3)), outputs(mipp.mask(result.plan, model), case.batch(3)))
+    assert_same(
+        outputs(mipp.apply(result.plan, model), case.batch(3)), outputs(mipp.mask(result.plan, model), case.batch(3))
+    )
     assert outputs(result.model, case.batch(3))[0].shape == (3, 2)
 
 
 def test_a_proof_that_freezes_everything_ends_in_an_error_of_the_library():
     """The code fixes a width in a way the graph cannot see."""
+
     def forward(m, x):
         h = F.relu(m.a(x))
         if h.shape[-1] < 6:

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from cases import PRUNABLE, Case, Keep, call, inspected, named, plan_for, quick  # noqa: F401
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +20,10 @@ NAMES = ["linear chain", "conv flatten linear", "residual", "cifar resnet", "con
          "gated linear unit", "tied weights", "channel shuffle"]  # fmt: skip
 some = pytest.mark.parametrize("name", NAMES)
 prunable = pytest.mark.parametrize("case", PRUNABLE, ids=str)
+
+
+def few(examples: int):
+    return settings(max_examples=examples, phases=[Phase.explicit, Phase.generate])
 
 
 def counted(model, case: Case) -> dict[str, int]:
@@ -50,7 +54,7 @@ def cut_to(case: Case, widths) -> dict[str, int]:
 
 
 @prunable
-@settings(max_examples=4)
+@few(3)
 @given(data=st.data())
 def test_costs_agree_with_an_independent_count_of_the_cut_model(case, data):
     _, found = inspected(case)
@@ -81,7 +85,7 @@ def test_the_marginal_cost_of_a_node_is_the_difference(case):
 
 @some
 @pytest.mark.parametrize("unit", ["cost", "node"])
-@settings(max_examples=6)
+@few(5)
 @given(
     macs=st.none() | st.floats(0.25, 1.0),
     params=st.none() | st.floats(0.3, 1.0),
@@ -127,7 +131,7 @@ def test_an_int_is_absolute_and_a_float_is_a_fraction(what):
 
 
 @some
-@settings(max_examples=6)
+@few(5)
 @given(round_to=st.integers(1, 4), min_keep=st.integers(1, 3), fraction=st.floats(0.6, 1.0), seed=st.integers(0, 50))
 def test_widths_are_multiples_and_respect_the_smallest(name, round_to, min_keep, fraction, seed):
     """A width is a multiple of `round_to`, or whole, or the group is narrower than `round_to`."""
@@ -161,7 +165,9 @@ def test_uniform_gives_groups_of_one_kind_one_width():
 
     found = mipp.inspect(Stack(), torch.randn(2, 4).double())
     g = torch.Generator().manual_seed(0)
-    elims = {n: Elimination(tuple(range(6)), (0.0, *torch.rand(6, generator=g).cumsum(0).tolist())) for n in found.groups}
+    elims = {
+        n: Elimination(tuple(range(6)), (0.0, *torch.rand(6, generator=g).cumsum(0).tolist())) for n in found.groups
+    }
     cost = cost_of(found.graph)
     free = allocate(elims, cost, mipp.Budget(params=0.5)).widths
     same = allocate(elims, cost, mipp.Budget(params=0.5, uniform=True)).widths
@@ -228,7 +234,7 @@ def test_emptied_groups_need_min_keep_zero():
         allocate(eliminations(case), cost, mipp.Budget(widths={"0": 0}))
 
 
-@settings(max_examples=25)
+@few(15)
 @given(limit=st.floats(4.0, 14.0), seed=st.integers(0, 20))
 def test_a_latency_budget_holds_as_measured(limit, seed):
     """Latency stands in as a function of the widths that falls with them."""
@@ -313,7 +319,11 @@ def test_a_run_with_min_keep_zero_lists_the_emptied_groups_and_counts_them(metho
 def test_min_keep_holds_when_the_test_decides():
     case = named("residual")
     result = mipp.prune(
-        case.model(), case.batches(), mipp.Budget(min_keep=3), mipp.methods.MIPP(confidence=0.999999, noise=100.0), progress=False
+        case.model(),
+        case.batches(),
+        mipp.Budget(min_keep=3),
+        mipp.methods.MIPP(confidence=0.999999, noise=100.0),
+        progress=False,
     )
     assert all(len(kept) >= 3 for kept in result.plan.kept.values())
 
@@ -322,7 +332,7 @@ def test_min_keep_holds_when_the_test_decides():
 
 
 @prunable
-@settings(max_examples=4)
+@few(3)
 @given(data=st.data())
 def test_json_round_trip_keeps_everything(case, data):
     model, found = inspected(case)
@@ -379,7 +389,6 @@ def test_what_is_no_plan_is_refused(data):
 
 def test_a_plan_names_the_first_tensor_that_does_not_fit():
     case = named("residual")
-    model, _ = inspected(case)
     plan = plan_for(case, {"a": (0, 1)})
     for change, name in (
         (lambda m: setattr(m, "bn1", torch.nn.BatchNorm2d(9)), "bn1.weight"),

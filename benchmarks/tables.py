@@ -1,0 +1,143 @@
+"""Renders benchmarks/results/*.json into the pages that show them: `python -m benchmarks.tables [--check]`."""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS, Row
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/results.md")
+MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if a page differs from the results")
+    check = parser.parse_args().check
+    stale = []
+    for name in PAGES:
+        page = ROOT / name
+        text = page.read_text()
+        fresh = rendered(text)
+        if fresh != text:
+            stale.append(name)
+            if not check:
+                page.write_text(fresh)
+    if check and stale:
+        sys.exit(f"{', '.join(stale)} differ from benchmarks/results; run python -m benchmarks.tables")
+
+
+def rendered(text: str) -> str:
+    """A page with its marked tables made anew."""
+    return MARK.sub(lambda m: m.group(1) + "\n" + TABLES[m.group(2)]() + "\n" + m.group(3), text)
+
+
+def headline() -> str:
+    """Accuracy of MIPP and its peers with the same refit, one row per network and budget."""
+    data = _load("resnet_cifar")
+    lines = [
+        "| CIFAR-10, nothing retrained | dense | MACs | **MIPP** | L1 | L2 | random | L1, no refit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for network, macs in _budgets(data):
+        rows = _rows(data, network=network, macs=macs, budget="macs")
+        dense = _rows(data, network=network, method="dense")[0]["accuracy"]
+        cells = [_spread([r["accuracy"] for r in rows if r["method"] == m]) for m in PEERS]
+        bare = _spread([r["accuracy without compensation"] for r in rows if r["method"] == "l1"])
+        ratio = statistics.mean(r["macs ratio"] for r in rows if r["method"] == "mipp")
+        lines.append(f"| {_title(network)} | {dense:.2f} | ÷ {ratio:.2f} | {' | '.join(cells)} | {bare} |")
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+def resnet_cifar() -> str:
+    """Every row of the CIFAR-10 comparison."""
+    data = _load("resnet_cifar")
+    lines = [
+        "| network | MACs | widths | method | accuracy | without refit | params | seconds | forward passes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for network, macs in _budgets(data):
+        for budget in ("macs", "mipp's widths"):
+            for method, title in PEERS.items():
+                rows = _rows(data, network=network, macs=macs, budget=budget, method=method)
+                if not rows:
+                    continue
+                lines.append(
+                    f"| {_title(network)} | ÷ {_mean(_column(rows, 'macs ratio')):.2f} | "
+                    f"{'own' if budget == 'macs' else 'as MIPP'} | {title} | {_spread(_column(rows, 'accuracy'))} | "
+                    f"{_spread(_column(rows, 'accuracy without compensation'))} | ÷ {_mean(_column(rows, 'params ratio')):.2f} | "
+                    f"{_mean(_column(rows, 'seconds')):.0f} | {_mean(_column(rows, 'forward passes')):.1f} |"
+                )
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+def lenet_mnist() -> str:
+    """Choice of nodes alone on LeNet-5."""
+    data = _load("lenet_mnist")
+    lines = ["| method | masks only | with the refit | selection, seconds |", "|---|---|---|---|"]
+    dense = _spread([r["accuracy"] for r in _rows(data, method="dense")])
+    for method, title in PEERS.items():
+        rows = _rows(data, method=method)
+        lines.append(
+            f"| {title} | {_spread([r['accuracy'] for r in rows])} | "
+            f"{_spread([r['accuracy with compensation'] for r in rows])} | "
+            f"{_mean([r['selection seconds'] for r in rows]):.2f} |"
+        )
+    return "\n".join(lines) + f"\n\nDense: {dense} %. " + _footnote(data)
+
+
+def defaults() -> str:
+    """Agreement with the dense network, by choice."""
+    data = _load("defaults")
+    lines = ["| choice | agreement with the dense network, % |", "|---|---|"]
+    lines += [f"| {row['choice']} | {row['agreement']:.2f} |" for row in data["rows"]]
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults)}
+
+
+def _load(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return data
+
+
+def _rows(data: dict[str, Any], **key: Any) -> list[Row]:
+    return [row for row in data["rows"] if all(row.get(k) == v for k, v in key.items())]
+
+
+def _column(rows: list[Row], key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def _budgets(data: dict[str, Any]) -> list[tuple[str, float]]:
+    return list(dict.fromkeys((r["network"], r["macs"]) for r in data["rows"] if "macs" in r))
+
+
+def _title(network: str) -> str:
+    return re.sub(r"resnet(\d+)", r"ResNet-\1", network)
+
+
+def _mean(values: list[float]) -> float:
+    return statistics.mean(values)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{_mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _footnote(data: dict[str, Any]) -> str:
+    machine = data["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+    return f"<sub>`{data['command']}` on {where}; {versions}.</sub>"
+
+
+if __name__ == "__main__":
+    main()
