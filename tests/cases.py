@@ -316,8 +316,10 @@ def _():
         return m.out(x)
 
     return Net(
-        forward, stem=nn.Conv2d(3, 5, 3, bias=False), bn0=nn.BatchNorm2d(5), a=nn.Conv2d(5, 4, 3, padding=1, bias=False),
-        bn1=nn.BatchNorm2d(4), b=nn.Conv2d(4, 5, 3, padding=1, bias=False), bn2=nn.BatchNorm2d(5), out=nn.Conv2d(5, 3, 1),
+        forward, stem=nn.Conv2d(3, 5, 3, bias=False), bn0=nn.BatchNorm2d(5), a=nn.Conv2d(5, 4, 3, padding=1,
+        bias=False),
+        bn1=nn.BatchNorm2d(4), b=nn.Conv2d(4, 5, 3, padding=1, bias=False), bn2=nn.BatchNorm2d(5),
+        out=nn.Conv2d(5, 3, 1),
     )  # fmt: skip
 
 
@@ -330,7 +332,8 @@ def _():
 
     return Net(
         forward, stem=nn.Conv2d(3, 4, 3), a=nn.Conv2d(4, 5, 3, stride=2, padding=1), b=nn.Conv2d(5, 6, 3, padding=1),
-        bn=nn.BatchNorm2d(6), short=nn.Conv2d(4, 6, 1, stride=2, bias=False), norm=nn.BatchNorm2d(6), fc=nn.Linear(6, 2),
+        bn=nn.BatchNorm2d(6), short=nn.Conv2d(4, 6, 1, stride=2, bias=False), norm=nn.BatchNorm2d(6),
+        fc=nn.Linear(6, 2),
     )  # fmt: skip
 
 
@@ -624,7 +627,8 @@ def _():
         return m.out(F.relu(m.mlp(x))[:, 0])
 
     return Net(
-        forward, stem=nn.Linear(3, 5), token=nn.Parameter(torch.randn(1, 1, 5)), places=nn.Parameter(torch.randn(1, 5, 5)),
+        forward, stem=nn.Linear(3, 5), token=nn.Parameter(torch.randn(1, 1, 5)),
+        places=nn.Parameter(torch.randn(1, 5, 5)),
         mlp=nn.Linear(5, 6), out=nn.Linear(6, 2),
     )  # fmt: skip
 

@@ -51,7 +51,8 @@ def test_flattening_makes_every_channel_a_range_of_inputs():
 def test_a_stream_is_one_group_of_all_that_write_to_it():
     slices = slices_of("residual", "stem")
     assert {t for t, axis in slices if axis == 0} == {
-        "stem.weight", "b.weight", *(f"{n}.{t}" for n in ("bn0", "bn2") for t in ("weight", "bias", "running_mean", "running_var"))
+        "stem.weight", "b.weight", *(f"{n}.{t}" for n in ("bn0", "bn2") for t in ("weight", "bias",
+        "running_mean", "running_var"))
     }  # fmt: skip
     assert {t for t, axis in slices if axis == 1} == {"a.weight", "out.weight"}
 

@@ -1,5 +1,7 @@
 """Law 5: moments agree to 1e-12 for every batching, order and merge tree."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def of(x: torch.Tensor) -> Moments:
 def test_every_batching_order_and_merge_tree_agrees(order, cuts, choices, spread, as_updates):
     x = data(spread=spread)
     edges = [0, *sorted(cuts), SAMPLES]
-    pieces = [x[order][a:b] for a, b in zip(edges, edges[1:], strict=False)]  # some of them empty
+    pieces = [x[order][a:b] for a, b in itertools.pairwise(edges)]  # some of them empty
     if as_updates:
         whole = Moments(FEATURES)
         for piece in pieces:
@@ -130,6 +132,6 @@ def test_variances_are_the_diagonal(cuts, mean):
     x = data(mean)
     edges = [0, *sorted(cuts), SAMPLES]
     variances = Variances()
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         variances.update(x[a:b])
     torch.testing.assert_close(variances.variance, x.var(0, correction=0), rtol=1e-12, atol=0)

@@ -44,7 +44,8 @@ def test_every_form_of_the_same_data_gives_the_same_result():
     x, y = vectors(), torch.zeros(20)
     expected = run(data=[x])
     forms = [
-        x, [(x, y)], [[x, y]], [(x,)], [((x,), y)], ({"input": x} for _ in range(1)), (b for b in [x[:7], x[7:]]), (x[:10], x[10:]),
+        x, [(x, y)], [[x, y]], [(x,)], [((x,), y)], ({"input": x} for _ in range(1)), (b for b in [x[:7],
+        x[7:]]), (x[:10], x[10:]),
         DataLoader(TensorDataset(x, y), batch_size=6), mipp.Calibration([x]), mipp.Calibration([x], max_samples=None),
         mipp.Calibration([{"deep": [x]}], forward=lambda model, batch: model(batch["deep"][0])),
     ]  # fmt: skip

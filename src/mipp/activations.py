@@ -13,7 +13,7 @@ from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Call, OpStream, Program, forward, map_tensors, tensors_in, working_copy
+from mipp.graph.trace import Call, OpStream, Program, map_tensors, run, tensors_in, working_copy
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
 """Called with the index of an op, its arguments by name, and its (first) result."""
@@ -91,6 +91,8 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
             f"Calibration batch {number} holds no tensor (it is a {type(raw).__name__}). Expected a Tensor, a dict of "
             "Tensors, or (input, labels); for anything else pass mipp.Calibration(batches, forward=...)."
         )
+    if call.samples == 0:
+        raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
     for tensor in call.tensors:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CalibrationError(
@@ -236,12 +238,22 @@ def site_statistics(
             for moment, rows in zip(found[index].inputs, inputs, strict=True):
                 moment.update(rows)
 
-    for batch in batches:
+    for number, batch in enumerate(batches):
         observe(model, batch.call, graph.program, [*sites, *streams], observer)
+        _check_finite(graph.program, found, number)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for op, statistics in found.items():
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
+
+
+def _check_finite(program: Program, found: Mapping[int, SiteStatistics], number: int) -> None:
+    for op, statistics in found.items():
+        if not all(bool(torch.isfinite(m.mean).all()) for m in statistics.inputs):
+            raise CalibrationError(
+                f"What '{program.ops[op].module}' reads holds NaN or infinite values in calibration batch {number}. "
+                "Check the weights before it and the scale of the inputs."
+            )
 
 
 def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: int) -> int:
@@ -291,8 +303,9 @@ def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int
     Raises:
         UnsupportedModelError: The pass executes other ops than the traced one.
     """
+    call = call.map(Tensor.clone)
     with _Watch(program, wanted, observer):
-        return forward(model, call)
+        return run(model, call)
 
 
 def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.activations import Batch, Moments, channels_last, inputs_of
@@ -44,7 +45,7 @@ class _Stream:
         self.batches, self.at = batches, 0
         self._programs: dict[tuple[Any, ...], tuple[Program, dict[int, Tensor]]] = {}
         self._model = working_copy(model)
-        self._named = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        self._named = _tensors(model)
         self._envs: list[dict[int, Tensor]] = []
         for batch in batches:
             self._envs.append(dict(zip(self.program(batch).inputs, batch.call.tensors, strict=True)))
@@ -103,6 +104,7 @@ class _Target:
     after: list[Downstream] = field(default_factory=list)
 
 
+@torch.no_grad()
 def refit(
     small: nn.Module, dense: nn.Module, plan: PruningPlan, graph: PruningGraph, batches: Sequence[Batch], options: Refit
 ) -> dict[str, tuple[float, float]]:
@@ -128,7 +130,7 @@ def refit(
         first = target.uses[0].op
         cut.advance(first)
         following = targets[number + 1].uses[0].op if number + 1 < len(targets) else first
-        errors[target.weight] = _refit_one(target, full, cut, small, graph, keep, options, max(following, first))
+        errors[target.weight] = _refit_one(target, full, cut, small, graph, plan, keep, options, max(following, first))
     return errors
 
 
@@ -151,7 +153,8 @@ def _refit_one(
     cut: _Stream,
     small: nn.Module,
     graph: PruningGraph,
-    keep: np.ndarray,
+    plan: PruningPlan,
+    keep: NDArray[np.bool_],
     options: Refit,
     following: int,
 ) -> tuple[float, float]:
@@ -178,7 +181,19 @@ def _refit_one(
 
     full.advance(following, want, until, visit)
     after = target.after[0] if len(target.uses) == 1 else Downstream()
-    return _solve(target, moments, small, graph.program, after, options)
+    silent = _silent_inputs(target.uses[0], plan, graph, keep, tensors[target.weight])
+    return _solve(target, moments, small, graph.program, after, options, silent)
+
+
+def _silent_inputs(
+    site: Site, plan: PruningPlan, graph: PruningGraph, keep: NDArray[np.bool_], weight: Tensor
+) -> Tensor:
+    """Inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
+    standing_in = [graph.groups[name].first_node for name in plan.collapsed]
+    reads = site.reads[np.where(site.reads >= 0, keep[site.reads], True)]
+    return torch.from_numpy(np.isin(reads, standing_in)).repeat_interleave(
+        weight[0, 0].numel() if weight.ndim > 2 else 1
+    )
 
 
 def _missing(
@@ -208,18 +223,25 @@ def _accumulate(moments: list[Moments], inputs: Tensor, residual: Tensor) -> Non
         moment.update(torch.cat([x, r], 1))
 
 
-@torch.no_grad()
 def _solve(
-    target: _Target, moments: Sequence[Moments], small: nn.Module, program: Program, after: Downstream, options: Refit
+    target: _Target,
+    moments: Sequence[Moments],
+    small: nn.Module,
+    program: Program,
+    after: Downstream,
+    options: Refit,
+    silent: Tensor,
 ) -> tuple[float, float]:
     named = dict(small.named_parameters())
     weight = named[target.weight]
-    offset_to = _offset_place(target, program, after, named, options)
+    offset_to = _offset_place(target, program, after, small, options)
     changes, offsets, before, left = [], [], 0.0, 0.0
     inputs = weight[0].numel()
     for moment in moments:
         second = moment.covariance if offset_to else moment.raw
         xx, xr, rr = second[:inputs, :inputs], second[:inputs, inputs:], second[inputs:, inputs:]
+        quiet = torch.nonzero(silent).flatten().to(second.device)
+        second = second.index_fill(0, quiet, 0).index_fill(1, quiet, 0)
         ridge = options.ridge * xx.diagonal().mean() + 1e-300
         change = torch.linalg.solve(xx + ridge * torch.eye(inputs, dtype=xx.dtype, device=xx.device), xr)
         before += float(moment.raw[inputs:, inputs:].trace())
@@ -232,17 +254,22 @@ def _solve(
     return before, left
 
 
-def _offset_place(
-    target: _Target, program: Program, after: Downstream, named: Mapping[str, Tensor], options: Refit
-) -> str:
-    """Name of the parameter that takes the offset, "" if there is none."""
-    if target.bias:
-        return target.bias
-    if after.norm >= 0:
-        bias = program.ops[after.norm].arguments["bias"]
-        if isinstance(bias, Ref) and program.values[bias.index].name in named:
-            return program.values[bias.index].name
-    return f"{target.weight.rpartition('.')[0]}.bias".lstrip(".") if options.allow_bias else ""
+def _offset_place(target: _Target, program: Program, after: Downstream, small: nn.Module, options: Refit) -> str:
+    """Name of the parameter that takes the offset, "" if there is none; one that other ops read too is left alone."""
+    named = dict(small.named_parameters())
+    op = program.ops[target.uses[0].op]
+    places = [op.arguments["bias"]]
+    if after.norm >= 0 and op.arguments["bias"] is None:
+        places.append(program.ops[after.norm].arguments["bias"])
+    for place in places:
+        if isinstance(place, Ref) and program.values[place.index].name in named:
+            alone = len(program.readers[place.index]) == len(target.uses)
+            return program.values[place.index].name if alone else ""
+    owner = small.get_submodule(op.module)
+    standard = isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) and target.weight == f"{op.module}.weight".lstrip(
+        "."
+    )
+    return f"{op.module}.bias".lstrip(".") if options.allow_bias and standard and owner.bias is None else ""
 
 
 def _add_offset(place: str, offset: Tensor, small: nn.Module, program: Program, after: Downstream) -> None:

@@ -54,8 +54,12 @@ class Cost:
     quantities: Mapping[str, Quantity]
 
     def widths(self, kept: Mapping[str, int]) -> Floats:
-        """Widths as an array; groups not named are whole. An emptied group still costs one silent node."""
-        return np.array([max(kept.get(n, int(s)), 1) for n, s in zip(self.groups, self.sizes, strict=True)], float)
+        """Widths as an array, shape [groups]; groups not named are whole."""
+        return np.array([kept.get(n, int(s)) for n, s in zip(self.groups, self.sizes, strict=True)], float)
+
+    def value(self, name: str, widths: Floats) -> float:
+        """A quantity at the given widths; an emptied group still costs the one silent node that stands in for it."""
+        return self.quantities[name](widths if name == "nodes" else np.maximum(widths, 1))
 
     def dense(self, name: str) -> float:
         return self.quantities[name](self.sizes)

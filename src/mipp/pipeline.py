@@ -22,7 +22,7 @@ from mipp import storage
 from mipp.activations import Batch, Calibration, as_call, read
 from mipp.compensation import Refit, refit
 from mipp.cost import Cost, cost_of, group_macs, latency_ms
-from mipp.errors import MippError, UnsupportedModelError
+from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.groups import PruningGraph, build
 from mipp.graph.trace import Call, full_copy
@@ -101,6 +101,7 @@ def prune(
     clock = _Clock()
     with _isolated(seed):
         dense = _placed(model, device)
+        _check_weights(dense)
         batches = read(_as_calibration(calibration), _device_of(dense))
         clock("read")
         task = _task(dense, batches, exclude, loss_fn, train, seed, _progress(enabled=progress))
@@ -111,7 +112,7 @@ def prune(
         clock("selection")
         small = apply(plan, dense)
         if compensate:
-            refit(small, dense, plan, task.graph, batches, compensate if isinstance(compensate, Refit) else Refit())
+            _compensate(small, dense, plan, task, compensate if isinstance(compensate, Refit) else Refit())
         clock("compensation")
         small = _like(small, model)
         report = _report(model, small, task, plan, evaluate, clock)
@@ -142,11 +143,7 @@ def _task(
     progress: Callable[..., Any],
 ) -> Task:
     graph = _verified_graph(model, _example(batches), _excluded(model, exclude))
-    if not graph.groups:
-        reasons = "; ".join(f"{f.name}: {f.reason}" for f in graph.frozen[:5]) or "it has no layers with weights"
-        raise UnsupportedModelError(
-            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists all."
-        )
+    _require_groups(model, graph)
     cost = cost_of(graph)
 
     def latency(widths: Mapping[str, int]) -> float:
@@ -156,13 +153,30 @@ def _task(
     return Task(model, graph, cost, batches, loss_fn, train, seed, latency, progress=progress)
 
 
+def _require_groups(model: nn.Module, graph: PruningGraph) -> None:
+    if not graph.groups:
+        reasons = "; ".join(f"{f.name}: {f.reason}" for f in graph.frozen[:5]) or "it has no layers with weights"
+        raise UnsupportedModelError(
+            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists all."
+        )
+
+
+def _compensate(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> None:
+    obstacle = task.graph.program.not_replayable
+    if obstacle:
+        task.notes.append(f"Nothing was refitted: the passes cannot be replayed in pieces, because {obstacle}.")
+    else:
+        refit(small, dense, plan, task.graph, task.batches, options)
+
+
 def _proven_plan(
     task: Task, method: Method, budget: Budget, exclude: Sequence[str], store: storage.Checkpoint | None
 ) -> tuple[Task, PruningPlan, nn.Module, bool]:
     """Plans, and proves the plan: groups whose cut differs from their mask are frozen, and it plans anew."""
     earlier = store.load() if store else None
     if earlier is not None:
-        return task, earlier, task.model, True
+        plan, state = earlier
+        return task, plan, task.model if state is None else _with_state(task.model, state), True
     while True:
         made = method.plan(task, budget)
         plan, state = made if isinstance(made, tuple) else (made, None)
@@ -173,9 +187,10 @@ def _proven_plan(
         freeze = _excluded(task.model, exclude)
         freeze |= _names_of(task.graph, wrong, Reason("cutting it did not equal masking it"))
         graph = _verified_graph(task.model, _example(task.batches), freeze)
+        _require_groups(task.model, graph)
         task = replace(task, graph=graph, cost=cost_of(graph))
     if store:
-        store.save(plan)
+        store.save(plan, state)
     return task, plan, dense, False
 
 
@@ -190,8 +205,10 @@ def _wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
 
 
 def _agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
+    masked = mask(plan, model)
+    difference(masked, masked, call)  # a model that does not run at all is not the fault of the cut
     try:
-        return difference(apply(plan, model), mask(plan, model), call) <= _TOLERANCE
+        return difference(apply(plan, model), masked, call) <= _TOLERANCE
     except UnsupportedModelError as error:
         log.info("a trial cut failed: %s", error)
         return False
@@ -255,7 +272,7 @@ def _report(
         groups=groups,
         frozen=tuple(FrozenLine(f.name, f.nodes, f.reason, f.op, f.source) for f in task.graph.frozen),
         collapsed=plan.collapsed,
-        notes=(*task.notes, *([task.graph.program.stale_read] if task.graph.program.stale_read else [])),
+        notes=tuple(task.notes),
         slack=_slack(plan, cost),
         seconds=clock.seconds,
         versions=versions(),
@@ -274,7 +291,7 @@ def _measures(
     widths = cost.widths(kept)
     return Measures(
         params=sum(p.numel() for p in model.parameters()),
-        macs=round(cost.quantities["macs"](widths)),
+        macs=round(cost.value("macs", widths)),
         nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
         latency_ms=latency_ms(model, call),
         metrics={name: float(value) for name, value in metrics.items()},
@@ -284,7 +301,7 @@ def _measures(
 def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
     limits = Budget(**plan.budget).limits(cost)
     widths = cost.widths(plan.widths)
-    return {name: (limit - cost.quantities[name](widths)) / cost.dense(name) for name, limit in limits.items()}
+    return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in limits.items()}
 
 
 def _written(budget: Mapping[str, Any]) -> str:
@@ -341,6 +358,14 @@ def _as_calibration(data: Calibration | Iterable[Any]) -> Calibration:
     if isinstance(data, Tensor):
         return Calibration([data])
     return Calibration(data)
+
+
+def _check_weights(model: nn.Module) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
+            raise CalibrationError(
+                f"The weights hold NaN or infinite values in '{name}'; pass a model that trained well."
+            )
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,8 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     small = apply(plan, model if isinstance(model, nn.Module) else model())
     weights = _weights(folder / WEIGHTS)
     _add_biases(small, weights)
+    kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
+    small = small.to(kinds.pop()) if len(kinds) == 1 else small
     own = small.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         found = tuple(weights[name].shape) if name in weights else None
@@ -88,9 +90,10 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
         self.path, self.fingerprint = Path(folder) / "checkpoint.json", fingerprint
+        self._state = Path(folder) / "state.safetensors"
 
-    def load(self) -> PruningPlan | None:
-        """The plan of an earlier run with the same fingerprint, None if there is none.
+    def load(self) -> tuple[PruningPlan, dict[str, Tensor] | None] | None:
+        """Plan (and weights, if the method changed them) of an earlier run with the same fingerprint, if there is one.
 
         Raises:
             PlanMismatchError: The folder belongs to a run on another model, other data or other options.
@@ -99,7 +102,7 @@ class Checkpoint:
             return None
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
-            found = data["fingerprint"]
+            found, plan, changed = data["fingerprint"], data["plan"], data["changed"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise PlanMismatchError(f"{self.path} is damaged ({error}); remove it to start anew.") from error
         if found != self.fingerprint:
@@ -107,13 +110,16 @@ class Checkpoint:
                 f"{self.path} belongs to a run on another model, other calibration data or other options; use another "
                 "checkpoint folder or remove this one."
             )
-        return PruningPlan.from_dict(data["plan"])
+        return PruningPlan.from_dict(plan), _weights(self._state) if changed else None
 
-    def save(self, plan: PruningPlan) -> None:
-        """Writes the plan atomically."""
+    def save(self, plan: PruningPlan, state: Mapping[str, Tensor] | None) -> None:
+        """Writes plan and weights; the plan comes last and atomically, so that a half-written checkpoint is none."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if state is not None:
+            save_file(_separate(state), self._state)
         part = self.path.with_suffix(".part")
-        part.write_text(json.dumps({"fingerprint": self.fingerprint, "plan": plan.to_dict()}), encoding="utf-8")
+        data = {"fingerprint": self.fingerprint, "plan": plan.to_dict(), "changed": state is not None}
+        part.write_text(json.dumps(data), encoding="utf-8")
         part.replace(self.path)
 
 
@@ -128,7 +134,7 @@ def fingerprint(tensors: Iterable[Tensor], *options: str) -> str:
     return digest.hexdigest()
 
 
-def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that own their memory, as safetensors wants them; ties come back with the model that is loaded into."""
     return {name: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for name, t in state.items()}
 

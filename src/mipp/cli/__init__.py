@@ -1,4 +1,4 @@
-"""The command `mipp`: argument parsing only. What a command does is in the module of its name, imported when it runs."""
+"""The command `mipp`: argument parsing. What a command does is in the module of its name, imported when it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 @app.callback()
-def common(
+def _common(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -48,8 +48,8 @@ def common(
     """Options of every command; `Group` reads --debug."""
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def _demo(
     *,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; what an earlier demo left there is replaced.")
@@ -65,8 +65,8 @@ def demo(
     run(out, seed=seed, epochs=epochs, json=json, quiet=quiet)
 
 
-@app.command()
-def inspect(
+@app.command("inspect")
+def _inspect(
     model: Model,
     *,
     input: Annotated[
@@ -83,8 +83,8 @@ def inspect(
     run(model, input, weights=weights, exclude=exclude or [], json=json)
 
 
-@app.command()
-def prune(
+@app.command("prune")
+def _prune(
     model: Model,
     *,
     data: Annotated[
@@ -142,8 +142,8 @@ def prune(
     )
 
 
-@app.command()
-def methods(*, json: Json = False) -> None:
+@app.command("methods")
+def _methods(*, json: Json = False) -> None:
     """List the pruning methods and the fields that --set can change."""
     from mipp.cli.methods import run
 

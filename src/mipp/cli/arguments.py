@@ -14,6 +14,7 @@ from mipp.methods import Method
 from mipp.methods import all as all_methods
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
+_WORDS: dict[object, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}
 _T = TypeVar("_T")
 
 
@@ -110,19 +111,12 @@ def _alternatives(hint: Any) -> list[Any]:
 
 
 def _as(kind: Any, text: str) -> Any:
-    if kind is bool or kind is type(None):
-        return {bool: {"true": True, "false": False}, type(None): {"none": None}}[kind][_key(kind, text)]
-    if kind in (int, float, str):
-        return kind(text)
-    if isinstance(kind, str | int) and text == str(kind):  # one of the values of a Literal
-        return kind
+    words = _WORDS.get(kind, {})
+    if text.lower() in words:
+        return words[text.lower()]
+    if kind in (int, float, str) or text == str(kind):  # the latter is one of the values of a Literal
+        return kind(text) if isinstance(kind, type) else kind
     raise ValueError(text)
-
-
-def _key(kind: Any, text: str) -> str:
-    if text.lower() not in (("true", "false") if kind is bool else ("none",)):
-        raise ValueError(text)
-    return text.lower()
 
 
 def _named(kind: Any) -> str:

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import torch
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 import mipp
 from mipp import zoo
 from mipp.cli.errors import CommandError
 from mipp.cli.sources import note
-from mipp.report import Measures, Report, figures
+from mipp.report import GroupLine, Measures, Report, figures
 from mipp.storage import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 
 HALF, FIFTH = 0.5, 0.2
@@ -41,8 +42,8 @@ def run(out: Path, *, seed: int, epochs: int, json: bool, quiet: bool) -> None:
         typer.echo(_json.dumps({"reports": record, "out": str(out)}))
         return
     reports = {share: result.report for share, result in results.items()}
-    for table in (_measured(reports), _information(reports)):
-        Console().print(table)
+    console = Console()
+    console.print(_measured(reports), "", _information(reports), sep="\n")
     note(_what_next(out), quiet=quiet)
 
 
@@ -54,7 +55,9 @@ def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]
 
     torch.manual_seed(seed)
     dense = zoo.DigitsCNN()
-    with _step(f"Training DigitsCNN on {len(train):,} images of digits, {figures.plural(epochs, 'epoch')}", quiet) as progress:
+    with _step(
+        f"Training DigitsCNN on {len(train):,} images of digits, {figures.plural(epochs, 'epoch')}", quiet
+    ) as progress:
         zoo.fit(dense, train, epochs=epochs, seed=seed, progress=progress)
     generator = torch.Generator().manual_seed(seed)
     images = [images for images, _ in train.batches(_BATCH, limit=_SAMPLES, generator=generator)]
@@ -73,16 +76,16 @@ def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]
     return results
 
 
-def _measured(reports: Mapping[float, Report]) -> Table:
-    table = _table("accuracy", FINE_TUNED, "parameters", "MACs", "latency")
+def _measured(reports: Mapping[float, Report]) -> Group:
+    table = _table("", "accuracy", FINE_TUNED, "parameters", "MACs", "latency")
     dense = [report.before for report in reports.values()]
     fastest = min(dense, key=lambda measures: measures.latency_ms or 0.0)  # the dense model was measured each time
     table.add_row("dense", *_cells(fastest, None))
     for share, report in reports.items():
         table.add_row(f"{100 * share:.0f} %", *_cells(report.after, report.stages[FINE_TUNED]))
-    table.caption = f"latency: {_BATCH} images on one thread of this machine"
-    table.caption_justify = "left"
-    return table
+    return _with_caption(
+        table, f"accuracy on the test images; latency of {_BATCH} images on one thread of this machine"
+    )
 
 
 def _cells(measures: Measures, tuned: Measures | None) -> list[str]:
@@ -92,26 +95,29 @@ def _cells(measures: Measures, tuned: Measures | None) -> list[str]:
     return [f"{measures.metrics['accuracy']:.1f} %", later, *size, latency]
 
 
-def _information(reports: Mapping[float, Report]) -> Table:
+def _information(reports: Mapping[float, Report]) -> Group:
     headings = [f"{100 * share:.0f} %: {what}" for share in reports for what in ("nodes", "nats kept")]
-    table = _table(*headings)
+    table = _table("group", *headings)
     for lines in zip(*(report.groups for report in reports.values()), strict=True):
         table.add_row(lines[0].name, *(cell for line in lines for cell in (f"{line.kept} of {line.size}", _nats(line))))
-    return table
+    return _with_caption(table, "nats: what a group tells the nodes that read it and are kept")
 
 
-def _nats(line: "mipp.report.GroupLine") -> str:
+def _nats(line: GroupLine) -> str:
     if line.nats is None or line.total_nats is None:
         return figures.ABSENT
     return f"{line.total_nats - line.nats:.1f} of {line.total_nats:.1f}"
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=" ", title_style="")
-    table.add_column("")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
     return table
+
+
+def _with_caption(table: Table, caption: str) -> Group:
+    return Group(table, Text(caption, style="dim"))
 
 
 def _what_next(out: Path) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 import mipp
 from mipp.cli import arguments, sources
 from mipp.cli.errors import CommandError
+from mipp.storage import PAGE
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,17 @@ def run(source: Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *,
         typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
     else:
         Console().print(result.report)
-    sources.note(_what_next(out, result.resumed), quiet=quiet)
+    sources.note(_what_next(out, source.weights, resumed=result.resumed), quiet=quiet)
 
 
 def _pruned(source: Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
     model = sources.model(source.model, source.weights, chosen.seed)
-    if source.weights is None:
-        sources.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
     data = sources.data(source.data, source.data_dir, model, source.max_samples, chosen.seed)
     if source.evaluate and data.evaluate is None:
         raise CommandError(f"--evaluate needs a data set by name, with a test split; --data is {source.data}.")
+    if source.weights is None:
+        sources.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
     return mipp.prune(
         model,
         mipp.Calibration(data.batches, source.max_samples),
@@ -107,8 +108,10 @@ def _pruned(source: Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool)
     )
 
 
-def _what_next(out: Path | None, resumed: bool) -> str:  # noqa: FBT001
+def _what_next(out: Path | None, weights: Path | None, *, resumed: bool) -> str:
     went_on = "Went on from the checkpoint. " if resumed else ""
     if out is None:
         return f"{went_on}Nothing was written; --out FOLDER saves plan, weights and report."
-    return f"{went_on}Saved in {out}: open {out / 'report.html'}, or load it with mipp.load({str(out)!r}, model)."
+    # what was pruned before is no dense model: the second plan applies to the result of the first
+    model = f"mipp.load({str(weights)!r}, model)" if weights is not None and weights.is_dir() else "model"
+    return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with mipp.load({str(out)!r}, {model})."

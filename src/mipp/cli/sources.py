@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -36,8 +35,10 @@ class Data:
 
 def model(path: str, weights: Path | None, seed: int = 0) -> nn.Module:
     """Makes the model at an import path, and loads its weights if there are any."""
+    torch.manual_seed(seed)  # for models that are made on import
+    factory = _found(path)
     torch.manual_seed(seed)
-    made = _made(path, _found(path))
+    made = _made(path, factory)
     if weights is None:
         return made
     if weights.is_dir():
@@ -91,15 +92,15 @@ def _found(path: str) -> Any:
             f"mipp.zoo:{known[path].__name__}" if path in known else "package.module:factory, such as mipp.zoo:resnet56"
         )
         raise CommandError(f"The model is '{path}'; expected an import path: {hint}.")
-    if (here := os.getcwd()) not in sys.path:
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     with only_results_on_stdout():
         try:
             found = importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise CommandError(
-                f"The model is '{path}', but {error.name} cannot be imported; expected a module that is installed, or in "
-                f"the current directory {here}."
+                f"The model is '{path}', but {error.name} cannot be imported; expected a module that is installed, or "
+                f"in the current directory {here}."
             ) from error
         except Exception as error:
             raise CommandError(f"Importing {name} failed with {type(error).__name__}: {_first_line(error)}") from error
@@ -148,8 +149,8 @@ def _load(made: nn.Module, path: str, weights: Path) -> None:
         ) from error
     except (SafetensorError, OSError) as error:
         raise CommandError(
-            f"{weights} is no readable safetensors file ({error}). Pickled weights (.pt, .pth) are never read, for safety; "
-            "convert them: safetensors.torch.save_file(torch.load(file, weights_only=True), 'weights.safetensors')."
+            f"{weights} is no readable safetensors file ({error}). Pickled weights (.pt, .pth) are never read, for "
+            "safety; convert them: safetensors.torch.save_file(torch.load('x.pt', weights_only=True), 'x.safetensors')."
         ) from error
     except RuntimeError as error:  # shapes
         raise CommandError(f"{weights} does not fit {path}: {' '.join(str(error).split())}") from error

@@ -1,6 +1,6 @@
 """The pruning graph: which nodes a model has, where each of them lives, and why others cannot be removed."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mipp.graph.axes import Reason
 from mipp.graph.rules import Walk, has_rule, walk
-from mipp.graph.trace import Call, Program, trace, working_copy
+from mipp.graph.trace import Call, Program, canonical_names, trace, working_copy
 
 Ints = NDArray[np.int64]
 
@@ -160,10 +160,15 @@ def build(model: nn.Module, call: Call, freeze: Mapping[str, Reason] | None = No
         freeze: Globs of module names that must keep their nodes, with the reason to report.
     """
     program = trace(working_copy(model), call, has_rule)
-    return _assembled(walk(program), dict(model.named_parameters()), max(call.samples, 1), freeze or {})
+    convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.modules.conv._ConvNd)}
+    names = canonical_names(model)
+    parameters = [(names[id(p)][0], p) for p in model.parameters()]
+    return _assembled(walk(program, convolutions), parameters, max(call.samples, 1), freeze or {})
 
 
-def _assembled(w: Walk, parameters: Mapping[str, Tensor], batch: int, freeze: Mapping[str, Reason]) -> PruningGraph:
+def _assembled(
+    w: Walk, parameters: Sequence[tuple[str, Tensor]], batch: int, freeze: Mapping[str, Reason]
+) -> PruningGraph:
     produced = _slots_of(w, [atoms for _, atoms in w.producers])
     read = _slots_of(w, [c.reads for c in w.contractions])
     for pattern, reason in freeze.items():
@@ -194,7 +199,7 @@ def _assembled(w: Walk, parameters: Mapping[str, Tensor], batch: int, freeze: Ma
         batch=batch,
         sites=tuple(Site(c.op, c.weight, c.bias, node(c.reads), node(c.writes), c.groups) for c in w.contractions),
         macs=tuple(_work(t.op, t.coefficient, [size(a) for a in t.axes]) for t in w.terms),
-        params=tuple(_parameter_work(name, p, w, size) for name, p in parameters.items()),
+        params=tuple(_parameter_work(name, p, w, size) for name, p in parameters),
         attributes={(a.module, a.name): size(a.atoms) for a in w.attributes},
         doubts={n: d.reason for d in w.doubts for n in np.unique(owner[_inside(node(d.atoms))].astype(str)).tolist()},
     )

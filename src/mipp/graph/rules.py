@@ -4,7 +4,7 @@ A rule takes the op and the walk and returns the planes of each result. An op wi
 To add one, write a function under `@rule("name", ...)`: see CONTRIBUTING.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,9 +67,13 @@ class Doubt:
 
 @dataclass
 class Walk:
-    """What the rules have found while walking through a program."""
+    """What the rules have found while walking through a program.
+
+    `convolutions` are the paths of the standard convolution modules, whose `groups` surgery can change.
+    """
 
     program: Program
+    convolutions: Collection[str] = ()
     atoms: Atoms = field(default_factory=Atoms)
     planes: dict[int, Planes] = field(default_factory=dict)
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -133,9 +137,9 @@ def has_rule(func: OpOverload) -> bool:
     return func.overloadpacket.__name__.rstrip("_") in _RULES or torch.Tag.pointwise in func.tags
 
 
-def walk(program: Program) -> Walk:
+def walk(program: Program, convolutions: Collection[str] = ()) -> Walk:
     """Applies the rules to a program, op by op."""
-    found = Walk(program)
+    found = Walk(program, convolutions)
     for op in program.ops:
         apply_rule = _RULES.get(op.name.rstrip("_"))
         if apply_rule is None:
@@ -225,6 +229,8 @@ def take(op: Op, w: Walk) -> Sequence[Planes]:
             w.atoms.unite_along(plane, dims or ())
         else:
             w.freeze((plane,), reason)
+    if len(op.inputs) > 1:  # positions given by a tensor
+        return [without(w.of(x), dims or range(ndim)) for _ in op.outputs]
     results = _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
     frozen = [id(p) for p in touched if not set(varying(p)) - set(dims or ())]
     return [() for _ in op.outputs] if len(frozen) == len(w.of(x)) else results
@@ -353,10 +359,25 @@ def over_axis(op: Op, w: Walk) -> Sequence[Planes]:
 def spatial(op: Op, w: Walk) -> Sequence[Planes]:
     """Ops that work on each channel by itself and mix the dimensions behind it."""
     x, ndim = op.args[0], len(w.shape(op.args[0]))
-    behind = list(range(ndim - (ndim - 2 if ndim > 2 else 1), ndim))
+    pooled = next((int(c) for c in op.name if c.isdigit()), ndim - 2)
+    behind = list(range(ndim - pooled, ndim))
     mixed = tuple(p for p in w.of(x) if set(varying(p)) & set(behind))
     w.freeze(mixed, Reason(f"{op.name} mixes the axis", op.name, op.source))
     return [without(w.of(x), behind) for _ in op.outputs]
+
+
+@rule("prelu")
+def prelu(op: Op, w: Walk) -> Sequence[Planes]:
+    x, weight = op.args[0], op.args[1]
+    ndim = len(w.shape(x))
+    reason = Reason("prelu meets positions of a fixed size", op.name, op.source)
+    return [merged([(w.of(x), w.shape(x)), _per_channel(w, weight, ndim)], w.atoms, reason)]
+
+
+def _per_channel(w: Walk, vector: Ref, ndim: int) -> tuple[Planes, tuple[int, ...]]:
+    """Planes and shape of a vector as it meets dimension 1 of a tensor."""
+    planes = tuple(p.reshape([-1 if d == 1 else 1 for d in range(ndim)]) for p in w.of(vector))
+    return planes, (1, w.shape(vector)[0], *(1,) * (ndim - 2))
 
 
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
@@ -364,14 +385,7 @@ def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     x, ndim = op.args[0], len(w.shape(op.args[0]))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
-    lifted = [
-        (
-            tuple(p.reshape([-1 if d == 1 else 1 for d in range(ndim)]) for p in w.of(v)),
-            (1, *w.shape(v)) + (1,) * (ndim - 2),
-        )
-        for v in vectors
-        if isinstance(v, Ref)
-    ]
+    lifted = [_per_channel(w, v, ndim) for v in vectors if isinstance(v, Ref)]
     planes = merged([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
     return [planes, *[() for _ in op.outputs[1:]]]
 
@@ -434,7 +448,8 @@ def _read_grouped(op: Op, w: Walk, plane: Tensor | None, weight: Ref, groups: in
     source = plane.reshape(groups, each)
     if groups >= each:  # whole groups are the nodes
         module = op.module
-        if w.program.values[weight.index].name != f"{module}.weight".lstrip("."):
+        own = w.program.values[weight.index].name == f"{module}.weight".lstrip(".")
+        if module not in w.convolutions or not own:
             literal = Reason("the number of groups is fixed in the code", op.name, op.source)
             w.freeze((source, writes, reads), literal)
             return

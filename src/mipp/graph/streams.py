@@ -33,6 +33,9 @@ def downstream(program: Program, op: Op) -> Downstream:
     while len(readers[value]) == 1 and value not in program.outputs:
         reader = program.ops[readers[value][0]]
         if reader.name == "batch_norm" and norm < 0 and reader.args[0] == Ref(value):
+            dims = len(program.values[value].shape)
+            if not isinstance(reader.arguments["running_var"], Ref) or (op.name == "linear" and dims != 2):
+                break
             norm = reader.index
         elif reader.name == "add" and reader.kwargs.get("alpha", 1) == 1:
             others = [r.index for r in reader.args[:2] if isinstance(r, Ref) and r.index != value]

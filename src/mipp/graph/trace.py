@@ -25,6 +25,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mipp.errors import UnsupportedModelError
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
 _SILENT_OPS = {
     torch.ops.prim.device.default,
     torch.ops.aten.is_floating_point.default,
@@ -121,8 +122,8 @@ class Program:
     """A traced forward pass that can be run again, whole or in pieces, on inputs of the same shapes.
 
     Attributes:
-        stale_read: Why running the pieces again may differ from the model ("" if it does not): some op reads a tensor
-            whose memory an in-place op changed through another tensor.
+        not_replayable: Why running the ops again may differ from the model ("" if it does not): an op reads memory that
+            was changed in place through another tensor, or a value left the tensors for Python.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -130,7 +131,7 @@ class Program:
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     constants: dict[int, Tensor] = field(default_factory=dict)
-    stale_read: str = ""
+    not_replayable: str = ""
 
     @cached_property
     def readers(self) -> list[list[int]]:
@@ -208,8 +209,12 @@ class _Recorder(OpStream):
         program, number = self.program, len(self.program.ops)
         source = _source_line()
         op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
-        if self._stale.intersection(op.inputs) and not program.stale_read:
-            program.stale_read = f"{op.name} at {source} reads a tensor that was changed in place through another one"
+        if self._stale.intersection(op.inputs):
+            self._refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
+        if op.name in _ESCAPING_OPS:
+            self._refuse(f"the code at {source} reads a value out of a tensor")
+        if op.func._schema.is_mutable:
+            self._refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
             self._mark_stale(func, args, kwargs)
         outputs = tuple(self._add(t, Value(tuple(t.shape), "op", producer=number)) for t in _leaves(out, Tensor))
@@ -234,7 +239,10 @@ class _Recorder(OpStream):
                 sharing = self._sharing.get(target.untyped_storage().data_ptr(), [])
                 self._stale.update(i for i in sharing if i in alive and i != self._index.get(target))
                 if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
-                    self.program.stale_read = f"{func} changes a parameter, buffer or constant in place"
+                    self._refuse(f"{func} changes a parameter, buffer or constant in place")
+
+    def _refuse(self, reason: str) -> None:
+        self.program.not_replayable = self.program.not_replayable or reason
 
 
 def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) -> Program:
@@ -249,20 +257,26 @@ def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) 
         UnsupportedModelError: The forward pass raised.
     """
     recorder = _Recorder(model, has_rule)
+    call = call.map(Tensor.clone)
     recorder.add_inputs(call)
     with _module_stack(model, recorder.modules), recorder:
-        output = forward(model, call)
+        output = run(model, call)
     for tensor in tensors_in(output):
         recorder.program.outputs.append(recorder.index_of(tensor))
     return recorder.program
 
 
 def forward(model: nn.Module, call: Call) -> Any:
-    """Calls the model in inference mode, on the unfused attention path.
+    """Calls the model on copies of the tensors, in inference mode, on the unfused attention path.
 
     Raises:
         UnsupportedModelError: The call raised; the cause is chained.
     """
+    return run(model, call.map(Tensor.clone))
+
+
+def run(model: nn.Module, call: Call) -> Any:
+    """Like `forward`, but on the tensors themselves: an op that works in place changes them."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -296,19 +310,16 @@ def _has_memory(tensor: Tensor) -> bool:
 
 
 def working_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that shares the parameters and owns everything else: no forward pass marks the model."""
-    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
-    return _copied(model, memo).eval()
+    """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
+    return full_copy(model).eval()
 
 
 def full_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, also of models that hold non-leaf tensors (as weight normalisation does)."""
-    return _copied(model, {})
-
-
-def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy, also of models that hold non-leaf tensors; parameters that share memory share it in the copy too."""
+    memo: dict[int, Any] = {}
     for module in model.modules():
         memo.update({id(v): v.detach() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf})
+    memo.update(_tied_copies(model))
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
@@ -316,6 +327,21 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
             f"{type(model).__name__} cannot be copied (copy.deepcopy raised {type(error).__name__}: {error}); "
             "pruning works on a copy, so remove what cannot be copied (open files, locks, live handles) from the model."
         ) from error
+
+
+def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Copies of parameters that are different objects over the same memory, by `id`."""
+    first: dict[str, nn.Parameter] = {}
+    copies: dict[int, nn.Parameter] = {}
+    names = canonical_names(model)
+    for parameter in model.parameters():
+        name = names[id(parameter)][0]
+        if name not in first:
+            first[name] = parameter
+            continue
+        origin = copies.setdefault(id(first[name]), copy.deepcopy(first[name]))
+        copies[id(parameter)] = nn.Parameter(origin.detach(), requires_grad=parameter.requires_grad)
+    return copies
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
@@ -399,7 +425,7 @@ def _functional(func: OpOverload) -> OpOverload:
 
 def _source_line() -> str:
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not forward.__code__:
+    while frame is not None and frame.f_code is not run.__code__:
         filename = frame.f_code.co_filename
         if not filename.startswith(_LIBRARY_FOLDERS):
             return f"{Path(filename).name}:{frame.f_lineno}"

@@ -77,7 +77,7 @@ class GaussianInformation:
         """One minus the p-value of Wilks' test that the node adds nothing (exact F for one feature per node)."""
         statistic = 2 * float(self.losses()[node])
         width, targets = self._blocks.shape[1], len(self._yy)
-        freedom = self.samples - 1 - int(self._alive.sum()) * width
+        freedom = self.samples - 1 - len(self._remaining())
         if freedom <= targets:
             return 0.0
         if width == 1:
@@ -142,4 +142,5 @@ class SumInformation:
             part.remove(node)
 
     def confidence(self, node: int) -> float:
-        return max(p.confidence(node) for p in self.parts)
+        """Bonferroni over the readers: sure that at least one of them loses something."""
+        return max(0.0, 1 - len(self.parts) * (1 - max(p.confidence(node) for p in self.parts)))

@@ -87,8 +87,11 @@ class MIPP:
         assert self.confidence is not None
         for group in reversed(list(task.graph.groups.values())):
             information = self._information(task, statistics, group, kept)
-            best = int(information.marginal().argmax())
-            kept[group.name] = terc(information, self.confidence, self.order) or ((best,) if budget.min_keep else ())
+            chosen = terc(information, self.confidence, self.order)
+            least = min(budget.min_keep, group.size)
+            if len(chosen) < least:
+                chosen = self._elimination(task, statistics, group, kept).kept(least)
+            kept[group.name] = chosen
         return task.plan(kept, self, budget)
 
     def _elimination(

@@ -71,8 +71,11 @@ class _Allocator:
         self.slopes = [_convex_slopes(eliminations[name].loss if name in eliminations else ()) for name in cost.groups]
         for name, width in budget.widths.items():
             size = int(cost.sizes[cost.groups.index(known(name, {n: n for n in cost.groups}, "group"))])
-            if not 0 <= width <= size:
-                raise InfeasibleBudgetError(f"widths asks for {width} nodes of group '{name}', which has {size}.")
+            if not min(budget.min_keep, size) <= width <= size:
+                raise InfeasibleBudgetError(
+                    f"widths asks for {width} nodes of group '{name}', which has {size}; expected from "
+                    f"{min(budget.min_keep, size)} (min_keep) to {size}."
+                )
             self.widths[cost.groups.index(name)] = width
         free = [i for i, name in enumerate(cost.groups) if name not in budget.widths]
         self.movers = _kinds(free, cost) if budget.uniform else [[i] for i in free]
@@ -90,8 +93,7 @@ class _Allocator:
         return {n: self._value(n, self.widths) for n in limits}
 
     def _value(self, constraint: str, widths: Floats) -> float:
-        present = widths if constraint == "nodes" else np.maximum(widths, 1)
-        return self.cost.quantities[constraint](present)
+        return self.cost.value(constraint, widths)
 
     def _remove(self, constraint: str, limits: Mapping[str, float]) -> float:
         present = self.widths if constraint == "nodes" else np.maximum(self.widths, 1)
@@ -167,6 +169,7 @@ def _within_latency(
     limit = amount * latency(whole) if isinstance(amount, float) and amount <= 1 else float(amount)
     others = budget.limits(cost)
     low, high, found = 0.0, 1.0, None
+    fastest = latency({name: min(budget.min_keep or 1, size) for name, size in whole.items()})
     for step in range(10):
         fraction = 0.5 * (low + high) if step else 1.0
         macs = min(others.get("macs", np.inf), fraction * cost.dense("macs"))
@@ -187,7 +190,8 @@ def _within_latency(
             high = fraction
     if found is None:
         raise InfeasibleBudgetError(
-            f"No width reaches {limit:.3f} ms on this machine; the smallest network tried is slower. Raise latency_ms."
+            f"The budget asks for {limit:.3f} ms, but the smallest network it allows takes {fastest:.3f} ms on "
+            f"this machine; raise latency_ms to {fastest:.3f} or more."
         )
     return found
 

@@ -1,7 +1,9 @@
 """What must hold after pruning."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 from mipp.cost import Cost
@@ -35,7 +37,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("macs", "params", "nodes", "latency_ms"):
-            _check_amount(name, getattr(self, name))
+            object.__setattr__(self, name, _amount(name, getattr(self, name)))
         if self.min_keep < 0 or self.round_to < 1:
             raise InfeasibleBudgetError(
                 f"min_keep={self.min_keep} and round_to={self.round_to}; expected min_keep >= 0 and round_to >= 1."
@@ -56,11 +58,15 @@ class Budget:
         return {n: a * cost.dense(n) if isinstance(a, float) else float(a) for n, a in amounts.items() if a is not None}
 
 
-def _check_amount(name: str, amount: Any) -> None:
-    if amount is None or (isinstance(amount, int) and not isinstance(amount, bool) and amount > 0):
-        return
-    if isinstance(amount, float) and (0 < amount <= 1 or (name == "latency_ms" and amount > 0)):
-        return
+def _amount(name: str, amount: Any) -> float | int | None:
+    if amount is None:
+        return None
+    whole = isinstance(amount, Integral) and not isinstance(amount, bool)
+    if whole and int(amount) > 0:
+        return int(amount)
+    most = math.inf if name == "latency_ms" else 1
+    if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < float(amount) <= most:
+        return float(amount)
     raise InfeasibleBudgetError(
         f"Budget({name}={amount!r}): expected a float in (0, 1] for the fraction kept, or a positive int for an "
         "absolute number."
