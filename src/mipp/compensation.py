@@ -191,9 +191,8 @@ def _silent_inputs(
     """Inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
     standing_in = [graph.groups[name].first_node for name in plan.collapsed]
     reads = site.reads[np.where(site.reads >= 0, keep[site.reads], True)]
-    return torch.from_numpy(np.isin(reads, standing_in)).repeat_interleave(
-        weight[0, 0].numel() if weight.ndim > 2 else 1
-    )
+    kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
+    return torch.from_numpy(np.isin(reads, standing_in)).repeat_interleave(kernel)
 
 
 def _missing(
@@ -237,11 +236,11 @@ def _solve(
     offset_to = _offset_place(target, program, after, small, options)
     changes, offsets, before, left = [], [], 0.0, 0.0
     inputs = weight[0].numel()
+    quiet = torch.nonzero(silent).flatten().to(weight.device)
     for moment in moments:
         second = moment.covariance if offset_to else moment.raw
-        xx, xr, rr = second[:inputs, :inputs], second[:inputs, inputs:], second[inputs:, inputs:]
-        quiet = torch.nonzero(silent).flatten().to(second.device)
         second = second.index_fill(0, quiet, 0).index_fill(1, quiet, 0)
+        xx, xr, rr = second[:inputs, :inputs], second[:inputs, inputs:], second[inputs:, inputs:]
         ridge = options.ridge * xx.diagonal().mean() + 1e-300
         change = torch.linalg.solve(xx + ridge * torch.eye(inputs, dtype=xx.dtype, device=xx.device), xr)
         before += float(moment.raw[inputs:, inputs:].trace())
@@ -266,10 +265,9 @@ def _offset_place(target: _Target, program: Program, after: Downstream, small: n
             alone = len(program.readers[place.index]) == len(target.uses)
             return program.values[place.index].name if alone else ""
     owner = small.get_submodule(op.module)
-    standard = isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) and target.weight == f"{op.module}.weight".lstrip(
-        "."
-    )
-    return f"{op.module}.bias".lstrip(".") if options.allow_bias and standard and owner.bias is None else ""
+    standard = isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) and owner.bias is None
+    own = target.weight == f"{op.module}.weight".lstrip(".")
+    return f"{op.module}.bias".lstrip(".") if options.allow_bias and standard and own else ""
 
 
 def _add_offset(place: str, offset: Tensor, small: nn.Module, program: Program, after: Downstream) -> None:

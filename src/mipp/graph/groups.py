@@ -1,7 +1,7 @@
 """The pruning graph: which nodes a model has, where each of them lives, and why others cannot be removed."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -163,7 +163,15 @@ def build(model: nn.Module, call: Call, freeze: Mapping[str, Reason] | None = No
     convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.modules.conv._ConvNd)}
     names = canonical_names(model)
     parameters = [(names[id(p)][0], p) for p in model.parameters()]
-    return _assembled(walk(program, convolutions), parameters, max(call.samples, 1), freeze or {})
+    graph = _assembled(walk(program, convolutions), parameters, max(call.samples, 1), freeze or {})
+    aliases = [(names[id(p)][0], name) for name, p in model.named_parameters() if names[id(p)][0] != name]
+    return replace(graph, groups={n: _with_aliases(g, aliases) for n, g in graph.groups.items()}) if aliases else graph
+
+
+def _with_aliases(group: NodeGroup, aliases: Sequence[tuple[str, str]]) -> NodeGroup:
+    """Adds the other names of tensors over the same memory, so that a model in which they are not tied is cut too."""
+    more = [replace(s, tensor=other) for s in group.slices for first, other in aliases if s.tensor == first]
+    return replace(group, slices=(*group.slices, *more))
 
 
 def _assembled(

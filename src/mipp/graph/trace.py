@@ -161,6 +161,10 @@ class OpStream(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.has_rule = has_rule
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled, and importing torch._dynamo takes a second
+
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -153,9 +153,10 @@ class _Allocator:
     def _infeasible(self, constraint: str, limits: Mapping[str, float]) -> InfeasibleBudgetError:
         smallest, dense = self._value(constraint, self.widths), self.cost.dense(constraint)
         return InfeasibleBudgetError(
-            f"The budget asks for at most {limits[constraint]:,.0f} {constraint}, but {len(self.cost.groups)} groups "
-            f"with min_keep={self.budget.min_keep} and round_to={self.budget.round_to} need at least {smallest:,.0f} "
-            f"of {dense:,.0f}; raise {constraint} to {_rounded_up(smallest / dense)} or more."
+            f"The budget asks for at most {limits[constraint]:,.6g} {constraint}, but the frozen layers and the least "
+            f"that min_keep={self.budget.min_keep} and round_to={self.budget.round_to} leave in "
+            f"{len(self.cost.groups)} group(s) need at least {smallest:,.6g} of {dense:,.6g}; raise {constraint} to "
+            f"{_rounded_up(smallest / dense)} or more."
         )
 
 

@@ -148,7 +148,11 @@ def known(name: str, names: Mapping[str, Any], what: str) -> Any:
     if name in names:
         return names[name]
     near = get_close_matches(name, names, 1)
-    hint = f" Did you mean '{near[0]}'?" if near else f" There are {len(names)}: {', '.join(list(names)[:6])} ..."
+    hint = (
+        f" Did you mean '{near[0]}'?"
+        if near
+        else f" Known are {', '.join(list(names)[:6])}" + (" and others." if len(names) > 6 else ".")
+    )
     raise MippError(f"There is no {what} '{name}'.{hint}")
 
 
