@@ -28,32 +28,39 @@ EXCLUDED = ("conv1",)  # the first stage's residual stream; MIPP would keep it w
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the pretrained .safetensors files")
-    parser.add_argument("--draws", type=int, default=3, help="calibration draws")
+    parser.add_argument("--draws", type=int, default=3, help="calibration draws for MIPP")
+    parser.add_argument("--peer-draws", type=int, default=3, help="calibration draws for the peers")
     options = parser.parse_args()
-    record = Record("resnet_cifar", samples=SAMPLES, draws=options.draws)
+    record = Record("resnet_cifar", samples=SAMPLES, excluded=EXCLUDED[0])
     train, test = zoo.load("cifar10", "train"), zoo.load("cifar10", "test")
     for name, budgets in BUDGETS.items():
         model = pretrained(name, options.weights)
         record.measure({"network": name, "method": "dense"}, partial(dense, model, test))
         for macs in budgets:
-            compare(record, name, model, macs, train, test, options.draws)
+            compare(record, name, model, macs, train, test, (options.draws, options.peer_draws))
 
 
 def compare(
-    record: Record, name: str, model: nn.Module, macs: float, train: zoo.ImageData, test: zoo.ImageData, draws: int
+    record: Record,
+    name: str,
+    model: nn.Module,
+    macs: float,
+    train: zoo.ImageData,
+    test: zoo.ImageData,
+    draws: tuple[int, int],
 ) -> None:
     """All methods at one budget: MIPP, the peers with widths of their own, and the peers with MIPP's widths."""
     widths: dict[str, int] = {}
-    for draw in range(draws):
+    for draw in range(draws[0]):
+        key = {"network": name, "macs": round(macs, 4), "draw": draw, "budget": "macs", "method": "mipp"}
+        row = record.measure(key, partial(pruned, model, calibration(train, draw), "mipp", macs, draw, test))
+        widths = widths or row["widths"]
+    for draw in range(draws[1]):
         images = calibration(train, draw)
-        key = {"network": name, "macs": round(macs, 4), "draw": draw}
-        for method in ("mipp", "l1", "l2", "random"):
-            run = partial(pruned, model, images, method, macs, draw, test)
-            row = record.measure({**key, "budget": "macs", "method": method}, run)
-            widths = row["widths"] if method == "mipp" else widths
-        for method in ("l1", "l2", "random") if draw == 0 else ():
-            same = {**key, "budget": "mipp's widths", "method": method}
-            record.measure(same, partial(pruned, model, images, method, widths, draw, test))
+        for budget, amount in (("macs", macs), ("mipp's widths", widths)):
+            for method in ("l1", "l2", "random"):
+                key = {"network": name, "macs": round(macs, 4), "draw": draw, "budget": budget, "method": method}
+                record.measure(key, partial(pruned, model, images, method, amount, draw, test))
 
 
 def dense(model: nn.Module, test: zoo.ImageData) -> Row:
