@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -28,6 +28,7 @@ from mipp.graph.groups import PruningGraph, build
 from mipp.graph.trace import Call, full_copy
 from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan
+from mipp.recovery import distill
 from mipp.report import FrozenLine, GroupLine, Inspection, Measures, Report
 from mipp.surgery import apply, difference, mask
 
@@ -69,6 +70,7 @@ def prune(
     *,
     exclude: Sequence[str] = (),
     compensate: bool | Refit = True,
+    recover: Literal["distill"] | None = None,
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None = None,
     loss_fn: Callable[..., Tensor] | None = None,
     train: Callable[..., None] | None = None,
@@ -86,6 +88,8 @@ def prune(
         method: How nodes are chosen; `mipp.methods.MIPP()` by default.
         exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*".
         compensate: Refit the weights that read removed nodes, by least squares; `mipp.Refit(...)` sets how.
+        recover: "distill" goes on with a short distillation from the dense model on the same unlabelled data (at most a
+            minute, held-out batches decide, never worse than before).
         evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report.
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
         train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it.
@@ -114,6 +118,9 @@ def prune(
         if compensate:
             _compensate(small, dense, plan, task, compensate if isinstance(compensate, Refit) else Refit())
         clock("compensation")
+        if recover is not None:
+            _recover(small, dense, task, recover)
+            clock("recovery")
         small = _like(small, model)
         report = _report(model, small, task, plan, evaluate, clock)
     return Result(small, plan, report, resumed)
@@ -167,6 +174,13 @@ def _compensate(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Tas
         task.notes.append(f"Nothing was refitted: the passes cannot be replayed in pieces, because {obstacle}.")
     else:
         refit(small, dense, plan, task.graph, task.batches, options)
+
+
+def _recover(small: nn.Module, dense: nn.Module, task: Task, how: str) -> None:
+    if how != "distill":
+        raise MippError(f"recover={how!r} is unknown; expected 'distill' or None.")
+    before, after = distill(small, dense, task.batches, seed=task.seed)
+    task.notes.append(f"Distillation took the held-out loss from {before:.4g} to {after:.4g}.")
 
 
 def _proven_plan(

@@ -1,0 +1,111 @@
+"""Label-free recovery: a short distillation from the dense model on the calibration data."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mipp.activations import Batch
+from mipp.errors import CalibrationError
+from mipp.graph.trace import forward, tensors_in
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How long and how fast to distil.
+
+    Attributes:
+        seconds: Stops after this time.
+        epochs: Stops after this many passes over the calibration data.
+        learning_rate: Peak learning rate of Adam; falls to zero along a cosine over the epochs.
+        patience: Stops after this many passes without a better held-out loss.
+    """
+
+    seconds: float = 60.0
+    epochs: int = 30
+    learning_rate: float = 3e-4
+    patience: int = 5
+
+
+def distill(
+    small: nn.Module, dense: nn.Module, batches: Sequence[Batch], options: Distillation | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
+
+    The loss is KL(dense || small) for outputs of shape [samples, classes], else the squared error relative to the dense
+    output's. Batch norm stays in eval mode; nothing with `requires_grad=False` changes. Where no pass improves on the
+    weights it began with, these stay.
+
+    Args:
+        small: The pruned model.
+        dense: The model it was cut from.
+        batches: Unlabelled calibration batches; every eighth (at least one) is held out.
+
+    Returns:
+        The held-out loss before and after.
+
+    Raises:
+        CalibrationError: There are fewer than two batches.
+    """
+    options = options or Distillation()
+    held_out, train = batches[::8], [b for i, b in enumerate(batches) if i % 8]
+    if not train:
+        raise CalibrationError(
+            f'recover="distill" needs two calibration batches, one of them to hold out; there are {len(batches)}. Pass '
+            "more or smaller batches."
+        )
+    modes = {module: module.training for module in small.modules()}
+    small.eval()
+    targets = [_floating(forward(dense, batch.call)) for batch in train]
+    expected = [_floating(forward(dense, batch.call)) for batch in held_out]
+    first = best = _loss_on(small, held_out, expected)
+    state = copy.deepcopy(small.state_dict())
+    parameters = [p for p in small.parameters() if p.requires_grad and p.is_floating_point()]
+    optimizer = torch.optim.Adam(parameters, options.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    generator = torch.Generator().manual_seed(seed)
+    stop, stale = time.monotonic() + options.seconds, 0
+    for _ in range(options.epochs if parameters else 0):
+        for index in torch.randperm(len(train), generator=generator).tolist():
+            optimizer.zero_grad()
+            with torch.enable_grad():
+                _loss(_floating(train[index].call.map(Tensor.clone)(small)), targets[index]).backward()
+            optimizer.step()
+        schedule.step()
+        loss = _loss_on(small, held_out, expected)
+        stale = stale + 1 if not loss < best else 0
+        if loss < best:
+            best, state = loss, copy.deepcopy(small.state_dict())
+        if time.monotonic() > stop or stale >= options.patience:
+            break
+    optimizer.zero_grad()
+    small.load_state_dict(state)
+    for module, training in modes.items():
+        module.training = training
+    return first, best
+
+
+def _floating(output: object) -> list[Tensor]:
+    return [t.clone() if t.is_inference() else t for t in tensors_in(output) if t.is_floating_point()]
+
+
+def _loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    parts = []
+    for output, target in zip(outputs, targets, strict=True):
+        if output.ndim == 2 and output.shape[1] > 1:
+            logs = output.float().log_softmax(1), target.float().log_softmax(1)
+            parts.append(nn.functional.kl_div(*logs, reduction="batchmean", log_target=True))
+        else:
+            error = (output.float() - target.float()).square().mean()
+            parts.append(error / target.float().var(correction=0).clamp_min(1e-12))
+    return torch.stack(parts).sum()
+
+
+def _loss_on(model: nn.Module, batches: Sequence[Batch], targets: Sequence[Sequence[Tensor]]) -> float:
+    losses = [float(_loss(_floating(forward(model, b.call)), t)) for b, t in zip(batches, targets, strict=True)]
+    total = sum(loss * b.samples for loss, b in zip(losses, batches, strict=True)) / sum(b.samples for b in batches)
+    return total if math.isfinite(total) else math.inf
