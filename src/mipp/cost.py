@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from mipp.graph.groups import PruningGraph, Work
-from mipp.graph.trace import Call, forward
+from mipp.graph.trace import Call, forward, working_copy
 
 Floats = NDArray[np.float64]
 
@@ -116,15 +116,6 @@ def latency_ms(model: nn.Module, call: Call, seconds: float = 0.3) -> float:
 
     Source: `torch.utils.benchmark`, which warms up and synchronises.
     """
-    was_training = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        timer = Timer(
-            "forward(model, call)",
-            globals={"forward": forward, "model": model, "call": call},
-            num_threads=torch.get_num_threads(),
-        )
-        return 1e3 * timer.blocked_autorange(min_run_time=seconds).median
-    finally:
-        for module, training in was_training.items():
-            module.training = training
+    names = {"forward": forward, "model": working_copy(model), "call": call}
+    timer = Timer("forward(model, call)", globals=names, num_threads=torch.get_num_threads())
+    return 1e3 * timer.blocked_autorange(min_run_time=seconds).median

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.activations import SiteStatistics, site_statistics
-from mipp.errors import MissingRequirementError
+from mipp.errors import MippError, MissingRequirementError
 from mipp.graph.groups import NodeGroup, Site
 from mipp.information import GaussianInformation, SumInformation
 from mipp.methods.base import Task
@@ -43,6 +43,17 @@ class MIPP:
     confidence: float | None = None
     noise: float = NOISE
     positions: int = 64
+
+    def __post_init__(self) -> None:
+        if self.estimator != "gaussian" or self.order not in ("greedy", "mi"):
+            raise MippError(
+                f"MIPP(estimator={self.estimator!r}, order={self.order!r}): expected the estimator 'gaussian' and the "
+                "order 'greedy' or 'mi'."
+            )
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+            raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
+        if not self.noise > 0 or self.positions < 1:
+            raise MippError(f"MIPP(noise={self.noise}, positions={self.positions}): expected both to be positive.")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Chooses the nodes to keep.
