@@ -6,7 +6,7 @@ the target, so that later blocks repair earlier ones. Dense and pruned activatio
 straight-line program, so the whole costs about one dense and two pruned passes over the calibration data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,9 @@ class Refit:
     ridge: float = 1e-3
     positions: int = 64
     allow_bias: bool = False
+
+
+Progress = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 class _Stream:
@@ -106,7 +109,13 @@ class _Target:
 
 @torch.no_grad()
 def refit(
-    small: nn.Module, dense: nn.Module, plan: PruningPlan, graph: PruningGraph, batches: Sequence[Batch], options: Refit
+    small: nn.Module,
+    dense: nn.Module,
+    plan: PruningPlan,
+    graph: PruningGraph,
+    batches: Sequence[Batch],
+    options: Refit,
+    progress: Progress = lambda items, what: items,
 ) -> dict[str, tuple[float, float]]:
     """Refits `small` in place.
 
@@ -116,6 +125,7 @@ def refit(
         plan: What was cut.
         graph: The dense model's graph.
         batches: Unlabelled calibration batches.
+        progress: Wraps the list of weights to show how far the refit is.
 
     Returns:
         For every refitted weight, the mean squared error of its outputs before and after, relative to their variance.
@@ -126,7 +136,7 @@ def refit(
         return errors
     full, cut = _Stream(dense, batches), _Stream(small, batches)
     keep = graph.keep_mask({n: nodes or (0,) for n, nodes in plan.kept.items()})
-    for number, target in enumerate(targets):
+    for number, target in enumerate(progress(targets, "compensation")):
         first = target.uses[0].op
         cut.advance(first)
         following = targets[number + 1].uses[0].op if number + 1 < len(targets) else first

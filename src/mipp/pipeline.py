@@ -173,7 +173,7 @@ def _compensate(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Tas
     if obstacle:
         task.notes.append(f"Nothing was refitted: the passes cannot be replayed in pieces, because {obstacle}.")
     else:
-        refit(small, dense, plan, task.graph, task.batches, options)
+        refit(small, dense, plan, task.graph, task.batches, options, task.progress)
 
 
 def _recover(small: nn.Module, dense: nn.Module, task: Task, how: str) -> None:

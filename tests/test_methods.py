@@ -1,0 +1,108 @@
+"""What each method promises on its own; what all promise stands in test_laws.py."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mipp
+from mipp.methods import L1, L2, MIPP, Random
+
+
+def chain() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+
+
+def kept(model: nn.Module, method: object, seed: int = 0, **budget: object) -> dict[str, tuple[int, ...]]:
+    data = torch.randn(256, 4, dtype=torch.float64)
+    result = mipp.prune(model, [data], mipp.Budget(**budget), method, compensate=False, seed=seed, progress=False)
+    return dict(result.plan.kept)
+
+
+@pytest.mark.parametrize(("method", "order"), [(L1(), 1), (L2(), 2)])
+def test_magnitude_keeps_the_largest_norms(method, order):
+    model = chain()
+    norms = np.linalg.norm(model[0].weight.detach().numpy(), ord=order, axis=1)
+    assert kept(model, method, widths={"0": 2, "2": 4})["0"] == tuple(sorted(np.argsort(norms)[-2:].tolist()))
+
+
+def test_global_magnitude_compares_scores_relative_to_their_layer():
+    model = chain()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-3)
+    assert kept(model, L1(scope="global"), nodes=0.5) == kept(chain_like(model, 1e3), L1(scope="global"), nodes=0.5)
+
+
+def chain_like(model: nn.Sequential, factor: float) -> nn.Sequential:
+    other = chain()
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other[2].weight.mul_(factor)
+    return other
+
+
+def test_random_depends_on_the_seed_and_on_nothing_else():
+    model = chain()
+    draws = {kept(model, Random(), seed=s, widths={"0": 3, "2": 2})["0"] for s in range(8)}
+    assert len(draws) > 1
+    assert kept(model, Random(), seed=3, nodes=0.5) == kept(chain(), Random(), seed=3, nodes=0.5)
+
+
+@pytest.mark.parametrize("order", ["greedy", "mi"])
+def test_the_target_is_what_the_kept_nodes_downstream_read(order):
+    """Nodes 0-2 of the first layer speak only to nodes 2 and 3 of the second, which nothing listens to."""
+    model = chain()
+    with torch.no_grad():
+        model[2].weight[:2, :3] = 0
+        model[2].weight[2:, 3:] = 0
+        model[2].weight[2:] *= 100  # loud, but unheard
+        model[4].weight[:, 2:] = 0
+    chosen = kept(model, MIPP(order=order), widths={"0": 3, "2": 2})
+    assert chosen == {"0": (3, 4, 5), "2": (0, 1)}
+
+
+def test_the_residual_stream_sets_the_scale():
+    """The same branch matters less where it is added to a loud stream: its nodes go first."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loud, self.quiet = nn.Linear(4, 8), nn.Linear(4, 8)
+            self.up_loud, self.up_quiet = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = 100 * x + self.up_loud(self.loud(x).relu())
+            return first / 100 + x + self.up_quiet(self.quiet(x).relu())
+
+    model = Block().double()
+    with torch.no_grad():
+        for a, b in ((model.loud, model.quiet), (model.up_loud, model.up_quiet)):
+            b.weight.copy_(a.weight)
+            b.bias.copy_(a.bias)
+    chosen = kept(model, MIPP(), params=0.7)
+    assert len(chosen["loud"]) < len(chosen["quiet"])
+
+
+def test_mipp_without_a_budget_needs_a_confidence_and_then_drops_what_says_nothing():
+    model = chain()
+    with torch.no_grad():
+        model[2].weight[:, 0] = 0
+    with pytest.raises(mipp.MissingRequirementError, match="confidence"):
+        kept(model, MIPP())
+    assert 0 not in kept(model, MIPP(confidence=0.9))["0"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"estimator": "oracle"},
+        {"order": "best"},
+        {"confidence": 0.3},
+        {"confidence": 1.0},
+        {"noise": 0},
+        {"positions": 0},
+    ],
+)
+def test_wrong_fields_are_refused(fields):
+    with pytest.raises(mipp.MippError, match=next(iter(fields))):
+        MIPP(**fields)
