@@ -34,6 +34,10 @@ class Calibration:
     max_samples: int | None = 1024
     forward: Callable[[nn.Module, Any], Any] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them
+            object.__setattr__(self, "batches", [self.batches])
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -270,7 +274,7 @@ def _floor(
     if after.norm < 0:
         return variance
     squared = norm_scale(program, after.norm, tensors).square()
-    return variance / squared.clamp_min(1e-12 * float(squared.max()))
+    return variance / squared.clamp_min(1e-12 * float(squared.max()) + 1e-30)
 
 
 class _Watch(OpStream):

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.activations import Batch, Moments, channels_last, inputs_of
+from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Program, Ref, execute, trace, working_copy
+from mipp.graph.trace import Op, Program, Ref, execute, full_copy, trace, working_copy
 from mipp.plan import PruningPlan
 
 
@@ -37,15 +37,21 @@ class Refit:
     positions: int = 64
     allow_bias: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.ridge > 0 or self.positions < 1:
+            raise MippError(f"Refit(ridge={self.ridge}, positions={self.positions}): expected both to be positive.")
+
 
 Progress = Callable[[Sequence[Any], str], Iterable[Any]]
+Visit = Callable[[int, dict[int, Tensor]], None]
 
 
 class _Stream:
     """A model's activations for all calibration batches, advanced together through its program."""
 
-    def __init__(self, model: nn.Module, batches: Sequence[Batch]) -> None:
+    def __init__(self, model: nn.Module, batches: Sequence[Batch], expected: Program) -> None:
         self.batches, self.at = batches, 0
+        self._expected = [op.name for op in expected.ops]
         self._programs: dict[tuple[Any, ...], tuple[Program, dict[int, Tensor]]] = {}
         self._model = working_copy(model)
         self._named = _tensors(model)
@@ -63,7 +69,7 @@ class _Stream:
         execute(program, env, bound, (self.at, until), want)
         return {v: env[v] if v in env else bound[v] for v in want}
 
-    def advance(self, to: int, want: Sequence[int] = (), until: int = 0, visit: "Visit | None" = None) -> None:
+    def advance(self, to: int, want: Sequence[int] = (), until: int = 0, visit: Visit | None = None) -> None:
         """Moves every batch to op `to`; on the way hands the values wanted (made before op `until`) to `visit`."""
         for index, batch in enumerate(self.batches):
             program, bound = self._traced(batch)
@@ -78,23 +84,21 @@ class _Stream:
                 visit(index, {v: ahead[v] if v in ahead else bound[v] for v in want})
             execute(program, env, bound, (first, to))
             for value in want:
-                self._drop_if_dead(program, env, value, to)
+                if program.last_reads[value] < to:
+                    env.pop(value, None)
         self.at = to
-
-    def _drop_if_dead(self, program: Program, env: dict[int, Tensor], value: int, at: int) -> None:
-        if program.last_reads[value] < at:
-            env.pop(value, None)
 
     def _traced(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
         key = tuple(tuple(t.shape) for t in batch.call.tensors)
         if key not in self._programs:
             program = trace(self._model, batch.call, has_rule)
+            if program.not_replayable:
+                raise UnsupportedModelError(program.not_replayable)
+            if [op.name for op in program.ops] != self._expected:
+                raise UnsupportedModelError("the model runs other ops on batches of another size")
             bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
             self._programs[key] = program, bound | program.constants
         return self._programs[key]
-
-
-Visit = Callable[[int, dict[int, Tensor]], None]
 
 
 @dataclass
@@ -102,9 +106,7 @@ class _Target:
     """The uses of one weight: they are refitted together."""
 
     weight: str
-    bias: str
-    uses: list[Site]
-    after: list[Downstream] = field(default_factory=list)
+    uses: list[Site] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -116,7 +118,7 @@ def refit(
     batches: Sequence[Batch],
     options: Refit,
     progress: Progress = lambda items, what: items,
-) -> dict[str, tuple[float, float]]:
+) -> None:
     """Refits `small` in place.
 
     Args:
@@ -125,23 +127,22 @@ def refit(
         plan: What was cut.
         graph: The dense model's graph.
         batches: Unlabelled calibration batches.
+        options: How to refit.
         progress: Wraps the list of weights to show how far the refit is.
 
-    Returns:
-        For every refitted weight, the mean squared error of its outputs before and after, relative to their variance.
+    Raises:
+        UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
     """
     targets = _targets(plan, graph)
-    errors: dict[str, tuple[float, float]] = {}
     if not targets:
-        return errors
-    full, cut = _Stream(dense, batches), _Stream(small, batches)
-    keep = graph.keep_mask({n: nodes or (0,) for n, nodes in plan.kept.items()})
-    for number, target in enumerate(progress(targets, "compensation")):
-        first = target.uses[0].op
-        cut.advance(first)
-        following = targets[number + 1].uses[0].op if number + 1 < len(targets) else first
-        errors[target.weight] = _refit_one(target, full, cut, small, graph, plan, keep, options, max(following, first))
-    return errors
+        return
+    if options.allow_bias:
+        dense = full_copy(dense)
+        _add_biases((dense, small), targets, graph.program)
+    work = _Refitter(small, dense, plan, graph, batches, options)
+    starts = [target.uses[0].op for target in targets]
+    for target, following in zip(progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
+        work.refit(target, following)
 
 
 def _targets(plan: PruningPlan, graph: PruningGraph) -> list[_Target]:
@@ -150,73 +151,120 @@ def _targets(plan: PruningPlan, graph: PruningGraph) -> list[_Target]:
     by_weight: dict[str, _Target] = {}
     for site in graph.sites:
         if site.weight:
-            target = by_weight.setdefault(site.weight, _Target(site.weight, site.bias, []))
-            target.uses.append(site)
-            target.after.append(downstream(graph.program, graph.program.ops[site.op]))
+            by_weight.setdefault(site.weight, _Target(site.weight)).uses.append(site)
     lossy = [t for t in by_weight.values() if any((~keep[s.reads[s.reads >= 0]]).any() for s in t.uses)]
     return sorted(lossy, key=lambda t: t.uses[0].op)
 
 
-def _refit_one(
-    target: _Target,
-    full: _Stream,
-    cut: _Stream,
-    small: nn.Module,
-    graph: PruningGraph,
-    plan: PruningPlan,
-    keep: NDArray[np.bool_],
-    options: Refit,
-    following: int,
-) -> tuple[float, float]:
-    ops = [graph.program.ops[s.op] for s in target.uses]
-    until = max([op.index + 1 for op in ops] + [d.addition for d in target.after])
-    others = [d.other for d in target.after if d.other >= 0]
-    want = [v for op in ops for v in (op.args[0].index, op.outputs[0])] + others
-    moments: list[Moments] = []
-    rows = [torch.from_numpy(np.flatnonzero(np.where(s.writes >= 0, keep[s.writes], True))) for s in target.uses]
-    tensors = _tensors(small)
-
-    def visit(index: int, dense: dict[int, Tensor]) -> None:
-        pruned = cut.values(index, until, want)
-        program = cut.program(cut.batches[index])
-        for site, op, after, kept_rows in zip(target.uses, ops, target.after, rows, strict=True):
-            dim = -1 if op.name == "linear" else 1
-            there = {v: channels_last(dense[v], dim, options.positions) for v in (op.outputs[0], after.other) if v >= 0}
-            here = {v: channels_last(pruned[v], dim, options.positions) for v in there}
-            scale = norm_scale(program, after.norm, tensors) if after.norm >= 0 else None
-            residual = _missing(op.outputs[0], after.other, there, here, kept_rows, scale)
-            arguments = {**program.ops[op.index].arguments, "input": pruned[op.args[0].index]}
-            arguments["weight"] = tensors[target.weight]
-            _accumulate(moments, inputs_of(site, arguments, options.positions), residual)
-
-    full.advance(following, want, until, visit)
-    after = target.after[0] if len(target.uses) == 1 else Downstream()
-    silent = _silent_inputs(target.uses[0], plan, graph, keep, tensors[target.weight])
-    return _solve(target, moments, small, graph.program, after, options, silent)
+def _add_biases(models: Sequence[nn.Module], targets: Sequence[_Target], program: Program) -> None:
+    """Gives zero biases to the layers that have none and no batch norm behind them."""
+    for target in targets:
+        op = program.ops[target.uses[0].op]
+        for model in models:
+            owner = model.get_submodule(op.module)
+            own = f"{op.module}.weight".lstrip(".") == target.weight
+            bare = isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) and owner.bias is None
+            if own and bare and downstream(program, op).norm < 0:
+                weight = _tensors(model)[target.weight]
+                owner.bias = nn.Parameter(weight.new_zeros(weight.shape[0]))
 
 
-def _silent_inputs(
-    site: Site, plan: PruningPlan, graph: PruningGraph, keep: NDArray[np.bool_], weight: Tensor
-) -> Tensor:
-    """Inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
-    standing_in = [graph.groups[name].first_node for name in plan.collapsed]
-    reads = site.reads[np.where(site.reads >= 0, keep[site.reads], True)]
-    kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-    return torch.from_numpy(np.isin(reads, standing_in)).repeat_interleave(kernel)
+class _Refitter:
+    """Refits weight after weight, while the dense and the cut model advance together."""
 
+    def __init__(
+        self,
+        small: nn.Module,
+        dense: nn.Module,
+        plan: PruningPlan,
+        graph: PruningGraph,
+        batches: Sequence[Batch],
+        options: Refit,
+    ) -> None:
+        self.small, self.options = small, options
+        self.full, self.cut = _Stream(dense, batches, graph.program), _Stream(small, batches, graph.program)
+        self.program = self.full.program(batches[0])
+        self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})
+        self.standing_in = [graph.groups[name].first_node for name in plan.collapsed]
 
-def _missing(
-    out: int, other: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor], rows: Tensor, scale: Tensor | None
-) -> Tensor:
-    """What the output of a site lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
-    missing = dense[out][:, rows] - pruned[out]
-    if other < 0:
-        return missing
-    behind = dense[other] if dense[other].shape == pruned[other].shape else dense[other][:, rows]
-    error = behind - pruned[other]
-    if scale is not None:
-        error = error * (scale / (scale.square() + 1e-6 * scale.square().mean())).to(error.dtype)
-    return missing + error
+    def refit(self, target: _Target, following: int) -> None:
+        """Refits one weight and moves the dense model on to op `following`."""
+        self.cut.advance(target.uses[0].op)
+        ops = [self.program.ops[site.op] for site in target.uses]
+        after = [downstream(self.program, op) for op in ops]
+        until = max([op.index + 1 for op in ops] + [d.addition for d in after])
+        want = [v for op in ops for v in (op.args[0].index, op.outputs[0])] + [d.other for d in after if d.other >= 0]
+        moments: list[Moments] = []
+
+        def visit(index: int, dense: dict[int, Tensor]) -> None:
+            pruned = self.cut.values(index, until, want)
+            for site, op, behind in zip(target.uses, ops, after, strict=True):
+                inputs = self._inputs(site, op, pruned[op.args[0].index], index, target.weight)
+                _accumulate(moments, inputs, self._missing(site, op, behind, dense, pruned))
+
+        self.full.advance(following, want, until, visit)
+        self._solve(target, moments, ops[0], after[0] if len(ops) == 1 else Downstream())
+
+    def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
+        arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
+        tensors = {"input": x, "weight": _tensors(self.small)[weight]}
+        return inputs_of(site, {**arguments, **tensors}, self.options.positions)
+
+    def _missing(
+        self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
+    ) -> Tensor:
+        """What the output lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
+        dim = -1 if op.name == "linear" else 1
+        rows = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, self.keep[site.writes], True)))
+
+        def error(value: int) -> Tensor:
+            there, here = (channels_last(v[value], dim, self.options.positions) for v in (dense, pruned))
+            return (there if there.shape == here.shape else there[:, rows.to(there.device)]) - here
+
+        missing = error(op.outputs[0])
+        if after.other < 0:
+            return missing
+        if after.norm < 0:
+            return missing + error(after.other)
+        scale = norm_scale(self.program, after.norm, _tensors(self.small))
+        inverse = scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
+        return missing + error(after.other) * inverse.to(missing.dtype)
+
+    def _solve(self, target: _Target, moments: Sequence[Moments], op: Op, after: Downstream) -> None:
+        weight = _tensors(self.small)[target.weight]
+        place = self._offset_place(op, after, len(target.uses))
+        inputs = weight[0].numel()
+        silent = self._silent_inputs(target.uses[0], weight).to(weight.device)
+        changes, offsets = [], []
+        for moment in moments:
+            second = moment.covariance if place else moment.raw
+            second = second.index_fill(0, silent, 0).index_fill(1, silent, 0) if len(silent) else second
+            xx, xr = second[:inputs, :inputs], second[:inputs, inputs:]
+            ridge = self.options.ridge * xx.diagonal().mean() + 1e-300
+            change = torch.linalg.solve(xx + ridge * torch.eye(inputs, dtype=xx.dtype, device=xx.device), xr)
+            changes.append(change.mT)
+            offsets.append(moment.mean[inputs:] - moment.mean[:inputs] @ change)
+        weight.add_(torch.cat(changes).reshape(weight.shape).to(weight.dtype))
+        if place:
+            offset = torch.cat(offsets)
+            if op.arguments["bias"] is None:  # the batch norm takes it
+                offset = offset * norm_scale(self.program, after.norm, _tensors(self.small))
+            _tensors(self.small)[place].add_(offset.to(weight.dtype))
+
+    def _silent_inputs(self, site: Site, weight: Tensor) -> Tensor:
+        """Inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
+        reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
+        kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
+        return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)))
+
+    def _offset_place(self, op: Op, after: Downstream, uses: int) -> str:
+        """Name of the parameter that takes the offset, "" if there is none, or if other ops read it too."""
+        place = op.arguments["bias"]
+        if place is None and after.norm >= 0:
+            place = self.program.ops[after.norm].arguments["bias"]
+        if not isinstance(place, Ref) or self.program.values[place.index].origin != "parameter":
+            return ""
+        return self.program.values[place.index].name if len(self.program.readers[place.index]) == uses else ""
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -230,65 +278,3 @@ def _accumulate(moments: list[Moments], inputs: Tensor, residual: Tensor) -> Non
         moments.extend(Moments(inputs.shape[2] + residuals.shape[2], inputs.device) for _ in range(groups))
     for moment, x, r in zip(moments, inputs, residuals, strict=True):
         moment.update(torch.cat([x, r], 1))
-
-
-def _solve(
-    target: _Target,
-    moments: Sequence[Moments],
-    small: nn.Module,
-    program: Program,
-    after: Downstream,
-    options: Refit,
-    silent: Tensor,
-) -> tuple[float, float]:
-    named = dict(small.named_parameters())
-    weight = named[target.weight]
-    offset_to = _offset_place(target, program, after, small, options)
-    changes, offsets, before, left = [], [], 0.0, 0.0
-    inputs = weight[0].numel()
-    quiet = torch.nonzero(silent).flatten().to(weight.device)
-    for moment in moments:
-        second = moment.covariance if offset_to else moment.raw
-        second = second.index_fill(0, quiet, 0).index_fill(1, quiet, 0)
-        xx, xr, rr = second[:inputs, :inputs], second[:inputs, inputs:], second[inputs:, inputs:]
-        ridge = options.ridge * xx.diagonal().mean() + 1e-300
-        change = torch.linalg.solve(xx + ridge * torch.eye(inputs, dtype=xx.dtype, device=xx.device), xr)
-        before += float(moment.raw[inputs:, inputs:].trace())
-        left += float((rr - 2 * change.mT @ xr + change.mT @ xx @ change).trace())
-        changes.append(change.mT)
-        offsets.append(moment.mean[inputs:] - moment.mean[:inputs] @ change)
-    weight.add_(torch.cat(changes).reshape(weight.shape).to(weight.dtype))
-    if offset_to:
-        _add_offset(offset_to, torch.cat(offsets), small, program, after)
-    return before, left
-
-
-def _offset_place(target: _Target, program: Program, after: Downstream, small: nn.Module, options: Refit) -> str:
-    """Name of the parameter that takes the offset, "" if there is none; one that other ops read too is left alone."""
-    named = dict(small.named_parameters())
-    op = program.ops[target.uses[0].op]
-    places = [op.arguments["bias"]]
-    if after.norm >= 0 and op.arguments["bias"] is None:
-        places.append(program.ops[after.norm].arguments["bias"])
-    for place in places:
-        if isinstance(place, Ref) and program.values[place.index].name in named:
-            alone = len(program.readers[place.index]) == len(target.uses)
-            return program.values[place.index].name if alone else ""
-    owner = small.get_submodule(op.module)
-    standard = isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) and owner.bias is None
-    own = target.weight == f"{op.module}.weight".lstrip(".")
-    return f"{op.module}.bias".lstrip(".") if options.allow_bias and standard and own else ""
-
-
-def _add_offset(place: str, offset: Tensor, small: nn.Module, program: Program, after: Downstream) -> None:
-    named = dict(small.named_parameters())
-    path, _, attribute = place.rpartition(".")
-    owner = small.get_submodule(path)
-    if place not in named:
-        weight = owner.weight
-        assert isinstance(weight, Tensor)
-        setattr(owner, attribute, nn.Parameter(offset.to(weight.dtype)))
-        return
-    if isinstance(owner, nn.modules.batchnorm._BatchNorm):
-        offset = offset * norm_scale(program, after.norm, _tensors(small))
-    named[place].add_(offset.to(named[place].dtype))

@@ -27,13 +27,14 @@ from mipp.graph.axes import Reason
 from mipp.graph.groups import PruningGraph, build
 from mipp.graph.trace import Call, full_copy
 from mipp.methods import MIPP, Method, Task
-from mipp.plan import Budget, PruningPlan
+from mipp.plan import Budget, PruningPlan, known
 from mipp.recovery import distill
 from mipp.report import FrozenLine, GroupLine, Inspection, Measures, Report
-from mipp.surgery import apply, difference, mask
+from mipp.surgery import apply, distance, mask, outputs
 
 log = logging.getLogger(__name__)
-_TOLERANCE = 1e-8
+_PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
+_UNPROVEN = Reason("cutting it did not equal masking it")
 _UNMEASURED: tuple[float | None, float | None] = (None, None)
 
 
@@ -101,6 +102,8 @@ def prune(
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
     """
+    if recover not in (None, "distill"):
+        raise MippError(f"recover={recover!r} is unknown; expected 'distill' or None.")
     model = _unwrapped(model)
     clock = _Clock()
     with _isolated(seed):
@@ -111,15 +114,17 @@ def prune(
         task = _task(dense, batches, exclude, loss_fn, train, seed, _progress(enabled=progress))
         clock("graph")
         method = method or MIPP()
+        for name in budget.widths if budget else ():
+            known(name, task.graph.groups, "group")
         store = _checkpoint(checkpoint, task, method, budget, exclude)
         task, plan, dense, resumed = _proven_plan(task, method, budget or Budget(), exclude, store)
         clock("selection")
         small = apply(plan, dense)
         if compensate:
-            _compensate(small, dense, plan, task, compensate if isinstance(compensate, Refit) else Refit())
+            small = _compensated(small, dense, plan, task, compensate if isinstance(compensate, Refit) else Refit())
         clock("compensation")
         if recover is not None:
-            _recover(small, dense, task, recover)
+            _recover(small, dense, task)
             clock("recovery")
         small = _like(small, model)
         report = _report(model, small, task, plan, evaluate, clock)
@@ -168,17 +173,23 @@ def _require_groups(model: nn.Module, graph: PruningGraph) -> None:
         )
 
 
-def _compensate(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> None:
+def _compensated(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> nn.Module:
+    """Refits; where that cannot be done the model stays as cut and a note says why."""
     obstacle = task.graph.program.not_replayable
-    if obstacle:
-        task.notes.append(f"Nothing was refitted: the passes cannot be replayed in pieces, because {obstacle}.")
-    else:
-        refit(small, dense, plan, task.graph, task.batches, options, task.progress)
+    if not obstacle:
+        try:
+            refit(small, dense, plan, task.graph, task.batches, options, task.progress)
+        except UnsupportedModelError as error:
+            obstacle = str(error)
+        else:
+            if all(bool(torch.isfinite(p).all()) for p in small.parameters()):
+                return small
+            obstacle = "the refitted weights were not finite"
+    task.notes.append(f"Nothing was refitted: {obstacle}.")
+    return apply(plan, dense)
 
 
-def _recover(small: nn.Module, dense: nn.Module, task: Task, how: str) -> None:
-    if how != "distill":
-        raise MippError(f"recover={how!r} is unknown; expected 'distill' or None.")
+def _recover(small: nn.Module, dense: nn.Module, task: Task) -> None:
     before, after = distill(small, dense, task.batches, seed=task.seed)
     task.notes.append(f"Distillation took the held-out loss from {before:.4g} to {after:.4g}.")
 
@@ -190,7 +201,12 @@ def _proven_plan(
     earlier = store.load() if store else None
     if earlier is not None:
         plan, state = earlier
+        unknown = [name for name in task.graph.groups if name not in plan.groups]
+        if unknown:  # frozen by the proof of the run that made the plan
+            frozen = _excluded(task.model, exclude) | _names_of(task.graph, unknown, _UNPROVEN)
+            task = _with_graph(task, frozen)
         return task, plan, task.model if state is None else _with_state(task.model, state), True
+    freeze = _excluded(task.model, exclude)
     while True:
         made = method.plan(task, budget)
         plan, state = made if isinstance(made, tuple) else (made, None)
@@ -198,14 +214,17 @@ def _proven_plan(
         wrong = _wrong_groups(plan, dense, _example(task.batches))
         if not wrong:
             break
-        freeze = _excluded(task.model, exclude)
-        freeze |= _names_of(task.graph, wrong, Reason("cutting it did not equal masking it"))
-        graph = _verified_graph(task.model, _example(task.batches), freeze)
-        _require_groups(task.model, graph)
-        task = replace(task, graph=graph, cost=cost_of(graph))
+        freeze |= _names_of(task.graph, wrong, _UNPROVEN)
+        task = _with_graph(task, freeze)
     if store:
         store.save(plan, state)
     return task, plan, dense, False
+
+
+def _with_graph(task: Task, freeze: dict[str, Reason]) -> Task:
+    graph = _verified_graph(task.model, _example(task.batches), freeze)
+    _require_groups(task.model, graph)
+    return replace(task, graph=graph, cost=cost_of(graph))
 
 
 def _wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
@@ -219,13 +238,20 @@ def _wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
 
 
 def _agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
-    masked = mask(plan, model)
-    difference(masked, masked, call)  # a model that does not run at all is not the fault of the cut
-    try:
-        return difference(apply(plan, model), masked, call) <= _TOLERANCE
-    except UnsupportedModelError as error:
-        log.info("a trial cut failed: %s", error)
-        return False
+    masked, small = mask(plan, model), apply(plan, model)
+    for dtype, tolerance in _PRECISIONS:
+        try:
+            expected = outputs(masked, call, dtype)
+        except UnsupportedModelError:
+            if dtype is None:  # a model that does not run at all is not the fault of the cut
+                raise
+            continue
+        try:
+            return distance(outputs(small, call, dtype), expected) <= tolerance
+        except UnsupportedModelError as error:
+            log.info("a trial cut failed: %s", error)
+            return False
+    return False
 
 
 def _verified_graph(model: nn.Module, call: Call, freeze: dict[str, Reason]) -> PruningGraph:
@@ -244,7 +270,10 @@ def _verified_graph(model: nn.Module, call: Call, freeze: dict[str, Reason]) -> 
 
 
 def _names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
-    return {glob.escape(owner): reason for name in groups for owner in graph.groups[name].producers}
+    found: dict[str, Reason] = {}
+    for group in (graph.groups[name] for name in groups):
+        found |= {glob.escape(owner): reason for owner in group.producers or group.consumers}
+    return found
 
 
 def _excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
@@ -300,14 +329,15 @@ def _measures(
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
     call: Call,
 ) -> Measures:
-    score = evaluate(model) if evaluate else {}
+    with _modes_kept(model):
+        score = evaluate(model) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
-    widths = cost.widths(kept)
+    widths, device = cost.widths(kept), _device_of(model)
     return Measures(
         params=sum(p.numel() for p in model.parameters()),
         macs=round(cost.value("macs", widths)),
         nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
-        latency_ms=latency_ms(model, call),
+        latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
         metrics={name: float(value) for name, value in metrics.items()},
     )
 
@@ -367,11 +397,17 @@ def _isolated(seed: int) -> Iterator[None]:
 
 
 def _as_calibration(data: Calibration | Iterable[Any]) -> Calibration:
-    if isinstance(data, Calibration):
-        return data
-    if isinstance(data, Tensor):
-        return Calibration([data])
-    return Calibration(data)
+    return data if isinstance(data, Calibration) else Calibration(data)
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _check_weights(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mipp.activations import Batch
 from mipp.errors import CalibrationError
-from mipp.graph.trace import forward, tensors_in
+from mipp.graph.trace import forward, tensors_in, working_copy
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Distillation:
     """How long and how fast to distil.
 
     Attributes:
-        seconds: Stops after this time.
+        seconds: Stops training after this time.
         epochs: Stops after this many passes over the calibration data.
         learning_rate: Peak learning rate of Adam; falls to zero along a cosine over the epochs.
         patience: Stops after this many passes without a better held-out loss.
@@ -58,6 +58,7 @@ def distill(
             f'recover="distill" needs two calibration batches, one of them to hold out; there are {len(batches)}. Pass '
             "more or smaller batches."
         )
+    dense = working_copy(dense)
     modes = {module: module.training for module in small.modules()}
     small.eval()
     targets = [_floating(forward(dense, batch.call)) for batch in train]
@@ -65,12 +66,15 @@ def distill(
     first = best = _loss_on(small, held_out, expected)
     state = copy.deepcopy(small.state_dict())
     parameters = [p for p in small.parameters() if p.requires_grad and p.is_floating_point()]
-    optimizer = torch.optim.Adam(parameters, options.learning_rate)
+    epochs = options.epochs if parameters else 0
+    optimizer = torch.optim.Adam(parameters or [torch.zeros(1, requires_grad=True)], options.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
     generator = torch.Generator().manual_seed(seed)
     stop, stale = time.monotonic() + options.seconds, 0
-    for _ in range(options.epochs if parameters else 0):
+    for _ in range(epochs):
         for index in torch.randperm(len(train), generator=generator).tolist():
+            if time.monotonic() > stop:
+                break
             optimizer.zero_grad()
             with torch.enable_grad():
                 _loss(_floating(train[index].call.map(Tensor.clone)(small)), targets[index]).backward()

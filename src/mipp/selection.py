@@ -79,7 +79,7 @@ def terc(information: Information, confidence: float, order: Order = "mi") -> tu
     """
     marginal = information.marginal()
     kept = set(range(information.num_nodes))
-    for step, node in enumerate(torch.argsort(marginal, stable=True).tolist()):
+    for node in torch.argsort(marginal, stable=True).tolist():
         if order == "greedy":
             node = _least(information.losses(), marginal)
         if information.confidence(node) < confidence:
@@ -87,7 +87,6 @@ def terc(information: Information, confidence: float, order: Order = "mi") -> tu
             information.remove(node)
         elif order == "greedy":
             break
-        del step
     return tuple(sorted(kept))
 
 

@@ -66,17 +66,18 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
             )
 
 
-def difference(first: nn.Module, second: nn.Module, call: Call) -> float:
-    """Largest difference between the outputs of two models in float64, relative to the largest output.
+def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
+    """What a model returns in eval mode, computed by a copy in `dtype` (None: in its own)."""
+    copied = full_copy(model).eval()
+    if dtype is None:
+        return tensors_in(forward(copied, call))
+    return tensors_in(forward(copied.to(dtype), call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
 
-    Works on float64 copies in eval mode; infinite if the shapes differ.
-    """
-    outputs = []
-    for model in (first, second):
-        double = full_copy(model).double().eval()
-        outputs.append(tensors_in(forward(double, call.map(lambda t: t.double() if t.is_floating_point() else t))))
+
+def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Largest difference relative to the largest value of each output; infinite if shapes differ."""
     worst = 0.0
-    for a, b in zip(*outputs, strict=True):
+    for a, b in zip(found, expected, strict=True):
         if a.shape != b.shape:
             return float("inf")
         if a.is_floating_point() and a.numel():
@@ -108,7 +109,7 @@ def _removed(size: int, kept: Sequence[int]) -> Ints:
 @torch.no_grad()
 def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
     """Makes every weight that reads the given nodes of a group read zeros instead."""
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     for name, silent in nodes.items():
         for s in plan.groups[name].slices if len(silent) else ():
             if s.reads:

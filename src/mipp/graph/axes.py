@@ -52,11 +52,12 @@ class Atoms:
         self._pairs.append((a[both], b[both]))
         self.freeze(torch.from_numpy(np.concatenate([a[b < 0], b[a < 0]])), reason)
 
-    def unite_along(self, plane: Tensor, dims: Sequence[int]) -> None:
-        """Unites all atoms of a plane that differ only in their position along `dims`."""
-        first = plane
+    def unite_along(self, plane: Tensor, dims: Sequence[int], reason: Reason) -> None:
+        """Unites all atoms of a plane that differ only in their position along `dims`; one `FIXED` freezes its row."""
+        first, fixed = plane, plane < 0
         for dim in dims:
-            first = first.narrow(dim, 0, 1)
+            first, fixed = first.narrow(dim, 0, 1), fixed.any(dim, keepdim=True)
+        self.freeze(plane[fixed.expand_as(plane)], reason)
         a, b = (t.reshape(-1).numpy() for t in torch.broadcast_tensors(plane, first))
         both = (a >= 0) & (b >= 0)
         self._pairs.append((a[both], b[both]))

@@ -232,9 +232,9 @@ def _resolved(w: Walk) -> tuple[Ints, dict[int, Reason]]:
     again = False
     for plane, first, second in w.splits:
         index = plane.numpy()
-        if (index < 0).any() or any(_united(sets[index], dim) for dim in (first, second)):
+        if any(_united(np.where(index < 0, -1, sets[index]), dim) for dim in (first, second)):
             continue
-        w.atoms.unite_along(plane, [first])
+        w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
         again = True
     return w.atoms.resolve() if again else (sets, reasons)
 

@@ -169,7 +169,8 @@ def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     return [planes for _ in op.outputs]
 
 
-@rule("zeros", "ones", "full", "empty", "arange", "scalar_tensor", "rand", "randn", "linspace", "eye", "tensor")
+@rule("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "scalar_tensor", "tensor")
+@rule("arange", "linspace", "eye", "rand", "randn")
 def created(op: Op, w: Walk) -> Sequence[Planes]:
     return [() for _ in op.outputs]
 
@@ -226,7 +227,7 @@ def take(op: Op, w: Walk) -> Sequence[Planes]:
     for plane in touched:
         rest = set(varying(plane)) - set(dims or ())
         if op.name in ("select", "unbind") and rest:
-            w.atoms.unite_along(plane, dims or ())
+            w.atoms.unite_along(plane, dims or (), reason)
         else:
             w.freeze((plane,), reason)
     if len(op.inputs) > 1:  # positions given by a tensor
@@ -259,14 +260,15 @@ def chunk(op: Op, w: Walk) -> Sequence[Planes]:
         if plane.shape[dim] % parts:
             w.freeze((plane,), Reason(f"chunk into {parts} unequal parts", op.name, op.source))
         else:
-            w.atoms.unite_along(plane.unflatten(dim, (parts, -1)), [dim])
+            fixed = Reason("chunk pairs positions with ones of a fixed size", op.name, op.source)
+            w.atoms.unite_along(plane.unflatten(dim, (parts, -1)), [dim], fixed)
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
 
 
 @rule("constant_pad_nd", "pad")
 def pad(op: Op, w: Walk) -> Sequence[Planes]:
     x, amounts = op.args[0], list(op.arguments["pad"])
-    if op.arguments.get("mode", "constant") == "constant":
+    if op.arguments.get("mode", "constant") == "constant" and min(amounts, default=0) >= 0:
         return _move(op, w, x, lambda t: torch.constant_pad_nd(t, amounts, FIXED))
     padded = [len(w.shape(x)) - 1 - i for i in range(len(amounts) // 2)]
     w.freeze(tuple(p for p in w.of(x) if set(varying(p)) & set(padded)), Reason("padded", op.name, op.source))
@@ -362,7 +364,8 @@ def spatial(op: Op, w: Walk) -> Sequence[Planes]:
     pooled = next((int(c) for c in op.name if c.isdigit()), ndim - 2)
     behind = list(range(ndim - pooled, ndim))
     mixed = tuple(p for p in w.of(x) if set(varying(p)) & set(behind))
-    w.freeze(mixed, Reason(f"{op.name} mixes the axis", op.name, op.source))
+    others = tuple(p for index in op.inputs[1:] for p in w.of(Ref(index)))
+    w.freeze((*mixed, *others), Reason(f"{op.name} mixes the axis", op.name, op.source))
     return [without(w.of(x), behind) for _ in op.outputs]
 
 
@@ -384,6 +387,8 @@ def _per_channel(w: Walk, vector: Ref, ndim: int) -> tuple[Planes, tuple[int, ..
 def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     x, ndim = op.args[0], len(w.shape(op.args[0]))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    behind = tuple(p for p in w.of(x) if set(varying(p)) & set(range(2, ndim))) if op.name == "instance_norm" else ()
+    w.freeze(behind, Reason("instance_norm runs over the axis", op.name, op.source))
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
     lifted = [_per_channel(w, v, ndim) for v in vectors if isinstance(v, Ref)]
     planes = merged([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
@@ -446,6 +451,7 @@ def _read_grouped(op: Op, w: Walk, plane: Tensor | None, weight: Ref, groups: in
         w.freeze((reads, writes) if plane is None else (reads, writes, plane), fixed)
         return
     source = plane.reshape(groups, each)
+    mixed = Reason("a grouped convolution reads positions of a fixed size", op.name, op.source)
     if groups >= each:  # whole groups are the nodes
         module = op.module
         own = w.program.values[weight.index].name == f"{module}.weight".lstrip(".")
@@ -453,13 +459,13 @@ def _read_grouped(op: Op, w: Walk, plane: Tensor | None, weight: Ref, groups: in
             literal = Reason("the number of groups is fixed in the code", op.name, op.source)
             w.freeze((source, writes, reads), literal)
             return
-        w.atoms.unite_along(source, [1])
-        w.atoms.unite_along(writes, [1])
+        w.atoms.unite_along(source, [1], mixed)
+        w.atoms.unite_along(writes, [1], mixed)
         w.atoms.unite(source[:, :1], writes[:, :1], Reason("reads positions of a fixed size", op.name, op.source))
         w.attributes.append(Attribute(module, "groups", source[:, 0].clone()))
         w.atoms.freeze(reads, Reason("only whole groups of a convolution are removed", op.name, op.source))
     else:  # the same position of every group is the node
-        w.atoms.unite_along(writes, [0])
+        w.atoms.unite_along(writes, [0], mixed)
         w.atoms.unite(source, reads.reshape(1, -1), Reason("reads positions of a fixed size", op.name, op.source))
 
 
@@ -470,7 +476,10 @@ def _add_bias(op: Op, w: Walk, bias: Any, writes: Tensor) -> None:
 
 def _contraction(op: Op, w: Walk, weight: Ref, bias: Any, reads: Tensor, writes: Tensor, groups: int) -> None:
     values = w.program.values
-    names = [values[r.index].name if isinstance(r, Ref) else "" for r in (weight, bias)]
+    names = [
+        values[r.index].name if isinstance(r, Ref) and values[r.index].origin == "parameter" else ""
+        for r in (weight, bias)
+    ]
     w.contractions.append(Contraction(op.index, names[0], names[1], reads, writes, groups))
     w.produce(op, writes)
 

@@ -364,7 +364,7 @@ def tensors_in(tree: Any) -> list[Tensor]:
 
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
-    """`tree` (tuples, lists, mappings) with `function` applied to each tensor."""
+    """`tree` with `function` applied to each tensor that `tensors_in` finds; containers are copied, not changed."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
@@ -372,7 +372,14 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, tuple | list):
         return type(tree)(map_tensors(item, function) for item in tree)
     if isinstance(tree, dict):
-        return {key: map_tensors(item, function) for key, item in tree.items()}
+        new = copy.copy(tree)
+        new.update({key: map_tensors(item, function) for key, item in tree.items()})
+        return new
+    if tensors_in(tree):
+        new = copy.copy(tree)
+        for name, item in vars(tree).items():
+            object.__setattr__(new, name, map_tensors(item, function))
+        return new
     return tree
 
 

@@ -40,7 +40,6 @@ class GaussianInformation:
         self._yy = (yy.double() + torch.diag(noise.double()))[live][:, live]
         self._blocks = blocks
         self._alive = torch.ones(self.num_nodes, dtype=torch.bool)
-        self._features = torch.arange(len(xx))
         self._refresh()
 
     def marginal(self) -> Tensor:

@@ -131,11 +131,11 @@ def _about(
     """What a group carries to the kept outputs of one site; one part per convolution group."""
     blocks = _features(site, group, statistics.weight)
     rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
-    weights = statistics.weight.flatten(1).double().unflatten(0, (site.groups, -1))
-    floors = None if statistics.floor is None else statistics.floor.unflatten(0, (site.groups, -1))
+    weights = statistics.weight.cpu().flatten(1).double().unflatten(0, (site.groups, -1))
+    floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
     parts = []
     for index, (moments, weight) in enumerate(zip(statistics.inputs, weights, strict=True)):
-        weight, xx = weight[rows[index]], moments.covariance
+        weight, xx = weight[rows[index]], moments.covariance.cpu()
         xy = xx @ weight.mT
         yy = weight @ xy
         own = yy.diagonal() if floors is None else floors[index][rows[index]]

@@ -2,6 +2,6 @@
 
 from mipp.plan.allocation import Allocation, Unit, allocate
 from mipp.plan.budget import Budget
-from mipp.plan.data import PruningPlan, load_plan, shapes
+from mipp.plan.data import PruningPlan, known, load_plan, shapes
 
-__all__ = ["Allocation", "Budget", "PruningPlan", "Unit", "allocate", "load_plan", "shapes"]
+__all__ = ["Allocation", "Budget", "PruningPlan", "Unit", "allocate", "known", "load_plan", "shapes"]

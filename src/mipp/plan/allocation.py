@@ -79,6 +79,13 @@ class _Allocator:
             self.widths[cost.groups.index(name)] = width
         free = [i for i, name in enumerate(cost.groups) if name not in budget.widths]
         self.movers = _kinds(free, cost) if budget.uniform else [[i] for i in free]
+        self._counts = np.array([len(mover) for mover in self.movers], float)
+        self._lead = np.array([mover[0] for mover in self.movers], np.int64)
+        self._member = np.array([g for mover in self.movers for g in mover], np.int64)
+        self._mover = np.repeat(np.arange(len(self.movers)), self._counts.astype(np.int64))
+        self._steps, self._losses = np.zeros(len(self.movers)), np.zeros(len(self.movers))
+        for index in range(len(self.movers)):
+            self._update(index)
 
     def run(self, limits: Mapping[str, float]) -> Allocation:
         price = 0.0
@@ -98,23 +105,23 @@ class _Allocator:
     def _remove(self, constraint: str, limits: Mapping[str, float]) -> float:
         present = self.widths if constraint == "nodes" else np.maximum(self.widths, 1)
         unit_cost = self.cost.quantities[constraint].per_group(present)
-        best, best_price = -1, np.inf
-        for index, mover in enumerate(self.movers):
-            step = self._step_down(mover[0])
-            if step == 0:
-                continue
-            saved = sum(unit_cost[g] * step for g in mover)
-            if constraint != "nodes" and self.widths[mover[0]] <= 1:
-                saved = 0.0
-            lost = sum(self._lost(g, step) for g in mover)
-            price = (lost / step / len(mover) if self.unit == "node" else lost / saved) if saved > 0 else np.inf
-            if price < best_price:
-                best, best_price = index, price
-        if best < 0:
+        saved = np.bincount(self._mover, unit_cost[self._member], len(self.movers)) * self._steps
+        if constraint != "nodes":
+            saved[self.widths[self._lead] <= 1] = 0
+        paid = self._steps * self._counts if self.unit == "node" else saved
+        prices = np.where(saved > 0, self._losses / np.where(saved > 0, paid, 1), np.inf)
+        best = int(prices.argmin()) if len(prices) else -1
+        if best < 0 or not np.isfinite(prices[best]):
             raise self._infeasible(constraint, limits)
-        step = self._step_down(self.movers[best][0])
-        self.widths[self.movers[best]] -= step
-        return float(best_price * limits[constraint])
+        self.widths[self.movers[best]] -= self._steps[best]
+        self._update(best)
+        return float(prices[best] * limits[constraint])
+
+    def _update(self, index: int) -> None:
+        """Notes what the next removal of a mover would take and lose."""
+        mover = self.movers[index]
+        step = self._step_down(mover[0])
+        self._steps[index], self._losses[index] = step, sum(self._lost(g, step) for g in mover)
 
     def _give_back(self, limits: Mapping[str, float]) -> bool:
         gains: list[tuple[float, int]] = []
@@ -177,6 +184,8 @@ def _within_latency(
         try:
             allocation = _Allocator(eliminations, cost, budget, unit).run({**others, "macs": macs})
         except InfeasibleBudgetError:
+            if step == 0:
+                raise
             low = fraction
             continue
         reached = latency(allocation.widths)

@@ -1,0 +1,127 @@
+"""Defects that a review found, each as the law it broke."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import mipp
+from mipp.compensation import Refit
+
+
+class Branch(nn.Module):
+    """A residual branch behind a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.norm(self.b(self.a(x).relu()))
+
+
+def images(count: int = 4) -> list[torch.Tensor]:
+    return [torch.randn(8, 3, 6, 6) for _ in range(count)]
+
+
+def test_a_branch_whose_last_batch_norm_is_zero_gives_finite_weights():
+    model = Branch()
+    nn.init.zeros_(model.norm.weight)
+    result = mipp.prune(model, images(), mipp.Budget(macs=0.5), progress=False)
+    assert all(torch.isfinite(p).all() for p in result.model.parameters())
+
+
+def test_distillation_leaves_a_model_in_train_mode_as_it_was():
+    model = Branch().train()
+    state = copy.deepcopy(model.state_dict())
+    mipp.prune(model, images(9), mipp.Budget(macs=0.5), recover="distill", progress=False)
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+def test_distillation_of_a_model_without_gradients_changes_nothing():
+    model = Branch().requires_grad_(requires_grad=False)
+    result = mipp.prune(model, images(9), mipp.Budget(macs=0.5), recover="distill", progress=False)
+    assert not any(p.requires_grad for p in result.model.parameters())
+
+
+def test_evaluate_may_change_the_mode():
+    model = Branch().train()
+    result = mipp.prune(
+        model, images(), mipp.Budget(macs=0.5), evaluate=lambda m: float(m.eval().training), progress=False
+    )
+    assert model.training
+    assert result.model.training
+
+
+def test_a_model_that_fixes_its_dtype_is_proven_in_that_dtype():
+    class Casts(Branch):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.float() / 255)
+
+    pictures = [torch.randint(0, 256, (8, 3, 6, 6), dtype=torch.uint8)]
+    result = mipp.prune(Casts(), pictures, mipp.Budget(macs=0.5), progress=False)
+    assert result.report.after.macs < result.report.before.macs
+
+
+def test_added_biases_lower_the_error():
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(6, 24, bias=False), nn.ReLU(), nn.Linear(24, 24, bias=False), nn.ReLU(), nn.Linear(24, 3, bias=False)
+    )
+    data = torch.randn(512, 6)
+    errors = []
+    for allow in (False, True):
+        options = Refit(allow_bias=allow)
+        small = mipp.prune(model, [data], mipp.Budget(nodes=0.3), compensate=options, progress=False).model
+        missing = (model(data) - small(data)).detach()
+        errors.append(float(missing.square().mean()))
+    assert errors[1] < errors[0]
+    assert float(missing.mean(0).abs().max()) < 1e-4  # the last layer's bias takes the mean
+
+
+def test_positions_paired_with_fixed_ones_are_frozen():
+    class Paired(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 5), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = torch.cat([x, self.a(x)], 1).chunk(2, 1)
+            return self.b(first * second)
+
+    graph = mipp.inspect(Paired(), torch.randn(2, 3))
+    assert sum(g.size for g in graph.groups.values()) <= 1
+    assert any(f.name == "a" for f in graph.frozen)
+
+
+def test_a_weight_held_as_a_buffer_is_cut_and_masked():
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(3, 6)
+            self.register_buffer("w", torch.randn(2, 6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(self.a(x).relu(), self.w)
+
+    result = mipp.prune(Held(), [torch.randn(64, 3)], mipp.Budget(nodes=0.5), progress=False)
+    assert result.model.w.shape == (2, 3)
+
+
+def test_one_tensor_or_dict_is_one_batch():
+    model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+    for data in (torch.randn(16, 3), {"input": torch.randn(16, 3)}):
+        assert mipp.prune(model, mipp.Calibration(data), mipp.Budget(nodes=0.5), progress=False).plan.widths == {"0": 3}
+
+
+def test_two_limits_blame_the_one_that_cannot_hold():
+    with pytest.raises(mipp.InfeasibleBudgetError, match="params"):
+        mipp.prune(Branch(), images(), mipp.Budget(params=1, latency_ms=0.99), progress=False)
+
+
+def test_wrong_refit_options_are_refused():
+    for fields in ({"positions": 0}, {"ridge": 0.0}):
+        with pytest.raises(mipp.MippError, match="positive"):
+            Refit(**fields)
