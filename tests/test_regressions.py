@@ -125,3 +125,21 @@ def test_wrong_refit_options_are_refused():
     for fields in ({"positions": 0}, {"ridge": 0.0}):
         with pytest.raises(mipp.MippError, match="positive"):
             Refit(**fields)
+
+
+def test_everything_can_be_eliminated_whatever_the_number_of_features():
+    """Refreshing the factors must not need a node that is left."""
+    from mipp.information import GaussianInformation
+    from mipp.selection import backward_elimination
+
+    for nodes, width in ((1, 1), (65, 1), (9, 9), (130, 2)):
+        features = torch.randn(4 * nodes * width, nodes * width, dtype=torch.float64)
+        weight = torch.randn(nodes * width, 3, dtype=torch.float64)
+        xx = features.mT @ features / len(features)
+        blocks = torch.arange(nodes * width).reshape(nodes, width)
+        noise = torch.ones(3, dtype=torch.float64)
+        parts = xx, xx @ weight, weight.mT @ xx @ weight, blocks, noise, len(features)
+        total = GaussianInformation(*parts).total()
+        elimination = backward_elimination(GaussianInformation(*parts))
+        assert sorted(elimination.order) == list(range(nodes))
+        assert elimination.loss[-1] == pytest.approx(total, rel=1e-6)

@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 _RIDGE = 1e-9
+_PENDING = 32
 
 
 class GaussianInformation:
@@ -51,25 +52,18 @@ class GaussianInformation:
 
     def losses(self) -> Tensor:
         alive = torch.nonzero(self._alive).flatten()
-        rows = self._row[self._blocks[alive]]
-        index = (rows[:, :, None], rows[:, None, :])
         out = torch.full((self.num_nodes,), torch.inf, dtype=torch.float64)
-        out[alive] = 0.5 * _log_det_plus_one(self._a[index], self._k[index] - self._a[index])
+        a, k = self._a.blocks[alive], self._k.blocks[alive]
+        out[alive] = 0.5 * _log_det_plus_one(a, k - a)
         return out
 
     def remove(self, node: int) -> None:
-        rows = self._row[self._blocks[node]]
         self._alive[node] = False
-        for matrix in (self._a, self._k):
-            columns = matrix[:, rows].clone()
-            pivot = torch.linalg.cholesky(columns[rows])
-            half = torch.linalg.solve_triangular(pivot, columns.mT, upper=False)
-            matrix.addmm_(half.mT, half, alpha=-1)
-            matrix[rows, :] = 0
-            matrix[:, rows] = 0
-            matrix[rows, rows] = 1
-        self._stale += len(rows)
-        if self._stale > max(len(self._a) // 4, 64):
+        alive = torch.nonzero(self._alive).flatten()
+        for precision in (self._a, self._k):
+            precision.remove(node, alive)
+        self._stale += self._blocks.shape[1]
+        if len(alive) and self._stale > max(len(self._a.matrix) // 4, 64):
             self._refresh()
 
     def confidence(self, node: int) -> float:
@@ -100,16 +94,46 @@ class GaussianInformation:
     def _refresh(self) -> None:
         """Factors what is left from scratch and drops the rows of removed features."""
         left = self._remaining()
-        self._row = torch.full((len(self._xx),), -1)
-        self._row[left] = torch.arange(len(left))
+        row = torch.full((len(self._xx),), -1)
+        row[left] = torch.arange(len(left))
         xx = self._xx[left][:, left] + _RIDGE * torch.eye(len(left), dtype=torch.float64)
-        self._a = torch.cholesky_inverse(torch.linalg.cholesky(xx))
+        a = torch.cholesky_inverse(torch.linalg.cholesky(xx))
         xy = self._xy[left]
-        b = self._a @ xy
+        b = a @ xy
         rest = self._yy - xy.mT @ b
         rest = 0.5 * (rest + rest.mT) + 1e-12 * torch.diag(self._yy.diagonal())
-        self._k = self._a + b @ torch.linalg.solve(rest, b.mT)
+        rows = row[self._blocks]
+        self._a = _Precision(a, rows)
+        self._k = _Precision(a + b @ torch.linalg.solve(rest, b.mT), rows)
         self._stale = 0
+
+
+class _Precision:
+    """A precision matrix that loses one block of features after the other.
+
+    Only the diagonal blocks are kept up to date; the rest waits until `_PENDING` removals can be done in one product.
+    """
+
+    def __init__(self, matrix: Tensor, rows: Tensor) -> None:
+        self.matrix, self.rows = matrix, rows
+        self.blocks = matrix[rows[:, :, None], rows[:, None, :]]
+        self._half = matrix.new_empty(len(matrix), _PENDING * rows.shape[1])
+        self._used = 0
+
+    def remove(self, node: int, alive: Tensor) -> None:
+        """Down-dates by the rows of `node`; afterwards only the blocks of the nodes in `alive` are right."""
+        rows, width = self.rows[node], self.rows.shape[1]
+        done = self._half[:, : self._used]
+        columns = self.matrix[rows].mT - done @ done[rows].mT
+        pivot = torch.linalg.cholesky(columns[rows])
+        half = torch.linalg.solve_triangular(pivot, columns.mT, upper=False).mT
+        own = half[self.rows[alive]]
+        self.blocks[alive] -= own @ own.mT
+        self._half[:, self._used : self._used + width] = half
+        self._used += width
+        if self._used == self._half.shape[1]:
+            self.matrix.addmm_(self._half, self._half.mT, alpha=-1)
+            self._used = 0
 
 
 def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
