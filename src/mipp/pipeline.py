@@ -25,7 +25,7 @@ from mipp.cost import Cost, cost_of, group_macs, latency_ms
 from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.groups import PruningGraph, build
-from mipp.graph.trace import Call, full_copy
+from mipp.graph.trace import Call, full_copy, modes_kept
 from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan, known
 from mipp.recovery import distill
@@ -214,7 +214,7 @@ def _proven_plan(
         wrong = _wrong_groups(plan, dense, _example(task.batches))
         if not wrong:
             break
-        freeze |= _names_of(task.graph, wrong, _UNPROVEN)
+        freeze = _grown(freeze, _names_of(task.graph, wrong, _UNPROVEN), wrong)
         task = _with_graph(task, freeze)
     if store:
         store.save(plan, state)
@@ -263,10 +263,22 @@ def _verified_graph(model: nn.Module, call: Call, freeze: dict[str, Reason]) -> 
         wrong = _wrong_groups(PruningPlan.of(graph, model, less), model, call)
         if not wrong:
             return graph
+        found: dict[str, Reason] = {}
         for name in wrong:
-            freeze |= _names_of(graph, [name], graph.doubts[name])
+            found |= _names_of(graph, [name], graph.doubts[name])
+        freeze = _grown(freeze, found, wrong)
         graph = build(model, call, freeze)
     return graph
+
+
+def _grown(freeze: dict[str, Reason], more: dict[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
+    """Adds names to freeze; with nothing to add the same groups would fail for ever."""
+    if more.keys() <= freeze.keys():
+        raise UnsupportedModelError(
+            f"Cutting {', '.join(groups[:5])} does not equal masking it, and freezing it does not help. Please "
+            "report the model, and meanwhile exclude the modules that read it."
+        )
+    return freeze | more
 
 
 def _names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
@@ -329,7 +341,7 @@ def _measures(
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
     call: Call,
 ) -> Measures:
-    with _modes_kept(model):
+    with modes_kept(model):
         score = evaluate(model) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
     widths, device = cost.widths(kept), _device_of(model)
@@ -398,16 +410,6 @@ def _isolated(seed: int) -> Iterator[None]:
 
 def _as_calibration(data: Calibration | Iterable[Any]) -> Calibration:
     return data if isinstance(data, Calibration) else Calibration(data)
-
-
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _check_weights(model: nn.Module) -> None:

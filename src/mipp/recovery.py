@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mipp.activations import Batch
 from mipp.errors import CalibrationError
-from mipp.graph.trace import forward, tensors_in, working_copy
+from mipp.graph.trace import forward, modes_kept, tensors_in, working_copy
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,19 @@ def distill(
             "more or smaller batches."
         )
     dense = working_copy(dense)
-    modes = {module: module.training for module in small.modules()}
-    small.eval()
+    with modes_kept(small):
+        small.eval()
+        return _trained(small, dense, (train, held_out), options, seed)
+
+
+def _trained(
+    small: nn.Module,
+    dense: nn.Module,
+    batches: tuple[Sequence[Batch], Sequence[Batch]],
+    options: Distillation,
+    seed: int,
+) -> tuple[float, float]:
+    train, held_out = batches
     targets = [_floating(forward(dense, batch.call)) for batch in train]
     expected = [_floating(forward(dense, batch.call)) for batch in held_out]
     first = best = _loss_on(small, held_out, expected)
@@ -88,8 +99,6 @@ def distill(
             break
     optimizer.zero_grad()
     small.load_state_dict(state)
-    for module, training in modes.items():
-        module.training = training
     return first, best
 
 

@@ -186,7 +186,7 @@ def _is_demo_report(path: Path) -> bool:
 
 
 def _save(results: Mapping[float, mipp.Result], out: Path) -> None:
-    """Writes both results, all or nothing; only now the earlier demo goes."""
+    """Removes an earlier demo, then writes both results, all or nothing."""
     _check(out)
     if out.exists():
         shutil.rmtree(out)

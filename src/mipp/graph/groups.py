@@ -177,7 +177,7 @@ def _with_aliases(group: NodeGroup, aliases: Sequence[tuple[str, str]]) -> NodeG
 def _assembled(
     w: Walk, parameters: Sequence[tuple[str, Tensor]], batch: int, freeze: Mapping[str, Reason]
 ) -> PruningGraph:
-    produced = _slots_of(w, [atoms for _, atoms in w.producers])
+    produced = _slots_of(w, w.producers)
     read = _slots_of(w, [c.reads for c in w.contractions])
     for pattern, reason in freeze.items():
         for slot in produced:
@@ -286,7 +286,7 @@ def _removable(w: Walk, sets: Ints, reasons: Mapping[int, Reason]) -> NDArray[np
     is_read, is_made = np.zeros(size, bool), np.zeros(size, bool)
     for contraction in w.contractions:
         is_read[_sets_of(contraction.reads, sets)] = True
-    for _, atoms in w.producers:
+    for atoms in w.producers:
         is_made[_sets_of(atoms, sets)] = True
     removable = is_read & is_made
     removable[list(reasons)] = False

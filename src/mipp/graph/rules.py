@@ -78,7 +78,7 @@ class Walk:
     planes: dict[int, Planes] = field(default_factory=dict)
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     contractions: list[Contraction] = field(default_factory=list)
-    producers: list[tuple[int, Tensor]] = field(default_factory=list)
+    producers: list[Tensor] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     attributes: list[Attribute] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
@@ -112,9 +112,6 @@ class Walk:
     def freeze(self, planes: Planes, reason: Reason) -> None:
         for plane in planes:
             self.atoms.freeze(plane, reason)
-
-    def produce(self, op: Op, atoms: Tensor) -> None:
-        self.producers.append((op.index, atoms))
 
     def _slot(self, name: str, axis: int, size: int, ndim: int) -> Tensor:
         if (name, axis) not in self.slots:
@@ -481,7 +478,7 @@ def _contraction(op: Op, w: Walk, weight: Ref, bias: Any, reads: Tensor, writes:
         for r in (weight, bias)
     ]
     w.contractions.append(Contraction(op.index, names[0], names[1], reads, writes, groups))
-    w.produce(op, writes)
+    w.producers.append(writes)
 
 
 def _placed(atoms: Tensor, dim: int, ndim: int) -> Planes:
@@ -493,7 +490,7 @@ def embedding(op: Op, w: Walk) -> Sequence[Planes]:
     weight, ndim = op.args[0], len(w.program.values[op.outputs[0]].shape)
     w.atoms.freeze(w.axis(weight, 0), Reason("rows are looked up by index", op.name, op.source))
     features = w.axis(weight, 1)
-    w.produce(op, features)
+    w.producers.append(features)
     return [_placed(features, ndim - 1, ndim)]
 
 

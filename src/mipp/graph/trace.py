@@ -348,6 +348,17 @@ def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
     return copies
 
 
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Gives every module its training mode back after the block."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def tensors_in(tree: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists, mappings, dataclasses and output objects, in a fixed order."""
     if isinstance(tree, Tensor):

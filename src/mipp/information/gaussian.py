@@ -67,7 +67,10 @@ class GaussianInformation:
             self._refresh()
 
     def confidence(self, node: int) -> float:
-        """One minus the p-value of Wilks' test that the node adds nothing (exact F for one feature per node)."""
+        """One minus the p-value of Wilks' test that the node adds nothing.
+
+        Exact F for one feature per node, independent samples and no noise floor; an approximation otherwise.
+        """
         statistic = 2 * float(self.losses()[node])
         width, targets = self._blocks.shape[1], len(self._yy)
         freedom = self.samples - 1 - len(self._remaining())
