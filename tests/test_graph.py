@@ -285,7 +285,7 @@ def test_the_traced_program_computes_what_the_model_computes(case):
 
 
 def as_call(batch) -> Call:
-    from mipp.activations import as_call as convert
+    from mipp.calibration import as_call as convert
 
     return convert(batch)
 

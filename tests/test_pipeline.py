@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mipp
-from mipp.activations import read
+from mipp.calibration import read
 
 pytestmark = pytest.mark.usefixtures("quick")
 HALF = mipp.Budget(nodes=0.5)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.activations import Calibration, read
+from mipp.calibration import Calibration, read
 from mipp.recovery import Distillation, distill
 
 

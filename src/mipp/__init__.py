@@ -8,7 +8,7 @@
 """
 
 from mipp import methods
-from mipp.activations import Calibration
+from mipp.calibration import Calibration
 from mipp.compensation import Refit
 from mipp.errors import (
     CalibrationError,

@@ -1,130 +1,24 @@
-"""Calibration data, streamed through a model once; what is kept of the activations are their moments."""
+"""Activations of a model on calibration data; what is kept of them are their moments."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from mipp.calibration import Batch
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Call, OpStream, Program, map_tensors, run, tensors_in, working_copy
+from mipp.graph.trace import Call, OpStream, Program, run, working_copy
+from mipp.layouts import Layout, choose, features_together, kernel_of
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
 """Called with the index of an op, its arguments by name, and its (first) result."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Batches to calibrate on, with what else there is to say about them.
-
-    Attributes:
-        batches: Iterable of batches: a Tensor or dict is the input; of a tuple or list the first element is the input
-            (Tensor; tuple -> *args; dict -> **kwargs) and the second the labels. Read once.
-        max_samples: How many samples to read (along the first dimension), None for all of them.
-        forward: Called as `forward(model, batch)` for batches of any other shape.
-    """
-
-    batches: Iterable[Any]
-    max_samples: int | None = 1024
-    forward: Callable[[nn.Module, Any], Any] | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them
-            object.__setattr__(self, "batches", [self.batches])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch: how to call the model on it, its number of samples, and its labels if it has any."""
-
-    call: Call
-    samples: int
-    labels: Any = None
-
-
-def read(calibration: Calibration, device: torch.device | None, chunk: int = 128) -> list[Batch]:
-    """Reads the calibration data once, cut to `max_samples` and into pieces of at most `chunk` samples.
-
-    Raises:
-        CalibrationError: There are no batches, a batch has no tensors, or holds NaN or infinity.
-    """
-    batches: list[Batch] = []
-    wanted = calibration.max_samples
-    if wanted is not None and wanted < 1:
-        raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
-    for number, raw in enumerate(calibration.batches):
-        missing = None if wanted is None else wanted - sum(b.samples for b in batches)
-        batches.extend(_pieces(_batch(raw, number, calibration.forward, device), missing, chunk))
-        if wanted is not None and sum(b.samples for b in batches) >= wanted:
-            break
-    if not batches:
-        raise CalibrationError(
-            "The calibration data are empty: no batch came out of it. Pass a list of batches or a DataLoader; a "
-            "generator that was read before is empty too, so make a new one."
-        )
-    return batches
-
-
-def as_call(example: Any) -> Call:
-    """Turns an input (a Tensor; tuple -> *args; dict -> **kwargs) into a call."""
-    if isinstance(example, Mapping):
-        return Call((), dict(example))
-    return Call(tuple(example) if isinstance(example, tuple | list) else (example,))
-
-
-def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
-    labels = None
-    if how is not None:
-        call = Call((raw,), {}, how)
-    elif isinstance(raw, tuple | list):
-        if not raw:
-            raise CalibrationError(
-                f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels)."
-            )
-        call, labels = as_call(raw[0]), raw[1] if len(raw) > 1 else None
-    else:
-        call = as_call(raw)
-    if not call.tensors:
-        raise CalibrationError(
-            f"Calibration batch {number} holds no tensor (it is a {type(raw).__name__}). Expected a Tensor, a dict of "
-            "Tensors, or (input, labels); for anything else pass mipp.Calibration(batches, forward=...)."
-        )
-    if call.samples == 0:
-        raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
-    for tensor in call.tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CalibrationError(
-                f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
-                "data or leave the batch out."
-            )
-    call = call.map(lambda t: t.to(device)) if device is not None else call
-    return Batch(call, call.samples, map_tensors(labels, lambda t: t.to(device)) if device is not None else labels)
-
-
-def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
-    wanted = batch.samples if missing is None else min(missing, batch.samples)
-    tensors = batch.call.tensors + tensors_in(batch.labels)
-    if any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
-        yield batch  # no common first dimension to cut along
-        return
-    if wanted <= chunk and wanted == batch.samples:
-        yield batch
-        return
-    for start in range(0, wanted, chunk):
-        stop = min(start + chunk, wanted)
-        part = partial(_rows, start=start, stop=stop)
-        labels = map_tensors(batch.labels, part)
-        yield Batch(batch.call.map(part), stop - start, labels)
-
-
-def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
-    return tensor[start:stop]
 
 
 class Moments:
@@ -200,19 +94,34 @@ class SiteStatistics:
     """What one dense pass leaves of the inputs of a linear layer or convolution.
 
     Attributes:
-        inputs: Moments of the inputs of each convolution group (features in the order of the flattened weight).
+        inputs: Moments of the inputs of each convolution group (features in the order of the flattened weight); where
+            these fall into parts, of each part of each group.
         weight: The weight itself.
         floor: Variance of the residual stream that each output is added to, in the output's own units, shape
             [outputs]; None where there is no stream.
+        layout: Which second moments there are.
+        parts: Features whose moments were taken together.
     """
 
     inputs: list[Moments]
     weight: Tensor
     floor: Tensor | None = None
+    layout: Layout = "unfolded"
+    parts: Sequence[Tensor] = ()
+
+    def of_group(self, index: int) -> list[tuple[Tensor, int]]:
+        """Covariance of every part of a convolution group, and the number of samples behind it."""
+        count = len(self.parts)
+        return [(m.covariance.cpu(), m.count) for m in self.inputs[index * count : (index + 1) * count]]
 
 
 def site_statistics(
-    model: nn.Module, graph: PruningGraph, batches: Iterable[Batch], positions: int | None = None
+    model: nn.Module,
+    graph: PruningGraph,
+    batches: Iterable[Batch],
+    positions: int | None = None,
+    limit: float = math.inf,
+    notes: list[str] | None = None,
 ) -> dict[int, SiteStatistics]:
     """Streams the batches through the model once.
 
@@ -221,12 +130,16 @@ def site_statistics(
         graph: Its pruning graph; every site that reads removable nodes is observed.
         batches: Calibration batches.
         positions: At most this many positions of each sample are used.
+        limit: Bytes for all statistics; wide layers get coarser ones until they fit.
+        notes: Gets a sentence for the report about these.
 
     Returns:
         Statistics by index of the op.
     """
     model = working_copy(model)
     sites = {s.op: s for s in graph.sites if (s.reads >= 0).any()}
+    layouts = choose(graph, list(sites.values()), limit, [] if notes is None else notes)
+    parts = {op: features_together(site, kernel_of(graph, site), layouts[op]) for op, site in sites.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
     found: dict[int, SiteStatistics] = {}
@@ -236,10 +149,12 @@ def site_statistics(
             streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
         if index in sites:
             inputs = inputs_of(sites[index], arguments, positions)
+            own, layout = parts[index], layouts[index]
             if index not in found:
-                moments = [Moments(inputs.shape[2], inputs.device) for _ in inputs]
-                found[index] = SiteStatistics(moments, arguments["weight"].detach())
-            for moment, rows in zip(found[index].inputs, inputs, strict=True):
+                moments = [Moments(len(part), inputs.device) for _ in inputs for part in own]
+                found[index] = SiteStatistics(moments, arguments["weight"].detach(), None, layout, own)
+            pieces = inputs if layout == "unfolded" else (rows[:, part] for rows in inputs for part in own)
+            for moment, rows in zip(found[index].inputs, pieces, strict=True):
                 moment.update(rows)
 
     for number, batch in enumerate(batches):

@@ -8,19 +8,22 @@ straight-line program, so the whole costs about one dense and two pruned passes 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import Batch, Moments, channels_last, inputs_of
-from mipp.errors import MippError, UnsupportedModelError
+from mipp.activations import Moments, channels_last, inputs_of
+from mipp.calibration import Batch
+from mipp.errors import MippError
 from mipp.graph.groups import PruningGraph, Site
-from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Op, Program, Ref, execute, full_copy, trace, working_copy
+from mipp.graph.trace import Op, Program, Ref, full_copy
+from mipp.memory import Memory, written
 from mipp.plan import PruningPlan
+from mipp.replay import Stream
 
 
 @dataclass(frozen=True)
@@ -43,62 +46,6 @@ class Refit:
 
 
 Progress = Callable[[Sequence[Any], str], Iterable[Any]]
-Visit = Callable[[int, dict[int, Tensor]], None]
-
-
-class _Stream:
-    """A model's activations for all calibration batches, advanced together through its program."""
-
-    def __init__(self, model: nn.Module, batches: Sequence[Batch], expected: Program) -> None:
-        self.batches, self.at = batches, 0
-        self._expected = [op.name for op in expected.ops]
-        self._programs: dict[tuple[Any, ...], tuple[Program, dict[int, Tensor]]] = {}
-        self._model = working_copy(model)
-        self._named = _tensors(model)
-        self._envs: list[dict[int, Tensor]] = []
-        for batch in batches:
-            self._envs.append(dict(zip(self.program(batch).inputs, batch.call.tensors, strict=True)))
-
-    def program(self, batch: Batch) -> Program:
-        return self._traced(batch)[0]
-
-    def values(self, index: int, until: int, want: Sequence[int]) -> dict[int, Tensor]:
-        """Runs one batch from where the stream is to op `until`, without moving it, and returns the values wanted."""
-        program, bound = self._traced(self.batches[index])
-        env = dict(self._envs[index])
-        execute(program, env, bound, (self.at, until), want)
-        return {v: env[v] if v in env else bound[v] for v in want}
-
-    def advance(self, to: int, want: Sequence[int] = (), until: int = 0, visit: Visit | None = None) -> None:
-        """Moves every batch to op `to`; on the way hands the values wanted (made before op `until`) to `visit`."""
-        for index, batch in enumerate(self.batches):
-            program, bound = self._traced(batch)
-            env = self._envs[index]
-            first = min(to, max(until, self.at))
-            execute(program, env, bound, (self.at, first), want)
-            ahead = env
-            if until > to:
-                ahead = dict(env)
-                execute(program, ahead, bound, (to, until), want)
-            if visit is not None:
-                visit(index, {v: ahead[v] if v in ahead else bound[v] for v in want})
-            execute(program, env, bound, (first, to))
-            for value in want:
-                if program.last_reads[value] < to:
-                    env.pop(value, None)
-        self.at = to
-
-    def _traced(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
-        key = tuple(tuple(t.shape) for t in batch.call.tensors)
-        if key not in self._programs:
-            program = trace(self._model, batch.call, has_rule)
-            if program.not_replayable:
-                raise UnsupportedModelError(program.not_replayable)
-            if [op.name for op in program.ops] != self._expected:
-                raise UnsupportedModelError("the model runs other ops on batches of another size")
-            bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
-            self._programs[key] = program, bound | program.constants
-        return self._programs[key]
 
 
 @dataclass
@@ -118,7 +65,8 @@ def refit(
     batches: Sequence[Batch],
     options: Refit,
     progress: Progress = lambda items, what: items,
-) -> None:
+    memory: Memory | None = None,
+) -> list[str]:
     """Refits `small` in place.
 
     Args:
@@ -129,20 +77,25 @@ def refit(
         batches: Unlabelled calibration batches.
         options: How to refit.
         progress: Wraps the list of weights to show how far the refit is.
+        memory: Where activations are kept, and what the second moments of one layer may take.
+
+    Returns:
+        Sentences for the report: which weights were refitted in blocks.
 
     Raises:
         UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
     """
     targets = _targets(plan, graph)
     if not targets:
-        return
+        return []
     if options.allow_bias:
         dense = full_copy(dense)
         _add_biases((dense, small), targets, graph.program)
-    work = _Refitter(small, dense, plan, graph, batches, options)
+    work = _Refitter(small, dense, plan, graph, batches, options, memory or Memory())
     starts = [target.uses[0].op for target in targets]
     for target, following in zip(progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
+    return work.notes()
 
 
 def _targets(plan: PruningPlan, graph: PruningGraph) -> list[_Target]:
@@ -180,9 +133,11 @@ class _Refitter:
         graph: PruningGraph,
         batches: Sequence[Batch],
         options: Refit,
+        memory: Memory,
     ) -> None:
-        self.small, self.options = small, options
-        self.full, self.cut = _Stream(dense, batches, graph.program), _Stream(small, batches, graph.program)
+        self.small, self.options, self.limit = small, options, memory.statistics
+        self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
+        self.in_blocks: dict[str, int] = {}
         self.program = self.full.program(batches[0])
         self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})
         self.standing_in = [graph.groups[name].first_node for name in plan.collapsed]
@@ -194,16 +149,45 @@ class _Refitter:
         after = [downstream(self.program, op) for op in ops]
         until = max([op.index + 1 for op in ops] + [d.addition for d in after])
         want = [v for op in ops for v in (op.args[0].index, op.outputs[0])] + [d.other for d in after if d.other >= 0]
+        blocks = self._blocks(target)
+        columns = blocks[0]
         moments: list[Moments] = []
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
             pruned = self.cut.values(index, until, want)
             for site, op, behind in zip(target.uses, ops, after, strict=True):
-                inputs = self._inputs(site, op, pruned[op.args[0].index], index, target.weight)
+                inputs = self._inputs(site, op, pruned[op.args[0].index], index, target.weight)[:, :, columns]
                 _accumulate(moments, inputs, self._missing(site, op, behind, dense, pruned))
 
+        place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
+        for columns in blocks[:-1]:  # each starts from the residual that the others leave
+            moments = []
+            for index in range(len(self.full.batches)):
+                visit(index, self.full.values(index, until, want))
+            self._solve(target, moments, columns, centred=bool(place))
+        columns, moments = blocks[-1], []
         self.full.advance(following, want, until, visit)
-        self._solve(target, moments, ops[0], after[0] if len(ops) == 1 else Downstream())
+        offset = self._solve(target, moments, columns, centred=bool(place))
+        if place:
+            self._add_offset(place, offset, ops[0], after[0])
+
+    def notes(self) -> list[str]:
+        """Sentences for the report."""
+        names = ", ".join(f"{name} ({count})" for name, count in self.in_blocks.items())
+        reason = f"because memory_limit leaves {written(self.limit)} for second moments"
+        return [f"Refitted in blocks of inputs, one block after the other, {reason}: {names}."] if names else []
+
+    def _blocks(self, target: _Target) -> list[slice]:
+        """Runs of inputs whose second moments fit into memory, one run if they all do."""
+        weight, groups = _tensors(self.small)[target.weight], target.uses[0].groups
+        inputs, outputs = weight[0].numel(), len(weight) // groups
+        count = 1
+        while 8 * (groups + 4) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
+            count *= 2
+        if count > 1:
+            self.in_blocks[target.weight] = count
+        size = ceil(inputs / count)
+        return [slice(start, min(start + size, inputs)) for start in range(0, inputs, size)]
 
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
@@ -230,32 +214,36 @@ class _Refitter:
         inverse = scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
         return missing + error(after.other) * inverse.to(missing.dtype)
 
-    def _solve(self, target: _Target, moments: Sequence[Moments], op: Op, after: Downstream) -> None:
+    def _solve(self, target: _Target, moments: Sequence[Moments], columns: slice, *, centred: bool) -> Tensor:
+        """Adds to the weight what takes the residual away; returns the mean residual that is left, shape [outputs]."""
         weight = _tensors(self.small)[target.weight]
-        place = self._offset_place(op, after, len(target.uses))
-        inputs = weight[0].numel()
-        silent = self._silent_inputs(target.uses[0], weight).to(weight.device)
+        inputs = columns.stop - columns.start
+        silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
         changes, offsets = [], []
         for moment in moments:
-            second = moment.covariance if place else moment.raw
+            second = moment.covariance if centred else moment.raw
             second = second.index_fill(0, silent, 0).index_fill(1, silent, 0) if len(silent) else second
             xx, xr = second[:inputs, :inputs], second[:inputs, inputs:]
             ridge = self.options.ridge * xx.diagonal().mean() + 1e-300
             change = torch.linalg.solve(xx + ridge * torch.eye(inputs, dtype=xx.dtype, device=xx.device), xr)
             changes.append(change.mT)
             offsets.append(moment.mean[inputs:] - moment.mean[:inputs] @ change)
-        weight.add_(torch.cat(changes).reshape(weight.shape).to(weight.dtype))
-        if place:
-            offset = torch.cat(offsets)
-            if op.arguments["bias"] is None:  # the batch norm takes it
-                offset = offset * norm_scale(self.program, after.norm, _tensors(self.small))
-            _tensors(self.small)[place].add_(offset.to(weight.dtype))
+        whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
+        whole[:, columns] = torch.cat(changes)
+        weight.add_(whole.reshape(weight.shape).to(weight.dtype))
+        return torch.cat(offsets)
 
-    def _silent_inputs(self, site: Site, weight: Tensor) -> Tensor:
-        """Inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
+    def _add_offset(self, place: str, offset: Tensor, op: Op, after: Downstream) -> None:
+        if op.arguments["bias"] is None:  # the batch norm takes it
+            offset = offset * norm_scale(self.program, after.norm, _tensors(self.small))
+        bias = _tensors(self.small)[place]
+        bias.add_(offset.to(bias.dtype))
+
+    def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
+        """Which of these inputs of a cut weight come from nodes standing in for collapsed groups; they stay silent."""
         reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
         kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-        return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)))
+        return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)[columns]))
 
     def _offset_place(self, op: Op, after: Downstream, uses: int) -> str:
         """Name of the parameter that takes the offset, "" if there is none, or if other ops read it too."""

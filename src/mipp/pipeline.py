@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +20,14 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mipp import storage
-from mipp.activations import Batch, Calibration, as_call, read
+from mipp.calibration import Batch, Calibration, as_call, read
 from mipp.compensation import Refit, refit
 from mipp.cost import Cost, cost_of, group_macs, latency_ms
 from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.groups import PruningGraph, build
 from mipp.graph.trace import Call, full_copy, modes_kept
+from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan, known
 from mipp.recovery import distill
@@ -79,6 +81,7 @@ def prune(
     seed: int = 0,
     progress: bool = True,
     checkpoint: str | Path | None = None,
+    memory_limit: int | str | None = None,
 ) -> Result:
     """Returns a smaller network that keeps as much as it can of what each layer tells the next.
 
@@ -98,20 +101,23 @@ def prune(
         seed: Seed of everything random.
         progress: Show progress on a terminal.
         checkpoint: Folder from which an interrupted run goes on.
+        memory_limit: Bytes, or a string such as "2GB", for what is kept between passes: half for calibration data and
+            activations (more goes to temporary files), half for statistics (wide layers get coarser ones, and a note).
+            None is 4 GB, on every machine, so that plans do not depend on it. Model and one batch come on top.
 
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
     """
     if recover not in (None, "distill"):
         raise MippError(f"recover={recover!r} is unknown; expected 'distill' or None.")
-    model = _unwrapped(model)
+    model, memory = _unwrapped(model), Memory(memory_limit)
     clock = _Clock()
     with _isolated(seed):
         dense = _placed(model, device)
         _check_weights(dense)
-        batches = read(_as_calibration(calibration), _device_of(dense))
+        batches = read(_as_calibration(calibration), _device_of(dense), memory.store)
         clock("read")
-        task = _task(dense, batches, exclude, loss_fn, train, seed, _progress(enabled=progress))
+        task = _task(dense, batches, exclude, loss_fn, train, seed, memory, _progress(enabled=progress))
         clock("graph")
         method = method or MIPP()
         for name in budget.widths if budget else ():
@@ -127,6 +133,7 @@ def prune(
             _recover(small, dense, task)
             clock("recovery")
         small = _like(small, model)
+        _note_disk(task)
         report = _report(model, small, task, plan, evaluate, clock)
     return Result(small, plan, report, resumed)
 
@@ -152,6 +159,7 @@ def _task(
     loss_fn: Callable[..., Tensor] | None,
     train: Callable[..., None] | None,
     seed: int,
+    memory: Memory,
     progress: Callable[..., Any],
 ) -> Task:
     graph = _verified_graph(model, _example(batches), _excluded(model, exclude))
@@ -162,7 +170,7 @@ def _task(
         kept = {name: range(width) for name, width in widths.items()}
         return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
 
-    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, progress=progress)
+    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, memory=memory, progress=progress)
 
 
 def _require_groups(model: nn.Module, graph: PruningGraph) -> None:
@@ -178,11 +186,12 @@ def _compensated(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Ta
     obstacle = task.graph.program.not_replayable
     if not obstacle:
         try:
-            refit(small, dense, plan, task.graph, task.batches, options, task.progress)
+            notes = refit(small, dense, plan, task.graph, task.batches, options, task.progress, task.memory)
         except UnsupportedModelError as error:
             obstacle = str(error)
         else:
             if all(bool(torch.isfinite(p).all()) for p in small.parameters()):
+                task.notes.extend(notes)
                 return small
             obstacle = "the refitted weights were not finite"
     task.notes.append(f"Nothing was refitted: {obstacle}.")
@@ -190,8 +199,18 @@ def _compensated(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Ta
 
 
 def _recover(small: nn.Module, dense: nn.Module, task: Task) -> None:
-    before, after = distill(small, dense, task.batches, seed=task.seed)
+    before, after = distill(small, dense, task.batches, seed=task.seed, store=task.memory.store)
     task.notes.append(f"Distillation took the held-out loss from {before:.4g} to {after:.4g}.")
+
+
+def _note_disk(task: Task) -> None:
+    """Says in the report how much went to temporary files."""
+    store = task.memory.store
+    if store.most_on_disk:
+        task.notes.append(
+            f"Up to {written(store.most_on_disk)} of calibration data and activations were in temporary files at one "
+            f"time: memory_limit leaves {written(store.limit)} for them."
+        )
 
 
 def _proven_plan(
@@ -461,7 +480,7 @@ def _checkpoint(
 ) -> storage.Checkpoint | None:
     if folder is None:
         return None
-    tensors = [t.detach() for t in [*task.model.parameters(), *task.model.buffers()]]
-    tensors += [t for batch in task.batches for t in batch.call.tensors]
+    weights = (t.detach() for t in [*task.model.parameters(), *task.model.buffers()])
+    tensors = chain(weights, (t for batch in task.batches for t in batch.call.tensors))
     options = (repr(method), repr(budget), repr(list(exclude)), str(task.seed))
     return storage.Checkpoint(folder, storage.fingerprint(tensors, *options))

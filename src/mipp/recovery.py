@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import Batch
+from mipp.calibration import Batch
 from mipp.errors import CalibrationError
 from mipp.graph.trace import forward, modes_kept, tensors_in, working_copy
+from mipp.memory import Shelf, Stored, TensorStore
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,12 @@ class Distillation:
 
 
 def distill(
-    small: nn.Module, dense: nn.Module, batches: Sequence[Batch], options: Distillation | None = None, seed: int = 0
+    small: nn.Module,
+    dense: nn.Module,
+    batches: Sequence[Batch],
+    options: Distillation | None = None,
+    seed: int = 0,
+    store: TensorStore | None = None,
 ) -> tuple[float, float]:
     """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
 
@@ -44,6 +50,9 @@ def distill(
         small: The pruned model.
         dense: The model it was cut from.
         batches: Unlabelled calibration batches; every eighth (at least one) is held out.
+        options: How long and how fast.
+        seed: Seed of the order of the batches.
+        store: Where the dense outputs are kept; by default in memory.
 
     Returns:
         The held-out loss before and after.
@@ -52,8 +61,7 @@ def distill(
         CalibrationError: There are fewer than two batches.
     """
     options = options or Distillation()
-    held_out, train = batches[::8], [b for i, b in enumerate(batches) if i % 8]
-    if not train:
+    if len(batches) < 2:
         raise CalibrationError(
             f'recover="distill" needs two calibration batches, one of them to hold out; there are {len(batches)}. Pass '
             "more or smaller batches."
@@ -61,20 +69,20 @@ def distill(
     dense = working_copy(dense)
     with modes_kept(small):
         small.eval()
-        return _trained(small, dense, (train, held_out), options, seed)
+        return _trained(small, dense, batches, options, seed, (store or TensorStore(math.inf)).shelf())
 
 
 def _trained(
     small: nn.Module,
     dense: nn.Module,
-    batches: tuple[Sequence[Batch], Sequence[Batch]],
+    batches: Sequence[Batch],
     options: Distillation,
     seed: int,
+    shelf: Shelf,
 ) -> tuple[float, float]:
-    train, held_out = batches
-    targets = [_floating(forward(dense, batch.call)) for batch in train]
-    expected = [_floating(forward(dense, batch.call)) for batch in held_out]
-    first = best = _loss_on(small, held_out, expected)
+    targets = [shelf.put(_floating(forward(dense, batch.call))) for batch in batches]
+    train = [i for i in range(len(batches)) if i % 8]
+    first = best = _held_out_loss(small, batches, targets)
     state = copy.deepcopy(small.state_dict())
     parameters = [p for p in small.parameters() if p.requires_grad and p.is_floating_point()]
     epochs = options.epochs if parameters else 0
@@ -88,10 +96,11 @@ def _trained(
                 break
             optimizer.zero_grad()
             with torch.enable_grad():
-                _loss(_floating(train[index].call.map(Tensor.clone)(small)), targets[index]).backward()
+                batch, target = batches[train[index]], targets[train[index]].load()
+                _loss(_floating(batch.call.map(Tensor.clone)(small)), target).backward()
             optimizer.step()
         schedule.step()
-        loss = _loss_on(small, held_out, expected)
+        loss = _held_out_loss(small, batches, targets)
         stale = stale + 1 if not loss < best else 0
         if loss < best:
             best, state = loss, copy.deepcopy(small.state_dict())
@@ -118,7 +127,10 @@ def _loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def _loss_on(model: nn.Module, batches: Sequence[Batch], targets: Sequence[Sequence[Tensor]]) -> float:
-    losses = [float(_loss(_floating(forward(model, b.call)), t)) for b, t in zip(batches, targets, strict=True)]
-    total = sum(loss * b.samples for loss, b in zip(losses, batches, strict=True)) / sum(b.samples for b in batches)
+def _held_out_loss(model: nn.Module, batches: Sequence[Batch], targets: Sequence[Stored]) -> float:
+    losses, samples = [], []
+    for batch, target in zip(batches[::8], targets[::8], strict=True):
+        losses.append(float(_loss(_floating(forward(model, batch.call)), target.load())) * batch.samples)
+        samples.append(batch.samples)
+    total = sum(losses) / sum(samples)
     return total if math.isfinite(total) else math.inf

@@ -121,6 +121,9 @@ def _prune(
     seed: Seed = 0,
     device: Annotated[str | None, typer.Option(help="Where to work, such as cuda.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What may be kept in memory, such as 2GB; 4GB by default.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for plan, weights and report.")] = None,
     evaluate: Annotated[
         bool | None,
@@ -135,7 +138,7 @@ def _prune(
     run(
         Source(model, weights, data, data_dir, max_samples, evaluate),
         Budgeted(macs, params, nodes, latency_ms, width or [], min_keep, round_to, uniform=uniform),
-        Chosen(method, settings or [], exclude or [], compensate, seed, device, checkpoint),
+        Chosen(method, settings or [], exclude or [], compensate, seed, device, checkpoint, memory_limit),
         out,
         json=json,
         quiet=quiet,

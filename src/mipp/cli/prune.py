@@ -64,6 +64,7 @@ class Chosen:
     seed: int
     device: str | None
     checkpoint: Path | None
+    memory_limit: str | None
 
 
 def run(source: Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool) -> None:
@@ -105,6 +106,7 @@ def _pruned(source: Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool)
         seed=chosen.seed,
         progress=not quiet,
         checkpoint=chosen.checkpoint,
+        memory_limit=chosen.memory_limit,
     )
 
 

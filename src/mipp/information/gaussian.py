@@ -9,6 +9,7 @@ without one a target that is linear in X would have infinite information.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from scipy import stats
@@ -150,10 +151,19 @@ def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
     return total
 
 
+class _Part(Protocol):
+    num_nodes: int
+
+    def marginal(self) -> Tensor: ...
+    def losses(self) -> Tensor: ...
+    def remove(self, node: int) -> None: ...
+    def confidence(self, node: int) -> float: ...
+
+
 class SumInformation:
     """The sum of what the same nodes carry to several readers (in nats; shared information counts for each)."""
 
-    def __init__(self, parts: Sequence[GaussianInformation]) -> None:
+    def __init__(self, parts: Sequence[_Part]) -> None:
         self.parts = parts
         self.num_nodes = parts[0].num_nodes
 

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import Batch
+from mipp.calibration import Batch
 from mipp.cost import Cost
 from mipp.errors import MissingRequirementError
 from mipp.graph.groups import PruningGraph
+from mipp.memory import Memory
 from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination
 
@@ -29,6 +30,7 @@ class Task:
         seed: Seed of everything random.
         latency: Measures the latency of the network with the given widths, in milliseconds.
         notes: Sentences for the report; methods may add to them.
+        memory: What may be kept in memory.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
     """
 
@@ -41,6 +43,7 @@ class Task:
     seed: int = 0
     latency: Callable[[Mapping[str, int]], float] | None = None
     notes: list[str] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
     progress: Callable[..., Any] = field(default=lambda items, what, total=None: items)
 
     def generator(self) -> torch.Generator:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mipp.activations import SiteStatistics, site_statistics
 from mipp.errors import MippError, MissingRequirementError
 from mipp.graph.groups import NodeGroup, Site
-from mipp.information import GaussianInformation, SumInformation
+from mipp.information import GaussianInformation, IndependentInformation, SumInformation, apart
 from mipp.methods.base import Task
 from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, backward_elimination, terc
@@ -66,7 +66,8 @@ class MIPP:
                 "MIPP needs to know how much to remove: pass budget=mipp.Budget(macs=0.5) or another target, or "
                 "mipp.methods.MIPP(confidence=0.95) to let the test decide."
             )
-        statistics = site_statistics(task.model, task.graph, task.progress(task.batches, "statistics"), self.positions)
+        batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
+        statistics = site_statistics(task.model, task.graph, batches, self.positions, limit, task.notes)
         if not budget.has_target:
             return self._by_test(task, statistics, budget)
         free = [g for g in reversed(list(task.graph.groups.values())) if g.name not in budget.widths]
@@ -119,7 +120,7 @@ class MIPP:
         self, task: Task, statistics: Statistics, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]
     ) -> SumInformation:
         alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items() if n != group.name})
-        parts: list[GaussianInformation] = []
+        parts: list[GaussianInformation | IndependentInformation] = []
         for site in task.graph.readers(group):
             parts.extend(_about(site, group, statistics[site.op], alive, self.noise))
         return SumInformation(parts)
@@ -127,19 +128,24 @@ class MIPP:
 
 def _about(
     site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
-) -> list[GaussianInformation]:
-    """What a group carries to the kept outputs of one site; one part per convolution group."""
+) -> list[GaussianInformation | IndependentInformation]:
+    """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
     blocks = _features(site, group, statistics.weight)
     rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
     weights = statistics.weight.cpu().flatten(1).double().unflatten(0, (site.groups, -1))
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
-    parts = []
-    for index, (moments, weight) in enumerate(zip(statistics.inputs, weights, strict=True)):
-        weight, xx = weight[rows[index]], moments.covariance.cpu()
+    parts: list[GaussianInformation | IndependentInformation] = []
+    for index, weight in enumerate(weights):
+        weight, floor = weight[rows[index]], None if floors is None else noise * floors[index][rows[index]]
+        if statistics.layout != "unfolded":
+            parts += apart(weight, statistics.parts, statistics.of_group(index), blocks, floor, noise)
+            continue
+        moments = statistics.inputs[index]
+        xx = moments.covariance.cpu()
         xy = xx @ weight.mT
         yy = weight @ xy
-        own = yy.diagonal() if floors is None else floors[index][rows[index]]
-        parts.append(GaussianInformation(xx, xy, yy, blocks, noise * own, moments.count))
+        own = noise * yy.diagonal() if floor is None else floor
+        parts.append(GaussianInformation(xx, xy, yy, blocks, own, moments.count))
     return parts
 
 

@@ -1,0 +1,175 @@
+"""Calibration data: read once, cut into pieces, kept in memory up to a limit and beyond it on disk."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from mipp.errors import CalibrationError
+from mipp.graph.trace import Call, map_tensors, tensors_in
+from mipp.memory import Stored, TensorStore
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Batches to calibrate on, with what else there is to say about them.
+
+    Attributes:
+        batches: Iterable of batches: a Tensor or dict is the input; of a tuple or list the first element is the input
+            (Tensor; tuple -> *args; dict -> **kwargs) and the second the labels. Read once.
+        max_samples: How many samples to read (along the first dimension), None for all of them.
+        forward: Called as `forward(model, batch)` for batches of any other shape.
+    """
+
+    batches: Iterable[Any]
+    max_samples: int | None = 1024
+    forward: Callable[[nn.Module, Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them
+            object.__setattr__(self, "batches", [self.batches])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: how to call the model on it, its number of samples, and its labels if it has any."""
+
+    call: Call
+    samples: int
+    labels: Any = None
+
+
+class Batches(Sequence[Batch]):
+    """Calibration batches in order; each is fetched from the store when it is asked for."""
+
+    def __init__(self, store: TensorStore) -> None:
+        self._store, self._shelf = store, store.shelf()
+        self._items: list[tuple[Batch, Stored]] = []
+
+    def append(self, batch: Batch) -> None:
+        """Puts a batch away."""
+        tensors: list[Tensor] = []
+        outline = _mapped(batch, lambda t: tensors.append(t) or _ABSENT)  # type: ignore[func-returns-value]
+        self._items.append((outline, self._shelf.put(tensors)))
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all batches."""
+        return sum(batch.samples for batch, _ in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Batches": ...
+    def __getitem__(self, index: int | slice) -> "Batch | Batches":
+        if isinstance(index, slice):
+            part = Batches(self._store)
+            part._shelf, part._items = self._shelf, self._items[index]
+            return part
+        outline, stored = self._items[index]
+        tensors = iter(stored.load())
+        return _mapped(outline, lambda _: next(tensors))
+
+
+_ABSENT = torch.empty(0)
+
+
+def _mapped(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    return Batch(batch.call.map(function), batch.samples, map_tensors(batch.labels, function))
+
+
+def read(
+    calibration: Calibration, device: torch.device | None, store: TensorStore | None = None, chunk: int = 128
+) -> Batches:
+    """Reads the calibration data once, cut to `max_samples` and into pieces of at most `chunk` samples.
+
+    Args:
+        calibration: The data.
+        device: Where they are to go; None leaves them where they are.
+        store: Where they are kept; by default in memory. Batches that the caller holds in a list stay where they are.
+        chunk: Samples per piece, at most.
+
+    Raises:
+        CalibrationError: There are no batches, a batch has no tensors, or holds NaN or infinity.
+    """
+    held = device is None and isinstance(calibration.batches, list | tuple)
+    batches = Batches(TensorStore(math.inf) if store is None or held else store)
+    wanted, samples = calibration.max_samples, 0
+    if wanted is not None and wanted < 1:
+        raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
+    for number, raw in enumerate(calibration.batches):
+        missing = None if wanted is None else wanted - samples
+        for piece in _pieces(_batch(raw, number, calibration.forward, device), missing, chunk):
+            batches.append(piece)
+            samples += piece.samples
+        if wanted is not None and samples >= wanted:
+            break
+    if not batches:
+        raise CalibrationError(
+            "The calibration data are empty: no batch came out of it. Pass a list of batches or a DataLoader; a "
+            "generator that was read before is empty too, so make a new one."
+        )
+    return batches
+
+
+def as_call(example: Any) -> Call:
+    """Turns an input (a Tensor; tuple -> *args; dict -> **kwargs) into a call."""
+    if isinstance(example, Mapping):
+        return Call((), dict(example))
+    return Call(tuple(example) if isinstance(example, tuple | list) else (example,))
+
+
+def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
+    labels = None
+    if how is not None:
+        call = Call((raw,), {}, how)
+    elif isinstance(raw, tuple | list):
+        if not raw:
+            raise CalibrationError(
+                f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels)."
+            )
+        call, labels = as_call(raw[0]), raw[1] if len(raw) > 1 else None
+    else:
+        call = as_call(raw)
+    if not call.tensors:
+        raise CalibrationError(
+            f"Calibration batch {number} holds no tensor (it is a {type(raw).__name__}). Expected a Tensor, a dict of "
+            "Tensors, or (input, labels); for anything else pass mipp.Calibration(batches, forward=...)."
+        )
+    if call.samples == 0:
+        raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
+    for tensor in call.tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CalibrationError(
+                f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
+                "data or leave the batch out."
+            )
+    call = call.map(lambda t: t.to(device)) if device is not None else call
+    return Batch(call, call.samples, map_tensors(labels, lambda t: t.to(device)) if device is not None else labels)
+
+
+def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
+    wanted = batch.samples if missing is None else min(missing, batch.samples)
+    tensors = batch.call.tensors + tensors_in(batch.labels)
+    if any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
+        yield batch  # no common first dimension to cut along
+        return
+    if wanted <= chunk and wanted == batch.samples:
+        yield batch
+        return
+    for start in range(0, wanted, chunk):
+        stop = min(start + chunk, wanted)
+        part = partial(_rows, start=start, stop=stop)
+        labels = map_tensors(batch.labels, part)
+        yield Batch(batch.call.map(part), stop - start, labels)
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    return tensor[start:stop]

@@ -1,0 +1,236 @@
+"""Tensors beyond the memory limit: the same bits, no more memory, nothing left behind."""
+
+import tempfile
+from collections.abc import Iterator
+from functools import partialmethod
+
+import pytest
+import torch
+from cases import Keep, Net, assert_same, inspected, named, outputs, quick  # noqa: F401
+from torch import nn
+
+import mipp
+from mipp.information import GaussianInformation, SumInformation, apart
+from mipp.layouts import LAYOUTS, features_together, kernel_of
+from mipp.memory import TensorStore, as_bytes
+
+
+def strange_tensors() -> list[torch.Tensor]:
+    """Views, strides, shared memory and all kinds of elements."""
+    base = torch.randn(4, 6, 5, 5)
+    return [
+        base, base[:, 2:4], base.transpose(1, 2), base[1:, ::2], torch.randn(1, 3).expand(4, 3), torch.tensor(2.5),
+        torch.empty(0, 3), torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        torch.arange(7), torch.tensor([True, False]), torch.randn(3).bfloat16(), torch.randn(2, dtype=torch.complex64),
+        torch.randn(9, dtype=torch.float64)[1::2],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [0, 10**6])
+def test_what_comes_back_has_the_same_bits_strides_and_sharing(limit):
+    tensors = strange_tensors()
+    stored = TensorStore(limit).shelf().put(tensors)
+    for _ in range(2):
+        again = stored.load()
+        for a, b in zip(again, tensors, strict=True):
+            assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
+            assert torch.equal(a, b)
+            assert a.data_ptr() % 64 == b.data_ptr() % 64 or not a.numel()
+        assert again[1].data_ptr() == again[0][:, 2:4].data_ptr()
+
+
+def test_writing_into_what_came_back_does_not_reach_the_file():
+    stored = TensorStore(0).shelf().put([torch.ones(3)])
+    stored.load()[0].zero_()
+    assert torch.equal(stored.load()[0], torch.ones(3))
+
+
+def test_the_limit_is_kept_and_memory_given_back():
+    store = TensorStore(1000)
+    shelf = store.shelf()
+    kept = [shelf.put([torch.zeros(100)]) for _ in range(5)]
+    assert store.used <= 1000
+    assert store.most_on_disk >= 3 * 400
+    before = store.most_on_disk
+    for stored in kept:
+        stored.release()
+    assert store.used == 0
+    shelf.put([torch.zeros(200)])
+    assert store.most_on_disk == before
+
+
+def test_only_what_a_view_covers_is_written():
+    piece = torch.zeros(10**6)[500:600]
+    store = TensorStore(0)
+    store.shelf().put([piece])
+    assert store.most_on_disk <= 4096
+
+
+def test_no_file_can_be_found_while_tensors_are_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shelf = TensorStore(0).shelf()
+    stored = shelf.put([torch.ones(5000)])
+    assert list(tmp_path.iterdir()) == []
+    assert float(stored.load()[0].sum()) == 5000
+
+
+@pytest.mark.parametrize(
+    ("limit", "number"), [(7, 7), ("7", 7), ("500MB", 5 * 10**8), ("2 gb", 2 * 10**9), ("1.5GiB", 3 * 2**29)]
+)
+def test_limits_are_bytes_or_have_a_unit(limit, number):
+    assert as_bytes(limit) == number
+
+
+@pytest.mark.parametrize("limit", [0, -1, "", "much", "2 XB", "GB", True, 1.5j, "0GB"])
+def test_what_is_no_limit_is_refused(limit):
+    with pytest.raises(mipp.MippError, match="'2GB'"):
+        as_bytes(limit)
+
+
+# --- the limit of prune -----------------------------------------------------------------------------------------------
+
+
+def streams(seed: int = 0) -> Iterator[torch.Tensor]:
+    """Calibration batches that nobody holds."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(8, 3, 8, 8, generator=generator, dtype=torch.float64) for _ in range(6))
+
+
+def pruned(name: str = "cifar resnet", data=None, **options) -> mipp.Result:
+    case = named(name)
+    data = data or (streams() if name == "cifar resnet" else iter(case.batches(6)))
+    return mipp.prune(case.model(), data, mipp.Budget(macs=0.6), progress=False, **options)
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """Everything goes to disk, and every statistic fits."""
+    monkeypatch.setattr("mipp.memory.TensorStore.__init__", partialmethod(_without_memory, TensorStore.__init__))
+
+
+def _without_memory(self, init, limit):
+    init(self, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("cifar resnet", {"recover": "distill"}), ("concatenation", {}), ("tied weights", {}), ("several inputs", {})],
+)
+def test_a_run_on_disk_gives_the_bits_of_a_run_in_memory(name, options, quick, request):  # noqa: F811
+    expected = pruned(name, **options)
+    request.getfixturevalue("on_disk")
+    found = pruned(name, **options)
+    assert found.plan == expected.plan
+    pairs = zip(found.model.state_dict().values(), expected.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert any("temporary files" in note for note in found.report.notes)
+    assert not any("temporary files" in note for note in expected.report.notes)
+
+
+def test_a_view_of_a_refitted_weight_follows_it_also_from_disk(quick, request):  # noqa: F811
+    """The transposed weight is computed before the layer that owns it is refitted, and read after."""
+
+    def forward(m, x):
+        transposed = m.b.weight.t()
+        h = m.a(x).relu()
+        return m.c((nn.functional.linear(m.b(h), transposed) + h).relu())
+
+    def run():
+        torch.manual_seed(3)
+        model = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(8, 6, bias=False), c=nn.Linear(8, 3))
+        return mipp.prune(
+            model, iter([torch.randn(64, 4)]), None, Keep({"b": (1, 2), "b#2": (0, 3, 5)}), progress=False
+        )
+
+    expected = run()
+    request.getfixturevalue("on_disk")
+    assert torch.equal(run().model.c.weight, expected.model.c.weight)
+
+
+def test_batches_that_the_caller_holds_are_not_written(quick):  # noqa: F811
+    held = list(streams())
+    notes = pruned(data=held, memory_limit=2 * 10**6, compensate=False).report.notes
+    assert not any("temporary" in note for note in notes)
+    notes = pruned(data=iter(held), memory_limit=20_000, compensate=False).report.notes
+    assert any("temporary" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["cifar resnet", "conv flatten linear", "few groups", "concatenation", "residual"])
+def test_a_tiny_limit_gives_coarser_statistics_that_say_so_and_the_budget_holds(name, quick):  # noqa: F811
+    case = named(name)
+    found = pruned(name, memory_limit="100 B")
+    before, after = found.report.before.macs, found.report.after.macs
+    assert after <= 0.6 * before
+    assert any("node-wise" in note for note in found.report.notes)
+    batch = case.batch(20)
+    assert_same(
+        outputs(mipp.apply(found.plan, case.model()), batch), outputs(mipp.mask(found.plan, case.model()), batch)
+    )
+
+
+def test_refitting_in_blocks_lowers_the_error_nearly_as_far(quick):  # noqa: F811
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 160), nn.ReLU(), nn.Linear(160, 10)).double()
+    data = torch.randn(1000, 20).double() @ torch.randn(20, 20).double()
+    errors = {}
+    for limit in (None, "60 kB"):
+        result = mipp.prune(
+            model, [data], mipp.Budget(nodes=140), mipp.methods.L1(), memory_limit=limit, progress=False
+        )
+        cut = mipp.apply(result.plan, model)
+        errors[limit], errors["cut"] = (
+            float((m(data) - model(data)).detach().square().mean()) for m in (result.model, cut)
+        )
+        assert any("blocks" in note and "2.weight" in note for note in result.report.notes) == (limit is not None)
+    assert errors[None] < errors["60 kB"] < 0.5 * errors["cut"]
+
+
+# --- coarser statistics -----------------------------------------------------------------------------------------------
+
+
+def block_diagonal(parts: list[torch.Tensor], size: int) -> torch.Tensor:
+    """A covariance in which the parts are independent."""
+    xx = torch.zeros(size, size, dtype=torch.float64)
+    for part in parts:
+        factor = torch.randn(len(part), 2 * len(part), dtype=torch.float64)
+        xx[part[:, None], part[None, :]] = factor @ factor.mT
+    return xx
+
+
+def losses_of(xx, weight, parts, blocks, floor) -> torch.Tensor:
+    moments = [(xx[p[:, None], p[None, :]], 1000) for p in parts]
+    return SumInformation(apart(weight, parts, moments, blocks, floor, 1.0)).losses()
+
+
+def test_where_nodes_are_independent_node_wise_statistics_lose_nothing():
+    blocks = torch.arange(12).reshape(4, 3)
+    xx, weight = block_diagonal(list(blocks), 12), torch.randn(5, 12, dtype=torch.float64)
+    floor = torch.rand(5, dtype=torch.float64) + 0.5
+    exact = GaussianInformation(xx, xx @ weight.mT, weight @ xx @ weight.mT, blocks, floor, 1000).losses()
+    torch.testing.assert_close(losses_of(xx, weight, list(blocks), blocks, floor), exact, rtol=1e-6, atol=1e-9)
+
+
+def test_where_positions_are_independent_channel_wise_statistics_give_an_upper_bound():
+    """Exact for targets that read one position; never below the truth for those that read several."""
+    blocks = torch.arange(12).reshape(4, 3)
+    positions = list(blocks.mT.contiguous())
+    xx, weight = block_diagonal(positions, 12), torch.randn(6, 12, dtype=torch.float64)
+    floor = torch.rand(6, dtype=torch.float64) + 0.5
+    for mixed in (True, False):
+        if not mixed:
+            for position, columns in enumerate(positions):
+                weight[[t for t in range(6) if t % 3 != position], columns[:, None]] = 0
+        exact = GaussianInformation(xx, xx @ weight.mT, weight @ xx @ weight.mT, blocks, floor, 1000).losses()
+        found = losses_of(xx, weight, positions, blocks, floor)
+        assert (found >= exact - 1e-9).all()
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["cifar resnet", "conv flatten linear", "few groups", "linear chain", "concatenation"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_feature_of_a_node_is_in_one_part(name, layout):
+    _, found = inspected(named(name))
+    for site in found.graph.sites:
+        kernel = kernel_of(found.graph, site)
+        features = torch.cat(features_together(site, kernel, layout))
+        assert torch.equal(features.sort().values, torch.arange(len(site.reads) * kernel))
