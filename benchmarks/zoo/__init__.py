@@ -1,0 +1,21 @@
+"""The supported patterns: small networks with the block structure of published architectures.
+
+Each has a manifest of the groups that can be pruned from it, found by reading the architecture and not by running the
+library; `benchmarks.supported` compares the two.
+"""
+
+from benchmarks.zoo import branches, classics, dense_prediction, exchange, mobile, modern, odd, unusual
+from benchmarks.zoo.registry import PATTERNS, Pattern
+
+__all__ = [
+    "PATTERNS",
+    "Pattern",
+    "branches",
+    "classics",
+    "dense_prediction",
+    "exchange",
+    "mobile",
+    "modern",
+    "odd",
+    "unusual",
+]
