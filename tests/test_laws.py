@@ -73,6 +73,8 @@ def test_cutting_equals_zeroing_what_modules_read(case):
     """The oracle: forward hooks zero the removed positions of every input of a dense model."""
     model, found = inspected(case)
     plan = plan_for(case, halved(case))
+    if plan.reductions:
+        pytest.skip("an op runs over the kept positions only, which hooks on modules cannot make it do")
     dense = copy.deepcopy(model)
     for name, group in found.groups.items():
         gone = np.setdiff1d(np.arange(group.size), plan.kept[name])

@@ -25,17 +25,16 @@ from mipp.compensation import Refit, refit
 from mipp.cost import Cost, cost_of, group_macs, latency_ms
 from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
-from mipp.graph.groups import PruningGraph, build
+from mipp.graph.groups import PruningGraph
 from mipp.graph.trace import Call, full_copy, modes_kept
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan, known
 from mipp.recovery import distill
 from mipp.report import FrozenLine, GroupLine, Inspection, Measures, Report
-from mipp.surgery import apply, distance, mask, outputs
+from mipp.surgery import apply, verified_graph, wrong_groups
 
 log = logging.getLogger(__name__)
-_PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
 _UNPROVEN = Reason("cutting it did not equal masking it")
 _UNMEASURED: tuple[float | None, float | None] = (None, None)
 
@@ -148,7 +147,7 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
     """
     model = _unwrapped(model)
     with _isolated(0):
-        graph = _verified_graph(model, as_call(example), _excluded(model, exclude))
+        graph = verified_graph(model, as_call(example), _excluded(model, exclude))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -162,7 +161,7 @@ def _task(
     memory: Memory,
     progress: Callable[..., Any],
 ) -> Task:
-    graph = _verified_graph(model, _example(batches), _excluded(model, exclude))
+    graph = verified_graph(model, _example(batches), _excluded(model, exclude))
     _require_groups(model, graph)
     cost = cost_of(graph)
 
@@ -230,7 +229,7 @@ def _proven_plan(
         made = method.plan(task, budget)
         plan, state = made if isinstance(made, tuple) else (made, None)
         dense = task.model if state is None else _with_state(task.model, state)
-        wrong = _wrong_groups(plan, dense, _example(task.batches))
+        wrong = wrong_groups(plan, dense, _example(task.batches))
         if not wrong:
             break
         freeze = _grown(freeze, _names_of(task.graph, wrong, _UNPROVEN), wrong)
@@ -241,53 +240,9 @@ def _proven_plan(
 
 
 def _with_graph(task: Task, freeze: dict[str, Reason]) -> Task:
-    graph = _verified_graph(task.model, _example(task.batches), freeze)
+    graph = verified_graph(task.model, _example(task.batches), freeze)
     _require_groups(task.model, graph)
     return replace(task, graph=graph, cost=cost_of(graph))
-
-
-def _wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
-    """Groups whose cut differs from their mask; none when the whole plan agrees."""
-    if _agrees(plan, model, call):
-        return []
-    changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
-    whole = {name: range(group.size) for name, group in plan.groups.items()}
-    alone = [n for n in changed if not _agrees(plan.with_kept({**whole, n: plan.kept[n]}), model, call)]
-    return alone or changed
-
-
-def _agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
-    masked, small = mask(plan, model), apply(plan, model)
-    for dtype, tolerance in _PRECISIONS:
-        try:
-            expected = outputs(masked, call, dtype)
-        except UnsupportedModelError:
-            if dtype is None:  # a model that does not run at all is not the fault of the cut
-                raise
-            continue
-        try:
-            return distance(outputs(small, call, dtype), expected) <= tolerance
-        except UnsupportedModelError as error:
-            log.info("a trial cut failed: %s", error)
-            return False
-    return False
-
-
-def _verified_graph(model: nn.Module, call: Call, freeze: dict[str, Reason]) -> PruningGraph:
-    """Builds the graph; groups in doubt are tried, and frozen where the cut model does not run or differs."""
-    graph = build(model, call, freeze)
-    while graph.doubts and not any(p.is_meta for p in model.parameters()):
-        doubted = [name for name in graph.doubts if graph.groups[name].size > 1]
-        less = {name: range(graph.groups[name].size - 1) for name in doubted}
-        wrong = _wrong_groups(PruningPlan.of(graph, model, less), model, call)
-        if not wrong:
-            return graph
-        found: dict[str, Reason] = {}
-        for name in wrong:
-            found |= _names_of(graph, [name], graph.doubts[name])
-        freeze = _grown(freeze, found, wrong)
-        graph = build(model, call, freeze)
-    return graph
 
 
 def _grown(freeze: dict[str, Reason], more: dict[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:

@@ -21,6 +21,7 @@ FIXED = -1
 """Stands in a plane for a position that no surgery can remove."""
 
 Planes = tuple[Tensor, ...]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Atoms:
     """A growing set of atoms, which of them are united, and which are frozen."""
 
     count: int = 0
-    _pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list)
-    _frozen: list[tuple[NDArray[np.int64], Reason]] = field(default_factory=list)
+    _pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
+    _frozen: list[tuple[Ints, Reason]] = field(default_factory=list)
 
     def fresh(self, number: int) -> Tensor:
         """Returns `number` new atoms, shape [number]."""
@@ -62,24 +63,66 @@ class Atoms:
         both = (a >= 0) & (b >= 0)
         self._pairs.append((a[both], b[both]))
 
+    def hold(self, plane: Tensor, dims: Sequence[int], reason: Reason) -> None:
+        """Keeps the length of `dims`: what varies elsewhere too goes by whole rows, what does not is frozen."""
+        dims = [d for d in dims if plane.shape[d] > 1]
+        if dims and set(varying(plane)) <= set(dims):
+            self.freeze(plane, reason)
+        elif dims:
+            self.unite_along(plane, dims, reason)
+
     def freeze(self, atoms: Tensor, reason: Reason) -> None:
         """Marks atoms as not removable; of several reasons the first one stands."""
         array = atoms.reshape(-1).numpy()
         if (array >= 0).any():
             self._frozen.append((array[array >= 0], reason))
 
-    def resolve(self) -> tuple[NDArray[np.int64], dict[int, Reason]]:
-        """Returns the set each atom belongs to, shape [count], and the reason for each frozen set."""
+    def resolve(self, frozen: Sequence[tuple[Tensor, Reason]] = ()) -> "Sets":
+        """Puts united atoms into sets.
+
+        Args:
+            frozen: More atoms to freeze, each with its reason.
+        """
         left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
         right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.empty(0, np.int64)
         edges = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(self.count, self.count))
-        _, labels = connected_components(edges, directed=False)
-        sets = labels.astype(np.int64)
-        reasons: dict[int, Reason] = {}
+        number, labels = connected_components(edges, directed=False)
+        sets = Sets(labels.astype(np.int64), np.full(number, -1), [])
         for atoms, reason in self._frozen:
-            for index in np.unique(sets[atoms]).tolist():
-                reasons.setdefault(index, reason)
-        return sets, reasons
+            sets.freeze(atoms, reason)
+        for more, reason in frozen:
+            sets.freeze(more.reshape(-1).numpy(), reason)
+        return sets
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Atoms that can only be removed together, and which sets stay.
+
+    Attributes:
+        of_atom: Set of every atom, shape [atoms].
+        reason_of: For every set, the index of the reason why it stays, -1 if it can go; shape [sets].
+    """
+
+    of_atom: Ints
+    reason_of: Ints
+    reasons: list[Reason]
+
+    def freeze(self, atoms: Ints, reason: Reason) -> None:
+        """Freezes the sets of the atoms given (negative ones are none); of several reasons the first one stands."""
+        sets = self.of(atoms)
+        self.reason_of[sets[self.reason_of[sets] < 0]] = len(self.reasons)
+        self.reasons.append(reason)
+
+    def of(self, atoms: Ints) -> Ints:
+        """The sets of the atoms given, without those that are none."""
+        found: Ints = self.of_atom[atoms[atoms >= 0]]
+        return found
+
+    def at(self, atoms: Ints) -> Ints:
+        """The set at every position, -1 where there is none."""
+        found: Ints = np.where(atoms < 0, -1, self.of_atom[atoms]) if len(self.of_atom) else np.full(atoms.shape, -1)
+        return found
 
 
 def varying(plane: Tensor) -> tuple[int, ...]:
@@ -95,6 +138,13 @@ def along(planes: Planes, dims: Sequence[int]) -> Tensor | None:
 def without(planes: Planes, dims: Sequence[int]) -> Planes:
     """The planes that do not vary along any of `dims`."""
     return tuple(p for p in planes if not set(varying(p)) & set(dims))
+
+
+def line(plane: Tensor, dim: int) -> Tensor:
+    """The atoms along one dimension, at the start of all others, shape [size]."""
+    for other in varying(plane):
+        plane = plane if other == dim else plane.narrow(other, 0, 1)
+    return plane.reshape(-1)
 
 
 def compressed(plane: Tensor) -> Tensor:
@@ -138,8 +188,10 @@ def _meet(
         atoms.unite(result, plane, reason)
     for planes, size in operands:
         met = [p for p in planes if set(varying(p)) & set(dims)]
-        if len(met) > 1 or (not met and any(size[d] > 1 for d in dims)):
+        if len(met) > 1:
             atoms.freeze(result, reason)
+        elif not met:
+            atoms.hold(result, [d for d in dims if size[d] > 1], reason)
     return compressed_to(result)
 
 

@@ -1,18 +1,13 @@
 """The pruning graph: which nodes a model has, where each of them lives, and why others cannot be removed."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from mipp.graph.axes import Reason
-from mipp.graph.rules import Walk, has_rule, walk
-from mipp.graph.trace import Call, Program, canonical_names, trace, working_copy
-
-Ints = NDArray[np.int64]
+from mipp.graph.axes import Ints, Reason
+from mipp.graph.trace import Program
 
 
 @dataclass(frozen=True)
@@ -51,12 +46,12 @@ class NodeGroup:
     @property
     def producers(self) -> tuple[str, ...]:
         """Modules (or bare parameters) whose outputs the nodes are."""
-        return tuple(dict.fromkeys(_owner(s.tensor) for s in self.slices if not s.reads))
+        return tuple(dict.fromkeys(owner(s.tensor) for s in self.slices if not s.reads))
 
     @property
     def consumers(self) -> tuple[str, ...]:
         """Modules that read the nodes through a weight."""
-        return tuple(dict.fromkeys(_owner(s.tensor) for s in self.slices if s.reads))
+        return tuple(dict.fromkeys(owner(s.tensor) for s in self.slices if s.reads))
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,12 @@ class Site:
 
     Attributes:
         op: Index of the op in the program.
-        weight: Name of the weight ("" if it is computed), of shape [outputs, inputs per group, ...].
+        weight: Name of the weight ("" if it is computed).
         bias: Name of the bias or "".
         reads: Node at every position of the weight's input axis, -1 for positions that stay.
         writes: Node at every position of the weight's output axis, -1 for positions that stay.
         groups: Number of convolution groups.
+        reads_axis: The weight's input axis: 1, or 0 where the weight is stored as [inputs, outputs, ...].
     """
 
     op: int
@@ -89,6 +85,30 @@ class Site:
     reads: Ints
     writes: Ints
     groups: int
+    reads_axis: int = 1
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """An op that runs over an axis that can be cut: over the positions that are kept, in the cut and the masked model.
+
+    Attributes:
+        module: Path of the module that calls the op.
+        op: Name of the op.
+        call: Which of the module's calls of that op it is, counted from 0.
+        length: Length of the axis.
+        positions: Where the nodes of each group are on the axis, shape [nodes, positions per node].
+        reads: Number and dimension of every tensor argument that has the axis.
+        writes: Dimensions of the result that keep the axis.
+    """
+
+    module: str
+    op: str
+    call: int
+    length: int
+    positions: Mapping[str, Ints]
+    reads: tuple[tuple[int, int], ...]
+    writes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,25 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """A size that the code either computes or fixes: only a trial cut can tell.
+
+    Attributes:
+        number: Number of the doubt, the same in every graph of one draft.
+        module: Path of the module that gives the size.
+        size: The size in the dense model.
+        count: What it counts.
+        reason: The op and the source line; why its nodes are frozen if the size does not follow them.
+    """
+
+    number: int
+    module: str
+    size: int
+    count: Size
+    reason: Reason
+
+
+@dataclass(frozen=True)
 class PruningGraph:
     """What can be removed from a model.
 
@@ -119,7 +158,8 @@ class PruningGraph:
         macs: Multiply-accumulates of the whole batch, one entry per op.
         params: Elements of every parameter.
         attributes: Module attributes that count nodes: {(module, attribute): size}.
-        doubts: Groups that can be removed only if the code computes a size, with the op that raises the doubt.
+        reductions: Ops that run over an axis that can be cut.
+        doubts: Sizes in the code that removing nodes has to change.
     """
 
     groups: Mapping[str, NodeGroup]
@@ -130,7 +170,8 @@ class PruningGraph:
     macs: tuple[Work, ...]
     params: tuple[Work, ...]
     attributes: Mapping[tuple[str, str], Size]
-    doubts: Mapping[str, Reason]
+    reductions: tuple[Reduction, ...]
+    doubts: tuple[Doubt, ...]
 
     @property
     def num_nodes(self) -> int:
@@ -151,200 +192,7 @@ class PruningGraph:
         return mask
 
 
-def build(model: nn.Module, call: Call, freeze: Mapping[str, Reason] | None = None) -> PruningGraph:
-    """Traces a model and finds its node groups.
-
-    Args:
-        model: Any module; it is not changed. The pass runs in eval mode on a copy that shares its parameters.
-        call: One call of the model.
-        freeze: Globs of module names that must keep their nodes, with the reason to report.
-    """
-    program = trace(working_copy(model), call, has_rule)
-    convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.modules.conv._ConvNd)}
-    names = canonical_names(model)
-    parameters = [(names[id(p)][0], p) for p in model.parameters()]
-    graph = _assembled(walk(program, convolutions), parameters, max(call.samples, 1), freeze or {})
-    aliases = [(names[id(p)][0], name) for name, p in model.named_parameters() if names[id(p)][0] != name]
-    return replace(graph, groups={n: _with_aliases(g, aliases) for n, g in graph.groups.items()}) if aliases else graph
-
-
-def _with_aliases(group: NodeGroup, aliases: Sequence[tuple[str, str]]) -> NodeGroup:
-    """Adds the other names of tensors over the same memory, so that a model in which they are not tied is cut too."""
-    more = [replace(s, tensor=other) for s in group.slices for first, other in aliases if s.tensor == first]
-    return replace(group, slices=(*group.slices, *more))
-
-
-def _assembled(
-    w: Walk, parameters: Sequence[tuple[str, Tensor]], batch: int, freeze: Mapping[str, Reason]
-) -> PruningGraph:
-    produced = _slots_of(w, w.producers)
-    read = _slots_of(w, [c.reads for c in w.contractions])
-    for pattern, reason in freeze.items():
-        for slot in produced:
-            if fnmatchcase(_owner(slot[0]), pattern):
-                w.atoms.freeze(w.slots[slot], reason)
-    sets, reasons = _resolved(w)
-    node_of_set, groups = _groups(w, sets, reasons, produced, read)
-    nodes = node_of_set[sets] if len(sets) else np.empty(0, np.int64)
-    owner = np.repeat(np.array([g.name for g in groups], object), [g.size for g in groups]) if groups else np.empty(0)
-
-    def node(atoms: Tensor) -> Ints:
-        index = atoms.reshape(-1).numpy()
-        return np.where(index >= 0, nodes[index], -1) if len(nodes) else np.full(len(index), -1)
-
-    def size(atoms: Tensor) -> Size:
-        members = node(atoms)
-        names, counts = np.unique(owner[members[members >= 0]].astype(str), return_counts=True)
-        sizes = {g.name: g.size for g in groups}
-        return Size(
-            int((members < 0).sum()), {n: c // sizes[n] for n, c in zip(names.tolist(), counts.tolist(), strict=True)}
-        )
-
-    return PruningGraph(
-        groups={g.name: g for g in groups},
-        frozen=_frozen(w, sets, reasons, nodes, produced),
-        program=w.program,
-        batch=batch,
-        sites=tuple(Site(c.op, c.weight, c.bias, node(c.reads), node(c.writes), c.groups) for c in w.contractions),
-        macs=tuple(_work(t.op, t.coefficient, [size(a) for a in t.axes]) for t in w.terms),
-        params=tuple(_parameter_work(name, p, w, size) for name, p in parameters),
-        attributes={(a.module, a.name): size(a.atoms) for a in w.attributes},
-        doubts={n: d.reason for d in w.doubts for n in np.unique(owner[_inside(node(d.atoms))].astype(str)).tolist()},
-    )
-
-
-def _inside(nodes: Ints) -> Ints:
-    return nodes[nodes >= 0]
-
-
-def _slots_of(w: Walk, atoms: Iterable[Tensor]) -> list[tuple[str, int]]:
-    """Parameter axes that any of `atoms` belong to, in the order in which they were met."""
-    marked = np.zeros(w.atoms.count + 1, bool)
-    for a in atoms:
-        marked[a.numpy()] = True
-    marked[-1] = False
-    return [slot for slot, own in w.slots.items() if marked[own.numpy()].any()]
-
-
-def _resolved(w: Walk) -> tuple[Ints, dict[int, Reason]]:
-    """Resolves the atoms; an axis that was split in two is removed by whole rows or columns of the split."""
-    sets, reasons = w.atoms.resolve()
-    again = False
-    for plane, first, second in w.splits:
-        index = plane.numpy()
-        if any(_united(np.where(index < 0, -1, sets[index]), dim) for dim in (first, second)):
-            continue
-        w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
-        again = True
-    return w.atoms.resolve() if again else (sets, reasons)
-
-
-def _united(sets: Ints, dim: int) -> bool:
-    return bool((sets == np.take(sets, [0], axis=dim)).all())
-
-
-def _groups(
-    w: Walk, sets: Ints, reasons: Mapping[int, Reason], produced: list[tuple[str, int]], read: list[tuple[str, int]]
-) -> tuple[Ints, list[NodeGroup]]:
-    """Sorts the removable sets into groups by where they live; returns the node of every set and the groups."""
-    slots = list(w.slots)
-    removable = _removable(w, sets, reasons)
-    position = np.concatenate([np.arange(len(w.slots[s])) for s in slots]) if slots else np.empty(0, np.int64)
-    slot = np.repeat(np.arange(len(slots)), [len(w.slots[s]) for s in slots])
-    member = sets[np.concatenate([w.slots[s].numpy() for s in slots])] if slots else np.empty(0, np.int64)
-    use = removable[member] if len(member) else np.empty(0, bool)
-    position, slot, member = position[use], slot[use], member[use]
-    order = np.lexsort((position, slot, member))
-    position, slot, member = position[order], slot[order], member[order]
-    node_of_set = np.full(int(sets.max()) + 1 if len(sets) else 0, -1)
-    groups: list[NodeGroup] = []
-    names: dict[str, int] = {}
-    for rows in _by_signature(member, slot):
-        lead = next((i for i in np.unique(slot[rows]).tolist() if slots[i] in produced), None)
-        if lead is None:
-            continue
-        at_lead = rows[slot[rows] == lead]
-        first = at_lead[np.unique(member[at_lead], return_index=True)[1]]
-        ordered = member[first][np.argsort(position[first], kind="stable")]
-        rank = {m: i for i, m in enumerate(ordered.tolist())}
-        slices = []
-        for i in np.unique(slot[rows]).tolist():
-            here = rows[slot[rows] == i]
-            where = np.argsort([rank[m] for m in member[here].tolist()], kind="stable")
-            slices.append(
-                ParamSlice(slots[i][0], slots[i][1], position[here][where].reshape(len(ordered), -1), slots[i] in read)
-            )
-        name = _unused(_owner(slots[lead][0]), names)
-        start = sum(g.size for g in groups)
-        node_of_set[ordered] = start + np.arange(len(ordered))
-        groups.append(NodeGroup(name, len(ordered), tuple(slices), start))
-    return node_of_set, groups
-
-
-def _removable(w: Walk, sets: Ints, reasons: Mapping[int, Reason]) -> NDArray[np.bool_]:
-    size = int(sets.max()) + 1 if len(sets) else 0
-    is_read, is_made = np.zeros(size, bool), np.zeros(size, bool)
-    for contraction in w.contractions:
-        is_read[_sets_of(contraction.reads, sets)] = True
-    for atoms in w.producers:
-        is_made[_sets_of(atoms, sets)] = True
-    removable = is_read & is_made
-    removable[list(reasons)] = False
-    return removable
-
-
-def _sets_of(atoms: Tensor, sets: Ints) -> Ints:
-    index = atoms.reshape(-1).numpy()
-    chosen: Ints = sets[index[index >= 0]]
-    return chosen
-
-
-def _by_signature(member: Ints, slot: Ints) -> list[Ints]:
-    """Rows of the sets that have the same number of positions in the same slots, in order of first appearance."""
-    if not len(member):
-        return []
-    pairs, counts = np.unique(np.stack([member, slot]), axis=1, return_counts=True)
-    signature: dict[int, list[tuple[int, int]]] = {}
-    for m, s, c in zip(pairs[0].tolist(), pairs[1].tolist(), counts.tolist(), strict=True):
-        signature.setdefault(m, []).append((s, c))
-    number: dict[tuple[tuple[int, int], ...], int] = {}
-    kind = {m: number.setdefault(tuple(sig), len(number)) for m, sig in signature.items()}
-    of_row = np.array([kind[m] for m in member.tolist()])
-    kinds = sorted(number.items(), key=lambda item: item[0][0])
-    return [np.flatnonzero(of_row == k) for _, k in kinds]
-
-
-def _frozen(
-    w: Walk, sets: Ints, reasons: Mapping[int, Reason], nodes: Ints, produced: list[tuple[str, int]]
-) -> tuple[Frozen, ...]:
-    listed: dict[tuple[str, Reason], int] = {}
-    for name, axis in produced:
-        for atom in w.slots[name, axis].tolist():
-            if nodes[atom] < 0:
-                reason = reasons.get(int(sets[atom]), Reason("no weight reads it"))
-                listed[_owner(name), reason] = listed.get((_owner(name), reason), 0) + 1
-    return tuple(Frozen(name, count, r.text, r.op, r.source) for (name, r), count in listed.items())
-
-
-def _work(op: int, coefficient: int, sizes: list[Size]) -> Work:
-    for s in sizes:
-        if not s.per_node:
-            coefficient *= s.fixed
-    return Work(op, coefficient, tuple(s for s in sizes if s.per_node))
-
-
-def _parameter_work(name: str, parameter: Tensor, w: Walk, size: Callable[[Tensor], Size]) -> Work:
-    sizes = [
-        size(w.slots[name, axis]) if (name, axis) in w.slots else Size(length, {})
-        for axis, length in enumerate(parameter.shape)
-    ]
-    return _work(-1, 1, sizes)
-
-
-def _owner(tensor: str) -> str:
-    return tensor.rpartition(".")[0] or tensor
-
-
-def _unused(name: str, names: dict[str, int]) -> str:
-    names[name] = names.get(name, 0) + 1
-    return name if names[name] == 1 else f"{name}#{names[name]}"
+def owner(tensor: str) -> str:
+    """Path of the module that holds a tensor; a tensor of the model itself is its own owner."""
+    module, parametrized, _ = tensor.partition(".parametrizations.")
+    return module if parametrized else tensor.rpartition(".")[0] or tensor

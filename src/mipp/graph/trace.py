@@ -74,12 +74,14 @@ class Value:
         origin: "input", "parameter", "buffer", "constant" (any other tensor the code holds) or "op".
         name: The qualified name of a parameter or buffer, else "".
         producer: Index of the op that made it, -1 if none did.
+        dtype: Its type.
     """
 
     shape: tuple[int, ...]
     origin: str
     name: str = ""
     producer: int = -1
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -195,13 +197,13 @@ class _Recorder(OpStream):
 
     def add_inputs(self, call: Call) -> None:
         for tensor in call.tensors:
-            self.program.inputs.append(self._add(tensor, Value(tuple(tensor.shape), "input")))
+            self.program.inputs.append(self._add(tensor, Value(tuple(tensor.shape), "input", dtype=tensor.dtype)))
 
     def index_of(self, tensor: Tensor) -> int:
         index = self._index.get(tensor)
         if index is None:
             name, origin = self._named.get(id(tensor), ("", "constant"))
-            index = self._add(tensor, Value(tuple(tensor.shape), origin, name))
+            index = self._add(tensor, Value(tuple(tensor.shape), origin, name, dtype=tensor.dtype))
             if origin == "constant":
                 self.program.constants[index] = tensor
         return int(index)
@@ -221,7 +223,8 @@ class _Recorder(OpStream):
             self._refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
             self._mark_stale(func, args, kwargs)
-        outputs = tuple(self._add(t, Value(tuple(t.shape), "op", producer=number)) for t in _leaves(out, Tensor))
+        made = [(t, Value(tuple(t.shape), "op", producer=number, dtype=t.dtype)) for t in _leaves(out, Tensor)]
+        outputs = tuple(self._add(tensor, value) for tensor, value in made)
         program.ops.append(dataclasses.replace(op, outputs=outputs))
         return out
 
@@ -263,7 +266,7 @@ def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) 
     recorder = _Recorder(model, has_rule)
     call = call.map(Tensor.clone)
     recorder.add_inputs(call)
-    with _module_stack(model, recorder.modules), recorder:
+    with module_stack(model, recorder.modules), recorder:
         output = run(model, call)
     for tensor in tensors_in(output):
         recorder.program.outputs.append(recorder.index_of(tensor))
@@ -456,7 +459,9 @@ def _source_line() -> str:
 
 
 @contextmanager
-def _module_stack(model: nn.Module, stack: list[str]) -> Iterator[None]:
+def module_stack(model: nn.Module, stack: list[str]) -> Iterator[None]:
+    """Keeps the path of the module that is running on top of `stack`."""
+
     def leave(*_: Any) -> None:
         stack.pop()
 

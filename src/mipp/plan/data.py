@@ -1,7 +1,7 @@
 """The pruning plan: which nodes stay and where they live, as plain data."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 from torch import nn
 
 from mipp.errors import MippError, PlanMismatchError
-from mipp.graph.groups import Ints, NodeGroup, ParamSlice, PruningGraph, Size
+from mipp.graph.axes import Ints
+from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph, Reduction, Size
 
 FORMAT = "mipp-plan-1"
 
@@ -25,6 +26,7 @@ class PruningPlan:
         groups: The node groups the indices refer to.
         tensors: Shape of every parameter and buffer of the model the plan was made for.
         attributes: Module attributes that count nodes.
+        reductions: Ops that run over an axis with removed positions.
         method: `repr` of the method that made it.
         budget: What had to hold.
         information: Nats that the removed nodes took with them, and nats of the whole group, where the method knows.
@@ -34,6 +36,7 @@ class PruningPlan:
     groups: Mapping[str, NodeGroup]
     tensors: Mapping[str, tuple[int, ...]]
     attributes: Mapping[tuple[str, str], Size] = field(default_factory=dict)
+    reductions: tuple[Reduction, ...] = ()
     method: str = ""
     budget: Mapping[str, Any] = field(default_factory=dict)
     information: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -55,7 +58,7 @@ class PruningPlan:
         for name in kept:
             known(name, graph.groups, "group")
         full = {name: tuple(sorted(kept.get(name, range(group.size)))) for name, group in graph.groups.items()}
-        return cls(full, graph.groups, shapes(model), graph.attributes, method, budget)
+        return cls(full, graph.groups, shapes(model), graph.attributes, graph.reductions, method, budget)
 
     @property
     def collapsed(self) -> tuple[str, ...]:
@@ -88,6 +91,7 @@ class PruningPlan:
             "information": {name: list(nats) for name, nats in self.information.items()},
             "groups": {g.name: _group_to_dict(g) for g in self.groups.values()},
             "attributes": [[*key, size.fixed, dict(size.per_node)] for key, size in self.attributes.items()],
+            "reductions": [_reduction_to_list(r) for r in self.reductions],
             "tensors": {name: list(shape) for name, shape in self.tensors.items()},
         }
 
@@ -113,6 +117,7 @@ class PruningPlan:
                 groups,
                 {n: tuple(shape) for n, shape in data["tensors"].items()},
                 {(m, a): Size(fixed, per_node) for m, a, fixed, per_node in data["attributes"]},
+                tuple(_reduction_from_list(item, groups) for item in data["reductions"]),
                 data["method"],
                 data["budget"],
                 {n: (float(lost), float(whole)) for n, (lost, whole) in data["information"].items()},
@@ -167,6 +172,17 @@ def _group_from_dict(name: str, item: Mapping[str, Any], first_node: int) -> Nod
         ParamSlice(t, axis, _decoded(size, kind, data), reads) for t, axis, reads, kind, data in item["slices"]
     )
     return NodeGroup(name, size, slices, first_node)
+
+
+def _reduction_to_list(r: Reduction) -> list[Any]:
+    positions = {name: _encoded(places) for name, places in r.positions.items()}
+    return [r.module, r.op, r.call, r.length, positions, [list(read) for read in r.reads], list(r.writes)]
+
+
+def _reduction_from_list(item: Sequence[Any], groups: Mapping[str, NodeGroup]) -> Reduction:
+    module, op, call, length, encoded, reads, writes = item
+    positions = {name: _decoded(groups[name].size, kind, data) for name, (kind, data) in encoded.items()}
+    return Reduction(module, op, call, length, positions, tuple((n, d) for n, d in reads), tuple(writes))
 
 
 def _encoded(positions: Ints) -> tuple[str, list[Any]]:

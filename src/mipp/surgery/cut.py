@@ -1,15 +1,18 @@
-"""The only code that cuts parameters. It works on a copy, and proves that cutting equals masking."""
+"""Cutting and masking: two ways to compute the same function, in fewer positions or in all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mipp.errors import PlanMismatchError
-from mipp.graph.groups import Ints
-from mipp.graph.trace import Call, canonical_names, forward, full_copy, tensors_in
+from mipp.graph.axes import Ints
+from mipp.graph.groups import Reduction
+from mipp.graph.trace import canonical_names, full_copy
 from mipp.plan import PruningPlan, shapes
+from mipp.surgery.masked import MaskedForward
 
 
 def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
@@ -35,13 +38,31 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.
 
+    Weights that read removed nodes are zero. Where an op runs over an axis with removed positions (layer norm, softmax,
+    a mean over channels), it runs over the others; such a copy has no gradients.
+
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
     check(plan, model)
     same = full_copy(model)
     _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
+    kept = _kept_on_axes(plan)
+    if kept:
+        same.forward = MaskedForward(same, kept)
     return same
+
+
+def _kept_on_axes(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
+    """Positions that stay on the axes that ops run over, for every op that loses some."""
+    kept: dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]] = {}
+    for r in plan.reductions:
+        stay = np.ones(r.length, bool)
+        for name, positions in r.positions.items():
+            stay[positions[_removed(len(positions), plan.kept[name] or (0,))]] = False
+        if not stay.all():
+            kept.setdefault((r.module, r.op, r.call), []).append((r, torch.from_numpy(np.flatnonzero(stay))))
+    return kept
 
 
 def check(plan: PruningPlan, model: nn.Module) -> None:
@@ -64,26 +85,6 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
                 f"{type(model).__name__} has a tensor '{name}' of shape {found[name]} that the plan does not know. "
                 "Pass the dense model the plan was made for."
             )
-
-
-def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
-    """What a model returns in eval mode, computed by a copy in `dtype` (None: in its own)."""
-    copied = full_copy(model).eval()
-    if dtype is None:
-        return tensors_in(forward(copied, call))
-    return tensors_in(forward(copied.to(dtype), call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
-
-
-def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Largest difference relative to the largest value of each output; infinite if shapes differ."""
-    worst = 0.0
-    for a, b in zip(found, expected, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if a.is_floating_point() and a.numel():
-            scale = float(b.abs().max().clamp_min(1e-30))
-            worst = max(worst, float((a - b).abs().max()) / scale)
-    return worst
 
 
 def _kept_positions(plan: PruningPlan) -> dict[str, dict[int, Tensor]]:
@@ -152,14 +153,25 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
     counts = {name: len(nodes) or 1 for name, nodes in plan.kept.items()}
     for (path, attribute), size in plan.attributes.items():
         value = size.fixed + sum(number * counts[group] for group, number in size.per_node.items())
-        setattr(model.get_submodule(path), attribute, value)
+        _set(model.get_submodule(path), attribute, value)
     for module in model.modules():
         for attribute, value in layer_sizes(module).items():
             if getattr(module, attribute, value) != value:
                 setattr(module, attribute, value)
 
 
-def layer_sizes(module: nn.Module) -> dict[str, int]:
+def _set(module: nn.Module, attribute: str, value: int) -> None:
+    """Sets an attribute, or the entry of a tuple or list that ".0" behind its name tells."""
+    name, _, place = attribute.partition(".")
+    if not place:
+        setattr(module, name, value)
+        return
+    entries = list(getattr(module, name))
+    entries[int(place)] = value
+    setattr(module, name, type(getattr(module, name))(entries))
+
+
+def layer_sizes(module: nn.Module) -> dict[str, Any]:
     """The size attributes of a standard layer, read off its tensors."""
     weight = getattr(module, "weight", None)
     weight = getattr(module, "running_mean", None) if weight is None else weight
@@ -173,6 +185,10 @@ def layer_sizes(module: nn.Module) -> dict[str, int]:
         return {"out_channels": weight.shape[0], "in_channels": weight.shape[1] * module.groups}
     if isinstance(module, nn.modules.batchnorm._NormBase):
         return {"num_features": weight.shape[0]}
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return {"normalized_shape": tuple(weight.shape)}
+    if isinstance(module, nn.GroupNorm):
+        return {"num_channels": weight.shape[0]}
     if isinstance(module, nn.Embedding):
         return {"num_embeddings": weight.shape[0], "embedding_dim": weight.shape[1]}
     if isinstance(module, nn.PReLU):

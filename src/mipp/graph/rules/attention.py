@@ -1,0 +1,42 @@
+"""Fused attention: two products with a softmax between them."""
+
+from collections.abc import Sequence
+
+from mipp.graph.axes import Planes, Reason, merged, varying
+from mipp.graph.rules.contractions import Factor, product
+from mipp.graph.trace import Op, Ref
+from mipp.graph.walk import Walk, rule
+
+
+@rule("scaled_dot_product_attention")
+def attention(op: Op, w: Walk) -> Sequence[Planes]:
+    """Heads are rows of every operand; the width of keys may shrink in queries and keys together."""
+    q, k, v = op.args[:3]
+    ndim = len(w.shape(q))
+    batch = "abcdefgh"[: ndim - 2]
+    repeats = w.shape(q)[ndim - 3] // w.shape(k)[ndim - 3] if ndim > 2 and op.arguments.get("enable_gqa") else 1
+    reason = Reason(f"{op.name} runs over the axis", op.name, op.source)
+    keys, values = (_repeated(w.of(r), ndim - 3, repeats) for r in (k, v))
+    for planes in (w.of(q), keys, values):
+        for plane in planes:
+            w.atoms.hold(plane, [ndim - 2], reason)
+    shape = (*w.shape(q)[:-1], w.shape(k)[-2])
+    lead = w.shape(q)[:-2]
+    scores = product(
+        op,
+        w,
+        [Factor(0, w.of(q), w.shape(q), batch + "rx"), Factor(1, keys, (*lead, *w.shape(k)[-2:]), batch + "sx")],
+        batch + "rs",
+    )
+    bias = op.arguments.get("attn_mask")
+    if isinstance(bias, Ref):
+        scores = merged([(scores, shape), (w.of(bias), w.shape(bias))], w.atoms, reason)
+    weights = Factor(-1, tuple(p for p in scores if varying(p)), shape, batch + "rs")
+    return [product(op, w, [weights, Factor(2, values, (*lead, *w.shape(v)[-2:]), batch + "sx")], batch + "rx")]
+
+
+def _repeated(planes: Planes, dim: int, times: int) -> Planes:
+    """Planes of keys or values as the query heads meet them."""
+    if times == 1:
+        return planes
+    return tuple(p.repeat_interleave(times, dim) if dim in varying(p) else p for p in planes)

@@ -1,0 +1,296 @@
+"""Ops that sum products: what they read through a weight are nodes, what they write through it are others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, varying, without
+from mipp.graph.trace import Op, Ref
+from mipp.graph.walk import Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
+
+
+@rule("linear")
+def linear(op: Op, w: Walk) -> Sequence[Planes]:
+    x, weight, bias = op.args[0], op.args[1], op.arguments["bias"]
+    return [_linear(op, w, x, weight, bias, reads_axis=1)]
+
+
+@rule("addmm", "baddbmm")
+def addmm(op: Op, w: Walk) -> Sequence[Planes]:
+    """A linear layer whose weight is stored as [inputs, outputs]; anything else is a product and a sum."""
+    c, a, b = op.args[:3]
+    if (
+        op.name == "addmm"
+        and w.is_weight(b)
+        and not w.is_weight(a)
+        and op.arguments["beta"] == op.arguments["alpha"] == 1
+    ):
+        return [_linear(op, w, a, b, c, reads_axis=0)]
+    batch = "b" * (op.name == "baddbmm")
+    factors = [Factor(1, w.of(a), w.shape(a), batch + "rx"), Factor(2, w.of(b), w.shape(b), batch + "xs")]
+    planes = product(op, w, factors, batch + "rs")
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    return [merged([(planes, w.program.values[op.outputs[0]].shape), (w.of(c), w.shape(c))], w.atoms, reason)]
+
+
+def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) -> Planes:
+    ndim = len(w.shape(x))
+    reads, writes = w.axis(weight, reads_axis), w.axis(weight, 1 - reads_axis)
+    _read(op, w, along(w.of(x), [ndim - 1]), ndim - 1, reads)
+    _add_bias(op, w, bias, writes)
+    _contraction(op, w, Contraction(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis))
+    lead = [w.axis(x, d) for d in range(ndim - 1)]
+    w.terms.append(Term(op.index, 1, (*lead, reads, writes)))
+    return (*without(w.of(x), [ndim - 1]), *_placed(writes, ndim - 1, ndim))
+
+
+@rule("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d", "conv_transpose2d")
+@rule("conv_transpose3d")
+def convolution(op: Op, w: Walk) -> Sequence[Planes]:
+    x, weight, bias, groups = op.args[0], op.args[1], op.arguments["bias"], op.arguments["groups"]
+    transposed = op.arguments.get("transposed", op.name.startswith("conv_transpose"))
+    if transposed and groups > 1:
+        return _grouped_transposed(op, w)
+    kernel = len(w.shape(weight)) - 2
+    channel = len(w.shape(x)) - kernel - 1
+    reads, writes = w.axis(weight, 0 if transposed else 1), w.axis(weight, 1 if transposed else 0)
+    behind = range(channel + 1, len(w.shape(x)))
+    planes = w.rows(x, behind, Reason("a convolution slides over the axis", op.name, op.source))
+    plane = along(planes, [channel])
+    if groups == 1:
+        _read(op, w, plane, channel, reads)
+    else:
+        _read_grouped(op, w, plane, weight, groups)
+    _add_bias(op, w, bias, writes)
+    names = _name(w, weight), _name(w, bias)
+    _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, 0 if transposed else 1))
+    out = w.program.values[op.outputs[0]].shape
+    wide = w.shape(x) if transposed else out
+    positions = torch.Size(wide[:channel] + wide[channel + 1 :]).numel() * torch.Size(w.shape(weight)[2:]).numel()
+    w.terms.append(Term(op.index, positions, (reads, writes)))
+    return [(*without(planes, [channel]), *_placed(writes, channel, len(out)))]
+
+
+def _grouped_transposed(op: Op, w: Walk) -> Sequence[Planes]:
+    """Many groups: whole groups are the nodes. Few: the same position of every group, in inputs and in outputs."""
+    x, weight, groups = op.args[0], op.args[1], op.arguments["groups"]
+    channel, ndim = len(w.shape(x)) - len(w.shape(weight)) + 1, len(w.shape(x))
+    reason = Reason("a grouped convolution reads positions of a fixed size", op.name, op.source)
+    planes = w.rows(x, range(channel + 1, ndim), reason)
+    plane, rows, inner = along(planes, [channel]), w.axis(weight, 0), w.axis(weight, 1)
+    source = rows.reshape(groups, -1)
+    _read(op, w, plane, channel, rows)
+    if groups >= source.shape[1]:
+        w.atoms.unite_along(source, [1], reason)
+        _count_groups(op, w, weight, source[:, 0].clone())
+        w.atoms.freeze(inner, Reason("only whole groups of a convolution are removed", op.name, op.source))
+        writes = source[:, :1].expand(groups, len(inner)).reshape(-1)
+    else:
+        w.atoms.unite_along(source, [0], reason)
+        writes = inner.repeat(groups)
+    _add_bias(op, w, op.arguments["bias"], writes)
+    names = _name(w, weight), _name(w, op.arguments["bias"])
+    reads = source[0] if groups < source.shape[1] else torch.full((source.shape[1],), FIXED)
+    _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, 0))
+    positions = torch.Size(w.shape(x)[:channel] + w.shape(x)[channel + 1 :] + w.shape(weight)[2:]).numel()
+    w.terms.append(Term(op.index, positions, (rows, inner)))
+    return [(*without(planes, [channel]), *_placed(writes, channel, ndim))]
+
+
+def _count_groups(op: Op, w: Walk, weight: Ref, groups: Tensor) -> None:
+    """Notes where the number of groups stands: in the module of the weight, or somewhere in the code."""
+    own = w.program.values[weight.index].name == f"{op.module}.weight".lstrip(".")
+    if op.module in w.group_counts and own:
+        w.attributes.append(Attribute(op.module, "groups", groups))
+    else:
+        reason = Reason("the number of groups is fixed in the code", op.name, op.source)
+        w.doubts.append(Doubt(op.index, len(groups), groups, reason))
+
+
+def _read(op: Op, w: Walk, plane: Tensor | None, dim: int, reads: Tensor) -> None:
+    """Ties the positions that a weight reads to the positions it reads them from."""
+    if plane is None:
+        w.atoms.freeze(reads, Reason("reads an input of the model, or positions of a fixed size", op.name, op.source))
+    else:
+        shape = [-1 if d == dim else 1 for d in range(plane.ndim)]
+        w.atoms.unite(plane, reads.reshape(shape), Reason("reads positions of a fixed size", op.name, op.source))
+
+
+def _read_grouped(op: Op, w: Walk, plane: Tensor | None, weight: Ref, groups: int) -> None:
+    reads, writes = w.axis(weight, 1), w.axis(weight, 0).reshape(groups, -1)
+    each = w.shape(weight)[1]
+    mixed = Reason("a grouped convolution reads positions of a fixed size", op.name, op.source)
+    if plane is None or len(varying(plane)) > 1:
+        w.freeze((reads, writes) if plane is None else (reads, writes, plane), mixed)
+        return
+    source = plane.reshape(groups, each)
+    if groups < each:  # the same position of every group is the node
+        w.atoms.unite_along(writes, [0], mixed)
+        w.atoms.unite(source, reads.reshape(1, -1), Reason("reads positions of a fixed size", op.name, op.source))
+        return
+    w.atoms.unite_along(source, [1], mixed)  # whole groups are the nodes
+    w.atoms.unite_along(writes, [1], mixed)
+    w.atoms.unite(source[:, :1], writes[:, :1], Reason("reads positions of a fixed size", op.name, op.source))
+    _count_groups(op, w, weight, source[:, 0].clone())
+    w.atoms.freeze(reads, Reason("only whole groups of a convolution are removed", op.name, op.source))
+
+
+def _add_bias(op: Op, w: Walk, bias: Any, writes: Tensor) -> None:
+    if isinstance(bias, Ref):
+        w.atoms.unite(w.axis(bias, -1), writes, Reason("bias of a fixed size", op.name, op.source))
+
+
+def _name(w: Walk, ref: Any) -> str:
+    value = w.program.values[ref.index] if isinstance(ref, Ref) else None
+    return value.name if value is not None and value.origin == "parameter" else ""
+
+
+def _contraction(op: Op, w: Walk, found: Contraction) -> None:
+    w.contractions.append(found)
+    w.readers.append(found.reads)
+    w.producers.append(found.writes)
+
+
+def _placed(atoms: Tensor, dim: int, ndim: int) -> Planes:
+    return (atoms.reshape([-1 if d == dim else 1 for d in range(ndim)]),) if len(atoms) > 1 else ()
+
+
+@rule("embedding")
+def embedding(op: Op, w: Walk) -> Sequence[Planes]:
+    weight, ndim = op.args[0], len(w.program.values[op.outputs[0]].shape)
+    w.atoms.freeze(w.axis(weight, 0), Reason("rows are looked up by index", op.name, op.source))
+    features = w.axis(weight, 1)
+    w.producers.append(features)
+    return [_placed(features, ndim - 1, ndim)]
+
+
+# --- products of two tensors ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One operand of a product: its number among the tensor arguments, planes, shape, and a letter per dimension."""
+
+    number: int
+    planes: Planes
+    shape: tuple[int, ...]
+    letters: str
+
+    def dim(self, letter: str) -> int:
+        return self.letters.find(letter)
+
+
+def product(op: Op, w: Walk, factors: Sequence[Factor], out: str) -> Planes:
+    """Planes of a sum of products in Einstein's notation: what is summed and can be cut is cut in every factor."""
+    letters = dict.fromkeys("".join(f.letters for f in factors))
+    size = {letter: n for f in factors for letter, n in zip(f.letters, f.shape, strict=True) if n > 1}
+    w.terms.append(Term(op.index, 1, tuple(_line(factors, letter, size.get(letter, 1)) for letter in letters)))
+    weights = [f for f in factors if f.number >= 0 and w.is_weight(Ref(op.inputs[f.number]))]
+    for f in weights if len(weights) < len(factors) else []:
+        w.producers.extend(_line([f], letter, 1) for letter in f.letters if letter in out)
+        w.readers.extend(_line([f], letter, 1) for letter in f.letters if letter not in out)
+    for letter in letters:
+        if letter not in out:
+            factors = _summed(op, w, factors, letter)
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    return merged([_arranged(f, out) for f in factors], w.atoms, reason)
+
+
+def _line(factors: Sequence[Factor], letter: str, size: int) -> Tensor:
+    """The atom of every position of a letter; `FIXED` where no factor knows it by itself."""
+    for f in factors:
+        plane = along(f.planes, [f.dim(letter)]) if letter in f.letters else None
+        if plane is not None:
+            return line(plane, f.dim(letter))
+    return torch.full((size,), FIXED)
+
+
+def _summed(op: Op, w: Walk, factors: Sequence[Factor], letter: str) -> Sequence[Factor]:
+    """Ties the factors along a letter that is summed; returns them as they vary along the others."""
+    having = [f for f in factors if letter in f.letters]
+    planes = [along(f.planes, [f.dim(letter)]) for f in having]
+    if all(p is None for p in planes):
+        return factors
+    reason = Reason(f"{op.name} sums over the axis", op.name, op.source)
+    lines = [p.reshape(-1) for p in planes if p is not None and len(varying(p)) == 1]
+    if len(lines) == len(having):
+        for other in lines[1:]:
+            w.atoms.unite(lines[0], other, reason)
+        reads = tuple((f.number, f.dim(letter), lines[0]) for f in having)
+        w.reductions.append(Reduction(op.index, reads))
+        return factors
+    for f, plane in zip(having, planes, strict=True):
+        if plane is not None:
+            w.atoms.hold(plane, [f.dim(letter)], reason)
+    return [_narrowed(f, letter) for f in factors]
+
+
+def _narrowed(f: Factor, letter: str) -> Factor:
+    if letter not in f.letters:
+        return f
+    rows = (p.narrow(f.dim(letter), 0, 1) for p in f.planes)
+    return Factor(f.number, tuple(p for p in rows if varying(p)), f.shape, f.letters)
+
+
+def _arranged(f: Factor, out: str) -> tuple[Planes, tuple[int, ...]]:
+    """Planes and shape of a factor with its dimensions in the order of the result; those summed are left out."""
+    gone = [d for d, letter in enumerate(f.letters) if letter not in out]
+    planes = without(f.planes, gone)
+    places = {d: out.index(letter) for d, letter in enumerate(f.letters) if letter in out}
+    return tuple(_spread(p, places, len(out)) for p in planes), _sizes(f.shape, places, len(out))
+
+
+def _spread(plane: Tensor, places: dict[int, int], ndim: int) -> Tensor:
+    order = sorted(places, key=lambda d: places[d])
+    moved = plane.permute(*order, *(d for d in range(plane.ndim) if d not in places))
+    return moved.reshape(_sizes(tuple(plane.shape), places, ndim))
+
+
+def _sizes(shape: tuple[int, ...], places: dict[int, int], ndim: int) -> tuple[int, ...]:
+    sizes = [1] * ndim
+    for d, place in places.items():
+        sizes[place] = shape[d]
+    return tuple(sizes)
+
+
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner")
+def matmul(op: Op, w: Walk) -> Sequence[Planes]:
+    """A product of two activations, or of one with a weight that is stored as [inputs, outputs]."""
+    a, b = op.args[0], op.args[1]
+    ndim_a, ndim_b = len(w.shape(a)), len(w.shape(b))
+    if ndim_b == 2 and w.is_weight(b) and not w.is_weight(a):
+        return [_linear(op, w, a, b, None, reads_axis=0)]
+    batch = "abcdefgh"[: max(ndim_a, ndim_b, 2) - 2]
+    left = "x" if ndim_a == 1 else batch[len(batch) - ndim_a + 2 :] + "rx"
+    right = "x" if ndim_b == 1 else batch[len(batch) - ndim_b + 2 :] + "xs"
+    out = batch + ("r" if ndim_a > 1 else "") + ("s" if ndim_b > 1 else "")
+    factors = [Factor(0, w.of(a), w.shape(a), left), Factor(1, w.of(b), w.shape(b), right)]
+    return [product(op, w, factors, out)]
+
+
+@rule("einsum")
+def einsum(op: Op, w: Walk) -> Sequence[Planes]:
+    refs = op.args[1]
+    terms, out = _spelled(op.args[0].replace(" ", ""), [len(w.shape(r)) for r in refs])
+    if any(len(set(term)) < len(term) for term in (*terms, out)):
+        return unknown(op, w)
+    factors = [Factor(n, w.of(r), w.shape(r), t) for n, (r, t) in enumerate(zip(refs, terms, strict=True))]
+    return [product(op, w, factors, out)]
+
+
+def _spelled(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+    """The terms and the result of an equation, with a letter for every dimension behind "..." and behind no arrow."""
+    inputs, arrow, out = equation.partition("->")
+    given = inputs.split(",")
+    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    most = max((n - len(t) + 3 for t, n in zip(given, ndims, strict=True) if "..." in t), default=0)
+    terms = [
+        t.replace("...", "".join(spare[most - (n - len(t) + 3) : most])) for t, n in zip(given, ndims, strict=True)
+    ]
+    if not arrow:
+        letters = inputs.replace(",", "").replace(".", "")
+        out = "..." * (most > 0) + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    return terms, out.replace("...", "".join(spare[:most]))

@@ -1,0 +1,73 @@
+"""Ops that meet position by position, and ops that make tensors."""
+
+from collections.abc import Sequence
+
+from mipp.graph.axes import Planes, Reason, along, merged, varying, without
+from mipp.graph.rules.movement import paired
+from mipp.graph.trace import Op, Ref
+from mipp.graph.walk import Doubt, Walk, rule
+
+
+@rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "to", "_to_copy", "contiguous", "clone", "detach")
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as", "lift_fresh", "alias")
+@rule("hardswish", "log_sigmoid", "log_sigmoid_forward", "rrelu_with_noise", "bernoulli", "native_dropout", "complex")
+@rule("index_add", "index_copy", "index_fill", "masked_scatter", "where", "lerp", "addcmul", "addcdiv", "fill", "copy")
+def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
+    operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in op.inputs]
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    planes = merged(operands, w.atoms, reason)
+    return [planes for _ in op.outputs]
+
+
+@rule("arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "one_hot", "empty", "new_empty")
+def created(op: Op, w: Walk) -> Sequence[Planes]:
+    return [() for _ in op.outputs]
+
+
+@rule("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+def uniform(op: Op, w: Walk) -> Sequence[Planes]:
+    """Any position of a uniform tensor can go, provided that the code computes the size."""
+    shape = w.program.values[op.outputs[0]].shape
+    planes = []
+    for dim, size in enumerate(shape):
+        if size > 1:
+            atoms = w.atoms.fresh(size)
+            planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(shape))]))
+            w.doubts.append(
+                Doubt(op.index, size, atoms, Reason(f"{op.name} of the fixed size {size}", op.name, op.source))
+            )
+    return [tuple(planes)]
+
+
+@rule("prelu")
+def prelu(op: Op, w: Walk) -> Sequence[Planes]:
+    x, weight = op.args[0], op.args[1]
+    reason = Reason("prelu meets positions of a fixed size", op.name, op.source)
+    return [merged([(w.of(x), w.shape(x)), per_channel(w, weight, len(w.shape(x)))], w.atoms, reason)]
+
+
+def per_channel(w: Walk, vector: Ref, ndim: int) -> tuple[Planes, tuple[int, ...]]:
+    """Planes and shape of a vector as it meets dimension 1 of a tensor."""
+    planes = tuple(p.reshape([-1 if d == 1 else 1 for d in range(ndim)]) for p in w.of(vector))
+    return planes, (1, w.shape(vector)[0], *(1,) * (ndim - 2))
+
+
+@rule("glu")
+def glu(op: Op, w: Walk) -> Sequence[Planes]:
+    """The halves of a gated linear unit go in pairs."""
+    x, dim = op.args[0], op.arguments["dim"] % len(w.shape(op.args[0]))
+    plane = along(w.of(x), [dim])
+    if plane is None:
+        return [w.of(x)]
+    half = paired(op, w, plane, dim, 2).narrow(dim, 0, plane.shape[dim] // 2)
+    return [(*without(w.of(x), [dim]), *((half,) if varying(half) else ()))]
+
+
+@rule("masked_fill", "tril", "triu")
+def masked(op: Op, w: Walk) -> Sequence[Planes]:
+    if op.name in ("tril", "triu"):
+        reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
+        ndim = len(w.shape(op.args[0]))
+        for plane in w.of(op.args[0]):
+            w.atoms.hold(plane, [ndim - 2, ndim - 1], reason)
+    return pointwise(op, w)

@@ -1,0 +1,298 @@
+"""Ops that move data without computing: torch itself moves the planes."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, moved, varying, without
+from mipp.graph.trace import Op, Ref
+from mipp.graph.walk import Doubt, Walk, rule
+
+
+@rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "expand_as", "flatten")
+@rule("numpy_T", "matrix_H", "mT", "adjoint", "moveaxis", "swapdims", "broadcast_to", "unfold")
+@rule("repeat", "tile", "repeat_interleave", "atleast_1d", "atleast_2d", "atleast_3d", "ravel")
+def move(op: Op, w: Walk) -> Sequence[Planes]:
+    x = op.args[0]
+    others = [a.index for a in op.args[1:] if isinstance(a, Ref)]
+    if op.name == "repeat_interleave" and others:
+        return _held(op, w, x, range(len(w.shape(x))))
+    if op.name == "unfold":  # windows along one dimension
+        dim = op.arguments["dimension"] % len(w.shape(x))
+        return [tuple(p.unsqueeze(-1) for p in _rows(op, w, x, [dim]))]
+    if others:  # expand_as: only the shape of the second tensor matters
+        target = w.program.values[others[0]].shape
+        return _move(op, w, x, lambda t: t.expand(target))
+    return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
+
+
+@rule("view", "reshape", "_unsafe_view", "unflatten", "expand", "view_as", "reshape_as")
+def reshape(op: Op, w: Walk) -> Sequence[Planes]:
+    x, shape = op.args[0], w.program.values[op.outputs[0]].shape
+    results = _move(op, w, x, (lambda t: t.expand(shape)) if op.name == "expand" else (lambda t: t.reshape(shape)))
+    sizes = op.arguments.get("size") or op.arguments.get("shape") or op.arguments.get("sizes") or ()
+    start = op.arguments["dim"] % len(w.shape(x)) if op.name == "unflatten" else 0
+    reason = Reason(f"{op.name} to the fixed sizes {list(sizes)}", op.name, op.source)
+    for plane in results[0]:
+        dims = varying(plane)
+        if len(dims) == 2:
+            w.splits.append((plane, *_split_order(dims, sizes, start)))
+        elif len(dims) > 2:
+            w.splits.extend((plane, a, b) for a, b in pairwise(dims))
+        for dim in dims:
+            if 0 <= dim - start < len(sizes) and sizes[dim - start] != -1:
+                w.doubts.append(Doubt(op.index, shape[dim], line(plane, dim), reason))
+    return results
+
+
+def _split_order(dims: tuple[int, ...], sizes: Sequence[int], start: int) -> tuple[int, int]:
+    """Which dimension to unite along first where a tracked axis is split in two: one of fixed size, if told so."""
+    first, second = dims
+    inferred = [d for d in dims if 0 <= d - start < len(sizes) and sizes[d - start] == -1]
+    return (second, first) if inferred == [first] else (first, second)
+
+
+@rule("flip", "roll", "index_select", "gather", "scatter", "scatter_add", "take_along_dim", "tensor_split")
+@rule("hsplit", "vsplit", "dsplit", "sort", "topk", "argsort", "diff", "masked_select")
+def take(op: Op, w: Walk) -> Sequence[Planes]:
+    """Passes the planes that the op leaves whole; what it rearranges keeps its length."""
+    x = op.args[0]
+    dims = op.arguments.get("dims", op.arguments.get("dim"))
+    dims = [dims] if isinstance(dims, int) else list(dims or range(len(w.shape(x))))
+    for other in op.inputs[1:]:
+        w.freeze(w.of(Ref(other)), Reason(f"{op.name} puts it in places", op.name, op.source))
+    return _held(op, w, x, [d % len(w.shape(x)) for d in dims])
+
+
+@rule("select", "unbind")
+def select(op: Op, w: Walk) -> Sequence[Planes]:
+    dim = op.arguments["dim"] % len(w.shape(op.args[0]))
+    _rows(op, w, op.args[0], [dim])
+    results = _move(op, w, op.args[0], lambda t: op.func(t, *op.args[1:], **op.kwargs))
+    return [tuple(p for p in planes if varying(p)) for planes in results]
+
+
+@rule("index")
+def index(op: Op, w: Walk) -> Sequence[Planes]:
+    """Positions given by tensors: the dimensions that are indexed keep their length."""
+    x, dim = op.args[0], 0
+    touched: list[int] = []
+    spans: list[int] = []
+    for place, given in enumerate(op.args[1]):
+        taken = w.program.values[given.index] if given is not None else None
+        covers = len(taken.shape) if taken is not None and taken.dtype == torch.bool else 1
+        if taken is not None:
+            touched += range(dim, dim + covers)
+            spans.append(place)
+        dim += covers
+    planes = _rows(op, w, x, touched)
+    ndim = len(w.program.values[op.outputs[0]].shape)
+    left = [d for d in range(len(w.shape(x))) if d not in touched]
+    start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
+    places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
+    return [tuple(_replaced(p, places, ndim) for p in planes)]
+
+
+def _replaced(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
+    """A plane whose dimension d becomes dimension target[d] of `ndim`."""
+    shape = [1] * ndim
+    for d, place in target.items():
+        shape[place] = plane.shape[d]
+    return plane.reshape(shape)
+
+
+@rule("slice", "narrow")
+def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
+    """A slice of a tracked axis: where it starts and ends must be computed, or be an attribute."""
+    x = op.args[0]
+    dim, size = op.arguments["dim"] % len(w.shape(x)), w.shape(x)[op.arguments["dim"]]
+    start, stop, step = _span(op, size)
+    plane = along(w.of(x), [dim])
+    reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
+    if plane is not None and (start, stop, step) != (0, size, 1):
+        if step != 1:
+            return _held(op, w, x, [dim])
+        for end in {start, stop} - {0, size}:
+            w.doubts.append(Doubt(op.index, end, line(plane, dim)[:end], reason))
+        if len(varying(plane)) > 1:
+            w.atoms.hold(plane, [dim], reason)
+        w.parts.setdefault((x.index, dim), []).append((start, stop, plane.narrow(dim, start, stop - start), reason))
+    return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
+
+
+def _span(op: Op, size: int) -> tuple[int, int, int]:
+    a = op.arguments
+    start = a["start"] or 0
+    if op.name == "narrow":
+        return start % max(size, 1), start % max(size, 1) + a["length"], 1
+    return *slice(start, a["end"]).indices(size)[:2], a["step"]
+
+
+@rule("chunk", "unsafe_chunk")
+def chunk(op: Op, w: Walk) -> Sequence[Planes]:
+    """Chunks stay equal when the same position goes from each of them."""
+    x, parts, dim = op.args[0], op.arguments["chunks"], op.arguments["dim"] % len(w.shape(op.args[0]))
+    plane = along(w.of(x), [dim])
+    if plane is not None:
+        paired(op, w, plane, dim, parts)
+    return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
+
+
+@rule("split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes")
+def split(op: Op, w: Walk) -> Sequence[Planes]:
+    """Parts of one size stay equal; parts of given sizes shrink with the sizes that the code gives."""
+    x, dim = op.args[0], op.arguments["dim"] % len(w.shape(op.args[0]))
+    plane = along(w.of(x), [dim])
+    given: Any = op.arguments.get("split_size", op.arguments.get("split_sizes"))
+    if plane is not None and plane.shape[dim] > 1:
+        size = w.shape(x)[dim]
+        equal = isinstance(given, int) or len(set(given)) == 1
+        each = given if isinstance(given, int) else given[0]
+        if equal and size > each:
+            paired(op, w, plane, dim, -(-size // each))
+        pieces = plane.split(each if equal else list(given), dim)
+        for piece in pieces[:1] if equal else pieces:
+            reason = Reason(f"{op.name} into the fixed sizes {given}", op.name, op.source)
+            w.doubts.append(Doubt(op.index, piece.shape[dim], line(piece, dim), reason))
+    return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
+
+
+def paired(op: Op, w: Walk, plane: Tensor, dim: int, parts: int) -> Tensor:
+    """Ties the same position of every equal part of an axis, freezes it where they are unequal; returns the plane."""
+    if plane.shape[dim] % parts:
+        w.freeze((plane,), Reason(f"{op.name} into {parts} unequal parts", op.name, op.source))
+    else:
+        fixed = Reason(f"{op.name} pairs positions with ones of a fixed size", op.name, op.source)
+        w.atoms.unite_along(plane.unflatten(dim, (parts, -1)), [dim], fixed)
+    return plane
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(op: Op, w: Walk) -> Sequence[Planes]:
+    plane = along(w.of(op.args[0]), [1])
+    if plane is not None:
+        paired(op, w, plane, 1, op.arguments["groups"])
+    groups = op.arguments["groups"]
+    return _move(op, w, op.args[0], lambda t: t.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2))
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(op: Op, w: Walk) -> Sequence[Planes]:
+    """The r x r channels that fill one block of pixels are one node."""
+    x, factor = op.args[0], op.arguments["upscale_factor"] ** 2
+    planes, channel = _rows(op, w, x, [-2, -1]), len(w.shape(x)) - 3
+    plane = along(planes, [channel])
+    if plane is None:
+        return [planes]
+    blocks = plane.unflatten(channel, (-1, factor))
+    w.atoms.unite_along(blocks, [channel + 1], Reason("pixels of a fixed size", op.name, op.source))
+    first = blocks.select(channel + 1, 0)
+    return [(*without(planes, [channel]), *([first] if varying(first) else []))]
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(op: Op, w: Walk) -> Sequence[Planes]:
+    x, factor = op.args[0], op.arguments["downscale_factor"] ** 2
+    channel = len(w.shape(x)) - 3
+    return [
+        tuple(p.repeat_interleave(factor, channel) if channel in varying(p) else p for p in _rows(op, w, x, [-2, -1]))
+    ]
+
+
+@rule("im2col")
+def im2col(op: Op, w: Walk) -> Sequence[Planes]:
+    """Every channel becomes a run of kernel positions."""
+    x, kernel = op.args[0], torch.Size(op.arguments["kernel_size"]).numel()
+    planes = _rows(op, w, x, [-2, -1])
+    return [
+        tuple(
+            p.squeeze(-1).repeat_interleave(kernel, p.ndim - 3) if p.ndim - 3 in varying(p) else p.squeeze(-1)
+            for p in planes
+        )
+    ]
+
+
+@rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
+@rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
+def pad(op: Op, w: Walk) -> Sequence[Planes]:
+    x = op.args[0]
+    amounts = list(op.arguments.get("pad") or op.arguments["padding"])
+    padded = [len(w.shape(x)) - 1 - i for i in range(len(amounts) // 2) if any(amounts[2 * i : 2 * i + 2])]
+    constant = op.name in ("constant_pad_nd", "pad") and op.arguments.get("mode", "constant") == "constant"
+    if not constant or min(amounts, default=0) < 0:
+        return [_rows(op, w, x, padded)]
+    return [tuple(_padded(p, amounts) for p in w.of(x))]
+
+
+def _padded(plane: Tensor, amounts: Sequence[int]) -> Tensor:
+    """New positions of an axis stay; where a plane does not vary, they are more of the same."""
+    own = [n if plane.ndim - 1 - i // 2 in varying(plane) else 0 for i, n in enumerate(amounts)]
+    return torch.constant_pad_nd(plane, own, FIXED)
+
+
+@rule("cat", "concat", "concatenate")
+def cat(op: Op, w: Walk) -> Sequence[Planes]:
+    refs = [r for r in op.args[0] if w.shape(r) != (0,)]
+    shapes, ndim = [w.shape(r) for r in refs], len(w.shape(refs[0]))
+    dim = op.arguments["dim"] % ndim
+    reason = Reason("cat meets positions of a fixed size", op.name, op.source)
+    flat = [(without(w.of(r), [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r)))) for r in refs]
+    joined = [along(w.of(r), [dim]) for r in refs]
+    if all(p is None for p in joined):
+        return [merged(flat, w.atoms, reason)]
+    pieces = [
+        torch.full([s[d] if d == dim else 1 for d in range(ndim)], FIXED) if p is None else p
+        for p, s in zip(joined, shapes, strict=True)
+    ]
+    common = torch.broadcast_shapes(*(p.narrow(dim, 0, 1).shape for p in pieces))
+    pieces = [p.expand([p.shape[d] if d == dim else n for d, n in enumerate(common)]) for p in pieces]
+    return [(torch.cat(pieces, dim), *merged(flat, w.atoms, reason))]
+
+
+@rule("stack")
+def stack(op: Op, w: Walk) -> Sequence[Planes]:
+    operands = [(w.of(r), w.shape(r)) for r in op.args[0]]
+    planes = merged(operands, w.atoms, Reason("stack meets positions of a fixed size", op.name, op.source))
+    dim = op.arguments["dim"] % (len(operands[0][1]) + 1)
+    return [tuple(p.unsqueeze(dim) for p in planes)]
+
+
+def _held(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Sequence[Planes]:
+    """Keeps the length of `dims` and passes the planes that do not vary there (results have the dimensions of `x`)."""
+    planes = _rows(op, w, x, dims)
+    same = [len(w.program.values[i].shape) == len(w.shape(x)) for i in op.outputs]
+    return [planes if fits else _lost(op, w, planes) for fits in same]
+
+
+def _lost(op: Op, w: Walk, planes: Planes) -> Planes:
+    w.freeze(planes, Reason(f"{op.name} changes the dimensions", op.name, op.source))
+    return ()
+
+
+def _rows(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Planes:
+    return w.rows(x, dims, Reason(f"{op.name} takes fixed positions", op.name, op.source))
+
+
+def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Planes]:
+    results: list[list[Tensor]] = [[] for _ in op.outputs]
+    for plane in w.of(x):
+        for planes, out in zip(results, moved(plane, w.shape(x), function), strict=True):
+            planes.append(out)
+    return [_untangled(planes, w, Reason(f"{op.name} merges two axes", op.name, op.source)) for planes in results]
+
+
+def _untangled(planes: list[Tensor], w: Walk, reason: Reason) -> Planes:
+    """Drops planes that no longer vary; of those that now share a dimension the first can still be cut."""
+    kept: list[Tensor] = []
+    for plane in planes:
+        clash = [p for p in kept if set(varying(p)) & set(varying(plane))]
+        if not varying(plane):
+            w.atoms.freeze(plane, Reason("one position is taken out by the code", reason.op, reason.source))
+        elif clash:
+            w.freeze((plane,), reason)
+        else:
+            kept.append(plane)
+    return tuple(kept)

@@ -1,0 +1,1 @@
+"""Recurrent layers as they are fused in PyTorch."""

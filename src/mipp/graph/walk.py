@@ -1,0 +1,220 @@
+"""A walk through a traced pass, op by op: what the rules are given, and what they find.
+
+A rule takes the op and the walk and returns the planes of each result. An op without a rule freezes what it touches.
+The rules themselves are in `mipp.graph.rules`; to add one, see CONTRIBUTING.md.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from mipp.graph.axes import FIXED, Atoms, Planes, Reason, along, varying
+from mipp.graph.trace import Op, Program, Ref
+
+Rule = Callable[[Op, "Walk"], Sequence[Planes]]
+_RULES: dict[str, Rule] = {}
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """An op that reads nodes through a weight: a linear layer or convolution.
+
+    Attributes:
+        op: Index of the op.
+        weight: Name of the weight if it is a parameter itself, else "" (computed weights are cut but not refitted).
+        reads: Atom of every position of the weight's input axis, shape [inputs per group].
+        writes: Atom of every position of the weight's output axis, shape [outputs].
+        groups: Number of convolution groups.
+        reads_axis: The weight's input axis: 1, or 0 where weights are stored the other way round.
+    """
+
+    op: int
+    weight: str
+    bias: str
+    reads: Tensor
+    writes: Tensor
+    groups: int = 1
+    reads_axis: int = 1
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """An op that sums, or takes statistics, over an axis that can be cut: a mask leaves the removed positions out.
+
+    Attributes:
+        op: Index of the op.
+        reads: For every tensor that has the axis: its number among the tensor arguments, the dimension, and the atom
+            of every position.
+        writes: Dimensions of the result that keep the axis (none for a sum).
+    """
+
+    op: int
+    reads: tuple[tuple[int, int, Tensor], ...]
+    writes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Term:
+    """MACs of one op: coefficient times the number of kept positions of each axis (atoms, `FIXED` where constant)."""
+
+    op: int
+    coefficient: int
+    axes: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An integer attribute of a module that counts kept nodes, such as `groups` of a depthwise convolution.
+
+    `name` may end in ".0" for the first entry of a tuple.
+    """
+
+    module: str
+    name: str
+    atoms: Tensor
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Positions whose removal is right only if the code computes a size instead of fixing it; a trial cut decides.
+
+    Attributes:
+        op: Index of the op that was given the size.
+        size: The size.
+        atoms: Atom of every position that the size counts.
+    """
+
+    op: int
+    size: int
+    atoms: Tensor
+    reason: Reason
+
+
+@dataclass
+class Walk:
+    """What the rules have found while walking through a program.
+
+    `group_counts` names the attribute with the number of groups for the path of every standard module that has one.
+    """
+
+    program: Program
+    group_counts: Mapping[str, str] = field(default_factory=dict)
+    atoms: Atoms = field(default_factory=Atoms)
+    planes: dict[int, Planes] = field(default_factory=dict)
+    slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    contractions: list[Contraction] = field(default_factory=list)
+    producers: list[Tensor] = field(default_factory=list)
+    readers: list[Tensor] = field(default_factory=list)
+    reductions: list[Reduction] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
+    attributes: list[Attribute] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    parts: dict[tuple[int, int], list[tuple[int, int, Tensor, Reason]]] = field(default_factory=dict)
+
+    def shape(self, ref: Ref) -> tuple[int, ...]:
+        return self.program.values[ref.index].shape
+
+    def of(self, ref: Ref) -> Planes:
+        """Planes of a value; a parameter or buffer gets fresh atoms for each axis when first met."""
+        if ref.index not in self.planes:
+            value = self.program.values[ref.index]
+            if value.origin in ("parameter", "buffer"):
+                self.planes[ref.index] = tuple(
+                    self._slot(value.name, axis, size, len(value.shape))
+                    for axis, size in enumerate(value.shape)
+                    if size > 1
+                )
+            else:
+                self.planes[ref.index] = ()
+        return self.planes[ref.index]
+
+    def axis(self, ref: Ref, dim: int) -> Tensor:
+        """Atom of every position along one dimension, shape [size]; `FIXED` where nothing is known."""
+        dim %= len(self.shape(ref))
+        plane = along(self.of(ref), [dim])
+        if plane is None or varying(plane) != (dim,):
+            return torch.full((self.shape(ref)[dim],), FIXED)
+        return plane.reshape(-1)
+
+    def freeze(self, planes: Planes, reason: Reason) -> None:
+        for plane in planes:
+            self.atoms.freeze(plane, reason)
+
+    def rows(self, ref: Ref, dims: Sequence[int], reason: Reason) -> Planes:
+        """The planes of a value with the length of `dims` kept, as they vary along the other dimensions."""
+        ndim, kept = len(self.shape(ref)), []
+        for plane in self.of(ref):
+            self.atoms.hold(plane, [d % ndim for d in dims], reason)
+            for d in dims:
+                plane = plane.narrow(d, 0, 1)
+            kept.append(plane)
+        return tuple(p for p in kept if varying(p))
+
+    def is_weight(self, ref: Ref) -> bool:
+        """Whether a value is computed from nothing but parameters, buffers and constants."""
+        value = self.program.values[ref.index]
+        if value.producer < 0:
+            return value.origin != "input"
+        inputs = self.program.ops[value.producer].inputs
+        return bool(inputs) and all(self.is_weight(Ref(i)) for i in inputs)
+
+    def _slot(self, name: str, axis: int, size: int, ndim: int) -> Tensor:
+        if (name, axis) not in self.slots:
+            self.slots[name, axis] = self.atoms.fresh(size)
+        return self.slots[name, axis].reshape([size if d == axis else 1 for d in range(ndim)])
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers a rule for ATen ops by name, without overloads."""
+
+    def register(function: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def has_rule(func: OpOverload) -> bool:
+    """Whether an op is to be kept whole while tracing."""
+    return func.overloadpacket.__name__.rstrip("_") in _RULES or torch.Tag.pointwise in func.tags
+
+
+def walk(program: Program, group_counts: Mapping[str, str]) -> Walk:
+    """Applies the rules to a program, op by op."""
+    found = Walk(program, group_counts)
+    for op in program.ops:
+        name = op.name.rstrip("_")
+        apply_rule = _RULES.get(name) or (_RULES["pointwise"] if torch.Tag.pointwise in op.func.tags else unknown)
+        results = apply_rule(op, found)
+        for index, planes in zip(op.outputs, results, strict=True):
+            found.planes[index] = planes
+    for parts in found.parts.values():
+        _pair(parts, found)
+    for index in program.outputs:
+        found.freeze(found.of(Ref(index)), Reason("is an output of the model"))
+    return found
+
+
+def unknown(op: Op, w: Walk) -> Sequence[Planes]:
+    """Freezes every axis that an op without a rule touches."""
+    reason = Reason(f"no rule for the op {op.name}", op.name, op.source)
+    for index in op.inputs:
+        w.freeze(w.of(Ref(index)), reason)
+    return [() for _ in op.outputs]
+
+
+def _pair(parts: list[tuple[int, int, Tensor, Reason]], w: Walk) -> None:
+    """Slices that divide an axis into equal parts go on doing so: the same position goes from each of them."""
+    spans = {(start, stop): (plane, reason) for start, stop, plane, reason in parts}
+    spans_in_order = sorted(spans)
+    sizes = {stop - start for start, stop in spans_in_order}
+    gapless = all(a[1] == b[0] for a, b in pairwise(spans_in_order))
+    if len(spans) > 1 and len(sizes) == 1 and gapless and spans_in_order[0][0] == 0:
+        planes = [spans[span][0] for span in spans_in_order]
+        for plane in planes[1:]:
+            w.atoms.unite(planes[0], plane, spans[spans_in_order[0]][1])

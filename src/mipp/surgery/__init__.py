@@ -1,0 +1,16 @@
+"""The only code that cuts parameters. It works on a copy, and proves that cutting equals masking."""
+
+from mipp.surgery.cut import apply, check, layer_sizes, mask
+from mipp.surgery.proof import agrees, distance, outputs, verified_graph, wrong_groups
+
+__all__ = [
+    "agrees",
+    "apply",
+    "check",
+    "distance",
+    "layer_sizes",
+    "mask",
+    "outputs",
+    "verified_graph",
+    "wrong_groups",
+]

@@ -1,0 +1,82 @@
+"""Masked models whose ops run over axes with removed positions: they run over the positions that are kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from mipp.graph.groups import Reduction
+from mipp.graph.rules import has_rule
+from mipp.graph.trace import Call, OpStream, map_tensors, module_stack, run, tensors_in
+
+Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]
+
+
+class MaskedForward:
+    """Stands in for `forward` of a masked model: passes run in inference mode, op by op.
+
+    Args:
+        model: The masked model.
+        kept: Positions kept, for every op that must leave some out.
+    """
+
+    def __init__(self, model: nn.Module, kept: Kept) -> None:
+        self.model, self.kept = model, kept
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        def how(model: nn.Module, *args: Any) -> Any:
+            with module_stack(model, stream.modules), stream:
+                return type(model).forward(model, *args, **kwargs)
+
+        stream = _OverKept(self.kept)
+        output = run(self.model, Call(args, how=how).map(Tensor.clone))
+        return map_tensors(output, lambda t: t.clone() if t.is_inference() else t)
+
+
+class _OverKept(OpStream):
+    def __init__(self, kept: Kept) -> None:
+        super().__init__(has_rule)
+        self.kept, self.modules = kept, [""]
+        self._calls: dict[tuple[str, str], int] = {}
+
+    def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func.overloadpacket.__name__.rstrip("_")
+        key = self.modules[-1], name
+        call = self._calls.get(key, 0)
+        self._calls[key] = call + 1
+        todo = self.kept.get((*key, call))
+        return func(*args, **kwargs) if todo is None else _over_kept(func, args, kwargs, todo)
+
+
+def _over_kept(
+    func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], todo: Sequence[tuple[Reduction, Tensor]]
+) -> Any:
+    """Runs an op on the positions kept, and puts the result back in its places."""
+    inputs = tensors_in((args, kwargs))
+    chosen = list(inputs)
+    for reduction, positions in todo:
+        for number, dim in reduction.reads:
+            chosen[number] = chosen[number].index_select(dim, positions.to(chosen[number].device))
+    numbered = iter(chosen)
+    new_args = map_tensors(args, lambda _: next(numbered))
+    new_kwargs = {k: map_tensors(v, lambda _: next(numbered)) for k, v in kwargs.items()}
+    out = func(*_resized(func, new_args, inputs[0], chosen[0]), **new_kwargs)
+    for reduction, positions in todo:
+        for dim in reduction.writes:
+            out = _put_back(out, dim, inputs[0].shape[dim], positions)
+    return inputs[0].copy_(out) if func._schema.is_mutable else out
+
+
+def _resized(func: OpOverload, args: tuple[Any, ...], before: Tensor, after: Tensor) -> tuple[Any, ...]:
+    """The arguments, with the sizes that layer norm is told as they are now."""
+    if [a.name for a in func._schema.arguments[:2]] != ["input", "normalized_shape"]:
+        return args
+    return args[0], list(after.shape[before.ndim - len(args[1]) :]), *args[2:]
+
+
+def _put_back(out: Any, dim: int, size: int, positions: Tensor) -> Any:
+    first = out[0] if isinstance(out, tuple) else out
+    shape = [size if d == dim % first.ndim else n for d, n in enumerate(first.shape)]
+    whole = first.new_zeros(shape).index_copy(dim, positions.to(first.device), first)
+    return (whole, *out[1:]) if isinstance(out, tuple) else whole

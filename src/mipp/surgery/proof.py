@@ -1,0 +1,158 @@
+"""Proof by running: the cut model computes what the masked model computes, in float64.
+
+A trial cut also settles what tracing cannot: whether a size in the code follows the nodes (`x.shape[1] // 2`), is held
+by an attribute of the module (`self.num_heads`, which is then updated), or is fixed, so that the nodes must stay.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipp.errors import UnsupportedModelError
+from mipp.graph.axes import Reason
+from mipp.graph.draft import Draft
+from mipp.graph.groups import Doubt, PruningGraph
+from mipp.graph.trace import Call, forward, full_copy, tensors_in
+from mipp.plan import PruningPlan
+from mipp.surgery.cut import apply, mask
+
+log = logging.getLogger(__name__)
+_PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
+Settled = dict[tuple[str, str], int]
+
+
+def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
+    """What a model returns in eval mode, computed by a copy in `dtype` (None: in its own)."""
+    copied = full_copy(model).eval()
+    if dtype is None:
+        return tensors_in(forward(copied, call))
+    return tensors_in(forward(copied.to(dtype), call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
+
+
+def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Largest difference relative to the largest value of each output; infinite if shapes differ."""
+    worst = 0.0
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.is_floating_point() and a.numel() and not a.is_meta:
+            scale = float(b.abs().max().clamp_min(1e-30))
+            worst = max(worst, float((a - b).abs().max()) / scale)
+    return worst
+
+
+def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
+    """Whether the cut model runs and computes what the masked model computes."""
+    masked = mask(plan, model)
+    for dtype, tolerance in _PRECISIONS:
+        try:
+            expected = outputs(masked, call, dtype)
+        except UnsupportedModelError:
+            if dtype is None:  # a model that does not run at all is not the fault of the cut
+                raise
+            continue
+        try:
+            return distance(outputs(apply(plan, model), call, dtype), expected) <= tolerance
+        except (UnsupportedModelError, RuntimeError) as error:
+            log.info("a trial cut failed: %s", error)
+            return False
+    return False
+
+
+def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
+    """Groups whose cut differs from their mask; none when the whole plan agrees."""
+    if agrees(plan, model, call):
+        return []
+    changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
+    whole = {name: range(group.size) for name, group in plan.groups.items()}
+    alone = [n for n in changed if not agrees(plan.with_kept({**whole, n: plan.kept[n]}), model, call)]
+    return alone or changed
+
+
+def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> PruningGraph:
+    """The pruning graph of a model, with the sizes in its code settled by trial cuts."""
+    trial = _Trial(model, call, freeze)
+    trial.settle()
+    return trial.graph
+
+
+class _Trial:
+    """Settles doubts: first all at once, then those that concern the same groups or stand on the same lines."""
+
+    def __init__(self, model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> None:
+        self.model, self.call, self.freeze = model, call, freeze
+        self.draft = Draft(model, call)
+        self.rejected: set[int] = set()
+        self.settled: Settled = {}
+        self.graph = self.draft.graph(freeze)
+
+    def settle(self) -> None:
+        if self._holds(self.graph, self.graph.doubts):
+            return
+        for doubts in _related(self.graph.doubts):
+            if not self._remedied(doubts):
+                for part in _by_group(doubts):
+                    if len(part) == len(doubts) or not self._remedied(part):
+                        self.rejected |= {d.number for d in part}
+            self.graph = self.draft.graph(self.freeze, self.rejected, self.settled)
+
+    def _remedied(self, doubts: Sequence[Doubt]) -> bool:
+        for names in _remedies(self.model, doubts):
+            settled = self.settled | _attributes(self.model, doubts, names)
+            graph = self.draft.graph(self.freeze, self.rejected, settled)
+            numbers = {d.number for d in doubts}
+            if self._holds(graph, [d for d in graph.doubts if d.number in numbers]):
+                self.settled = settled
+                return True
+        return False
+
+    def _holds(self, graph: PruningGraph, doubts: Collection[Doubt]) -> bool:
+        """Whether a cut of one node of every group in doubt agrees with its mask."""
+        names = dict.fromkeys(name for d in doubts for name in d.count.per_node)
+        less = {name: range(graph.groups[name].size - 1) for name in names if graph.groups[name].size > 1}
+        return not less or agrees(PruningPlan.of(graph, self.model, less), self.model, self.call)
+
+
+def _related(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
+    """Doubts that share a group or a line of code stand or fall together."""
+    clusters: list[tuple[set[Any], list[Doubt]]] = []
+    for doubt in doubts:
+        keys: set[Any] = {*doubt.count.per_node, doubt.reason}
+        touching = [c for c in clusters if c[0] & keys]
+        merged = [d for _, members in touching for d in members]
+        clusters = [c for c in clusters if not c[0] & keys]
+        clusters.append((keys.union(*(c[0] for c in touching)), [*merged, doubt]))
+    return [members for _, members in clusters]
+
+
+def _by_group(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
+    names = dict.fromkeys(name for d in doubts for name in d.count.per_node)
+    return [[d for d in doubts if name in d.count.per_node] for name in names]
+
+
+def _remedies(model: nn.Module, doubts: Sequence[Doubt]) -> Iterator[Collection[str]]:
+    """Names of attributes that may hold the sizes: none, all candidates, each by itself, all but one."""
+    names = list(dict.fromkeys(name for d in doubts for name in _holding(model, d)))
+    yield ()
+    if names:
+        yield names
+    if len(names) > 1:
+        yield from ((name,) for name in names)
+    if len(names) > 2:
+        yield from ([n for n in names if n != name] for name in names)
+
+
+def _holding(model: nn.Module, doubt: Doubt) -> Iterator[str]:
+    """Integer attributes of the doubt's module, and entries of its tuples, that have the size in doubt."""
+    for name, value in vars(model.get_submodule(doubt.module)).items():
+        if type(value) is int and value == doubt.size:
+            yield name
+        if type(value) in (tuple, list, torch.Size):
+            yield from (f"{name}.{i}" for i, v in enumerate(value) if type(v) is int and v == doubt.size)
+
+
+def _attributes(model: nn.Module, doubts: Sequence[Doubt], names: Collection[str]) -> Settled:
+    return {(d.module, name): d.number for d in doubts for name in _holding(model, d) if name in names}
