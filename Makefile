@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-all lint check fmt docs bench clean
+.PHONY: .venv demo test test-all lint check fmt docs bench zoo clean
 .DEFAULT_GOAL := check
 
 .venv: .venv/dev.stamp
@@ -58,6 +58,9 @@ bench: .venv
 	@$(BIN)/python -m benchmarks.lenet_mnist
 	@$(BIN)/python -m benchmarks.resnet_cifar --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.tables
+
+zoo: .venv
+	@$(BIN)/python -m benchmarks.supported
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables

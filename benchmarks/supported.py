@@ -1,0 +1,153 @@
+"""Checks every supported pattern and writes docs/supported.md: `python -m benchmarks.supported [NAME ...]`.
+
+Each pattern runs in a process of its own with a time limit, so that a hang is a failure and not the end.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mipp
+from benchmarks.record import Record, Row
+from benchmarks.zoo import PATTERNS, Pattern
+from benchmarks.zoo.checks import check, passed, quiet, warm_up
+from benchmarks.zoo.oracle import compare
+
+PAGE = Path(__file__).parents[1] / "docs" / "supported.md"
+LIMIT, PEER_LIMIT = 120.0, 30.0  # seconds for a pattern, and for Torch-Pruning on it
+CHECKS = ("cut == masked", "MIPP", "train", "export", "ONNX")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="names or globs of patterns; all by default")
+    wanted = parser.parse_args().names
+    torch.set_num_threads(1)
+    warm_up()
+    record = Record("supported", limit=LIMIT, peer_limit=PEER_LIMIT)
+    chosen = [p for p in PATTERNS.values() if not wanted or any(fnmatchcase(p.name, glob) for glob in wanted)]
+    again = {p.name for p in chosen}
+    record.rows = [row for row in record.rows if row["pattern"] in PATTERNS and row["pattern"] not in again]
+    for pattern in chosen:
+        record.measure({"pattern": pattern.name, "family": pattern.family}, partial(measured, pattern))
+    order = list(PATTERNS)
+    record.rows.sort(key=lambda row: order.index(row["pattern"]))
+    record.save()
+    PAGE.write_text(page(record.rows))
+
+
+def measured(pattern: Pattern) -> Row:
+    """The row of one pattern."""
+    start = time.perf_counter()
+    row = limited(partial(check, pattern), LIMIT)
+    seconds = round(time.perf_counter() - start, 1)
+    peer = limited(partial(_peer, pattern), PEER_LIMIT)
+    row |= {"Torch-Pruning": peer.get("kind") or f"fails: {peer['error']}", "seconds": seconds}
+    return {**row, "passed": passed(row)}
+
+
+def _peer(pattern: Pattern) -> Row:
+    with quiet():
+        return {"kind": compare(pattern, mipp.inspect(pattern.model(), pattern.batch()).graph)}
+
+
+def limited(function: Callable[[], Row], seconds: float) -> Row:
+    """What a function returns in a process of its own, or {"error": why there is nothing}."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(function, sender))
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(seconds):
+            return {"error": f"no end after {seconds:.0f} s"}
+        row: Row = receiver.recv()
+        return row
+    except EOFError:
+        return {"error": "the process died"}
+    finally:
+        child.kill()
+        child.join()
+
+
+def _send(function: Callable[[], Row], sender: Connection) -> None:
+    try:
+        sender.send(function())
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        sender.send({"error": f"{type(error).__name__}: {lines[0][:160]}"})
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def page(rows: list[Row]) -> str:
+    """docs/supported.md."""
+    lines = [
+        "# Supported patterns",
+        "",
+        _summary(rows),
+        "",
+        "| pattern | groups pruned | nodes | cut = masked | MIPP | train | export | ONNX | Torch-Pruning | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_line(row) for row in rows),
+        "",
+        "## What is not pruned, and why",
+        "",
+        *[line for row in rows for line in _missing(row)],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _summary(rows: list[Row]) -> str:
+    groups, pruned = (sum(row.get(key, 0) for row in rows) for key in ("groups", "pruned"))
+    return (
+        f"{sum(row['passed'] for row in rows)} of {len(rows)} patterns pass. Of the {groups} groups that their "
+        f"manifests (written by hand from the architectures, in `benchmarks/zoo`) say can be pruned, {pruned} are. "
+        "Nodes: those in the manifest, and those found where they differ. MIPP: pruned, refitted, saved, loaded. A "
+        "check says ok, - where the dense network cannot be exported either, or **failed**. Torch-Pruning: how its "
+        "coupled output channels compare with ours. Written by `make zoo`."
+    )
+
+
+def _line(row: Row) -> str:
+    if "error" in row:
+        return f"| {row['pattern']} | **{_cell(row['error'])}** | | | | | | | {_cell(row['Torch-Pruning'])} | |"
+    marks = [_mark(row["checks"][name]) for name in CHECKS]
+    count = f"{row['pruned']} of {row['groups']}"
+    nodes = f"{row['nodes']}" if row["nodes"] == row["nodes found"] else f"{row['nodes']} / {row['nodes found']}"
+    cells = [row["pattern"], count, nodes, *marks, _cell(row["Torch-Pruning"]), f"{row['seconds']:.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _mark(text: str) -> str:
+    return "**failed**" if text.startswith("failed") else "ok" if text == "passed" else "-"
+
+
+def _missing(row: Row) -> list[str]:
+    if "error" in row:
+        return [f"- **{row['pattern']}**: {row['error']}"]
+    found = [
+        f"{m['group']} ({m['found']} of {m['nodes']} nodes): {m['reason'] or '**no reason given**'}"
+        for m in row["missing"]
+    ]
+    found += [f"{name}: {text}" for name, text in row["checks"].items() if text.startswith("failed")]
+    found += [f"{name}: **silently skipped**" for name in row["unaccounted"]]
+    return [f"- **{row['pattern']}**: {'; '.join(found)}"] if found else []
+
+
+def _cell(text: Any) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The groups of Torch-Pruning 1.6, an independent library, for comparison."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch_pruning
+from torch import nn
+
+from benchmarks.zoo.registry import Pattern
+from mipp.graph.groups import PruningGraph
+
+Channel = tuple[str, int]
+
+
+def compare(pattern: Pattern, graph: PruningGraph) -> str:
+    """Compares which output channels are coupled, among those that our groups hold.
+
+    Returns:
+        "equal"; "coarser" or "finer" where its sets contain ours or are contained in them; else "different".
+    """
+    model = pattern.model()
+    ours = _our_sets(graph, model)
+    theirs = _their_sets(model, pattern.batch())
+    common = ours.keys() & theirs.keys()
+    if not common:
+        return "no groups"
+    fewer = "" if len(common) == len(ours) else f", {len(ours) - len(common)} of {len(ours)} channels unknown to it"
+    forward = _refines({c: ours[c] for c in common}, theirs)
+    backward = _refines({c: theirs[c] for c in common}, ours)
+    kind = {(True, True): "equal", (True, False): "coarser", (False, True): "finer", (False, False): "different"}
+    return kind[forward, backward] + fewer
+
+
+def _refines(fine: Mapping[Channel, int], coarse: Mapping[Channel, int]) -> bool:
+    """Whether channels that are together in `fine` are together in `coarse`."""
+    seen: dict[int, int] = {}
+    return all(seen.setdefault(label, coarse[channel]) == coarse[channel] for channel, label in fine.items())
+
+
+def _our_sets(graph: PruningGraph, model: nn.Module) -> dict[Channel, int]:
+    layers = {name: int(_transposed(m)) for name, m in model.named_modules() if _is_layer(m)}
+    sets: dict[Channel, int] = {}
+    for group in graph.groups.values():
+        for s in group.slices:
+            name = s.tensor.removesuffix(".weight")
+            if layers.get(name) == s.axis and s.tensor.endswith(".weight"):
+                for node, positions in enumerate(s.positions.tolist()):
+                    sets |= {(name, p): group.first_node + node for p in positions}
+    return sets
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+
+
+def _transposed(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvTransposeNd)
+
+
+def _their_sets(model: nn.Module, example: Any) -> dict[Channel, int]:
+    names = {module: name for name, module in model.named_modules()}
+    graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+    parent: dict[Channel, Channel] = {}
+    for group in graph.get_all_groups():
+        root = names[group[0].dep.target.module]
+        for item in group.items:
+            module = item.dep.target.module
+            if _is_layer(module) and graph.is_out_channel_pruning_fn(item.dep.handler):
+                for position, origin in zip(item.idxs, item.root_idxs, strict=True):
+                    _unite(parent, (names[module], int(position)), (root, int(origin)))
+    labels: dict[Channel, int] = {}
+    numbers: dict[Channel, int] = {}
+    for channel in list(parent):
+        labels[channel] = numbers.setdefault(_find(parent, channel), len(numbers))
+    return labels
+
+
+def _unite(parent: dict[Channel, Channel], a: Channel, b: Channel) -> None:
+    parent[_find(parent, a)] = _find(parent, b)
+
+
+def _find(parent: dict[Channel, Channel], channel: Channel) -> Channel:
+    parent.setdefault(channel, channel)
+    while parent[channel] != channel:
+        channel = parent[channel]
+    return channel
