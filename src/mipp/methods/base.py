@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.cost import Cost
-from mipp.errors import MissingRequirementError
+from mipp.errors import CalibrationError, MissingRequirementError
 from mipp.graph.groups import PruningGraph
 from mipp.memory import Memory
-from mipp.plan import Budget, PruningPlan, allocate
+from mipp.plan import Budget, PruningPlan, Unit, allocate
 from mipp.selection import Elimination
+
+Scope = Literal["local", "global"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,45 @@ class Task:
         return PruningPlan.of(self.graph, self.model, kept, repr(method), **budget.to_dict())
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs and costs; `mipp methods` and the documentation are made from it.
+
+    Attributes:
+        data: Calibration samples; without them only their shape matters.
+        labels: `loss_fn`, and labels in the batches.
+        gradients: The model is differentiated.
+        training: `train`.
+        passes: Passes over the calibration data, or trainings.
+        memory: What it holds besides the model.
+        stage: The state of training the source applies it to.
+        widths: Whether it finds the widths of the layers itself ("own") or cuts all by the same fraction ("equal").
+    """
+
+    data: bool = True
+    labels: bool = False
+    gradients: bool = False
+    training: bool = False
+    passes: str = "1 forward"
+    memory: str = "second moments of each layer's inputs"
+    stage: Literal["initialisation", "trained", "any"] = "any"
+    widths: Literal["own", "equal"] = "own"
+
+
 class Method(Protocol):
-    """Decides which nodes stay. Implementations are frozen dataclasses: their `repr` is the record."""
+    """Decides which nodes stay. Implementations are frozen dataclasses: their `repr` is the record.
+
+    What a method needs is its class attribute `needs`; see `needs_of`.
+    """
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan | tuple[PruningPlan, dict[str, Tensor]]:
         """Returns a plan that meets the budget; with a state dict where the method changes weights."""
+
+
+def needs_of(method: object) -> Needs:
+    """What a method needs; one that does not say reads the data once, without labels."""
+    needs = getattr(method, "needs", None)
+    return needs if isinstance(needs, Needs) else Needs()
 
 
 class OneShot:
@@ -69,7 +105,7 @@ class OneShot:
     across groups, a node costing a node.
     """
 
-    scope: str = "local"
+    scope: Scope = "local"
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         """Score of every node by group, shape [size]; higher is kept."""
@@ -77,16 +113,47 @@ class OneShot:
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Removes the lowest scores until the budget holds."""
-        if not budget.has_target:
-            raise MissingRequirementError(f"{self!r} needs a budget; pass for example budget=mipp.Budget(macs=0.5).")
-        eliminations = {name: _ranked(scores, self.scope) for name, scores in self.rank(task).items()}
-        widths = allocate(eliminations, task.cost, budget, "node", task.latency).widths
-        return task.plan({name: eliminations[name].kept(width) for name, width in widths.items()}, self, budget)
+        require_target(self, budget)
+        return task.plan(select(task, self.rank(task), budget, self.scope), self, budget)
 
 
-def _ranked(scores: Tensor, scope: str) -> Elimination:
-    order = torch.argsort(scores, stable=True)
-    step = scores[order].double().cpu() if scope == "global" else torch.arange(1, len(order) + 1).double() / len(order)
-    step = step - min(float(step.min()), 0.0)
-    loss = torch.cat([torch.zeros(1, dtype=torch.float64), step.cumsum(0)])
-    return Elimination(tuple(order.tolist()), tuple(loss.tolist()))
+def require_target(method: object, budget: Budget) -> None:
+    """Raises MissingRequirementError if the budget says nothing of how small the network is to be."""
+    if not budget.has_target:
+        raise MissingRequirementError(f"{method!r} needs a budget; pass for example budget=mipp.Budget(macs=0.5).")
+
+
+def select(task: Task, scores: Mapping[str, Tensor], budget: Budget, scope: Scope) -> dict[str, tuple[int, ...]]:
+    """The nodes to keep by group: the highest scores, as many as the budget allows.
+
+    Raises:
+        CalibrationError: A score is no number.
+        InfeasibleBudgetError: Even the smallest network the budget allows is too large.
+    """
+    for name, values in scores.items():
+        if not bool(torch.isfinite(values).all()):
+            raise CalibrationError(
+                f"The scores of group '{name}' hold NaN or infinite values. Check the weights, the scale of the inputs "
+                "and, where the method takes one, the loss."
+            )
+    return select_by(task, _eliminations(scores, scope), budget)
+
+
+def select_by(
+    task: Task, eliminations: Mapping[str, Elimination], budget: Budget, unit: Unit = "node"
+) -> dict[str, tuple[int, ...]]:
+    """The nodes to keep by group, for given orders and losses of removal."""
+    widths = allocate(eliminations, task.cost, budget, unit, task.latency).widths
+    return {name: eliminations[name].kept(width) for name, width in widths.items()}
+
+
+def _eliminations(scores: Mapping[str, Tensor], scope: Scope) -> dict[str, Elimination]:
+    lowest = min((float(values.min()) for values in scores.values()), default=0.0)
+    found = {}
+    for name, values in scores.items():
+        order = torch.argsort(values, stable=True)
+        ranks = torch.arange(1, len(order) + 1, dtype=torch.float64) / len(order)
+        step = ranks if scope == "local" else values[order].double().cpu() - min(lowest, 0.0)
+        loss = torch.cat([torch.zeros(1, dtype=torch.float64), step.cumsum(0)])
+        found[name] = Elimination(tuple(order.tolist()), tuple(loss.tolist()))
+    return found

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mipp.graph.groups import NodeGroup
-from mipp.methods.base import OneShot, Task
+from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.scores import parts
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,19 @@ class Magnitude(OneShot):
         normalize: Divide by the mean score of the group (for "global").
     """
 
-    scope: str = "local"
+    scope: Scope = "local"
     normalize: bool = True
     order: ClassVar[float] = 1
+    needs: ClassVar[Needs] = Needs(data=False, passes="none", memory="nothing", stage="trained", widths="equal")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        tensors = {n: p.detach() for n, p in task.model.named_parameters()}
+        tensors = {n: p for n, p in task.model.named_parameters() if p.ndim > 1}
         return {name: self._scores(group, tensors) for name, group in task.graph.groups.items()}
 
     def _scores(self, group: NodeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         score = torch.zeros(group.size, dtype=torch.float64)
-        for s in group.slices:
-            if s.reads or s.tensor not in tensors or tensors[s.tensor].ndim < 2:
-                continue
-            rows = tensors[s.tensor].double().movedim(s.axis, 0).flatten(1).cpu()[torch.from_numpy(s.positions)]
-            score += rows.flatten(1).norm(p=self.order, dim=1)
+        for part in parts(group, tensors, reads=False):
+            score += part.norm(p=self.order, dim=1)
         return score / score.mean().clamp_min(1e-300) if self.normalize and self.scope == "global" else score
 
 

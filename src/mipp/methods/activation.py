@@ -1,0 +1,68 @@
+"""Scores from the size and the variance of activations.
+
+Sources: Sun et al., A Simple and Effective Pruning Approach for Large Language Models (Wanda), ICLR 2024, arXiv
+2306.11695; An et al., Fluctuation-based Adaptive Structured Pruning for Large Language Models (FLAP), AAAI 2024, arXiv
+2312.11983.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mipp.activations import Moments, SiteStatistics
+from mipp.graph.groups import NodeGroup, Site
+from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.inputs import features_of, readers_of, statistics_of, weights_of
+
+PerFeature = Callable[[Moments, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Wanda(OneShot):
+    """Scores a node by |weight| x root mean square of the input, summed over the weights that read it (Wanda).
+
+    Attributes:
+        scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
+    """
+
+    scope: Scope = "local"
+    needs: ClassVar[Needs] = Needs(stage="trained", widths="equal")
+
+    def rank(self, task: Task) -> Mapping[str, Tensor]:
+        return _scores(task, lambda m, w: w.abs().sum(0) * m.raw.diagonal().cpu().clamp_min(0).sqrt())
+
+
+@dataclass(frozen=True)
+class FLAP(OneShot):
+    """Scores a node by the variance of its activation x squared norm of the weights that read it (FLAP).
+
+    Scores are standardised in each group, so that they compete across groups.
+
+    Attributes:
+        scope: "global" compares scores across groups; "local" keeps the same fraction of every group.
+    """
+
+    scope: Scope = "global"
+    needs: ClassVar[Needs] = Needs(stage="trained")
+
+    def rank(self, task: Task) -> Mapping[str, Tensor]:
+        scores = _scores(task, lambda m, w: w.square().sum(0) * m.covariance.diagonal().cpu())
+        return {name: (s - s.mean()) / s.std(correction=0).clamp_min(1e-300) for name, s in scores.items()}
+
+
+def _scores(task: Task, score: PerFeature) -> dict[str, Tensor]:
+    statistics = statistics_of(task)
+    found = {}
+    for group, sites in readers_of(task):
+        found[group.name] = torch.stack([_of_reader(s, group, statistics[s.op], score) for s in sites]).sum(0)
+    return found
+
+
+def _of_reader(site: Site, group: NodeGroup, statistics: SiteStatistics, score: PerFeature) -> Tensor:
+    blocks = features_of(site, group, statistics.weight)
+    weights = weights_of(site, statistics.weight)
+    parts = [score(m, w)[blocks].sum(1) for m, w in zip(statistics.inputs, weights, strict=True)]
+    return torch.stack(parts).sum(0)

@@ -1,0 +1,117 @@
+"""Controls: what is left when the weights that a method kept are drawn anew.
+
+Sources: Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, arXiv 1810.05270; Frankle et al., Pruning
+Neural Networks at Initialization: Why are We Missing the Mark?, ICLR 2021, arXiv 2009.08576.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mipp.graph.trace import full_copy
+from mipp.methods.base import Method, Needs, Task, require_target, select
+from mipp.methods.training import train
+from mipp.plan import Budget, PruningPlan
+from mipp.surgery import apply
+
+
+@dataclass(frozen=True)
+class Reinitialised:
+    """Keeps what another method keeps (by default random nodes) and draws all weights anew.
+
+    Attributes:
+        like: The other method.
+    """
+
+    like: Method | None = None
+    needs: ClassVar[Needs] = Needs(
+        data=False, passes="the other method's", memory="the other method's", stage="initialisation", widths="equal"
+    )
+
+    def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
+        """Returns the plan of the other method and new weights of the whole network."""
+        kept = _kept(self, self.like, task, budget)
+        return task.plan(kept, self, budget), _drawn_anew(task).state_dict()
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Keeps what another method keeps (by default random nodes), draws all weights anew and trains what is left.
+
+    Attributes:
+        like: The other method.
+    """
+
+    like: Method | None = None
+    needs: ClassVar[Needs] = Needs(
+        data=False,
+        gradients=True,
+        training=True,
+        passes="1 training",
+        memory="the optimiser's",
+        stage="initialisation",
+        widths="equal",
+    )
+
+    def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
+        """Returns the plan of the other method and trained weights, those of removed nodes untrained."""
+        plan = task.plan(_kept(self, self.like, task, budget), self, budget)
+        model = _drawn_anew(task)
+        small = apply(plan, model)
+        train(task, small, 1.0)
+        return plan, _put_back(plan, model, small)
+
+
+def _kept(method: object, like: Method | None, task: Task, budget: Budget) -> Mapping[str, tuple[int, ...]]:
+    require_target(method, budget)
+    if like is None:
+        generator = task.generator()
+        draws = {name: torch.rand(g.size, generator=generator) for name, g in task.graph.groups.items()}
+        return select(task, draws, budget, "local")
+    made = like.plan(task, budget)
+    return (made[0] if isinstance(made, tuple) else made).kept
+
+
+def _drawn_anew(task: Task) -> nn.Module:
+    """A copy with the weights its layers would begin with; layers that cannot say have theirs shuffled."""
+    model = full_copy(task.model)
+    with torch.random.fork_rng():
+        torch.manual_seed(task.seed)
+        for module in model.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+            else:
+                _shuffle(module)
+    return model
+
+
+@torch.no_grad()
+def _shuffle(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        flat = parameter.flatten()
+        parameter.copy_(flat[torch.randperm(len(flat), device=flat.device)].view_as(parameter))
+
+
+def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str, Tensor]:
+    """The state of the model with the tensors of its cut copy in their places."""
+    places = apply(plan, _numbered(model)).state_dict()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, tensor in small.state_dict().items():
+        if tensor.shape == state[name].shape:
+            state[name] = tensor.clone()
+        else:
+            place = places[name].long().flatten() - 1
+            state[name].view(-1)[place[place >= 0]] = tensor.flatten()[place >= 0]
+    return state
+
+
+@torch.no_grad()
+def _numbered(model: nn.Module) -> nn.Module:
+    """A copy in float64 whose tensors hold the place of every entry, counted from 1 (0: of no node)."""
+    numbered = full_copy(model).double()
+    for tensor in [*numbered.parameters(), *numbered.buffers()]:
+        tensor.copy_(torch.arange(1, tensor.numel() + 1).view_as(tensor))
+    return numbered

@@ -1,0 +1,85 @@
+"""Iterative magnitude pruning with rewinding.
+
+Sources: Frankle & Carbin, The Lottery Ticket Hypothesis, ICLR 2019, arXiv 1803.03635; Frankle et al., Linear Mode
+Connectivity and the Lottery Ticket Hypothesis, ICML 2020, arXiv 1912.05671 (rewinding).
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mipp.graph.trace import full_copy
+from mipp.methods.base import Needs, Task, require_target
+from mipp.methods.scores import fraction_kept, parts, select_in_rounds
+from mipp.methods.training import train
+from mipp.plan import Budget, PruningPlan
+from mipp.surgery import mask
+
+
+@dataclass(frozen=True)
+class IMP:
+    """Trains, removes the smallest nodes, rewinds the rest to early in training, and so on (Frankle et al. 2020).
+
+    Weights come back rewound: they are to be trained afterwards.
+
+    Attributes:
+        per_round: Fraction of what is left that each round removes.
+        rewind: Fraction of the training after which the weights were noted that are rewound to.
+    """
+
+    per_round: float = 0.2
+    rewind: float = 0.02
+    needs: ClassVar[Needs] = Needs(
+        data=False, gradients=True, training=True, passes="1 training per round", memory="the optimiser's"
+    )
+
+    def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
+        """Prunes in rounds until the budget holds; returns the early weights of the whole network with the plan."""
+        require_target(self, budget)
+        early = full_copy(task.model)
+        train(task, early, self.rewind)
+
+        def rank(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> Mapping[str, Tensor]:
+            trained = self._trained(task, early, task.plan(kept, self, budget))
+            return _norms(task, trained, kept)
+
+        rounds = math.ceil(math.log(fraction_kept(budget, task.cost)) / math.log(1 - self.per_round) - 1e-9)
+        kept = select_in_rounds(self, task, budget, max(rounds, 1), rank)
+        return task.plan(kept, self, budget), early.state_dict()
+
+    def _trained(self, task: Task, early: nn.Module, plan: PruningPlan) -> nn.Module:
+        """Trains a masked copy of the early network from where it was rewound to."""
+        model = mask(plan, early)
+        factors = {name: p.detach() for name, p in mask(plan, _of_ones(early)).named_parameters()}
+
+        @torch.no_grad()
+        def stay_removed() -> None:
+            for name, parameter in model.named_parameters():
+                parameter.mul_(factors[name])
+
+        train(task, model, 1 - self.rewind, stay_removed)
+        return model
+
+
+@torch.no_grad()
+def _of_ones(model: nn.Module) -> nn.Module:
+    ones = copy.deepcopy(model)
+    for parameter in ones.parameters():
+        parameter.fill_(1)
+    return ones
+
+
+def _norms(task: Task, model: nn.Module, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Norms of the weights that produce each node, relative to the mean of the nodes that their group keeps."""
+    tensors = {name: p for name, p in model.named_parameters() if p.ndim > 1}
+    found = {}
+    for name, group in task.graph.groups.items():
+        norms = [part.norm(dim=1) for part in parts(group, tensors, reads=False)]
+        total = torch.stack(norms).sum(0) if norms else torch.zeros(group.size, dtype=torch.float64)
+        found[name] = total / total[list(kept[name])].mean().clamp_min(1e-300) if kept[name] else total
+    return found

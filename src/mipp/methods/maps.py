@@ -1,0 +1,83 @@
+"""Scores from the ranks of feature maps.
+
+Sources: Lin et al., HRank: Filter Pruning using High-Rank Feature Map, CVPR 2020, arXiv 2002.10179; Sui et al., CHIP:
+CHannel Independence-based Pruning for Compact Neural Networks, NeurIPS 2021, arXiv 2110.13981.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mipp.graph.groups import Site
+from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.inputs import maps_of, readers_of, watch
+
+
+@dataclass(frozen=True)
+class HRank(OneShot):
+    """Scores a node by the mean rank of its feature map (Lin et al. 2020).
+
+    Attributes:
+        samples: How many calibration samples the ranks are averaged over, about.
+        scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
+    """
+
+    samples: int = 128
+    scope: Scope = "local"
+    needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
+
+    def rank(self, task: Task) -> Mapping[str, Tensor]:
+        return _averaged(task, self.samples, lambda maps: torch.linalg.matrix_rank(maps).sum(2))
+
+
+@dataclass(frozen=True)
+class CHIP(OneShot):
+    """Scores a node by how much the nuclear norm of all feature maps falls without its own (Sui et al. 2021).
+
+    Attributes:
+        samples: How many calibration samples the falls are averaged over, about.
+        scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
+    """
+
+    samples: int = 32
+    scope: Scope = "local"
+    needs: ClassVar[Needs] = Needs(memory="nodes x a matrix of nodes x nodes", stage="trained", widths="equal")
+
+    def rank(self, task: Task) -> Mapping[str, Tensor]:
+        return _averaged(task, self.samples, lambda maps: torch.stack([independence(m.flatten(1)) for m in maps]))
+
+
+def independence(maps: Tensor) -> Tensor:
+    """Fall of the nuclear norm when one row is zeroed, for every row, shape [nodes].
+
+    Args:
+        maps: One row per node, shape [nodes, positions].
+    """
+    gram = maps @ maps.mT
+    without = gram.repeat(len(gram), 1, 1)
+    each = torch.arange(len(gram))
+    without[each, each, :], without[each, :, each] = 0, 0
+    return _nuclear(gram) - _nuclear(without)
+
+
+def _nuclear(gram: Tensor) -> Tensor:
+    """Nuclear norm of A from A Aᵀ."""
+    singular: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    return singular.sum(-1)
+
+
+def _averaged(task: Task, samples: int, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Means over the samples of scores of maps [samples, nodes, maps per node, height, width], summed over readers."""
+    total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in task.graph.groups.items()}
+    by_op = {site.op: [g for g, sites in readers_of(task) if site in sites] for site in task.graph.sites}
+
+    def visit(site: Site, arguments: Mapping[str, Any]) -> None:
+        for group in by_op[site.op]:
+            maps = maps_of(site, group, arguments).double()
+            total[group.name] += score(maps).double().mean(0).cpu()
+
+    watch(task, samples, visit)
+    return total

@@ -1,0 +1,199 @@
+"""Only train once: groups are driven to zero while the network is trained.
+
+Sources: Chen et al., OTOv2: Automatic, Generic, User-Friendly, ICLR 2023, arXiv 2303.06862 (dual half-space projected
+gradient); Chen et al., OTOv3, arXiv 2312.09411 (hybrid efficient structured sparse optimiser, HESSO).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mipp.graph.trace import full_copy
+from mipp.methods.base import Needs, Task, require_target, select
+from mipp.methods.scores import axis_factor, parts
+from mipp.methods.training import train
+from mipp.plan import Budget, PruningPlan
+
+_CAP = 10.0
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class OTO:
+    """Trains the network and, meanwhile, drives the nodes it will not keep to zero, so that cutting them costs nothing.
+
+    Attributes:
+        variant: "dhspg" shrinks the redundant nodes by a constant amount a step, more where the loss resists, and
+            projects those that turn away onto zero; "hesso" shrinks them linearly.
+        start: Fraction of the training before the redundant nodes are chosen.
+        ramp: Fraction of the rest of the training over which they go to zero.
+        half_space: A node goes to zero when a step leaves less than this part of it in its old direction.
+    """
+
+    variant: Literal["dhspg", "hesso"] = "dhspg"
+    start: float = 0.1
+    ramp: float = 0.5
+    half_space: float = 0.0
+    needs: ClassVar[Needs] = Needs(
+        data=False, gradients=True, training=True, passes="1 training", memory="two copies of the weights"
+    )
+
+    def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
+        """Trains until the budget holds; returns the trained weights of the whole network with the plan."""
+        require_target(self, budget)
+        model = full_copy(task.model)
+        last = _LastStep(model)
+        steps = train(task, model, self.start, last.note)
+        score = _dhspg_scores if self.variant == "dhspg" else _hesso_scores
+        kept = select(task, score(task, last.before, last.after), budget, "global")
+        left = max(1, round(steps * (1 - self.start) / self.start * self.ramp))
+        train(task, model, 1 - self.start, _Shrinking(task, model, kept, self, left).step)
+        return task.plan(kept, self, budget), model.state_dict()
+
+
+class _LastStep:
+    """The weights before and after the last step of the optimiser."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.before: Weights = {}
+        self.after = _copied(model)
+
+    def note(self) -> None:
+        self.before, self.after = self.after, _copied(self._model)
+
+
+class _Shrinking:
+    """Drives the nodes that are not kept to zero, step by step."""
+
+    def __init__(
+        self, task: Task, model: nn.Module, kept: Mapping[str, tuple[int, ...]], rule: OTO, steps: int
+    ) -> None:
+        self.task, self.model, self.rule, self.left = task, model, rule, steps
+        self.before = _copied(model)
+        self.redundant = {n: torch.ones(g.size, dtype=torch.bool) for n, g in task.graph.groups.items()}
+        for name, nodes in kept.items():
+            self.redundant[name][list(nodes)] = False
+        self.amount = {n: norm / steps for n, norm in _norms(task, self.before).items()}
+        self.pressure = {n: torch.ones_like(amount) for n, amount in self.amount.items()}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Called after each step of the optimiser."""
+        for name in self.redundant:
+            if self.rule.variant == "hesso":
+                self._scale(name, self._all_but(name, torch.tensor((self.left - 1) / self.left)))
+            else:
+                self._penalise(name)
+        self.left = max(self.left - 1, 1)
+        self.before = _copied(self.model)
+
+    def _penalise(self, name: str) -> None:
+        """One penalty step and half-space projection of one group."""
+        norm = _inner(self.task, name, self.before, self.before).sqrt()
+        resists = _inner(self.task, name, self.before, _weights(self.model)) > norm.square()
+        doubled = (2 * self.pressure[name]).clamp_max(_CAP)
+        self.pressure[name] = torch.where(resists, doubled, torch.ones_like(doubled))
+        share = (self.pressure[name] * self.amount[name] / norm.clamp_min(1e-300)).clamp_max(1)
+        self._subtract(name, torch.where(self.redundant[name], share, torch.zeros_like(share)))
+        stays = half_space(
+            norm.square(), _inner(self.task, name, self.before, _weights(self.model)), self.rule.half_space
+        )
+        self._scale(name, self._all_but(name, stays.double()))
+
+    def _all_but(self, name: str, factor: Tensor) -> Tensor:
+        """The factor for redundant nodes, 1 for the others."""
+        return torch.where(self.redundant[name], factor.double(), torch.ones((), dtype=torch.float64))
+
+    def _scale(self, name: str, factors: Tensor) -> None:
+        weights = _weights(self.model)
+        for s in self.task.graph.groups[name].slices:
+            if not s.reads and s.tensor in weights:
+                weights[s.tensor].mul_(axis_factor(s, factors, weights[s.tensor]))
+
+    def _subtract(self, name: str, shares: Tensor) -> None:
+        """Takes from the weights of each node this share of what they were before the step."""
+        weights = _weights(self.model)
+        for s in self.task.graph.groups[name].slices:
+            if not s.reads and s.tensor in weights:
+                share = 1 - axis_factor(s, 1 - shares, weights[s.tensor])  # 0 where no node is
+                weights[s.tensor].sub_(share * self.before[s.tensor])
+
+
+def half_space(square: Tensor, inner: Tensor, least: float) -> Tensor:
+    """Whether nodes x stay after a step to x': <x', x> > least |x|²; the others are projected onto zero.
+
+    Args:
+        square: |x|² of every node, shape [nodes].
+        inner: <x', x> of every node, shape [nodes].
+        least: In [0, 1).
+    """
+    return inner > least * square
+
+
+def _dhspg_scores(task: Task, before: Weights, after: Weights) -> dict[str, Tensor]:
+    """Minus the redundancy: half the cosine of weights and gradient, half the inverse mean size; each from 0 to 1."""
+    cosine = _unit_range(_cosine(task, before, after))
+    small = _unit_range({n: 1 / size.clamp_min(1e-12) for n, size in _mean_norms(task, before).items()})
+    return {name: -0.5 * (cosine[name] + small[name]) for name in cosine}
+
+
+def _hesso_scores(task: Task, before: Weights, after: Weights) -> dict[str, Tensor]:
+    """The mean of five importances, each of norm 1 over the network."""
+    step = {name: before[name] - after[name] for name in before}
+    first = {name: _inner(task, name, before, step).abs() for name in task.graph.groups}
+    second = {name: 0.5 * value.square() for name, value in first.items()}
+    against = {name: 1 - value for name, value in _cosine(task, before, after).items()}
+    found = [_unit_norm(s) for s in (_norms(task, before), _mean_norms(task, before), against, first, second)]
+    return {name: torch.stack([scores[name] for scores in found]).mean(0) for name in first}
+
+
+def _cosine(task: Task, before: Weights, after: Weights) -> dict[str, Tensor]:
+    """Cosine between the weights that produce each node and the gradient, for which the last step stands in."""
+    step = {name: before[name] - after[name] for name in before}
+    found = {}
+    for name in task.graph.groups:
+        sizes = _inner(task, name, before, before) * _inner(task, name, step, step)
+        found[name] = _inner(task, name, before, step) / sizes.sqrt().clamp_min(1e-300)
+    return found
+
+
+def _inner(task: Task, name: str, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    group = task.graph.groups[name]
+    total = torch.zeros(group.size, dtype=torch.float64)
+    for a, b in zip(parts(group, left, reads=False), parts(group, right, reads=False), strict=True):
+        total += (a * b).sum(1)
+    return total
+
+
+def _norms(task: Task, weights: Weights) -> dict[str, Tensor]:
+    return {name: _inner(task, name, weights, weights).sqrt() for name in task.graph.groups}
+
+
+def _mean_norms(task: Task, weights: Weights) -> dict[str, Tensor]:
+    ones = {name: torch.ones_like(weight) for name, weight in weights.items()}
+    sizes = {name: _inner(task, name, ones, ones).clamp_min(1) for name in task.graph.groups}
+    return {name: norm / sizes[name].sqrt() for name, norm in _norms(task, weights).items()}
+
+
+def _unit_range(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    low = min(float(s.min()) for s in scores.values())
+    high = max(float(s.max()) for s in scores.values())
+    return {name: (s - low) / max(high - low, 1e-300) for name, s in scores.items()}
+
+
+def _unit_norm(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    norm = math.sqrt(sum(float(s.square().sum()) for s in scores.values()))
+    return {name: s / max(norm, 1e-300) for name, s in scores.items()}
+
+
+def _weights(model: nn.Module) -> Weights:
+    return {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+
+
+def _copied(model: nn.Module) -> Weights:
+    return {name: p.detach().clone() for name, p in _weights(model).items()}

@@ -1,0 +1,108 @@
+"""Layer-wise reconstruction: the nodes without which the next layer can still be refitted best.
+
+Sources: Meng et al., OSSCAR: One-Shot Structured Pruning in Vision and Language Models with Combinatorial Optimization,
+ICML 2024, arXiv 2403.12983; Kurtic, Frantar & Alistarh, ZipLM: Inference-Aware Structured Pruning of Language Models,
+NeurIPS 2023, arXiv 2302.04089; the algebra is the optimal brain surgeon's (Hassibi & Stork, NeurIPS 1992).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mipp.activations import SiteStatistics
+from mipp.errors import MippError
+from mipp.graph.groups import NodeGroup, Site
+from mipp.methods.base import Needs, Task, require_target, select_by
+from mipp.methods.inputs import features_of, readers_of, statistics_of, weights_of
+from mipp.plan import Budget, PruningPlan
+from mipp.selection import Elimination
+
+
+@dataclass(frozen=True)
+class OSSCAR:
+    """Removes the node whose loss raises the error of the refitted next layer least, again and again.
+
+    With H = XᵀX of a layer's inputs and W its weights, removing the inputs U and refitting the rest costs
+    tr(W_U (H⁻¹_UU)⁻¹ W_Uᵀ); W and H⁻¹ are updated after each removal.
+
+    Attributes:
+        ridge: Added to H, relative to its mean diagonal.
+    """
+
+    ridge: float = 1e-3
+    needs: ClassVar[Needs] = Needs(stage="trained")
+
+    def __post_init__(self) -> None:
+        if not self.ridge > 0:
+            raise MippError(f"OSSCAR(ridge={self.ridge}): expected a positive number.")
+
+    def plan(self, task: Task, budget: Budget) -> PruningPlan:
+        """Removes nodes at one price per unit of cost until the budget holds."""
+        require_target(self, budget)
+        statistics = statistics_of(task)
+        found = {}
+        for group, sites in task.progress(list(readers_of(task)), "selection"):
+            layers = [layer for s in sites for layer in self._layers(s, group, statistics[s.op])]
+            found[group.name] = _elimination(layers, group.size)
+        return task.plan(select_by(task, found, budget, "cost"), self, budget)
+
+    def _layers(self, site: Site, group: NodeGroup, statistics: SiteStatistics) -> "list[LayerError]":
+        blocks = features_of(site, group, statistics.weight)
+        weights = weights_of(site, statistics.weight)
+        seconds = [moments.raw.cpu() for moments in statistics.inputs]
+        energy = sum(float((w @ xx * w).sum()) for w, xx in zip(weights, seconds, strict=True))
+        return [
+            LayerError(xx / max(energy, 1e-300), w, blocks, self.ridge) for w, xx in zip(weights, seconds, strict=True)
+        ]
+
+
+class LayerError:
+    """The least squared error of a linear layer's outputs as its inputs are removed node by node.
+
+    Args:
+        second: Second moments of the inputs, shape [features, features].
+        weight: The weights, shape [outputs, features].
+        blocks: Features of every node, shape [nodes, width].
+        ridge: Added to the second moments, relative to their mean diagonal.
+    """
+
+    def __init__(self, second: Tensor, weight: Tensor, blocks: Tensor, ridge: float) -> None:
+        scale = float(second.diagonal().mean())
+        damped = second + (ridge * scale + 1e-300) * torch.eye(len(second), dtype=torch.float64)
+        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        self._products = weight.mT @ weight  # all that the error needs of the weights
+        self._blocks = blocks
+
+    def losses(self) -> Tensor:
+        """What the removal of each node would add to the error, shape [nodes]."""
+        rows, columns = self._blocks[:, :, None], self._blocks[:, None, :]
+        ratio: Tensor = torch.linalg.solve(self._inverse[rows, columns], self._products[rows, columns])
+        return ratio.diagonal(dim1=1, dim2=2).sum(1)
+
+    def remove(self, node: int) -> None:
+        """Removes a node and refits the rest."""
+        own = self._blocks[node]
+        inverse = self._inverse[own][:, own]
+        share = torch.linalg.solve(inverse, self._inverse[own]).mT  # H⁻¹ of all with own, by H⁻¹ of own
+        gone = self._products[own]
+        self._products = self._products - share @ gone - gone.mT @ share.mT + share @ gone[:, own] @ share.mT
+        self._inverse = self._inverse - share @ self._inverse[own]
+        self._inverse[own, :], self._inverse[:, own] = 0, 0
+        self._inverse[own, own] = 1
+        self._products[own, :], self._products[:, own] = 0, 0
+
+
+def _elimination(layers: list[LayerError], nodes: int) -> Elimination:
+    order: list[int] = []
+    loss = [0.0]
+    for _ in range(nodes):
+        losses = torch.stack([layer.losses() for layer in layers]).sum(0)
+        losses[order] = torch.inf
+        node = int(losses.argmin())
+        loss.append(loss[-1] + max(float(losses[node]), 0.0))
+        order.append(node)
+        for layer in layers:
+            layer.remove(node)
+    return Elimination(tuple(order), tuple(loss))

@@ -1,0 +1,115 @@
+"""ThiNet: the nodes whose sum the next layer misses least.
+
+Source: Luo, Wu & Lin, ThiNet: A Filter Level Pruning Method for Deep Neural Network Compression, ICCV 2017, arXiv
+1707.06342.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mipp.activations import inputs_of
+from mipp.graph.groups import NodeGroup, Site
+from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
+from mipp.methods.inputs import features_of, readers_of, watch, weights_of
+from mipp.methods.scores import axis_factor
+from mipp.plan import Budget, PruningPlan
+
+
+@dataclass(frozen=True)
+class ThiNet(OneShot):
+    """Removes, one by one, the nodes whose summed contributions to the next layer's outputs are smallest.
+
+    With x_j the contribution of node j to an output of the next layer, the removed set T grows by the node that
+    minimises the mean of (Σ_{j in T} x_j)² over sampled outputs (Luo, Wu & Lin 2017).
+
+    Attributes:
+        locations: Sampled outputs of each reader per calibration sample: a random position, a random filter.
+        rescale: Multiply the weights that read each kept node by one least-squares factor, as the source does. For
+            `compensate=False`: the refit, which takes the place of it, aims at what the rescaled network says.
+        scope: "local" keeps the same fraction of every group; "global" compares the order of removal across groups.
+    """
+
+    locations: int = 10
+    rescale: bool = False
+    scope: Scope = "local"
+    needs: ClassVar[Needs] = Needs(memory="a matrix of nodes x nodes per layer", stage="trained", widths="equal")
+
+    def rank(self, task: Task) -> Mapping[str, Tensor]:
+        return {name: removal_order(gram) for name, gram in self._grams(task).items()}
+
+    def plan(self, task: Task, budget: Budget) -> PruningPlan | tuple[PruningPlan, dict[str, Tensor]]:  # type: ignore[override]
+        """Removes nodes until the budget holds; with `rescale`, returns the rescaled weights with the plan."""
+        require_target(self, budget)
+        grams = self._grams(task)
+        kept = select(task, {name: removal_order(gram) for name, gram in grams.items()}, budget, self.scope)
+        plan = task.plan(kept, self, budget)
+        factors = {name: scale_factors(gram, kept[name]) for name, gram in grams.items()}
+        return (plan, _rescaled(task, factors)) if self.rescale else plan
+
+    def _grams(self, task: Task) -> dict[str, Tensor]:
+        """Second moments of the contributions of the nodes of each group, shape [nodes, nodes]."""
+        generator = task.generator()
+        found = {n: torch.zeros(g.size, g.size, dtype=torch.float64) for n, g in task.graph.groups.items()}
+        by_op = {site.op: [g for g, sites in readers_of(task) if site in sites] for site in task.graph.sites}
+
+        def visit(site: Site, arguments: Mapping[str, Any]) -> None:
+            products = _sampled_products(site, arguments, self.locations, generator)
+            for group in by_op[site.op]:
+                given = products[:, features_of(site, group, arguments["weight"])].sum(2)
+                found[group.name] += given.mT @ given
+
+        watch(task, None, visit)
+        return found
+
+
+def _sampled_products(site: Site, arguments: Mapping[str, Any], locations: int, generator: torch.Generator) -> Tensor:
+    """Input times weight at sampled positions and for sampled outputs, shape [rows, features]."""
+    rows = inputs_of(site, arguments, locations).cpu().double()
+    weight = weights_of(site, arguments["weight"])
+    group = torch.randint(len(rows), (rows.shape[1],), generator=generator)
+    output = torch.randint(weight.shape[1], (rows.shape[1],), generator=generator)
+    return rows[group, torch.arange(rows.shape[1])] * weight[group, output]
+
+
+def removal_order(gram: Tensor) -> Tensor:
+    """When each node is removed, 0 first, shape [nodes].
+
+    Args:
+        gram: Second moments of the contributions, shape [nodes, nodes].
+    """
+    order = torch.zeros(len(gram), dtype=torch.float64)
+    gain = gram.diagonal().clone()  # what the sum of squares would grow by
+    for step in range(len(gram)):
+        node = int(gain.argmin())
+        order[node] = step
+        gain += 2 * gram[node]
+        gain[node] = torch.inf
+    return order
+
+
+def scale_factors(gram: Tensor, kept: tuple[int, ...]) -> Tensor:
+    """Least-squares factors of the kept nodes, by which their sum is nearest to that of all, shape [nodes]."""
+    factors = torch.ones(len(gram), dtype=torch.float64)
+    stay = list(kept)
+    own = gram[stay][:, stay]
+    ridge = 1e-6 * own.diagonal().mean().nan_to_num() + 1e-300
+    target = gram[stay].sum(1) - own.sum(1)  # the penalty is on the distance from 1
+    factors[stay] += torch.linalg.solve(own + ridge * torch.eye(len(stay), dtype=torch.float64), target)
+    return factors
+
+
+def _rescaled(task: Task, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    for name, group in task.graph.groups.items():
+        _rescale(group, factors[name], state)
+    return state
+
+
+def _rescale(group: NodeGroup, factors: Tensor, state: dict[str, Tensor]) -> None:
+    for s in group.slices:
+        if s.reads and s.tensor in state:
+            state[s.tensor] *= axis_factor(s, factors, state[s.tensor])
