@@ -12,13 +12,14 @@ from torch._ops import OpOverload
 from mipp.calibration import Batch
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph, Site
+from mipp.graph.layers import as_layer, channel_dim
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
 from mipp.graph.trace import Call, OpStream, Program, run, working_copy
 from mipp.layouts import Layout, choose, features_together, kernel_of
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
-"""Called with the index of an op, its arguments by name, and its (first) result."""
+"""Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result."""
 
 
 class Moments:
@@ -177,7 +178,7 @@ def _check_finite(program: Program, found: Mapping[int, SiteStatistics], number:
 
 def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: int) -> int:
     site = next(op for op, d in after.items() if d.addition == addition)
-    return -1 if program.ops[site].name == "linear" else 1
+    return channel_dim(program.ops[site])
 
 
 def _floor(
@@ -212,7 +213,7 @@ class _Watch(OpStream):
             schema = func._schema.arguments
             given = {a.name: v for a, v in zip(schema, args, strict=False)}
             full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
-            self.observer(self.index, full, out if isinstance(out, Tensor) else out[0])
+            self.observer(self.index, as_layer(ops[self.index].name, full), out if isinstance(out, Tensor) else out[0])
         return out
 
 
@@ -232,7 +233,7 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
 
     Args:
         site: The op.
-        arguments: Its arguments by name.
+        arguments: Its arguments by name, as `as_layer` gives them.
         limit: At most this many positions of each sample are taken, at random but the same in all.
 
     Returns:
@@ -243,11 +244,13 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
         return _thinned(x, limit).reshape(1, -1, x.shape[-1])
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
-    windows = _windows(x, weight.shape[2:], arguments)
+    windows = (_windows if site.reads_axis == 1 else _transposed_windows)(x, weight.shape[2:], arguments)
     size = windows.shape[2 : 2 + spatial]
     chosen = _positions(size, limit)
     patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gathered(windows, size, chosen)
     patches = patches.movedim(2, 1)  # [samples, positions, channels, *kernel]
+    if site.reads_axis == 0:
+        patches = patches.flip(list(range(3, patches.ndim)))
     return patches.reshape(patches.shape[0] * patches.shape[1], site.groups, -1).transpose(0, 1)
 
 
@@ -268,6 +271,21 @@ def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> 
     view = nn.functional.pad(x, amounts)
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         view = view.unfold(2 + axis, (k - 1) * d + 1, s)[..., ::d]
+    return view
+
+
+def _transposed_windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
+    """What every output position of a transposed convolution reads of its spread-out input; the kernel is reversed."""
+    names = ("stride", "padding", "dilation", "output_padding")
+    stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)
+    spread = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)))
+    places: tuple[Any, ...] = (..., *(slice(None, None, s) for s in stride))
+    spread[places] = x
+    sides = zip(kernel, padding, dilation, extra, strict=True)
+    amounts = [n for k, p, d, e in reversed(list(sides)) for n in (d * (k - 1) - p, d * (k - 1) - p + e)]
+    view = nn.functional.pad(spread, amounts)
+    for axis, (k, d) in enumerate(zip(kernel, dilation, strict=True)):
+        view = view.unfold(2 + axis, (k - 1) * d + 1, 1)[..., ::d]
     return view
 
 

@@ -19,6 +19,7 @@ from mipp.activations import Moments, channels_last, inputs_of
 from mipp.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.groups import PruningGraph, Site
+from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.streams import Downstream, downstream, norm_scale
 from mipp.graph.trace import Op, Program, Ref, full_copy
 from mipp.memory import Memory, written
@@ -148,15 +149,18 @@ class _Refitter:
         ops = [self.program.ops[site.op] for site in target.uses]
         after = [downstream(self.program, op) for op in ops]
         until = max([op.index + 1 for op in ops] + [d.addition for d in after])
-        want = [v for op in ops for v in (op.args[0].index, op.outputs[0])] + [d.other for d in after if d.other >= 0]
+        layers = [as_layer(op.name, op.arguments) for op in ops]
+        want = [v for op, layer in zip(ops, layers, strict=True) for v in (layer["input"].index, op.outputs[0])] + [
+            d.other for d in after if d.other >= 0
+        ]
         blocks = self._blocks(target)
         columns = blocks[0]
         moments: list[Moments] = []
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
             pruned = self.cut.values(index, until, want)
-            for site, op, behind in zip(target.uses, ops, after, strict=True):
-                inputs = self._inputs(site, op, pruned[op.args[0].index], index, target.weight)[:, :, columns]
+            for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
+                inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
                 _accumulate(moments, inputs, self._missing(site, op, behind, dense, pruned))
 
         place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
@@ -179,7 +183,7 @@ class _Refitter:
 
     def _blocks(self, target: _Target) -> list[slice]:
         """Runs of inputs whose second moments fit into memory, one run if they all do."""
-        weight, groups = _tensors(self.small)[target.weight], target.uses[0].groups
+        weight, groups = self._weight(target), target.uses[0].groups
         inputs, outputs = weight[0].numel(), len(weight) // groups
         count = 1
         while 8 * (groups + 4) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
@@ -191,14 +195,18 @@ class _Refitter:
 
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
-        tensors = {"input": x, "weight": _tensors(self.small)[weight]}
+        tensors = {"input": x, "weight": site.turned(_tensors(self.small)[weight])}
         return inputs_of(site, {**arguments, **tensors}, self.options.positions)
+
+    def _weight(self, target: _Target) -> Tensor:
+        """The cut weight as [outputs, inputs per group, ...]."""
+        return target.uses[0].turned(_tensors(self.small)[target.weight])
 
     def _missing(
         self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
     ) -> Tensor:
         """What the output lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
-        dim = -1 if op.name == "linear" else 1
+        dim = channel_dim(op)
         rows = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, self.keep[site.writes], True)))
 
         def error(value: int) -> Tensor:
@@ -216,7 +224,7 @@ class _Refitter:
 
     def _solve(self, target: _Target, moments: Sequence[Moments], columns: slice, *, centred: bool) -> Tensor:
         """Adds to the weight what takes the residual away; returns the mean residual that is left, shape [outputs]."""
-        weight = _tensors(self.small)[target.weight]
+        weight = self._weight(target)
         inputs = columns.stop - columns.start
         silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
         changes, offsets = [], []
@@ -230,11 +238,12 @@ class _Refitter:
             offsets.append(moment.mean[inputs:] - moment.mean[:inputs] @ change)
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = torch.cat(changes)
-        weight.add_(whole.reshape(weight.shape).to(weight.dtype))
+        change = target.uses[0].turned(whole.reshape(weight.shape))
+        _tensors(self.small)[target.weight].add_(change.to(weight.dtype))
         return torch.cat(offsets)
 
     def _add_offset(self, place: str, offset: Tensor, op: Op, after: Downstream) -> None:
-        if op.arguments["bias"] is None:  # the batch norm takes it
+        if bias_of(op) is None:  # the batch norm takes it
             offset = offset * norm_scale(self.program, after.norm, _tensors(self.small))
         bias = _tensors(self.small)[place]
         bias.add_(offset.to(bias.dtype))
@@ -247,7 +256,7 @@ class _Refitter:
 
     def _offset_place(self, op: Op, after: Downstream, uses: int) -> str:
         """Name of the parameter that takes the offset, "" if there is none, or if other ops read it too."""
-        place = op.arguments["bias"]
+        place = bias_of(op)
         if place is None and after.norm >= 0:
             place = self.program.ops[after.norm].arguments["bias"]
         if not isinstance(place, Ref) or self.program.values[place.index].origin != "parameter":

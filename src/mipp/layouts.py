@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipp.graph.groups import Ints, PruningGraph, Site
+from mipp.graph.axes import Ints
+from mipp.graph.groups import PruningGraph, Site
+from mipp.graph.layers import as_layer
 from mipp.memory import written
 
 Layout = Literal["unfolded", "channel-wise", "node-wise"]
@@ -84,8 +86,9 @@ def _sizes(graph: PruningGraph, site: Site) -> dict[Layout, tuple[int, int]]:
 
 
 def _weight_shape(graph: PruningGraph, site: Site) -> tuple[int, ...]:
-    index: int = graph.program.ops[site.op].arguments["weight"].index
-    return graph.program.values[index].shape
+    op = graph.program.ops[site.op]
+    index: int = as_layer(op.name, op.arguments)["weight"].index
+    return tuple(site.turned(torch.empty(graph.program.values[index].shape, device="meta")).shape)
 
 
 def _total(sizes: Mapping[int, Mapping[Layout, tuple[int, int]]], chosen: Mapping[int, Layout]) -> int:

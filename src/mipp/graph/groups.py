@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mipp.graph.axes import Ints, Reason
+from mipp.graph.layers import turned
 from mipp.graph.trace import Program
 
 
@@ -86,6 +88,10 @@ class Site:
     writes: Ints
     groups: int
     reads_axis: int = 1
+
+    def turned(self, weight: Tensor) -> Tensor:
+        """The weight as [outputs, inputs per group, ...], or back as it is stored."""
+        return weight if self.reads_axis == 1 else turned(weight, self.groups)
 
 
 @dataclass(frozen=True)

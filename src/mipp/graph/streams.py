@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mipp.graph.layers import channel_dim
 from mipp.graph.trace import Op, Program, Ref
 
 _TRANSPARENT = ("dropout", "contiguous", "clone", "detach", "alias")
@@ -34,7 +35,7 @@ def downstream(program: Program, op: Op) -> Downstream:
         reader = program.ops[readers[value][0]]
         if reader.name == "batch_norm" and norm < 0 and reader.args[0] == Ref(value):
             dims = len(program.values[value].shape)
-            if not isinstance(reader.arguments["running_var"], Ref) or (op.name == "linear" and dims != 2):
+            if not isinstance(reader.arguments["running_var"], Ref) or (channel_dim(op) == -1 and dims != 2):
                 break
             norm = reader.index
         elif reader.name == "add" and reader.kwargs.get("alpha", 1) == 1:

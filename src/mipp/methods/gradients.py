@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mipp.activations import Batch
+from mipp.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.graph.trace import Call, map_tensors, working_copy
 from mipp.methods.base import Task

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import Batch
+from mipp.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trace import Call, tensors_in
 from mipp.methods.base import Needs, Task

@@ -1,0 +1,48 @@
+"""One view of the ops that read nodes through a weight: an input, and a weight [outputs, inputs per group, ...]."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mipp.graph.trace import Op, Ref
+
+LINEAR = ("linear", "addmm", "matmul", "mm")
+"""Ops whose channels are the last dimension of input and output."""
+
+
+def channel_dim(op: Op) -> int:
+    """The dimension of the output of a layer that holds its channels."""
+    return -1 if op.name in LINEAR else 1
+
+
+def as_layer(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a layer, renamed and with the weight the usual way round."""
+    layer = dict(arguments)
+    if name == "addmm":
+        layer |= {"input": arguments["mat1"], "weight": arguments["mat2"], "bias": arguments["self"]}
+    elif name in ("matmul", "mm"):
+        weight = arguments["other"] if name == "matmul" else arguments["mat2"]
+        layer |= {"input": arguments["self"], "weight": weight, "bias": None}
+    if is_stored_transposed(name, arguments) and isinstance(layer["weight"], Tensor):
+        layer["weight"] = turned(layer["weight"], layer.get("groups", 1))
+    return layer
+
+
+def is_stored_transposed(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the weight of a layer is stored as [inputs, outputs per group, ...]."""
+    return name in LINEAR[1:] or name.startswith("conv_transpose") or bool(arguments.get("transposed"))
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """A weight [groups x a, b, ...] as [groups x b, a, ...]; its own inverse, and a view for one group."""
+    if groups == 1:
+        return weight.transpose(0, 1)
+    by_group: Tensor = weight.unflatten(0, (groups, -1))
+    return by_group.transpose(1, 2).flatten(0, 1)
+
+
+def bias_of(op: Op) -> Ref | None:
+    """The bias of a layer, if it has one."""
+    bias = as_layer(op.name, op.arguments)["bias"]
+    return bias if isinstance(bias, Ref) else None
