@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import mipp
 from benchmarks.zoo.registry import Pattern
-from mipp.activations import as_call
+from mipp.calibration import as_call
 from mipp.graph.groups import NodeGroup, PruningGraph
 from mipp.graph.trace import Call, tensors_in
 from mipp.plan import PruningPlan

@@ -40,6 +40,7 @@ class Atoms:
     count: int = 0
     _pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     _frozen: list[tuple[Ints, Reason]] = field(default_factory=list)
+    _rows: list[tuple[Tensor, Tensor, Reason]] = field(default_factory=list)
 
     def fresh(self, number: int) -> Tensor:
         """Returns `number` new atoms, shape [number]."""
@@ -52,6 +53,13 @@ class Atoms:
         both = (a >= 0) & (b >= 0)
         self._pairs.append((a[both], b[both]))
         self.freeze(torch.from_numpy(np.concatenate([a[b < 0], b[a < 0]])), reason)
+
+    def unite_rows(self, table: Tensor, row: Tensor, reason: Reason) -> None:
+        """Notes that every row of a table meets one and the same row (a weight per position of each head).
+
+        Its columns are the nodes, unless other ops unite whole rows: then the rows are, and the single row stays.
+        """
+        self._rows.append((table, row, reason))
 
     def unite_along(self, plane: Tensor, dims: Sequence[int], reason: Reason) -> None:
         """Unites all atoms of a plane that differ only in their position along `dims`; one `FIXED` freezes its row."""
@@ -83,16 +91,35 @@ class Atoms:
         Args:
             frozen: More atoms to freeze, each with its reason.
         """
-        left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
-        right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.empty(0, np.int64)
-        edges = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(self.count, self.count))
-        number, labels = connected_components(edges, directed=False)
-        sets = Sets(labels.astype(np.int64), np.full(number, -1), [])
+        if self._rows:
+            sets, pending = self._connected(), self._rows
+            self._rows = []
+            for table, row, reason in pending:
+                if _by_rows(sets.at(table.numpy()), varying(row)):
+                    self.freeze(row, reason)
+                else:
+                    self.unite(table, row, reason)
+        sets = self._connected()
         for atoms, reason in self._frozen:
             sets.freeze(atoms, reason)
         for more, reason in frozen:
             sets.freeze(more.reshape(-1).numpy(), reason)
         return sets
+
+    def _connected(self) -> "Sets":
+        left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
+        right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.empty(0, np.int64)
+        edges = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(self.count, self.count))
+        number, labels = connected_components(edges, directed=False)
+        return Sets(labels.astype(np.int64), np.full(number, -1), [])
+
+
+def _by_rows(sets: Ints, dims: Sequence[int]) -> bool:
+    """Whether the sets of a table do not change along `dims`, but along others."""
+    rows = sets
+    for dim in dims:
+        rows = np.take(rows, [0], axis=dim)
+    return bool((sets == rows).all()) and rows.size > 1 and bool((rows != rows.reshape(-1)[0]).any())
 
 
 @dataclass(frozen=True)
@@ -184,8 +211,13 @@ def _meet(
     present = [p for planes, _ in operands for p in planes if set(varying(p)) & set(dims)]
     shape = torch.broadcast_shapes(*(p.shape for p in present))
     result = present[0].expand(shape)
-    for plane in present[1:]:
-        atoms.unite(result, plane, reason)
+    tables = [p for p in present if set(varying(p)) == set(dims)]
+    result = tables[0] if tables else result
+    for plane in present:
+        if tables and len(dims) > 1 and set(varying(plane)) < set(dims):
+            atoms.unite_rows(result, plane, reason)
+        elif plane is not result:
+            atoms.unite(result, plane, reason)
     for planes, size in operands:
         met = [p for p in planes if set(varying(p)) & set(dims)]
         if len(met) > 1:

@@ -268,17 +268,15 @@ def _by_footprint(member: Ints, slot: Ints) -> list[Ints]:
         return []
     starts = np.flatnonzero(np.r_[True, (np.diff(member) != 0) | (np.diff(slot) != 0)])
     counts = np.diff(np.r_[starts, len(member)])
-    kinds = np.unique(np.stack([slot[starts], counts]), axis=1, return_inverse=True)[1].reshape(-1)
-    keys = np.random.default_rng(0).integers(1 << 62, size=(2, int(kinds.max()) + 1), dtype=np.uint64)
+    kinds, kind = np.unique(slot[starts] * (counts.max() + 1) + counts, return_inverse=True)
+    keys = np.random.default_rng(0).integers(1 << 63, size=len(kinds), dtype=np.uint64)
     heads = np.flatnonzero(np.r_[True, np.diff(member[starts]) != 0])
-    prints = np.add.reduceat(keys[:, kinds], heads, axis=1)
-    order, of_set = np.unique(prints, axis=1, return_index=True, return_inverse=True)[1:]
-    of_row = np.repeat(of_set.reshape(-1), np.diff(np.r_[starts[heads], len(member)]))
-    sequence = sorted(
-        range(len(order)), key=lambda k: (slot[starts[heads[order[k]]]], counts[heads[order[k]]], order[k])
-    )
+    prints = np.add.reduceat(keys[kind], heads)
+    first, of_set = np.unique(prints, return_index=True, return_inverse=True)[1:]
+    of_row = np.repeat(of_set, np.diff(np.r_[starts[heads], len(member)]))
+    leads = heads[first]
     rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row))[:-1])
-    return [rows[k] for k in sequence]
+    return [rows[k] for k in np.lexsort((first, counts[leads], slot[starts[leads]])).tolist()]
 
 
 def _work(op: int, coefficient: int, sizes: list[Size]) -> Work:

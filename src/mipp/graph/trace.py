@@ -268,7 +268,7 @@ def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) 
     recorder.add_inputs(call)
     with module_stack(model, recorder.modules), recorder:
         output = run(model, call)
-    for tensor in tensors_in(output):
+    for tensor in results_in(output):
         recorder.program.outputs.append(recorder.index_of(tensor))
     return recorder.program
 
@@ -377,6 +377,23 @@ def tensors_in(tree: Any) -> list[Tensor]:
     return []
 
 
+def results_in(output: Any) -> list[Tensor]:
+    """The tensors of a model's output, without what it holds in objects such as caches of keys and values."""
+    return _plain_tensors(output) or tensors_in(output)
+
+
+def _plain_tensors(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, Mapping):
+        return [t for item in tree.values() for t in _plain_tensors(item)]
+    if isinstance(tree, tuple | list):
+        return [t for item in tree for t in _plain_tensors(item)]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return [t for f in dataclasses.fields(tree) for t in _plain_tensors(getattr(tree, f.name))]
+    return []
+
+
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     """`tree` with `function` applied to each tensor that `tensors_in` finds; containers are copied, not changed."""
     if isinstance(tree, Tensor):
@@ -387,7 +404,8 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
         return type(tree)(map_tensors(item, function) for item in tree)
     if isinstance(tree, dict):
         new = copy.copy(tree)
-        new.update({key: map_tensors(item, function) for key, item in tree.items()})
+        for key, item in tree.items():  # some dictionaries of outputs have no update()
+            new[key] = map_tensors(item, function)
         return new
     if tensors_in(tree):
         new = copy.copy(tree)

@@ -15,7 +15,7 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.draft import Draft
 from mipp.graph.groups import Doubt, PruningGraph
-from mipp.graph.trace import Call, forward, full_copy, tensors_in
+from mipp.graph.trace import Call, forward, full_copy, results_in
 from mipp.plan import PruningPlan
 from mipp.surgery.cut import apply, mask
 
@@ -28,8 +28,8 @@ def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.floa
     """What a model returns in eval mode, computed by a copy in `dtype` (None: in its own)."""
     copied = full_copy(model).eval()
     if dtype is None:
-        return tensors_in(forward(copied, call))
-    return tensors_in(forward(copied.to(dtype), call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
+        return results_in(forward(copied, call))
+    return results_in(forward(copied.to(dtype), call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

@@ -271,6 +271,17 @@ def matmul(op: Op, w: Walk) -> Sequence[Planes]:
     return [product(op, w, factors, out)]
 
 
+@rule("_grouped_mm")
+def grouped_mm(op: Op, w: Walk) -> Sequence[Planes]:
+    """Rows sorted by expert, each times the matrix of its expert."""
+    x, weight = op.args[:2]
+    if (len(w.shape(x)), len(w.shape(weight))) != (2, 3):
+        return unknown(op, w)
+    planes = w.rows(weight, [0], Reason("experts are chosen by index", op.name, op.source))
+    factors = [Factor(0, w.of(x), w.shape(x), "tx"), Factor(1, planes, (1, *w.shape(weight)[1:]), "exs")]
+    return [product(op, w, factors, "ts")]
+
+
 @rule("einsum")
 def einsum(op: Op, w: Walk) -> Sequence[Planes]:
     refs = op.args[1]
