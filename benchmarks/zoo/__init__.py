@@ -4,18 +4,33 @@ Each has a manifest of the groups that can be pruned from it, found by reading t
 library; `benchmarks.supported` compares the two.
 """
 
-from benchmarks.zoo import branches, classics, dense_prediction, exchange, mobile, modern, odd, unusual
+from benchmarks.zoo import (
+    attention,
+    branches,
+    classics,
+    dense_prediction,
+    exchange,
+    hugging_face,
+    mobile,
+    modern,
+    odd,
+    recurrent,
+    unusual,
+)
 from benchmarks.zoo.registry import PATTERNS, Pattern
 
 __all__ = [
     "PATTERNS",
     "Pattern",
+    "attention",
     "branches",
     "classics",
     "dense_prediction",
     "exchange",
+    "hugging_face",
     "mobile",
     "modern",
     "odd",
+    "recurrent",
     "unusual",
 ]
