@@ -70,8 +70,12 @@ def nodes_of(name: str, groups: Iterable[NodeGroup]) -> int:
 
 
 def _produces(group: NodeGroup, name: str) -> bool:
+    """Whether nodes of a group are outputs of a layer; a tied embedding is read, too, but gives its name."""
+    if group.name.partition("#")[0] == name:
+        return True
     made = [s.tensor for s in group.slices if not s.reads]
-    return any(t == name or t.rpartition(".")[0] == name or t.startswith(f"{name}.parametrizations.") for t in made)
+    parametrized = f"{name}.parametrizations.weight.original"
+    return any(t == name or t.rpartition(".")[0] == name or t.startswith(parametrized) for t in made)
 
 
 def _why(name: str, graph: PruningGraph) -> str:
@@ -80,36 +84,35 @@ def _why(name: str, graph: PruningGraph) -> str:
 
 
 def unaccounted(graph: PruningGraph, model: nn.Module) -> list[str]:
-    """Layers some of whose outputs are neither in a group nor frozen with a reason."""
+    """Layers some of whose outputs are neither in a group nor frozen with a reason (one output cannot go anyway)."""
+    first = {id(p): name for name, p in reversed([*model.named_parameters(remove_duplicate=False)])}
     return [
         name
         for name, module in model.named_modules()
-        if _weight(module) is not None and _accounted(graph, name, module) < _outputs(module)
+        if (weight := _weight(module)) is not None
+        and weight.shape[_node_axis(module)] > _accounted(graph, first[id(weight)], module)
+        and weight.shape[_node_axis(module)] > 1
     ]
 
 
 def _weight(module: nn.Module) -> Tensor | None:
     standard = nn.Linear, nn.modules.conv._ConvNd, nn.Embedding
-    weight = module._parameters.get("weight")
-    return weight if isinstance(module, standard) else None
+    return module._parameters.get("weight") if isinstance(module, standard) else None
 
 
-def _outputs(module: nn.Module) -> int:
-    weight = _weight(module)
-    assert weight is not None
-    return weight.shape[_output_axis(module)]
+def _node_axis(module: nn.Module) -> int:
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return int(module.groups == 1)
+    return int(isinstance(module, nn.Embedding))
 
 
-def _output_axis(module: nn.Module) -> int:
-    return int(isinstance(module, nn.modules.conv._ConvTransposeNd | nn.Embedding))
-
-
-def _accounted(graph: PruningGraph, name: str, module: nn.Module) -> int:
-    tensor, axis = f"{name}.weight".lstrip("."), _output_axis(module)
-    slices = [s for g in graph.groups.values() for s in g.slices if (s.tensor, s.axis) == (tensor, axis)]
-    frozen = sum(f.nodes for f in graph.frozen if f.name == name and f.reason)
-    parts = module.groups if isinstance(module, nn.modules.conv._ConvTransposeNd) else 1
-    return sum(s.positions.size for s in slices) + frozen * (parts if frozen < _outputs(module) else 1)
+def _accounted(graph: PruningGraph, tensor: str, module: nn.Module) -> int:
+    place = tensor, _node_axis(module)
+    owner = tensor.rpartition(".")[0]
+    frozen = sum(f.nodes for f in graph.frozen if f.name == owner and f.reason)
+    return frozen + sum(
+        s.positions.size for g in graph.groups.values() for s in g.slices if (s.tensor, s.axis) == place
+    )
 
 
 def random_plan(graph: PruningGraph, model: nn.Module, seed: int = 0) -> PruningPlan:
