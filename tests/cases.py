@@ -18,6 +18,7 @@ from mipp.report import Inspection
 from mipp.zoo.resnets import CifarResNet
 
 Inputs = Callable[[int, torch.Generator], object]
+CORE = ("mipp", "random", "l1", "l2")  # methods that `prune` is tested with; all others: test_method_contract.py
 
 
 class Net(nn.Module):

@@ -10,12 +10,12 @@ from cases import PRUNABLE, Case, inspected, named, tensors
 from torch import nn
 
 import mipp
-from mipp.activations import Calibration, read
+from mipp.activations import read
 from mipp.cost import cost_of
 from mipp.methods import Task, needs_of
 
 METHODS = mipp.methods.all()
-FEWER = {"rounds": 2, "samples": 2}  # for speed: what repeats the same, twice
+FEWER = {"rounds": 2, "samples": 1, "per_round": 0.5}  # for speed
 BUDGET = mipp.Budget(nodes=0.7)
 
 
@@ -54,7 +54,7 @@ def trainer(case: Case):
 def task(case: Case) -> Task:
     model, found = inspected(case)
     model = copy.deepcopy(model)
-    batches = read(Calibration(case.batches(2, 6)), None)
+    batches = read(mipp.Calibration(case.batches(2, 6)), None)
     return Task(model, found.graph, cost_of(found.graph), batches, loss, trainer(case))
 
 
@@ -108,7 +108,7 @@ def test_what_a_method_lacks_is_named(method):
     needs = needs_of(made(method))
     bare = Task(full.model, full.graph, full.cost, [copy.copy(b) for b in full.batches])
     unlabelled = Task(
-        full.model, full.graph, full.cost, read(Calibration(named("conv bn relu chain").batch(6)), None), loss
+        full.model, full.graph, full.cost, read(mipp.Calibration(named("conv bn relu chain").batch(6)), None), loss
     )
     missing = {"loss_fn": bare, "train": bare} if needs.training else {"loss_fn": bare, "labels": unlabelled}
     for argument, given in missing.items():
@@ -118,3 +118,55 @@ def test_what_a_method_lacks_is_named(method):
                 made(method).plan(given, BUDGET)
         elif not needs.training:
             made(method).plan(given, BUDGET)
+
+
+class Bomb(nn.Module):
+    """Passes its input on, until the call it was set to fail in; copies share the count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fuse = [0]
+
+    def __deepcopy__(self, memo):
+        other = Bomb()
+        other.fuse = self.fuse
+        return other
+
+    def forward(self, x):
+        self.fuse[0] -= 1
+        if self.fuse[0] == 0:
+            raise RuntimeError("boom")
+        return x
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("fuse", [1, 2, 4])
+def test_a_failing_forward_pass_leaves_everything_as_it_was(method, fuse):
+    case = named("conv bn relu chain")
+    bomb = Bomb()
+    model = nn.Sequential(bomb, nn.Dropout(), case.model()).train()
+    with torch.random.fork_rng():
+        graph = mipp.inspect(model, case.batch(2)).graph
+    given = Task(model, graph, cost_of(graph), task(case).batches, loss, trainer(case))
+    before = state(model)
+    bomb.fuse[0] = fuse
+    failed = False
+    try:
+        made(method).plan(given, BUDGET)
+    except mipp.MippError:
+        failed = True
+    assert_untouched(model, before)
+    assert torch.is_grad_enabled()
+    assert failed or fuse > 1 or not needs_of(made(method)).data
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["residual", "concatenation"])
+def test_the_same_seed_gives_the_same_result_whatever_the_global_random_state(method, name):
+    found = []
+    for chance in (1, 2):
+        torch.manual_seed(chance)
+        plan = made(method).plan(task(named(name)), mipp.Budget(macs=0.6)) if method != "bnscale" else None
+        found.append(plan if isinstance(plan, tuple) else (plan, {}))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(tensor, found[1][1][key]) for key, tensor in found[0][1].items())

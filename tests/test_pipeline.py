@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import VECTOR, Case, Keep, Net, assert_same, named, outputs, quick  # noqa: F401
+from cases import CORE, VECTOR, Case, Keep, Net, assert_same, named, outputs, quick  # noqa: F401
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -78,7 +78,7 @@ class Once:
             yield batch
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 def test_the_data_are_read_once_and_no_further_than_needed(method):
     data = Once([vectors(10, i) for i in range(8)])
     run(data=mipp.Calibration(data, max_samples=25), method=mipp.methods.all()[method]())
@@ -109,7 +109,7 @@ def test_the_calibration_data_are_not_changed():
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)).double()
     x = vectors()
     before = x.clone()
-    for method in mipp.methods.all().values():
+    for method in map(mipp.methods.all().get, CORE):
         run(model, [x], method=method())
     assert torch.equal(x, before)
     mipp.inspect(model, x)
@@ -131,7 +131,7 @@ def test_no_calibration_data_where_a_tensor_has_no_samples():
         run(data=[torch.zeros(0, 4).double()])
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_model_that_produces_non_finite_values_is_refused(method, value):
     """A diverged network: the statistics of its activations mean nothing."""
@@ -142,7 +142,7 @@ def test_a_model_that_produces_non_finite_values_is_refused(method, value):
         run(model, method=mipp.methods.all()[method]())
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("name", ["linear chain", "residual", "few groups"])
 def test_very_few_samples_are_enough_to_run(method, samples, name):
@@ -151,7 +151,7 @@ def test_very_few_samples_are_enough_to_run(method, samples, name):
     assert all(torch.isfinite(t).all() for t in outputs(result.model, case.batch(3)))
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 def test_constant_and_dead_activations_are_no_obstacle(method):
     model = chain()
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_a_model_that_takes_another_path_on_other_data_is_refused_or_right():
     """A branch on values. Statistics of the wrong path must not be used silently."""
     case = named("branch on values")
     data = [case.batch(6, 0), -case.batch(6, 1)]
-    for method in mipp.methods.all().values():
+    for method in map(mipp.methods.all().get, CORE):
         try:
             result = run(case.model(), data, method=method(), compensate=mipp.Refit(ridge=1e-9))
         except mipp.UnsupportedModelError:
@@ -368,7 +368,7 @@ def test_a_pruned_model_exports():
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 def test_without_a_budget_a_method_says_what_to_pass(method):
     for budget in (None, mipp.Budget(), mipp.Budget(min_keep=2)):
         with pytest.raises(mipp.MissingRequirementError, match="budget"):

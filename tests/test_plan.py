@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from cases import PRUNABLE, Case, Keep, call, inspected, named, plan_for, quick  # noqa: F401
+from cases import CORE, PRUNABLE, Case, Keep, call, inspected, named, plan_for, quick  # noqa: F401
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -284,7 +284,7 @@ def test_an_unknown_group_is_named_with_the_nearest_one():
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 @pytest.mark.parametrize("name", ["residual", "cifar resnet", "concatenation", "few groups"])
 @pytest.mark.parametrize("budget", [mipp.Budget(macs=0.5, params=0.6), mipp.Budget(nodes=0.6, min_keep=2)])
 def test_the_report_says_what_the_cut_model_really_costs(method, name, budget):
@@ -302,7 +302,7 @@ def test_the_report_says_what_the_cut_model_really_costs(method, name, budget):
     assert all(len(kept) >= budget.min_keep for kept in result.plan.kept.values())
 
 
-@pytest.mark.parametrize("method", mipp.methods.all())
+@pytest.mark.parametrize("method", CORE)
 def test_a_run_with_min_keep_zero_lists_the_emptied_groups_and_counts_them(method):
     case = named("linear chain")
     result = mipp.prune(

@@ -11,7 +11,7 @@ from mipp.methods.base import Task
 
 
 def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[], None] | None = None) -> int:
-    """Trains a copy of the task's model in place and returns the number of steps.
+    """Trains a copy of the task's model in place, on random numbers of its own, and returns the number of steps.
 
     Args:
         task: The task.
@@ -37,7 +37,8 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
             after_step()
 
     try:
-        with modes_kept(model), torch.enable_grad():
+        with modes_kept(model), torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(task.seed)
             task.train(model, fraction=fraction, after_step=counted)
     except (KeyboardInterrupt, MemoryError, MippError):
         raise
