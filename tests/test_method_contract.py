@@ -10,7 +10,7 @@ from cases import PRUNABLE, Case, inspected, named, tensors
 from torch import nn
 
 import mipp
-from mipp.activations import read
+from mipp.calibration import read
 from mipp.cost import cost_of
 from mipp.methods import Task, needs_of
 
@@ -140,7 +140,7 @@ class Bomb(nn.Module):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("fuse", [1, 2, 4])
+@pytest.mark.parametrize("fuse", [1, 3])
 def test_a_failing_forward_pass_leaves_everything_as_it_was(method, fuse):
     case = named("conv bn relu chain")
     bomb = Bomb()
@@ -161,12 +161,11 @@ def test_a_failing_forward_pass_leaves_everything_as_it_was(method, fuse):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["residual", "concatenation"])
-def test_the_same_seed_gives_the_same_result_whatever_the_global_random_state(method, name):
+def test_the_same_seed_gives_the_same_result_whatever_the_global_random_state(method):
     found = []
     for chance in (1, 2):
         torch.manual_seed(chance)
-        plan = made(method).plan(task(named(name)), mipp.Budget(macs=0.6)) if method != "bnscale" else None
+        plan = made(method).plan(task(named("residual")), mipp.Budget(macs=0.6))
         found.append(plan if isinstance(plan, tuple) else (plan, {}))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(tensor, found[1][1][key]) for key, tensor in found[0][1].items())

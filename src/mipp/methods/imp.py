@@ -4,7 +4,6 @@ Sources: Frankle & Carbin, The Lottery Ticket Hypothesis, ICLR 2019, arXiv 1803.
 Connectivity and the Lottery Ticket Hypothesis, ICML 2020, arXiv 1912.05671 (rewinding).
 """
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ from torch import Tensor, nn
 
 from mipp.graph.trace import full_copy
 from mipp.methods.base import Needs, Task, require_target
-from mipp.methods.scores import fraction_kept, parts, select_in_rounds
+from mipp.methods.scores import fraction_kept, parts, select_in_rounds, silence
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
-from mipp.surgery import mask
 
 
 @dataclass(frozen=True)
@@ -44,34 +42,15 @@ class IMP:
         early = full_copy(task.model)
         train(task, early, self.rewind)
 
-        def rank(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> Mapping[str, Tensor]:
-            trained = self._trained(task, early, task.plan(kept, self, budget))
-            return _norms(task, trained, kept)
+        def rank(_: nn.Module, kept: Mapping[str, Sequence[int]]) -> Mapping[str, Tensor]:
+            model = full_copy(early)
+            silence(model, task.graph, kept)
+            train(task, model, 1 - self.rewind, lambda: silence(model, task.graph, kept))
+            return _norms(task, model, kept)
 
         rounds = math.ceil(math.log(fraction_kept(budget, task.cost)) / math.log(1 - self.per_round) - 1e-9)
         kept = select_in_rounds(self, task, budget, max(rounds, 1), rank)
         return task.plan(kept, self, budget), early.state_dict()
-
-    def _trained(self, task: Task, early: nn.Module, plan: PruningPlan) -> nn.Module:
-        """Trains a masked copy of the early network from where it was rewound to."""
-        model = mask(plan, early)
-        factors = {name: p.detach() for name, p in mask(plan, _of_ones(early)).named_parameters()}
-
-        @torch.no_grad()
-        def stay_removed() -> None:
-            for name, parameter in model.named_parameters():
-                parameter.mul_(factors[name])
-
-        train(task, model, 1 - self.rewind, stay_removed)
-        return model
-
-
-@torch.no_grad()
-def _of_ones(model: nn.Module) -> nn.Module:
-    ones = copy.deepcopy(model)
-    for parameter in ones.parameters():
-        parameter.fill_(1)
-    return ones
 
 
 def _norms(task: Task, model: nn.Module, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -36,8 +36,11 @@ def weights_of(site: Site, weight: Tensor) -> Tensor:
     return rows
 
 
-def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, Any]], None]) -> None:
+def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, Any]], None]) -> int:
     """Runs the model on the first samples (None: on all); every op that reads nodes is visited with its arguments.
+
+    Returns:
+        The number of samples.
 
     Raises:
         CalibrationError: What an op reads is not finite.
@@ -58,7 +61,8 @@ def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, A
         observe(model, batch.call, task.graph.program, list(sites), observer)
         seen += batch.samples
         if samples is not None and seen >= samples:
-            return
+            break
+    return seen
 
 
 def maps_of(site: Site, group: NodeGroup, arguments: Mapping[str, Any]) -> Tensor:

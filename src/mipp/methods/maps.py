@@ -77,7 +77,7 @@ def _averaged(task: Task, samples: int, score: Callable[[Tensor], Tensor]) -> di
     def visit(site: Site, arguments: Mapping[str, Any]) -> None:
         for group in by_op[site.op]:
             maps = maps_of(site, group, arguments).double()
-            total[group.name] += score(maps).double().mean(0).cpu()
+            total[group.name] += score(maps).double().sum(0).cpu()
 
-    watch(task, samples, visit)
-    return total
+    seen = watch(task, samples, visit)
+    return {name: scores / seen for name, scores in total.items()}

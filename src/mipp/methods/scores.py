@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mipp.cost import Cost
 from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph
+from mipp.graph.trace import full_copy
 from mipp.methods.base import Scope, Task, require_target, select
 from mipp.plan import Budget
-from mipp.surgery import mask
 
 Structure = Literal["l1", "l2", "gate"]
 Scores = Mapping[str, Tensor]
@@ -84,10 +84,23 @@ def select_in_rounds(
     select(task, whole, replace(budget, latency_ms=None), scope)  # a budget that cannot be met is refused at once
     kept: dict[str, tuple[int, ...]] = {name: tuple(range(group.size)) for name, group in task.graph.groups.items()}
     for number in task.progress(range(1, rounds + 1), "rounds"):
-        masked = mask(task.plan(kept, method, budget), task.model)
+        masked = full_copy(task.model)
+        silence(masked, task.graph, kept)
         goal = budget if number == rounds else _on_the_way(budget, task.cost, number / rounds)
         kept = select(task, _removed_last(rank(masked, kept), kept), goal, scope)
     return kept
+
+
+@torch.no_grad()
+def silence(model: nn.Module, graph: PruningGraph, kept: Mapping[str, Sequence[int]]) -> None:
+    """Sets to zero, in place, all weights that produce or read nodes that are not kept."""
+    weights = dict(model.named_parameters())
+    for name, group in graph.groups.items():
+        stays = torch.zeros(group.size)
+        stays[list(kept[name])] = 1
+        for s in group.slices:
+            if s.tensor in weights:
+                weights[s.tensor].mul_(axis_factor(s, stays, weights[s.tensor]))
 
 
 def fraction_kept(budget: Budget, cost: Cost) -> float:
