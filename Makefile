@@ -56,6 +56,7 @@ docs: .venv
 bench: .venv
 	@$(BIN)/python -m benchmarks.defaults --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.lenet_mnist
+	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.resnet_cifar --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.tables
 

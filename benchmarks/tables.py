@@ -101,7 +101,22 @@ def defaults() -> str:
     return "\n".join(lines) + "\n\n" + _footnote(data)
 
 
-TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults)}
+def memory() -> str:
+    """Peak memory by number of calibration batches."""
+    data = _load("memory")
+    lines = [
+        "| memory_limit | batches | samples | peak, MB | before `prune`, MB | in temporary files | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['memory limit']} | {row['batches']} | {row['batches'] * data['settings']['samples']:,} | {row['peak']} | "
+        f"{row['peak before']} | {row['on disk']} | {row['seconds']:.0f} |"
+        for row in data["rows"]
+    ]
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults, memory)}
 
 
 def _load(name: str) -> dict[str, Any]:
