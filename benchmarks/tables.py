@@ -109,7 +109,8 @@ def memory() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['memory limit']} | {row['batches']} | {row['batches'] * data['settings']['samples']:,} | {row['peak']} | "
+        f"| {row['memory limit']} | {row['batches']} | {row['batches'] * data['settings']['samples']:,} | "
+        f"{row['peak']} | "
         f"{row['peak before']} | {row['on disk']} | {row['seconds']:.0f} |"
         for row in data["rows"]
     ]

@@ -99,7 +99,7 @@ def test_mipp_without_a_budget_needs_a_confidence_and_then_drops_what_says_nothi
         {"order": "best"},
         {"confidence": 0.3},
         {"confidence": 1.0},
-        {"noise": 0},
+        {"noise": -1},
         {"positions": 0},
     ],
 )

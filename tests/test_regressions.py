@@ -129,7 +129,7 @@ def test_wrong_refit_options_are_refused():
 
 def test_everything_can_be_eliminated_whatever_the_number_of_features():
     """Refreshing the factors must not need a node that is left."""
-    from mipp.information import GaussianInformation
+    from mipp.estimators import GaussianInformation
     from mipp.selection import backward_elimination
 
     for nodes, width in ((1, 1), (65, 1), (9, 9), (130, 2)):

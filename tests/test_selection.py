@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipp.information import GaussianInformation
+from mipp.estimators import GaussianInformation
 from mipp.selection import Elimination, backward_elimination, terc
 
 
@@ -40,8 +40,14 @@ class TruthTable:
     def remove(self, node):
         self.alive.remove(node)
 
-    def confidence(self, node):
-        return 1.0 if float(self.losses()[node]) > 1e-9 else 0.0
+    def loss(self, node):
+        return float(self.losses()[node])
+
+    def confidence(self, node, margin=0.0):
+        return 1.0 if self.loss(node) > margin + 1e-9 else 0.0
+
+    def total(self):
+        return self.of(self.alive)
 
 
 def table(inputs: int, columns, target) -> TruthTable:

@@ -122,6 +122,9 @@ def prune(
         for name in budget.widths if budget else ():
             known(name, task.graph.groups, "group")
         store = _checkpoint(checkpoint, task, method, budget, exclude)
+        if store is not None:
+            task = replace(task, finished=store.steps())
+        begun = bool(task.finished)
         task, plan, dense, resumed = _proven_plan(task, method, budget or Budget(), exclude, store)
         clock("selection")
         small = apply(plan, dense)
@@ -134,7 +137,7 @@ def prune(
         small = _like(small, model)
         _note_disk(task)
         report = _report(model, small, task, plan, evaluate, clock)
-    return Result(small, plan, report, resumed)
+    return Result(small, plan, report, resumed or begun)
 
 
 def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:

@@ -1,30 +1,16 @@
 """Which nodes to remove first, knowing nothing but a set function: the information the kept nodes carry."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mipp.estimators import Information
+
 Order = Literal["greedy", "mi"]
-
-
-class Information(Protocol):
-    """I(X_S; Y) for a set S of nodes that shrinks from all of them to none, in nats."""
-
-    num_nodes: int
-
-    def marginal(self) -> Tensor:
-        """I(X_i; Y) of every node by itself, shape [num_nodes]."""
-
-    def losses(self) -> Tensor:
-        """I(X_S; Y) - I(X_S without i; Y) for every node, shape [num_nodes]; infinite for nodes that are gone."""
-
-    def remove(self, node: int) -> None:
-        """Takes a node out of S."""
-
-    def confidence(self, node: int) -> float:
-        """How sure it is that the loss of this node is not zero, from 0 to 1."""
+Progress = Callable[[list[int]], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -44,45 +30,67 @@ class Elimination:
         return tuple(sorted(self.order[len(self.order) - number :]))
 
 
-def backward_elimination(information: Information, order: Order = "greedy") -> Elimination:
+def confidence_schedule(number: int = 20) -> tuple[float, ...]:
+    """The paper's confidences 1 - 2^-(n+1): 0.5, 0.75, 0.875, ... (arXiv 2411.00147, appendix D.1).
+
+    >>> confidence_schedule(3)
+    (0.5, 0.75, 0.875)
+    """
+    return tuple(1 - 2.0 ** -(n + 1) for n in range(number))
+
+
+def backward_elimination(information: Information, order: Order = "greedy", progress: Progress = iter) -> Elimination:
     """Removes node after node until none is left.
 
     Args:
         information: The set function; it is used up.
         order: "greedy" removes the node whose loss is least at that moment and breaks ties by marginal information;
             "mi" goes through the nodes once, least marginal information first.
+        progress: Wraps the steps to show how far it is.
     """
     marginal = information.marginal()
     removed: list[int] = []
     loss = [0.0]
-    ascending = torch.argsort(marginal, stable=True).tolist()
-    for step in range(information.num_nodes):
-        losses = information.losses()
-        node = ascending[step] if order == "mi" else _least(losses, marginal)
-        loss.append(loss[-1] + max(float(losses[node]), 0.0))
+    for node in progress(torch.argsort(marginal, stable=True).tolist()):
+        if order == "greedy":
+            node = _least(information.losses(), marginal)
+        loss.append(loss[-1] + max(information.loss(node), 0.0))
         removed.append(node)
         information.remove(node)
     return Elimination(tuple(removed), tuple(loss))
 
 
-def terc(information: Information, confidence: float, order: Order = "mi") -> tuple[int, ...]:
+def terc(
+    information: Information,
+    confidence: float,
+    order: Order = "mi",
+    *,
+    margin: float = 0.0,
+    min_keep: int = 0,
+    progress: Progress = iter,
+) -> tuple[int, ...]:
     """Transfer entropy redundancy criterion: drops every node that adds nothing to the nodes still there.
 
     Args:
-        information: The set function; it is used up.
+        information: The set function; the nodes that go are removed from it.
         confidence: A node stays if it is at least this sure that it adds information.
         order: "mi" tests each node once, least marginal information first (the order that keeps {X1} where
             X1 = X2 + X3); "greedy" tests the least informative of those that remain until one stays.
+        margin: It has to add more than this many nats.
+        min_keep: It stops when only this many nodes are left.
+        progress: Wraps the steps to show how far it is.
 
     Returns:
         The nodes that stay, ascending. Source: MIPP, arXiv 2411.00147, Algorithm 2.
     """
     marginal = information.marginal()
     kept = set(range(information.num_nodes))
-    for node in torch.argsort(marginal, stable=True).tolist():
+    for node in progress(torch.argsort(marginal, stable=True).tolist()):
+        if len(kept) <= min_keep:
+            break
         if order == "greedy":
             node = _least(information.losses(), marginal)
-        if information.confidence(node) < confidence:
+        if information.confidence(node, margin) < confidence:
             kept.remove(node)
             information.remove(node)
         elif order == "greedy":

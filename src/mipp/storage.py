@@ -4,9 +4,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -100,17 +101,12 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            found, plan, changed = data["fingerprint"], data["plan"], data["changed"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise PlanMismatchError(f"{self.path} is damaged ({error}); remove it to start anew.") from error
-        if found != self.fingerprint:
-            raise PlanMismatchError(
-                f"{self.path} belongs to a run on another model, other calibration data or other options; use another "
-                "checkpoint folder or remove this one."
-            )
-        return PruningPlan.from_dict(plan), _weights(self._state) if changed else None
+        data = _checked(self.path, self.fingerprint, "plan", "changed")
+        return PruningPlan.from_dict(data["plan"]), _weights(self._state) if data["changed"] else None
+
+    def steps(self) -> "FinishedSteps":
+        """Steps that an interrupted run with the same fingerprint has finished."""
+        return FinishedSteps(self.path.parent, self.fingerprint)
 
     def save(self, plan: PruningPlan, state: Mapping[str, Tensor] | None) -> None:
         """Writes plan and weights; the plan comes last and atomically, so that a half-written checkpoint is none."""
@@ -121,6 +117,58 @@ class Checkpoint:
         data = {"fingerprint": self.fingerprint, "plan": plan.to_dict(), "changed": state is not None}
         part.write_text(json.dumps(data), encoding="utf-8")
         part.replace(self.path)
+
+
+class FinishedSteps(MutableMapping[str, Any]):
+    """JSON-able results of the steps of a run, written to a checkpoint folder as they come.
+
+    Raises:
+        PlanMismatchError: The folder belongs to a run on another model, other data or other options.
+    """
+
+    def __init__(self, folder: str | Path, fingerprint: str) -> None:
+        self._path, self._fingerprint = Path(folder) / "steps.json", fingerprint
+        self._steps: dict[str, Any] = {}
+        if self._path.exists():
+            self._steps = _checked(self._path, fingerprint, "steps")["steps"]
+
+    def __getitem__(self, key: str) -> Any:
+        return self._steps[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._steps[key] = value
+        self._write()
+
+    def __delitem__(self, key: str) -> None:
+        del self._steps[key]
+        self._write()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps({"fingerprint": self._fingerprint, "steps": self._steps}), encoding="utf-8")
+        part.replace(self._path)
+
+
+def _checked(path: Path, fingerprint: str, *names: str) -> dict[str, Any]:
+    """The JSON object in a checkpoint file, if it has these entries and belongs to this run."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = {name: data[name] for name in ("fingerprint", *names)}["fingerprint"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise PlanMismatchError(f"{path} is damaged ({error}); remove it to start anew.") from error
+    if found != fingerprint:
+        raise PlanMismatchError(
+            f"{path} belongs to a run on another model, other calibration data or other options; use another "
+            "checkpoint folder or remove this one."
+        )
+    return data
 
 
 def fingerprint(tensors: Iterable[Tensor], *options: str) -> str:

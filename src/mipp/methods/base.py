@@ -1,6 +1,6 @@
 """What every method gets, and what it must return."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -34,6 +34,8 @@ class Task:
         notes: Sentences for the report; methods may add to them.
         memory: What may be kept in memory.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
+        finished: Steps of an interrupted run, JSON-able, by a key of the method's choice; what a method puts here is on
+            disk at once when there is a checkpoint.
     """
 
     model: nn.Module
@@ -47,6 +49,7 @@ class Task:
     notes: list[str] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     progress: Callable[..., Any] = field(default=lambda items, what, total=None: items)
+    finished: MutableMapping[str, Any] = field(default_factory=dict)
 
     def generator(self) -> torch.Generator:
         """A fresh generator seeded with the task's seed."""

@@ -1,26 +1,43 @@
-"""Mutual information preserving pruning in closed form.
+"""Mutual information preserving pruning, in closed form or with the paper's perceptrons.
 
 Source: Westphal, Hailes & Musolesi, Mutual Information Preserving Neural Network Pruning, arXiv 2411.00147.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mipp.activations import SiteStatistics, site_statistics
-from mipp.errors import MippError, MissingRequirementError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError
+from mipp.estimators import (
+    MLP,
+    Estimator,
+    Gaussian,
+    GaussianInformation,
+    IndependentInformation,
+    Information,
+    SumInformation,
+    Surrogate,
+    apart,
+)
 from mipp.graph.groups import NodeGroup, Site
-from mipp.information import GaussianInformation, IndependentInformation, SumInformation, apart
 from mipp.methods.base import Task
+from mipp.pairs import Activation, Collapse, Reading, adjacent_samples, features_of
 from mipp.plan import Budget, PruningPlan, allocate
-from mipp.selection import Elimination, Order, backward_elimination, terc
+from mipp.selection import Elimination, Order, Progress, backward_elimination, terc
 
 NOISE = 1.0
+Direction = Literal["backward", "forward"]
 Statistics = Mapping[int, SiteStatistics]
+Kept = Mapping[str, tuple[int, ...]]
+_BY_NAME: dict[str, type[Gaussian | Surrogate | MLP]] = {"gaussian": Gaussian, "surrogate": Surrogate, "mlp": MLP}
 
 
 @dataclass(frozen=True)
@@ -31,106 +48,223 @@ class MIPP:
     nodes *kept* downstream, and where those write to a residual stream, the stream (its noise floor is the stream's).
 
     Attributes:
-        estimator: "gaussian", the closed form.
+        estimator: "gaussian", the closed form; "surrogate", one perceptron per layer trained under random masks; "mlp",
+            the paper's perceptrons; or one of `mipp.estimators.Gaussian`, `Surrogate` and `MLP` with settings.
         order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first.
+        collapse: None makes every position of a map a sample; "l1", "l2", "mean" and "std" make one number of each map.
         confidence: Without a budget: keep a node if it is at least this sure that it carries information.
-        noise: Variance of the noise on the target, relative to the target's own variance.
+        noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off.
+        direction: "backward" from the outputs, with the nodes kept downstream as target; "forward" with all of them.
+        activation: Targets are what the next weights write, "pre", or what its non-linearity makes of it, "post".
+        margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer.
     """
 
-    estimator: str = "gaussian"
+    estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"
     order: Order = "greedy"
+    collapse: Collapse | None = None
     confidence: float | None = None
     noise: float = NOISE
+    direction: Direction = "backward"
+    activation: Activation = "pre"
+    margin: float = 0.0
     positions: int = 64
 
     def __post_init__(self) -> None:
-        if self.estimator != "gaussian" or self.order not in ("greedy", "mi"):
+        if self.estimator not in _BY_NAME and not isinstance(self.estimator, Gaussian | Surrogate | MLP):
             raise MippError(
-                f"MIPP(estimator={self.estimator!r}, order={self.order!r}): expected the estimator 'gaussian' and the "
-                "order 'greedy' or 'mi'."
+                f"MIPP(estimator={self.estimator!r}): expected 'gaussian', 'surrogate', 'mlp', or settings such as "
+                "mipp.estimators.MLP(hidden=(64, 64))."
             )
+        for name, kind in (("order", Order), ("direction", Direction), ("activation", Activation)):
+            if getattr(self, name) not in get_args(kind):
+                raise MippError(f"MIPP({name}={getattr(self, name)!r}): expected {_listed(kind)}.")
+        if self.collapse is not None and self.collapse not in get_args(Collapse):
+            raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_listed(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
-        if not self.noise > 0 or self.positions < 1:
-            raise MippError(f"MIPP(noise={self.noise}, positions={self.positions}): expected both to be positive.")
+        if not (self.noise >= 0 and self.margin >= 0) or self.positions < 1:
+            raise MippError(
+                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}): expected noise and "
+                "margin of 0 or more, and at least one position."
+            )
+
+    @classmethod
+    def paper(cls, **overrides: Any) -> "MIPP":
+        """The settings of arXiv 2411.00147 v1: three perceptrons 2 x 256, single pass, L1-collapsed maps.
+
+        Args:
+            overrides: Fields of `MIPP` and of `mipp.estimators.MLP`, which can be read from the result too. VGG:
+                `retrain_iterations=20`. The confidence drives the sparsity; see `mipp.confidence_schedule`.
+        """
+        settings = {f.name for f in fields(MLP)}
+        own = {name: value for name, value in overrides.items() if name not in settings}
+        estimator = MLP(**{name: value for name, value in overrides.items() if name in settings})
+        faithful = {"order": "mi", "collapse": "l1", "confidence": 0.95, "activation": "post"}
+        unknown = own.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            names = sorted(settings | {f.name for f in fields(cls)})
+            raise MippError(f"MIPP.paper has no {', '.join(sorted(unknown))}; it has {', '.join(names)}.")
+        return cls(**{"estimator": estimator, **faithful, **own})
+
+    @classmethod
+    def paper_v2(cls, **overrides: Any) -> "MIPP":
+        """The later version: after a node is masked up to 100 epochs of 20 batches, with early stopping."""
+        return cls.paper(**{"retrain_iterations": 2000, **overrides})
+
+    def __getattr__(self, name: str) -> Any:
+        """Settings of the estimator, read as the method's own: `MIPP.paper().num_estimators`."""
+        if not name.startswith("_") and name in {f.name for f in fields(MLP)}:
+            return getattr(_settings(self.estimator), name)
+        raise AttributeError(f"MIPP has no field '{name}'")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Chooses the nodes to keep.
 
         Raises:
             MissingRequirementError: Neither a budget nor a confidence says how much to remove.
+            CalibrationError: There are too few samples for a test.
         """
         if not budget.has_target and self.confidence is None:
             raise MissingRequirementError(
                 "MIPP needs to know how much to remove: pass budget=mipp.Budget(macs=0.5) or another target, or "
                 "mipp.methods.MIPP(confidence=0.95) to let the test decide."
             )
-        batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        statistics = site_statistics(task.model, task.graph, batches, self.positions, limit, task.notes)
+        source = self._source(task)
         if not budget.has_target:
-            return self._by_test(task, statistics, budget)
-        free = [g for g in reversed(list(task.graph.groups.values())) if g.name not in budget.widths]
-        first = {g.name: self._elimination(task, statistics, g, {}) for g in task.progress(free, "allocation")}
+            return self._by_test(task, source, budget)
+        first = {
+            g.name: self._elimination(task, source, g, {}) for g in self._groups(task) if g.name not in budget.widths
+        }
         widths = allocate(first, task.cost, budget, latency=task.latency).widths
-        return self._by_width(task, statistics, budget, widths, first)
+        return self._by_width(task, source, budget, widths, first)
+
+    def _groups(self, task: Task) -> Sequence[NodeGroup]:
+        groups = list(task.graph.groups.values())
+        return groups if self.direction == "forward" else groups[::-1]
 
     def _by_width(
         self,
         task: Task,
-        statistics: Statistics,
+        source: "_Source",
         budget: Budget,
         widths: Mapping[str, int],
         known: Mapping[str, Elimination],
     ) -> PruningPlan:
-        """Chooses the nodes of each group for given widths, from the outputs to the inputs."""
+        """Chooses the nodes of each group for given widths."""
         kept: dict[str, tuple[int, ...]] = {}
         information: dict[str, tuple[float, float]] = {}
-        for group in task.progress(list(task.graph.groups.values())[::-1], "selection"):
+        for group in self._groups(task):
             elimination = known.get(group.name)
             if elimination is None or self._target_shrank(task, group, kept):
-                elimination = self._elimination(task, statistics, group, kept)
+                elimination = self._elimination(task, source, group, kept)
             kept[group.name] = elimination.kept(widths[group.name])
             information[group.name] = (elimination.loss[group.size - widths[group.name]], elimination.loss[-1])
         return replace(task.plan(kept, self, budget), information=information)
 
-    def _by_test(self, task: Task, statistics: Statistics, budget: Budget) -> PruningPlan:
+    def _by_test(self, task: Task, source: "_Source", budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
+        information: dict[str, tuple[float, float]] = {}
+        for group in self._groups(task):
+            tested = partial(self._tested, task, source, group, dict(kept), budget.min_keep)
+            found = _once(task, ["test", group.name], kept, tested)
+            kept[group.name] = tuple(found["kept"])
+            information[group.name] = (found["lost"], found["whole"])
+        return replace(task.plan(kept, self, budget), information=information)
+
+    def _tested(self, task: Task, source: "_Source", group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
+        """Runs the test on one group."""
         assert self.confidence is not None
-        for group in reversed(list(task.graph.groups.values())):
-            information = self._information(task, statistics, group, kept)
-            chosen = terc(information, self.confidence, self.order)
-            least = min(budget.min_keep, group.size)
-            if len(chosen) < least:
-                chosen = self._elimination(task, statistics, group, kept).kept(least)
-            kept[group.name] = chosen
-        return task.plan(kept, self, budget)
+        information = source(group, self._visible(kept))
+        whole = information.total()
+        try:
+            chosen = terc(
+                information,
+                self.confidence,
+                self.order,
+                margin=self.margin,
+                min_keep=min(min_keep, group.size),
+                progress=_shown(task, group),
+            )
+        except CalibrationError as error:
+            raise CalibrationError(f"Group '{group.name}': {error}") from error
+        return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
 
-    def _elimination(
-        self, task: Task, statistics: Statistics, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]
-    ) -> Elimination:
-        return backward_elimination(self._information(task, statistics, group, kept), self.order)
+    def _elimination(self, task: Task, source: "_Source", group: NodeGroup, kept: Kept) -> Elimination:
+        def eliminated() -> dict[str, Any]:
+            information = source(group, self._visible(kept))
+            found = backward_elimination(information, self.order, _shown(task, group))
+            return {"order": found.order, "loss": found.loss}
 
-    def _target_shrank(self, task: Task, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]) -> bool:
-        alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items()})
+        found = _once(task, ["elimination", group.name], kept, eliminated)
+        return Elimination(tuple(found["order"]), tuple(found["loss"]))
+
+    def _visible(self, kept: Kept) -> Kept:
+        """The nodes kept so far, where they limit the target."""
+        return {} if self.direction == "forward" else kept
+
+    def _target_shrank(self, task: Task, group: NodeGroup, kept: Kept) -> bool:
+        alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in self._visible(kept).items()})
         writes = np.concatenate([site.writes for site in task.graph.readers(group)])
         return not alive[writes[writes >= 0]].all()
 
-    def _information(
-        self, task: Task, statistics: Statistics, group: NodeGroup, kept: Mapping[str, tuple[int, ...]]
-    ) -> SumInformation:
-        alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items() if n != group.name})
-        parts: list[GaussianInformation | IndependentInformation] = []
+    def _source(self, task: Task) -> "_Source":
+        estimator = _settings(self.estimator)
+        if estimator == Gaussian() and self.collapse is None and self.activation == "pre":
+            return _from_moments(task, self.positions, self.noise)
+        reading = Reading(self.collapse, self.activation, self.positions)
+        return partial(_from_samples, task, estimator, reading, self.noise)
+
+
+_Source = Callable[[NodeGroup, Kept], Information]
+"""What a group carries to its readers, given the nodes kept so far."""
+
+
+def _from_moments(task: Task, positions: int, noise: float) -> _Source:
+    """Second moments suffice where the target is linear: one pass serves all groups."""
+    batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
+    statistics = site_statistics(task.model, task.graph, batches, positions, limit, task.notes)
+
+    def source(group: NodeGroup, kept: Kept) -> Information:
+        alive = _alive(task, group, kept)
+        parts: list[Information] = []
         for site in task.graph.readers(group):
-            parts.extend(_about(site, group, statistics[site.op], alive, self.noise))
-        return SumInformation(parts)
+            parts.extend(_about(site, group, statistics[site.op], alive, noise))
+        return SumInformation(parts or [_by_weights(task, group)])
+
+    return source
+
+
+def _from_samples(
+    task: Task, estimator: Estimator, reading: Reading, noise: float, group: NodeGroup, kept: Kept
+) -> Information:
+    samples = adjacent_samples(task.model, task.graph, group, task.batches, _alive(task, group, kept), reading, noise)
+    generator = task.generator().manual_seed(task.seed + group.first_node)
+    return SumInformation([estimator(part, generator) for part in samples])
+
+
+def _by_weights(task: Task, group: NodeGroup) -> Information:
+    """Where nothing that reads the group can be observed: as if its nodes were independent, all of one variance."""
+    note = f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight."
+    task.notes.extend([] if note in task.notes else [note])
+    tensors = dict(task.model.named_parameters())
+    gain = torch.zeros(group.size, dtype=torch.float64)
+    for s in group.slices:
+        if s.reads and s.tensor in tensors:
+            weight = tensors[s.tensor].detach().cpu().double().movedim(s.axis, 0).flatten(1)
+            gain += weight.square().sum(1)[torch.from_numpy(s.positions)].sum(1)
+    return IndependentInformation(0.5 * torch.log1p(gain / gain.mean().clamp_min(1e-300)), (1, 1), 2)
+
+
+def _alive(task: Task, group: NodeGroup, kept: Kept) -> NDArray[np.bool_]:
+    return task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items() if n != group.name})
 
 
 def _about(
     site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
 ) -> list[GaussianInformation | IndependentInformation]:
     """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
-    blocks = _features(site, group, statistics.weight)
+    blocks = features_of(site, group, statistics.weight)
     rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
     weights = statistics.weight.cpu().flatten(1).double().unflatten(0, (site.groups, -1))
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
@@ -149,10 +283,24 @@ def _about(
     return parts
 
 
-def _features(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:
-    """Features of every node among the inputs of a site, in the order of its flattened weight; [nodes, width]."""
-    nodes = site.reads - group.first_node
-    positions = np.flatnonzero((nodes >= 0) & (nodes < group.size))
-    by_node = positions[np.argsort(nodes[positions], kind="stable")].reshape(group.size, -1)
-    kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-    return torch.from_numpy((by_node[:, :, None] * kernel + np.arange(kernel)).reshape(group.size, -1))
+def _shown(task: Task, group: NodeGroup) -> Progress:
+    number, total = list(task.graph.groups).index(group.name) + 1, len(task.graph.groups)
+    return lambda nodes: task.progress(nodes, f"selection: {group.name} ({number} of {total})", len(nodes))
+
+
+def _once(task: Task, step: Sequence[str], kept: Kept, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What an interrupted run found for this step (with the same groups and nodes kept before it), or computes it."""
+    given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
+    key = hashlib.sha256(given.encode()).hexdigest()
+    found: dict[str, Any] = task.finished.get(key) or compute()
+    if key not in task.finished:
+        task.finished[key] = found
+    return found
+
+
+def _settings(estimator: str | Gaussian | Surrogate | MLP) -> Gaussian | Surrogate | MLP:
+    return _BY_NAME[estimator]() if isinstance(estimator, str) else estimator
+
+
+def _listed(kind: Any) -> str:
+    return " or ".join(f"'{value}'" for value in get_args(kind))

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from mipp.information.gaussian import GaussianInformation
+from mipp.estimators.gaussian import GaussianInformation
 
 
 class IndependentInformation:
@@ -33,14 +33,20 @@ class IndependentInformation:
     def losses(self) -> Tensor:
         return self._left.clone()
 
+    def loss(self, node: int) -> float:
+        return float(self._left[node])
+
     def remove(self, node: int) -> None:
         self._left[node] = torch.inf
 
-    def confidence(self, node: int) -> float:
-        """One minus the p-value of Wilks' test that the node tells nothing (approximate)."""
+    def confidence(self, node: int, margin: float = 0.0) -> float:
+        """One minus the p-value of Wilks' test that the node tells no more than `margin` (approximate)."""
         width, targets = self._freedom
         weight = max(self.samples - 1 - width - (targets - width + 1) / 2, 0.0)
-        return float(stats.chi2.cdf(weight * 2 * float(self._left[node]), targets * width))
+        return float(stats.chi2.cdf(weight * 2 * max(float(self._left[node]) - margin, 0.0), targets * width))
+
+    def total(self) -> float:
+        return float(self._left[torch.isfinite(self._left)].sum())
 
 
 def apart(

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mipp.information import GaussianInformation, SumInformation
+from mipp.errors import CalibrationError
+from mipp.estimators import GaussianInformation, SumInformation
 
 TOLERANCE = 1e-6  # the estimator adds 1e-9 of each feature's variance
 
@@ -255,9 +256,11 @@ def test_confidence_is_uniform_where_a_node_adds_nothing():
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
-def test_too_few_samples_give_no_confidence():
-    x, y = sample(4, 0, n=5)
-    assert estimated(x, y, 4).confidence(0) == 0.0
+def test_too_few_samples_are_refused_with_the_number_that_suffices():
+    x, y = sample(4, 0, n=6)
+    with pytest.raises(CalibrationError, match="at least 6"):
+        estimated(x[:5], y[:5], 4).confidence(0)
+    assert 0 <= estimated(x, y, 4).confidence(0) <= 1
 
 
 def test_the_sum_over_readers_is_the_sum():

@@ -1,0 +1,29 @@
+"""Estimators of I(X_S; Y) for a shrinking set of nodes. They know matrices, and nothing of models.
+
+`Gaussian`, `Surrogate` and `MLP` are settings; called on `Samples` they return an `Information`.
+"""
+
+from mipp.estimators.apart import IndependentInformation, apart
+from mipp.estimators.base import Estimator, Information, Samples
+from mipp.estimators.closed_form import Gaussian, bootstrap_losses, bootstrap_lower_bound
+from mipp.estimators.gaussian import GaussianInformation
+from mipp.estimators.mlp import MLP, MLPInformation
+from mipp.estimators.sums import SumInformation
+from mipp.estimators.surrogate import Surrogate, SurrogateInformation
+
+__all__ = [
+    "MLP",
+    "Estimator",
+    "Gaussian",
+    "GaussianInformation",
+    "IndependentInformation",
+    "Information",
+    "MLPInformation",
+    "Samples",
+    "SumInformation",
+    "Surrogate",
+    "SurrogateInformation",
+    "apart",
+    "bootstrap_losses",
+    "bootstrap_lower_bound",
+]

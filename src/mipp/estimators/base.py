@@ -1,0 +1,86 @@
+"""The one interface of all estimators, and the samples that they are made from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mipp.errors import CalibrationError
+
+
+class Information(Protocol):
+    """I(X_S; Y) for a set S of nodes that shrinks from all of them to none, in nats."""
+
+    num_nodes: int
+
+    def marginal(self) -> Tensor:
+        """I(X_i; Y) of every node by itself, shape [num_nodes]."""
+
+    def losses(self) -> Tensor:
+        """I(X_S; Y) - I(X_S without i; Y) for every node, shape [num_nodes]; infinite for nodes that are gone.
+
+        Estimators that would have to be fitted anew for each node may give an upper bound here.
+        """
+
+    def loss(self, node: int) -> float:
+        """The same for one node that is still there, as exactly as the estimator can."""
+
+    def remove(self, node: int) -> None:
+        """Takes a node out of S."""
+
+    def confidence(self, node: int, margin: float = 0.0) -> float:
+        """How sure it is that the loss of this node exceeds `margin` nats, from 0 to 1."""
+
+    def total(self) -> float:
+        """I(X_S; Y) of what is still there, features in no node included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Joint samples of the nodes of a group and of their target.
+
+    Attributes:
+        x: Features, shape [rows, features].
+        y: Targets, shape [rows, targets]; or classes, integers of shape [rows].
+        blocks: Features of every node, shape [nodes, features per node]. Features in no block are always available.
+        images: Which sample of the data each row comes from, shape [rows]; rows of one image are not independent.
+        noise: Noise on each target relative to its variance, shape [targets]; read by the Gaussian estimator.
+    """
+
+    x: Tensor
+    y: Tensor
+    blocks: Tensor
+    images: Tensor
+    noise: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.x) < 2:
+            raise CalibrationError(f"There is {len(self.x)} sample to estimate information from; expected 2 or more.")
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, noise: float = 0.0) -> "Samples":
+        """Independent rows in which each feature is a node."""
+        blocks = torch.arange(x.shape[1])[:, None]
+        return cls(x, y, blocks, torch.arange(len(x)), torch.full((y.shape[1] if y.ndim == 2 else 1,), noise))
+
+
+Estimator = Callable[[Samples, torch.Generator], Information]
+"""Makes an estimate from samples; the generator is the only source of randomness."""
+
+
+def classes_of(y: Tensor) -> Tensor:
+    """Classes counted from zero, shape [rows].
+
+    Raises:
+        CalibrationError: All rows are of one class.
+    """
+    numbers: Tensor
+    found, numbers = torch.unique(y, return_inverse=True)
+    if len(found) < 2:
+        raise CalibrationError(
+            f"All {len(y)} samples are of class {found[0].item()}; nothing can be learnt about a class that does not "
+            "vary. Pass samples of two classes or more."
+        )
+    return numbers

@@ -1,0 +1,131 @@
+"""One perceptron per layer, trained under random masks: any set of nodes is then judged by a forward pass.
+
+Source of the idea: Gadgil, Covert & Lee, Estimating Conditional Mutual Information for Dynamic Feature Selection, ICLR
+2024 (the masked predictor; Covert, Lundberg & Lee, NeurIPS 2020).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from mipp.errors import MippError
+from mipp.estimators.base import Samples
+from mipp.estimators.perceptrons import Perceptrons, surprise
+from mipp.estimators.prepared import prepared, split_by_image
+
+_BATCH = 256
+_ROWS = 8192  # rows of a forward pass over candidates
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """One perceptron reads the nodes that a random mask leaves, and the mask.
+
+    Attributes:
+        hidden: Hidden units of each layer.
+        iterations: Steps of training.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    iterations: int = 1500
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or not self.hidden or min(self.hidden) < 1:
+            raise MippError(
+                f"Surrogate(hidden={self.hidden}, iterations={self.iterations}): expected positive numbers of hidden "
+                "units and iterations, such as hidden=(256, 256)."
+            )
+
+    def __call__(self, samples: Samples, generator: torch.Generator) -> "SurrogateInformation":
+        return SurrogateInformation(samples, self, generator)
+
+
+class SurrogateInformation:
+    """I(X_S; Y) as the drop of held-out surprise, in nats at unit noise on standardised targets."""
+
+    @torch.no_grad()
+    def __init__(self, samples: Samples, settings: Surrogate, generator: torch.Generator) -> None:
+        data = prepared(samples)
+        fit, held = split_by_image(samples.images, generator)
+        self.num_nodes = len(samples.blocks)
+        self._node_of = torch.full((samples.x.shape[1],), -1)
+        self._node_of[samples.blocks.cpu().flatten()] = torch.arange(samples.blocks.numel()) // samples.blocks.shape[1]
+        self._node_of = self._node_of.to(samples.x.device)
+        sizes = (samples.x.shape[1] + self.num_nodes, *settings.hidden, data.outputs)
+        self._net = Perceptrons(1, sizes, generator, samples.x.device)
+        for _ in range(settings.iterations):
+            rows = fit[torch.randint(len(fit), (min(_BATCH, len(fit)),), generator=generator)]
+            masks = _random_masks(len(rows), self.num_nodes, generator).to(samples.x.device)
+            self._net.step(self._masked(data.x[rows], masks)[None], data.y[rows][None])
+        self._x, self._y, self._nothing = data.x[held], data.y[held], data.nothing[held]
+        self._images = torch.unique(samples.images[held], return_inverse=True)[1].cpu()
+        self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=samples.x.device)
+        self._now = self._surprise(self._alive[None])[0]
+
+    @torch.no_grad()
+    def marginal(self) -> Tensor:
+        alone = torch.eye(self.num_nodes, dtype=torch.bool, device=self._x.device)
+        nothing = self._surprise(torch.zeros_like(alone[:1])).mean()
+        return (nothing - self._means(alone)).double().cpu()
+
+    @torch.no_grad()
+    def losses(self) -> Tensor:
+        nodes = torch.nonzero(self._alive).flatten()
+        out = torch.full((self.num_nodes,), torch.inf, dtype=torch.float64)
+        out[nodes.cpu()] = (self._means(self._without(nodes)) - self._now.mean()).double().cpu()
+        return out
+
+    def loss(self, node: int) -> float:
+        return float(self._differences(node).mean())
+
+    @torch.no_grad()
+    def remove(self, node: int) -> None:
+        self._alive[node] = False
+        self._now = self._surprise(self._alive[None])[0]
+
+    def confidence(self, node: int, margin: float = 0.0) -> float:
+        """Level of the paired t-test over held-out images that the loss exceeds the margin."""
+        images = int(self._images.max()) + 1
+        sums = torch.zeros(images, dtype=torch.float64).index_add_(0, self._images, self._differences(node))
+        by_image = sums / torch.bincount(self._images, minlength=images) - margin
+        mean, error = float(by_image.mean()), float(by_image.std() / images**0.5)
+        return float(stats.t.cdf(mean / error, images - 1)) if images > 1 and error > 0 else float(mean > 0)
+
+    @torch.no_grad()
+    def total(self) -> float:
+        return float((self._nothing - self._now).mean())
+
+    @torch.no_grad()
+    def _differences(self, node: int) -> Tensor:
+        """How much more surprising each held-out row is without the node, shape [rows]."""
+        return (self._surprise(self._without(torch.tensor([node])))[0] - self._now).double().cpu()
+
+    def _without(self, nodes: Tensor) -> Tensor:
+        masks = self._alive.repeat(len(nodes), 1)
+        masks[torch.arange(len(nodes)), nodes] = False
+        return masks
+
+    def _means(self, masks: Tensor) -> Tensor:
+        return self._surprise(masks).mean(1)
+
+    def _surprise(self, masks: Tensor) -> Tensor:
+        """Surprise at every held-out row with the nodes of each mask, shape [masks, rows]."""
+        found = []
+        for part in masks.split(max(1, _ROWS // len(self._x))):
+            x = self._masked(self._x.repeat(len(part), 1), part.repeat_interleave(len(self._x), 0))
+            found.append(surprise(self._net(x[None])[0], self._y.repeat(len(part), *[1] * (self._y.ndim - 1))))
+        return torch.cat(found).reshape(len(masks), -1)
+
+    def _masked(self, x: Tensor, masks: Tensor) -> Tensor:
+        """Features of the nodes in the masks, the others at their mean, and the masks; [rows, features + nodes]."""
+        values = masks.to(x.dtype)
+        always = torch.ones(len(x), 1, dtype=x.dtype, device=x.device)
+        return torch.cat([x * torch.cat([values, always], 1)[:, self._node_of], values], 1)
+
+
+def _random_masks(rows: int, nodes: int, generator: torch.Generator) -> Tensor:
+    """Sets of every size equally often, from none to all, shape [rows, nodes]."""
+    share = torch.rand(rows, 1, generator=generator) * (1 + 2 / nodes) - 1 / nodes
+    return torch.rand(rows, nodes, generator=generator) < share
