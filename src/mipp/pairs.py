@@ -230,9 +230,8 @@ def _collapsed(maps: Tensor, collapse: Collapse) -> Tensor:
     if collapse == "l1":
         return maps.abs().sum(-1)
     if collapse == "l2":
-        return maps.norm(dim=-1)
-    numbers: Tensor = maps.mean(-1) if collapse == "mean" else maps.std(-1, correction=0)
-    return numbers
+        return maps.square().sum(-1).sqrt()
+    return maps.mean(-1) if collapse == "mean" else maps.std(-1, correction=0)
 
 
 def features_of(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:

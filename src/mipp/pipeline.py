@@ -154,6 +154,29 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
+def information(
+    model: nn.Module, calibration: Calibration | Iterable[Any], method: MIPP | None = None, seed: int = 0
+) -> dict[str, float]:
+    """Estimates what every layer tells the next, I(X_l; X_l+1) in nats, by name of the group; prunes nothing.
+
+    Args:
+        model: Dense or pruned; never modified.
+        calibration: As for `prune`.
+        method: Its estimator, target and noise are used; `mipp.methods.MIPP()` by default.
+        seed: Seed of estimators that draw random numbers.
+
+    Raises:
+        MippError: See `mipp.errors`.
+    """
+    model = _unwrapped(model)
+    with _isolated(seed):
+        _check_weights(model)
+        batches = read(_as_calibration(calibration), _device_of(model))
+        return (method or MIPP()).information(
+            _task(model, batches, (), None, None, seed, Memory(), _progress(enabled=False))
+        )
+
+
 def _task(
     model: nn.Module,
     batches: Sequence[Batch],

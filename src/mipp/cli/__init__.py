@@ -145,6 +145,40 @@ def _prune(
     )
 
 
+@app.command("select")
+def _select(
+    model: Model,
+    *,
+    data: Annotated[str, typer.Option(metavar="NAME|PATH", help="Calibration data, as for `mipp prune`.")],
+    weights: Weights = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")] = None,
+    num_features: Annotated[
+        int | None, typer.Option(help="Inputs to keep; without it the test of --set confidence=X decides.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of MIPP. Repeatable.")
+    ] = None,
+    max_samples: Annotated[int, typer.Option(help="Calibration samples to read.")] = 1024,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The selection as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The selected pixels, .png or .svg.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Select the inputs (pixels) that inform about the first layer of a model, pruned or not."""
+    from mipp.cli.select import Source, run
+
+    run(
+        Source(model, weights, data, data_dir, max_samples, seed),
+        settings or [],
+        num_features,
+        out,
+        picture,
+        json=json,
+        quiet=quiet,
+    )
+
+
 @app.command("methods")
 def _methods(*, json: Json = False) -> None:
     """List the pruning methods and the fields that --set can change."""

@@ -49,7 +49,11 @@ def method(name: str, settings: Sequence[str]) -> Method:
     known = all_methods()
     if name not in known:
         raise unknown("method", name, known)
-    made = known[name]()
+    return with_settings(known[name](), name, settings)
+
+
+def with_settings(made: _T, name: str, settings: Sequence[str]) -> _T:
+    """A method (called `name` in errors) with the fields that FIELD=VALUE sets."""
     hints = get_type_hints(type(made))
     values: dict[str, Any] = {}
     for field, text in (_pair("set", "FIELD=VALUE, such as order=mi", text) for text in settings):

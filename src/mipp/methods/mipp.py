@@ -18,11 +18,11 @@ from mipp.activations import SiteStatistics, site_statistics
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
 from mipp.estimators import (
     MLP,
-    Estimator,
     Gaussian,
     GaussianInformation,
     IndependentInformation,
     Information,
+    Samples,
     SumInformation,
     Surrogate,
     apart,
@@ -100,7 +100,7 @@ class MIPP:
         settings = {f.name for f in fields(MLP)}
         own = {name: value for name, value in overrides.items() if name not in settings}
         estimator = MLP(**{name: value for name, value in overrides.items() if name in settings})
-        faithful = {"order": "mi", "collapse": "l1", "confidence": 0.95, "activation": "post"}
+        faithful = {"order": "mi", "collapse": "l1", "confidence": 0.95, "noise": 0.0, "activation": "post"}
         unknown = own.keys() - {f.name for f in fields(cls)}
         if unknown:
             names = sorted(settings | {f.name for f in fields(cls)})
@@ -138,6 +138,15 @@ class MIPP:
         }
         widths = allocate(first, task.cost, budget, latency=task.latency).widths
         return self._by_width(task, source, budget, widths, first)
+
+    def information(self, task: Task) -> dict[str, float]:
+        """What every group carries to its readers, in nats."""
+        source = self._source(task)
+        return {name: source(group, {}).total() for name, group in task.graph.groups.items()}
+
+    def estimate(self, samples: Samples, generator: torch.Generator) -> Information:
+        """The information that samples hold, by this method's estimator."""
+        return _settings(self.estimator)(samples, generator)
 
     def _groups(self, task: Task) -> Sequence[NodeGroup]:
         groups = list(task.graph.groups.values())
@@ -208,12 +217,17 @@ class MIPP:
         writes = np.concatenate([site.writes for site in task.graph.readers(group)])
         return not alive[writes[writes >= 0]].all()
 
+    def _from_samples(self, task: Task, reading: Reading, group: NodeGroup, kept: Kept) -> Information:
+        alive = _alive(task, group, kept)
+        samples = adjacent_samples(task.model, task.graph, group, task.batches, alive, reading, self.noise)
+        generator = task.generator().manual_seed(task.seed + group.first_node)
+        return SumInformation([self.estimate(part, generator) for part in samples])
+
     def _source(self, task: Task) -> "_Source":
-        estimator = _settings(self.estimator)
-        if estimator == Gaussian() and self.collapse is None and self.activation == "pre":
+        if _settings(self.estimator) == Gaussian() and self.collapse is None and self.activation == "pre":
             return _from_moments(task, self.positions, self.noise)
         reading = Reading(self.collapse, self.activation, self.positions)
-        return partial(_from_samples, task, estimator, reading, self.noise)
+        return partial(self._from_samples, task, reading)
 
 
 _Source = Callable[[NodeGroup, Kept], Information]
@@ -233,14 +247,6 @@ def _from_moments(task: Task, positions: int, noise: float) -> _Source:
         return SumInformation(parts or [_by_weights(task, group)])
 
     return source
-
-
-def _from_samples(
-    task: Task, estimator: Estimator, reading: Reading, noise: float, group: NodeGroup, kept: Kept
-) -> Information:
-    samples = adjacent_samples(task.model, task.graph, group, task.batches, _alive(task, group, kept), reading, noise)
-    generator = task.generator().manual_seed(task.seed + group.first_node)
-    return SumInformation([estimator(part, generator) for part in samples])
 
 
 def _by_weights(task: Task, group: NodeGroup) -> Information:

@@ -1,0 +1,73 @@
+"""`mipp select`."""
+
+import json as _json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+import mipp
+from mipp.cli import arguments, sources
+from mipp.cli.errors import CommandError
+from mipp.methods import MIPP
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model whose inputs are selected, and the data."""
+
+    model: str
+    weights: Path | None
+    data: str
+    data_dir: Path | None
+    max_samples: int
+    seed: int
+
+
+def run(
+    source: Source,
+    settings: Sequence[str],
+    num_features: int | None,
+    out: Path | None,
+    picture: Path | None,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Selects, and writes the selection and its picture."""
+    for path in (out, picture):
+        if path is not None and (path.exists() or not path.parent.is_dir()):
+            why = "exists already; nothing is overwritten" if path.exists() else "is in a folder that does not exist"
+            raise CommandError(f"{path} {why}. Choose another file.")
+    method = arguments.with_settings(MIPP.paper(estimator="gaussian"), "mipp", settings)
+    with sources.only_results_on_stdout():
+        selection = _selected(source, method, num_features, quiet=quiet)
+    if picture is not None:
+        selection.picture(picture)
+    if out is not None:
+        out.write_text(_json.dumps(selection.to_dict()) + "\n", encoding="utf-8")
+    if json:
+        typer.echo(_json.dumps(selection.to_dict()))
+    else:
+        Console().print(f"{len(selection.kept)} of {len(selection.information)} inputs selected.")
+    written = [str(path) for path in (out, picture) if path is not None]
+    sources.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
+
+
+def _selected(source: Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:
+    model = sources.model(source.model, source.weights, source.seed)
+    data = sources.data(source.data, source.data_dir, model, source.max_samples, source.seed)
+    calibration = mipp.Calibration(data.batches, source.max_samples)
+    console = Console(stderr=True)
+
+    def progress(nodes: list[int]) -> Iterable[int]:
+        if quiet or not console.is_terminal:
+            return nodes
+        return track(nodes, "selection", console=console, transient=True)
+
+    return mipp.select_inputs(
+        model, calibration, method, num_features=num_features, seed=source.seed, progress=progress
+    )
