@@ -10,7 +10,7 @@ from cases import Keep, Net, assert_same, inspected, named, outputs, quick  # no
 from torch import nn
 
 import mipp
-from mipp.information import GaussianInformation, SumInformation, apart
+from mipp.estimators import GaussianInformation, SumInformation, apart
 from mipp.layouts import LAYOUTS, features_together, kernel_of
 from mipp.memory import TensorStore, as_bytes
 

@@ -1,6 +1,6 @@
 """Selection of inputs: which pixels inform about the first layer, as nodes do about the layer that reads them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def select_inputs(
     return InputSelection(shape, kept, marginal, repr(method))
 
 
-def _samples(model: nn.Module, batches: list[Batch], method: MIPP) -> tuple[Samples, tuple[int, ...]]:
+def _samples(model: nn.Module, batches: Sequence[Batch], method: MIPP) -> tuple[Samples, tuple[int, ...]]:
     graph = Draft(model, batches[0].call).graph()
     reading = Reading(method.collapse or "l1", method.activation, method.positions)
     observed = observed_sites(model, graph, _first_sites(graph, model), batches, reading)
