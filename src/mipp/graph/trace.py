@@ -174,7 +174,7 @@ class OpStream(TorchDispatchMode):
         if func in _SILENT_OPS:
             return func(*args, **kwargs)
         if not self.has_rule(func):
-            with self:
+            with self, _unfused_recurrence(func):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
@@ -183,6 +183,21 @@ class OpStream(TorchDispatchMode):
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Executes the op and returns its result."""
         raise NotImplementedError
+
+
+@contextmanager
+def _unfused_recurrence(func: OpOverload) -> Iterator[None]:
+    """Recurrent layers run step by step, in ops that have rules, instead of in one kernel for all steps."""
+    if func.overloadpacket.__name__ not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        yield
+        return
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 class _Recorder(OpStream):

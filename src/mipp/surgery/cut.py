@@ -158,6 +158,8 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
         for attribute, value in layer_sizes(module).items():
             if getattr(module, attribute, value) != value:
                 setattr(module, attribute, value)
+        if isinstance(module, nn.RNNBase):  # it keeps a list of its own
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
 
 
 def _set(module: nn.Module, attribute: str, value: int) -> None:
@@ -175,6 +177,8 @@ def layer_sizes(module: nn.Module) -> dict[str, Any]:
     """The size attributes of a standard layer, read off its tensors."""
     weight = getattr(module, "weight", None)
     weight = getattr(module, "running_mean", None) if weight is None else weight
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return _recurrent_sizes(module)
     if not isinstance(weight, Tensor):
         return {}
     if isinstance(module, nn.Linear):
@@ -194,3 +198,13 @@ def layer_sizes(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.PReLU):
         return {"num_parameters": weight.shape[0]}
     return {}
+
+
+def _recurrent_sizes(module: nn.RNNBase | nn.RNNCellBase) -> dict[str, Any]:
+    gates = {"LSTM": 4, "GRU": 3}.get(getattr(module, "mode", type(module).__name__.removesuffix("Cell")), 1)
+    last = "_l0" if isinstance(module, nn.RNNBase) else ""
+    weight: Tensor = getattr(module, f"weight_ih{last}")
+    sizes = {"input_size": weight.shape[1], "hidden_size": weight.shape[0] // gates}
+    if getattr(module, "proj_size", 0):
+        sizes["proj_size"] = getattr(module, "weight_hr_l0").shape[0]  # noqa: B009
+    return sizes

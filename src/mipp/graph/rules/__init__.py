@@ -1,6 +1,6 @@
 """One rule per ATen op: which positions of its operands and results are one node. Importing registers them."""
 
-from mipp.graph.rules import attention, contractions, elementwise, movement, normalisation, recurrent, reductions
+from mipp.graph.rules import attention, contractions, elementwise, movement, normalisation, reductions
 from mipp.graph.walk import has_rule, walk
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "has_rule",
     "movement",
     "normalisation",
-    "recurrent",
     "reductions",
     "walk",
 ]

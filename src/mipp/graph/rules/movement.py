@@ -78,6 +78,22 @@ def select(op: Op, w: Walk) -> Sequence[Planes]:
 @rule("index")
 def index(op: Op, w: Walk) -> Sequence[Planes]:
     """Positions given by tensors: the dimensions that are indexed keep their length."""
+    return [_looked_up(op, w, len(w.program.values[op.outputs[0]].shape))[1]]
+
+
+@rule("index_put", "_index_put_impl")
+def index_put(op: Op, w: Walk) -> Sequence[Planes]:
+    """What is put into places is of the kind that it replaces."""
+    values = op.args[2]
+    kept, found = _looked_up(op, w, len(w.shape(values)))
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    shape = torch.broadcast_shapes(w.shape(values), *(p.shape for p in found))
+    merged([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
+    return [kept]
+
+
+def _looked_up(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
+    """Planes of the first argument with the indexed dimensions kept, as it is, and as what is found in it (`ndim`)."""
     x, dim = op.args[0], 0
     touched: list[int] = []
     spans: list[int] = []
@@ -89,11 +105,20 @@ def index(op: Op, w: Walk) -> Sequence[Planes]:
             spans.append(place)
         dim += covers
     planes = _rows(op, w, x, touched)
-    ndim = len(w.program.values[op.outputs[0]].shape)
     left = [d for d in range(len(w.shape(x))) if d not in touched]
     start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
     places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
-    return [tuple(_replaced(p, places, ndim) for p in planes)]
+    return planes, tuple(_replaced(p, places, ndim) for p in planes)
+
+
+@rule("index_add", "index_copy")
+def index_add(op: Op, w: Walk) -> Sequence[Planes]:
+    x, source = op.args[0], op.args[3]
+    dim = op.arguments["dim"] % len(w.shape(x))
+    planes = [
+        (_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r)))) for r in (x, source)
+    ]
+    return [merged(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
 
 
 def _replaced(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
@@ -168,6 +193,15 @@ def paired(op: Op, w: Walk, plane: Tensor, dim: int, parts: int) -> Tensor:
         fixed = Reason(f"{op.name} pairs positions with ones of a fixed size", op.name, op.source)
         w.atoms.unite_along(plane.unflatten(dim, (parts, -1)), [dim], fixed)
     return plane
+
+
+@rule("_pack_padded_sequence", "_pad_packed_sequence")
+def pack(op: Op, w: Walk) -> Sequence[Planes]:
+    """Steps and samples become one dimension, or come back from it."""
+    lead = 2 if op.name == "_pack_padded_sequence" else 1
+    planes = _rows(op, w, op.args[0], range(lead))
+    moved_planes = tuple(p.squeeze(0) if lead == 2 else p.unsqueeze(0) for p in planes)
+    return [moved_planes, *[() for _ in op.outputs[1:]]]
 
 
 @rule("channel_shuffle", "native_channel_shuffle")

@@ -1,1 +1,0 @@
-"""Recurrent layers as they are fused in PyTorch."""
