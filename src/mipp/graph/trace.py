@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import UnsupportedModelError
+from mipp.graph.multihead import opened
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
@@ -333,7 +334,7 @@ def _has_memory(tensor: Tensor) -> bool:
 
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
-    return full_copy(model).eval()
+    return opened(full_copy(model)).eval()
 
 
 def full_copy(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.groups import Reduction
+from mipp.graph.multihead import Multihead, opened
 from mipp.graph.trace import canonical_names, full_copy
 from mipp.plan import PruningPlan, shapes
 from mipp.surgery.masked import MaskedForward
@@ -27,12 +28,22 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """
     check(plan, model)
     small = full_copy(model)
+    if any(isinstance(module, nn.MultiheadAttention) for module in _touched(small, plan)):
+        opened(small)
     _silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
     keep = _kept_positions(plan)
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
         _update_attributes(small, plan)
     return small
+
+
+def _touched(model: nn.Module, plan: PruningPlan) -> list[nn.Module]:
+    """Modules that hold tensors of which something is removed."""
+    paths = {
+        s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices
+    }
+    return [module for path, module in model.named_modules() if path in paths]
 
 
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
@@ -45,7 +56,7 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
     check(plan, model)
-    same = full_copy(model)
+    same = opened(full_copy(model))
     _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
     kept = _kept_on_axes(plan)
     if kept:
@@ -177,6 +188,9 @@ def layer_sizes(module: nn.Module) -> dict[str, Any]:
     """The size attributes of a standard layer, read off its tensors."""
     weight = getattr(module, "weight", None)
     weight = getattr(module, "running_mean", None) if weight is None else weight
+    if isinstance(module, Multihead):
+        width = module.out_proj.weight.shape
+        return {"num_heads": width[1] // module.head_dim, "embed_dim": width[0]}
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return _recurrent_sizes(module)
     if not isinstance(weight, Tensor):
