@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mipp.pipeline import versions
+from mipp.measuring import versions
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]

@@ -110,8 +110,7 @@ def memory() -> str:
     ]
     lines += [
         f"| {row['memory limit']} | {row['batches']} | {row['batches'] * data['settings']['samples']:,} | "
-        f"{row['peak']} | "
-        f"{row['peak before']} | {row['on disk']} | {row['seconds']:.0f} |"
+        f"{row['peak']} | {row['peak before']} | {row['on disk']} | {row['seconds']:.0f} |"
         for row in data["rows"]
     ]
     return "\n".join(lines) + "\n\n" + _footnote(data)

@@ -208,8 +208,23 @@ def test_a_checkpoint_is_used_by_the_same_run_and_gives_the_same_result(tmp_path
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("what", ["weights", "data", "budget", "method", "seed", "exclude"])
-def test_a_checkpoint_of_another_run_is_refused(what, tmp_path):
+@pytest.mark.parametrize(
+    ("what", "named_as"),
+    [
+        ("weights", "model"),
+        ("activation", "model"),
+        ("data", "calibration data"),
+        ("labels", "calibration data"),
+        ("budget", "options"),
+        ("method", "options"),
+        ("seed", "options"),
+        ("exclude", "options"),
+        ("compensate", "options"),
+        ("recover", "options"),
+        ("memory_limit", "options"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(what, named_as, tmp_path):
     case = named("residual")
     pruned(case, checkpoint=tmp_path)
     model, data, budget, options = case.model(), case.batches(), mipp.Budget(nodes=0.7), {}
@@ -218,15 +233,22 @@ def test_a_checkpoint_of_another_run_is_refused(what, tmp_path):
             model.out.weight[0, 0] += 1e-9
     elif what == "data":
         data[0][0][0, 0, 0, 0] += 1e-9
+    elif what == "activation":
+        model.bn1.eps *= 2
+    elif what == "labels":
+        data[0][1][0] += 1
     elif what == "budget":
         budget = mipp.Budget(nodes=0.71)
-    elif what == "method":
-        options = {"method": mipp.methods.L1()}
-    elif what == "seed":
-        options = {"seed": 1}
     else:
-        options = {"exclude": ["a"]}
-    with pytest.raises(mipp.PlanMismatchError, match="checkpoint"):
+        options = {
+            "method": {"method": mipp.methods.L1()},
+            "seed": {"seed": 1},
+            "exclude": {"exclude": ["a"]},
+            "compensate": {"compensate": mipp.Refit(ridge=0.1)},
+            "recover": {"recover": "distill"},
+            "memory_limit": {"memory_limit": "3GB"},
+        }[what]
+    with pytest.raises(mipp.PlanMismatchError, match=f"checkpoint .* not the same {named_as}\\."):
         mipp.prune(model, data, budget, progress=False, checkpoint=tmp_path, **options)
 
 
@@ -252,10 +274,48 @@ def test_a_method_that_changes_weights_resumes_with_its_weights(tmp_path):
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     case = named("residual")
     pruned(case, checkpoint=tmp_path)
-    file = tmp_path / "checkpoint.json"
-    good = json.loads(file.read_text())
-    for content in ("{", "[]", json.dumps({"fingerprint": good["fingerprint"], "plan": {}}),
-                    json.dumps({"fingerprint": good["fingerprint"]})):  # fmt: skip
-        file.write_text(content)
+    file = tmp_path / "journal.jsonl"
+    head, *steps = file.read_text().splitlines()
+    broken = json.dumps({"step": "plan", "value": {"plan": {}, "changed": False, "notes": []}})
+    for lines in (["{"], ["[]"], [], [head, "{", *steps], [head, "[]"], [head, "{}"], [head, broken]):
+        file.write_text("".join(f"{line}\n" for line in lines))
         with pytest.raises(mipp.PlanMismatchError):
             pruned(case, checkpoint=tmp_path)
+
+
+def test_a_step_cut_short_by_a_kill_is_done_again(tmp_path):
+    case = named("residual")
+    first = pruned(case, checkpoint=tmp_path)
+    file = tmp_path / "journal.jsonl"
+    content = file.read_bytes()
+    head = content.index(b"\n") + 1
+    for length in (head, head + 1, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        again = pruned(case, checkpoint=tmp_path)
+        assert again.resumed
+        assert again.plan == first.plan
+        pairs = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+        assert file.read_bytes() == content
+
+
+def test_a_finished_run_is_not_computed_again(tmp_path, monkeypatch):
+    case = named("residual")
+    options = {"recover": "distill", "checkpoint": tmp_path}
+    first = pruned(case, **options)
+
+    def fail(*_, **__):
+        raise AssertionError("computed again")
+
+    for name in ("mipp.methods.MIPP.plan", "mipp.pipeline.refit", "mipp.pipeline.distill"):
+        monkeypatch.setattr(name, fail)
+    again = pruned(case, **options)
+    assert again.report.notes == first.report.notes
+    pairs = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"):
+        pruned(named("residual"), checkpoint=tmp_path / "file" / "below")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, overload
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mipp.errors import CalibrationError
 from mipp.graph.trace import Call, map_tensors, tensors_in
 from mipp.memory import Stored, TensorStore
+from mipp.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: how to call the model on it, its number of samples, and its labels if it has any."""
+    """One batch: how to call the model on it, its number of samples, its labels if it has any, and its number."""
 
     call: Call
     samples: int
     labels: Any = None
+    number: int = 0
 
 
 class Batches(Sequence[Batch]):
@@ -82,11 +84,15 @@ _ABSENT = torch.empty(0)
 
 
 def _mapped(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
-    return Batch(batch.call.map(function), batch.samples, map_tensors(batch.labels, function))
+    return replace(batch, call=batch.call.map(function), labels=map_tensors(batch.labels, function))
 
 
 def read(
-    calibration: Calibration, device: torch.device | None, store: TensorStore | None = None, chunk: int = 128
+    calibration: Calibration,
+    device: torch.device | None,
+    store: TensorStore | None = None,
+    chunk: int = 128,
+    progress: Progress = silent,
 ) -> Batches:
     """Reads the calibration data once, cut to `max_samples` and into pieces of at most `chunk` samples.
 
@@ -95,6 +101,7 @@ def read(
         device: Where they are to go; None leaves them where they are.
         store: Where they are kept; by default in memory. Batches that the caller holds in a list stay where they are.
         chunk: Samples per piece, at most.
+        progress: Wraps the batches to show how far the reading is.
 
     Raises:
         CalibrationError: There are no batches, a batch has no tensors, or holds NaN or infinity.
@@ -104,7 +111,7 @@ def read(
     wanted, samples = calibration.max_samples, 0
     if wanted is not None and wanted < 1:
         raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
-    for number, raw in enumerate(calibration.batches):
+    for number, raw in enumerate(progress(calibration.batches, "reading")):
         missing = None if wanted is None else wanted - samples
         for piece in _pieces(_batch(raw, number, calibration.forward, device), missing, chunk):
             batches.append(piece)
@@ -152,7 +159,8 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
                 "data or leave the batch out."
             )
     call = call.map(lambda t: t.to(device)) if device is not None else call
-    return Batch(call, call.samples, map_tensors(labels, lambda t: t.to(device)) if device is not None else labels)
+    labels = map_tensors(labels, lambda t: t.to(device)) if device is not None else labels
+    return Batch(call, call.samples, labels, number)
 
 
 def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
@@ -167,8 +175,7 @@ def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
     for start in range(0, wanted, chunk):
         stop = min(start + chunk, wanted)
         part = partial(_rows, start=start, stop=stop)
-        labels = map_tensors(batch.labels, part)
-        yield Batch(batch.call.map(part), stop - start, labels)
+        yield replace(_mapped(batch, part), samples=stop - start)
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:

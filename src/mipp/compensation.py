@@ -6,10 +6,9 @@ the target, so that later blocks repair earlier ones. Dense and pruned activatio
 straight-line program, so the whole costs about one dense and two pruned passes over the calibration data.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from mipp.graph.streams import Downstream, downstream, norm_scale
 from mipp.graph.trace import Op, Program, Ref, full_copy
 from mipp.memory import Memory, written
 from mipp.plan import PruningPlan
+from mipp.progress import Progress, silent
 from mipp.replay import Stream
 
 
@@ -46,9 +46,6 @@ class Refit:
             raise MippError(f"Refit(ridge={self.ridge}, positions={self.positions}): expected both to be positive.")
 
 
-Progress = Callable[[Sequence[Any], str], Iterable[Any]]
-
-
 @dataclass
 class _Target:
     """The uses of one weight: they are refitted together."""
@@ -65,7 +62,7 @@ def refit(
     graph: PruningGraph,
     batches: Sequence[Batch],
     options: Refit,
-    progress: Progress = lambda items, what: items,
+    progress: Progress = silent,
     memory: Memory | None = None,
 ) -> list[str]:
     """Refits `small` in place.

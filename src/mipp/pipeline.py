@@ -1,42 +1,39 @@
 """The whole library in one function: `prune`."""
 
-import glob
-import logging
-import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from mipp import storage
-from mipp.calibration import Batch, Calibration, as_call, read
+from mipp.calibration import Batches, Calibration, as_call, read
+from mipp.checkpoint import Checkpoint, fingerprint
+from mipp.checks import (
+    check_deterministic,
+    check_groups,
+    check_method,
+    check_option,
+    check_weights,
+    excluded,
+    unwrapped,
+)
 from mipp.compensation import Refit, refit
-from mipp.cost import Cost, cost_of, group_macs, latency_ms
-from mipp.errors import CalibrationError, MippError, UnsupportedModelError
-from mipp.graph.axes import Reason
-from mipp.graph.groups import PruningGraph
-from mipp.graph.trace import Call, full_copy, modes_kept
+from mipp.cost import cost_of, latency_ms
+from mipp.errors import MippError, UnsupportedModelError
+from mipp.graph.trace import full_copy, tensors_in
+from mipp.measuring import Clock, device_of, report_on, versions
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task
-from mipp.plan import Budget, PruningPlan, known
+from mipp.plan import Budget, PruningPlan, check_budget
+from mipp.planning import example, proven_plan
+from mipp.progress import Bars
 from mipp.recovery import distill
-from mipp.report import FrozenLine, GroupLine, Inspection, Measures, Report
-from mipp.surgery import apply, verified_graph, wrong_groups
-
-log = logging.getLogger(__name__)
-_UNPROVEN = Reason("cutting it did not equal masking it")
-_UNMEASURED: tuple[float | None, float | None] = (None, None)
+from mipp.report import Inspection, Report
+from mipp.surgery import apply, verified_graph
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Result:
         model: The smaller model, of the same class, on the same device, in the same dtype and training mode.
         plan: What was kept; can be saved and replayed.
         report: Numbers before and after; prints as a table.
-        resumed: Whether a checkpoint was used.
+        resumed: Whether the run went on from the checkpoint of an earlier one.
     """
 
     model: nn.Module
@@ -107,37 +104,33 @@ def prune(
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
     """
-    if recover not in (None, "distill"):
-        raise MippError(f"recover={recover!r} is unknown; expected 'distill' or None.")
-    model, memory = _unwrapped(model), Memory(memory_limit)
-    clock = _Clock()
+    model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
+    options = _options(budget, method, compensate, recover)
+    data = _as_calibration(calibration)
+    clock, bars = Clock(), Bars(enabled=progress)
     with _isolated(seed):
         dense = _placed(model, device)
-        _check_weights(dense)
-        batches = read(_as_calibration(calibration), _device_of(dense), memory.store)
+        check_weights(dense)
+        batches = read(data, device_of(dense), memory.store, progress=bars)
         clock("read")
-        task = _task(dense, batches, exclude, loss_fn, train, seed, memory, _progress(enabled=progress))
+        task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
+        check_budget(budget or Budget(), task.cost)
         clock("graph")
-        method = method or MIPP()
-        for name in budget.widths if budget else ():
-            known(name, task.graph.groups, "group")
-        store = _checkpoint(checkpoint, task, method, budget, exclude)
-        if store is not None:
-            task = replace(task, finished=store.steps())
-        begun = bool(task.finished)
-        task, plan, dense, resumed = _proven_plan(task, method, budget or Budget(), exclude, store)
+        store = _checkpoint(checkpoint, task, exclude, data, (method, budget, options, recover, memory_limit))
+        task = replace(task, finished=store.finished) if store else task
+        task, plan, dense = proven_plan(task, method, budget or Budget(), excluded(dense, exclude), store)
         clock("selection")
         small = apply(plan, dense)
-        if compensate:
-            small = _compensated(small, dense, plan, task, compensate if isinstance(compensate, Refit) else Refit())
-        clock("compensation")
+        if options is not None:
+            small = _noted(store, "compensated", small, task, lambda: _refitted(small, dense, plan, task, options))
+            clock("compensation")
         if recover is not None:
-            _recover(small, dense, task)
+            small = _noted(store, "recovered", small, task, lambda: _recovered(small, dense, task))
             clock("recovery")
         small = _like(small, model)
-        _note_disk(task)
-        report = _report(model, small, task, plan, evaluate, clock)
-    return Result(small, plan, report, resumed or begun)
+        _note_sizes(task, data)
+        report = report_on(model, small, task, plan, evaluate, clock)
+    return Result(small, plan, report, store is not None and store.resumed)
 
 
 def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:
@@ -148,9 +141,9 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         example: One input: a Tensor; a tuple of positional arguments; a dict of keyword arguments.
         exclude: Names or globs of modules whose nodes stay.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     with _isolated(0):
-        graph = verified_graph(model, as_call(example), _excluded(model, exclude))
+        graph = verified_graph(model, as_call(example), excluded(model, exclude))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -168,45 +161,66 @@ def information(
     Raises:
         MippError: See `mipp.errors`.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     with _isolated(seed):
-        _check_weights(model)
-        batches = read(_as_calibration(calibration), _device_of(model))
+        check_weights(model)
+        batches = read(_as_calibration(calibration), device_of(model))
         return (method or MIPP()).information(
-            _task(model, batches, (), None, None, seed, Memory(), _progress(enabled=False))
+            _task(model, batches, (), None, None, seed, Memory(), Bars(enabled=False))
         )
+
+
+def _options(budget: object, method: object, compensate: object, recover: object) -> Refit | None:
+    """How to refit, None for not at all; refuses options of another type."""
+    check_option("budget", budget, Budget, "a mipp.Budget such as mipp.Budget(macs=0.5)")
+    check_option("compensate", compensate, bool | Refit, "True, False, or mipp.Refit(...)")
+    check_method(method)
+    if recover not in (None, "distill"):
+        raise MippError(f"recover={recover!r} is unknown; expected 'distill' or None.")
+    if isinstance(compensate, Refit):
+        return compensate
+    return Refit() if compensate else None
 
 
 def _task(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Batches,
     exclude: Sequence[str],
     loss_fn: Callable[..., Tensor] | None,
     train: Callable[..., None] | None,
     seed: int,
     memory: Memory,
-    progress: Callable[..., Any],
+    bars: Bars,
 ) -> Task:
-    graph = verified_graph(model, _example(batches), _excluded(model, exclude))
-    _require_groups(model, graph)
+    freeze = excluded(model, exclude)
+    check_deterministic(model, example(batches))
+    graph = verified_graph(model, example(batches), freeze)
+    check_groups(model, graph)
     cost = cost_of(graph)
 
     def latency(widths: Mapping[str, int]) -> float:
         kept = {name: range(width) for name, width in widths.items()}
         return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
 
-    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, memory=memory, progress=progress)
+    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, memory=memory, progress=bars)
 
 
-def _require_groups(model: nn.Module, graph: PruningGraph) -> None:
-    if not graph.groups:
-        reasons = "; ".join(f"{f.name}: {f.reason}" for f in graph.frozen[:5]) or "it has no layers with weights"
-        raise UnsupportedModelError(
-            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists all."
-        )
+def _noted(
+    store: Checkpoint | None, step: str, small: nn.Module, task: Task, make: Callable[[], tuple[nn.Module, list[str]]]
+) -> nn.Module:
+    """The model after a step: from the checkpoint, else as `make` returns it with sentences for the report."""
+    notes = store.fill(step, small) if store else None
+    if notes is None:
+        small, notes = make()
+        if store:
+            store.save_model(step, small, notes)
+    task.notes.extend(notes)
+    return small
 
 
-def _compensated(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> nn.Module:
+def _refitted(
+    small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit
+) -> tuple[nn.Module, list[str]]:
     """Refits; where that cannot be done the model stays as cut and a note says why."""
     obstacle = task.graph.program.not_replayable
     if not obstacle:
@@ -216,187 +230,28 @@ def _compensated(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Ta
             obstacle = str(error)
         else:
             if all(bool(torch.isfinite(p).all()) for p in small.parameters()):
-                task.notes.extend(notes)
-                return small
+                return small, notes
             obstacle = "the refitted weights were not finite"
-    task.notes.append(f"Nothing was refitted: {obstacle}.")
-    return apply(plan, dense)
+    return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
 
 
-def _recover(small: nn.Module, dense: nn.Module, task: Task) -> None:
-    before, after = distill(small, dense, task.batches, seed=task.seed, store=task.memory.store)
-    task.notes.append(f"Distillation took the held-out loss from {before:.4g} to {after:.4g}.")
+def _recovered(small: nn.Module, dense: nn.Module, task: Task) -> tuple[nn.Module, list[str]]:
+    before, after = distill(small, dense, task.batches, seed=task.seed, store=task.memory.store, progress=task.progress)
+    return small, [f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
 
 
-def _note_disk(task: Task) -> None:
-    """Says in the report how much went to temporary files."""
-    store = task.memory.store
+def _note_sizes(task: Task, data: Calibration) -> None:
+    """Says in the report how much went to temporary files, and whether there were fewer samples than asked for."""
+    store, samples = task.memory.store, sum(batch.samples for batch in task.batches)
+    if data.max_samples is not None and samples < data.max_samples:
+        task.notes.append(
+            f"Calibrated on {samples:,} samples, all there were; max_samples allows {data.max_samples:,}."
+        )
     if store.most_on_disk:
         task.notes.append(
             f"Up to {written(store.most_on_disk)} of calibration data and activations were in temporary files at one "
             f"time: memory_limit leaves {written(store.limit)} for them."
         )
-
-
-def _proven_plan(
-    task: Task, method: Method, budget: Budget, exclude: Sequence[str], store: storage.Checkpoint | None
-) -> tuple[Task, PruningPlan, nn.Module, bool]:
-    """Plans, and proves the plan: groups whose cut differs from their mask are frozen, and it plans anew."""
-    earlier = store.load() if store else None
-    if earlier is not None:
-        plan, state = earlier
-        unknown = [name for name in task.graph.groups if name not in plan.groups]
-        if unknown:  # frozen by the proof of the run that made the plan
-            frozen = _excluded(task.model, exclude) | _names_of(task.graph, unknown, _UNPROVEN)
-            task = _with_graph(task, frozen)
-        return task, plan, task.model if state is None else _with_state(task.model, state), True
-    freeze = _excluded(task.model, exclude)
-    while True:
-        made = method.plan(task, budget)
-        plan, state = made if isinstance(made, tuple) else (made, None)
-        dense = task.model if state is None else _with_state(task.model, state)
-        wrong = wrong_groups(plan, dense, _example(task.batches))
-        if not wrong:
-            break
-        freeze = _grown(freeze, _names_of(task.graph, wrong, _UNPROVEN), wrong)
-        task = _with_graph(task, freeze)
-    if store:
-        store.save(plan, state)
-    return task, plan, dense, False
-
-
-def _with_graph(task: Task, freeze: dict[str, Reason]) -> Task:
-    graph = verified_graph(task.model, _example(task.batches), freeze)
-    _require_groups(task.model, graph)
-    return replace(task, graph=graph, cost=cost_of(graph))
-
-
-def _grown(freeze: dict[str, Reason], more: dict[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
-    """Adds names to freeze; with nothing to add the same groups would fail for ever."""
-    if more.keys() <= freeze.keys():
-        raise UnsupportedModelError(
-            f"Cutting {', '.join(groups[:5])} does not equal masking it, and freezing it does not help. Please "
-            "report the model, and meanwhile exclude the modules that read it."
-        )
-    return freeze | more
-
-
-def _names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
-    found: dict[str, Reason] = {}
-    for group in (graph.groups[name] for name in groups):
-        found |= {glob.escape(owner): reason for owner in group.producers or group.consumers}
-    return found
-
-
-def _excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
-    names = [name for name, _ in model.named_modules() if name]
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = get_close_matches(pattern, names, 1)
-            hint = f" Did you mean '{near[0]}'?" if near else f" Its modules are {', '.join(names[:8])} ..."
-            raise MippError(f"exclude names '{pattern}', but {type(model).__name__} has no such module.{hint}")
-    listed = [patterns] if isinstance(patterns, str) else patterns
-    return {p: Reason("excluded by the caller") for pattern in listed for p in (pattern, f"{pattern}.*")}
-
-
-def _report(
-    model: nn.Module,
-    small: nn.Module,
-    task: Task,
-    plan: PruningPlan,
-    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
-    clock: "_Clock",
-) -> Report:
-    kept, cost, call = plan.widths, task.cost, task.batches[0].call
-    macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
-    groups = tuple(
-        GroupLine(n, g.size, kept[n], *plan.information.get(n, _UNMEASURED), macs["before"][n], macs["after"][n])
-        for n, g in task.graph.groups.items()
-    )
-    before = _measures(model, cost, {}, evaluate, call)
-    after = _measures(small, cost, kept, evaluate, call)
-    clock("report")
-    return Report(
-        model=type(model).__name__,
-        method=plan.method,
-        call=f"mipp.prune(model, calibration, {_written(plan.budget)}, {plan.method})",
-        budget=dict(plan.budget),
-        before=before,
-        after=after,
-        stages={},
-        groups=groups,
-        frozen=tuple(FrozenLine(f.name, f.nodes, f.reason, f.op, f.source) for f in task.graph.frozen),
-        collapsed=plan.collapsed,
-        notes=tuple(task.notes),
-        slack=_slack(plan, cost),
-        seconds=clock.seconds,
-        versions=versions(),
-    )
-
-
-def _measures(
-    model: nn.Module,
-    cost: Cost,
-    kept: Mapping[str, int],
-    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
-    call: Call,
-) -> Measures:
-    with modes_kept(model):
-        score = evaluate(model) if evaluate else {}
-    metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
-    widths, device = cost.widths(kept), _device_of(model)
-    return Measures(
-        params=sum(p.numel() for p in model.parameters()),
-        macs=round(cost.value("macs", widths)),
-        nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
-        latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
-        metrics={name: float(value) for name, value in metrics.items()},
-    )
-
-
-def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
-    limits = Budget(**plan.budget).limits(cost)
-    widths = cost.widths(plan.widths)
-    return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in limits.items()}
-
-
-def _written(budget: Mapping[str, Any]) -> str:
-    return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in ("torch-mipp", "torch", "numpy", "scipy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-class _Clock:
-    """Seconds by phase: each call closes the phase it names."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def __call__(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[phase] = now - self._last
-        self._last = now
-
-
-def _progress(*, enabled: bool) -> Callable[..., Any]:
-    console = Console(stderr=True)
-
-    def wrap(items: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
-        if not enabled or not console.is_terminal:
-            return items
-        return track(items, what, total, console=console, transient=True)
-
-    return wrap
 
 
 @contextmanager
@@ -412,56 +267,30 @@ def _as_calibration(data: Calibration | Iterable[Any]) -> Calibration:
     return data if isinstance(data, Calibration) else Calibration(data)
 
 
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise CalibrationError(
-                f"The weights hold NaN or infinite values in '{name}'; pass a model that trained well."
-            )
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return model.module  # type: ignore[no-any-return]
-    original = getattr(model, "_orig_mod", None)
-    return original if isinstance(original, nn.Module) else model
-
-
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    if device is None or _device_of(model) == torch.device(device):
+    if device is None or device_of(model) == torch.device(device):
         return model
     return full_copy(model).to(device)
 
 
 def _like(small: nn.Module, model: nn.Module) -> nn.Module:
-    device = _device_of(model)
+    device = device_of(model)
     return small.to(device) if device is not None else small
 
 
-def _device_of(model: nn.Module) -> torch.device | None:
-    return next((t.device for t in [*model.parameters(), *model.buffers()]), None)
-
-
-def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    other = full_copy(model)
-    other.load_state_dict(state)
-    return other
-
-
-def _example(batches: Sequence[Batch]) -> Call:
-    """The first two samples, where the batch can be cut."""
-    call, samples = batches[0].call, batches[0].samples
-    if any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
-        return call
-    return call.map(lambda t: t[:2])
-
-
 def _checkpoint(
-    folder: str | Path | None, task: Task, method: Method, budget: Budget | None, exclude: Sequence[str]
-) -> storage.Checkpoint | None:
+    folder: str | Path | None, task: Task, exclude: Sequence[str], data: Calibration, options: tuple[object, ...]
+) -> Checkpoint | None:
+    """The checkpoint in a folder, under everything the result depends on."""
     if folder is None:
         return None
-    weights = (t.detach() for t in [*task.model.parameters(), *task.model.buffers()])
-    tensors = chain(weights, (t for batch in task.batches for t in batch.call.tensors))
-    options = (repr(method), repr(budget), repr(list(exclude)), str(task.seed))
-    return storage.Checkpoint(folder, storage.fingerprint(tensors, *options))
+    functions = [getattr(f, "__qualname__", type(f).__name__) for f in (task.loss_fn, task.train, data.forward)]
+    state = task.model.state_dict()
+    inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
+    found = {
+        "model": fingerprint(state.values(), repr(task.model), *state, *(op.name for op in task.graph.program.ops)),
+        "calibration data": fingerprint(inputs),
+        "options": fingerprint((), repr(options), repr(list(exclude)), str(task.seed), *functions),
+        "versions": fingerprint((), *(versions()[name] for name in ("torch-mipp", "torch"))),
+    }
+    return Checkpoint(folder, found)

@@ -13,6 +13,7 @@ from mipp.calibration import Batch
 from mipp.errors import CalibrationError
 from mipp.graph.trace import forward, modes_kept, tensors_in, working_copy
 from mipp.memory import Shelf, Stored, TensorStore
+from mipp.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def distill(
     options: Distillation | None = None,
     seed: int = 0,
     store: TensorStore | None = None,
+    progress: Progress = silent,
 ) -> tuple[float, float]:
     """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
 
@@ -53,6 +55,7 @@ def distill(
         options: How long and how fast.
         seed: Seed of the order of the batches.
         store: Where the dense outputs are kept; by default in memory.
+        progress: Wraps the passes to show how far the distillation is.
 
     Returns:
         The held-out loss before and after.
@@ -69,7 +72,7 @@ def distill(
     dense = working_copy(dense)
     with modes_kept(small):
         small.eval()
-        return _trained(small, dense, batches, options, seed, (store or TensorStore(math.inf)).shelf())
+        return _trained(small, dense, batches, options, seed, (store or TensorStore(math.inf)).shelf(), progress)
 
 
 def _trained(
@@ -79,6 +82,7 @@ def _trained(
     options: Distillation,
     seed: int,
     shelf: Shelf,
+    progress: Progress,
 ) -> tuple[float, float]:
     targets = [shelf.put(_floating(forward(dense, batch.call))) for batch in batches]
     train = [i for i in range(len(batches)) if i % 8]
@@ -90,7 +94,7 @@ def _trained(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
     generator = torch.Generator().manual_seed(seed)
     stop, stale = time.monotonic() + options.seconds, 0
-    for _ in range(epochs):
+    for _ in progress(range(epochs), "distillation"):
         for index in torch.randperm(len(train), generator=generator).tolist():
             if time.monotonic() > stop:
                 break

@@ -62,6 +62,22 @@ def allocate(
     return _within_latency(eliminations, cost, budget, unit, latency)
 
 
+def check_budget(budget: Budget, cost: Cost) -> None:
+    """Refuses a budget that even the smallest widths it allows do not meet; latency is not measured here.
+
+    Raises:
+        InfeasibleBudgetError: With the smallest value that can be met.
+    """
+    allocator = _Allocator({}, cost, budget, "node")
+    for group in (cost.groups.index(name) for name in cost.groups if name not in budget.widths):
+        while step := allocator._step_down(group):
+            allocator.widths[group] -= step
+    limits = budget.limits(cost)
+    for constraint, limit in limits.items():
+        if cost.value(constraint, allocator.widths) > limit * (1 + 1e-12):
+            raise allocator._infeasible(constraint, limits)
+
+
 class _Allocator:
     """State of one allocation: the current widths and what the next removal of each mover would lose."""
 

@@ -1,0 +1,157 @@
+"""What a model and the options of `prune` must be like, checked before anything takes long."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from types import UnionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipp.errors import CalibrationError, MippError, UnsupportedModelError
+from mipp.graph.axes import Reason
+from mipp.graph.groups import PruningGraph
+from mipp.graph.trace import Call, forward, tensors_in, working_copy
+
+_TOLERANCE = 1e-3  # relative; kernels that sum in another order from run to run differ by less, noise by more
+
+
+def unwrapped(model: Any) -> nn.Module:
+    """The model inside DataParallel, DistributedDataParallel or torch.compile.
+
+    Raises:
+        UnsupportedModelError: It is no `nn.Module`, or one whose weights or code cannot be reached.
+    """
+    while True:
+        inner = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
+        inner = inner or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModelError(
+            f"The model is a {type(model).__name__}; its code is fixed in the script. Prune the nn.Module it was made "
+            "from, and script the result."
+        )
+    if not isinstance(model, nn.Module):
+        hint = "; call it to make one" if isinstance(model, type) and issubclass(model, nn.Module) else ""
+        raise UnsupportedModelError(f"The model is {_article(model)}; expected an nn.Module{hint}.")
+    return model
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuses parameters and buffers that hold no numbers."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise UnsupportedModelError(
+                f"'{name}' is on the meta device and has no values. Load the weights first; mipp.inspect works without."
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CalibrationError(
+                f"The weights hold NaN or infinite values in '{name}'; pass a model that trained well."
+            )
+
+
+def check_option(name: str, value: object, kind: type | UnionType, example: str) -> None:
+    """Refuses an option that is not of its type."""
+    if value is not None and not isinstance(value, kind):
+        raise MippError(f"{name} is {_article(value)}; expected {example}, or None.")
+
+
+def check_method(method: Any) -> None:
+    """Refuses what has no `plan`, such as the name or the class of a method."""
+    if isinstance(method, type) or not callable(getattr(method, "plan", None)):
+        hint = f"; make one: {method.__name__}()" if isinstance(method, type) else ", such as mipp.methods.MIPP()"
+        raise MippError(f"method is {_article(method)}; expected a method object{hint}.")
+
+
+def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
+    """What the caller excludes, as globs of module names with the reason.
+
+    Raises:
+        MippError: A pattern names no module; the nearest name is suggested.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in listed:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            near = get_close_matches(pattern, names, 1)
+            hint = f" Did you mean '{near[0]}'?" if near else f" Its modules are {', '.join(names[:8])} ..."
+            raise MippError(f"exclude names '{pattern}', but {type(model).__name__} has no such module.{hint}")
+    return {p: Reason("excluded by the caller") for pattern in listed for p in (pattern, f"{pattern}.*")}
+
+
+def check_groups(model: nn.Module, graph: PruningGraph) -> None:
+    """Refuses a model in which nothing can be pruned."""
+    if not graph.groups:
+        reasons = "; ".join(f"{f.name}: {f.reason}" for f in graph.frozen[:5]) or "it has no layers with weights"
+        raise UnsupportedModelError(
+            f"Nothing in {type(model).__name__} can be pruned ({reasons}). mipp.inspect(model, example) lists all."
+        )
+
+
+def check_deterministic(model: nn.Module, call: Call) -> None:
+    """Refuses a model that says something else in eval mode when it is asked the same again.
+
+    Raises:
+        UnsupportedModelError: It does; the innermost module whose output differs on equal input is named.
+    """
+    model = working_copy(model)
+    if _agree(*(tensors_in(forward(model, call)) for _ in range(2))):
+        return
+    first, second = _record(model, call), _record(model, call)
+    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a.name == b.name]
+    culprit = next((a.name for a, b in pairs if _agree(a.inputs, b.inputs) and not _agree(a.outputs, b.outputs)), "")
+    where = f"module '{culprit}' ({type(model.get_submodule(culprit)).__name__})" if culprit else type(model).__name__
+    raise UnsupportedModelError(
+        f"{type(model).__name__} is not deterministic in eval mode: two passes over the same batch differ, beginning "
+        f"in {where}. Pruning compares passes, so noise would pass for information. Switch it off in eval mode, for "
+        "example with F.dropout(x, training=self.training), and keep no state from one pass to the next."
+    )
+
+
+class _Pass:
+    """What went into one call of a module, and what came out."""
+
+    def __init__(self, name: str, inputs: Any, outputs: Any) -> None:
+        self.name, self.inputs, self.outputs = name, _copies(inputs), _copies(outputs)
+
+
+def _record(model: nn.Module, call: Call) -> list[_Pass]:
+    """Calls of all modules in the order in which they end, so that the innermost comes first."""
+    passes: list[_Pass] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda _, args, kwargs, output: passes.append(_Pass(name, (args, kwargs), output))
+
+    handles = [m.register_forward_hook(hook(n), with_kwargs=True) for n, m in model.named_modules()]
+    try:
+        forward(model, call)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passes
+
+
+def _copies(tree: Any) -> list[Tensor]:
+    return [t.clone() for t in tensors_in(tree)]
+
+
+def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return len(found) == len(expected) and all(map(_close, found, expected))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not a.is_floating_point():
+        return a.shape == b.shape and torch.equal(a, b)
+    scale = float(b.abs().nan_to_num().max()) if b.numel() else 0.0
+    return torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
+
+
+def _article(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return (
+        f"{value!r} (a {type(value).__name__})" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    )

@@ -1,0 +1,116 @@
+"""The report of a run: sizes, speed and quality before and after."""
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import nn
+
+from mipp.cost import Cost, group_macs, latency_ms
+from mipp.graph.trace import Call, modes_kept
+from mipp.methods import Task
+from mipp.plan import Budget, PruningPlan
+from mipp.report import FrozenLine, GroupLine, Measures, Report
+
+log = logging.getLogger(__name__)
+_UNMEASURED: tuple[float | None, float | None] = (None, None)
+
+
+class Clock:
+    """Seconds by phase: each call closes the phase it names."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = now - self._last
+        log.info("%s: %.2f s", phase, self.seconds[phase])
+        self._last = now
+
+
+def report_on(
+    model: nn.Module,
+    small: nn.Module,
+    task: Task,
+    plan: PruningPlan,
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
+    clock: Clock,
+) -> Report:
+    """Measures the dense and the pruned model and collects what there is to say about them."""
+    kept, cost, call = plan.widths, task.cost, task.batches[0].call
+    macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
+    groups = tuple(
+        GroupLine(n, g.size, kept[n], *plan.information.get(n, _UNMEASURED), macs["before"][n], macs["after"][n])
+        for n, g in task.graph.groups.items()
+    )
+    networks: list[tuple[nn.Module, Mapping[str, int]]] = [(model, {}), (small, kept)]
+    before, after = (_measures(m, cost, w, evaluate, call) for m, w in task.progress(networks, "evaluation"))
+    clock("report")
+    return Report(
+        model=type(model).__name__,
+        method=plan.method,
+        call=f"mipp.prune(model, calibration, {_written(plan.budget)}, {plan.method})",
+        budget=dict(plan.budget),
+        before=before,
+        after=after,
+        stages={},
+        groups=groups,
+        frozen=tuple(FrozenLine(f.name, f.nodes, f.reason, f.op, f.source) for f in task.graph.frozen),
+        collapsed=plan.collapsed,
+        notes=tuple(task.notes),
+        slack=_slack(plan, cost),
+        seconds=clock.seconds,
+        versions=versions(),
+    )
+
+
+def _measures(
+    model: nn.Module,
+    cost: Cost,
+    kept: Mapping[str, int],
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
+    call: Call,
+) -> Measures:
+    with modes_kept(model):
+        score = evaluate(model) if evaluate else {}
+    metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
+    widths, device = cost.widths(kept), device_of(model)
+    return Measures(
+        params=sum(p.numel() for p in model.parameters()),
+        macs=round(cost.value("macs", widths)),
+        nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
+        latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
+        metrics={name: float(value) for name, value in metrics.items()},
+    )
+
+
+def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
+    limits = Budget(**plan.budget).limits(cost)
+    widths = cost.widths(plan.widths)
+    return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in limits.items()}
+
+
+def _written(budget: Mapping[str, Any]) -> str:
+    return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("torch-mipp", "torch", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where the model is; None for one without tensors."""
+    return next((t.device for t in [*model.parameters(), *model.buffers()]), None)

@@ -1,0 +1,97 @@
+"""Plans that are proven: what cannot be cut as it is masked is frozen, and the plan is made anew."""
+
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from mipp.calibration import Batch
+from mipp.checkpoint import Checkpoint
+from mipp.checks import check_groups
+from mipp.cost import cost_of
+from mipp.errors import UnsupportedModelError
+from mipp.graph.axes import Reason
+from mipp.graph.groups import PruningGraph
+from mipp.graph.trace import Call, full_copy
+from mipp.methods import Method, Task
+from mipp.plan import Budget, PruningPlan
+from mipp.surgery import verified_graph, wrong_groups
+
+_UNPROVEN = Reason("cutting it did not equal masking it")
+
+
+def proven_plan(
+    task: Task, method: Method, budget: Budget, freeze: Mapping[str, Reason], store: Checkpoint | None
+) -> tuple[Task, PruningPlan, nn.Module]:
+    """Plans, and proves the plan: groups whose cut differs from their mask are frozen, and it plans anew.
+
+    Args:
+        task: What to prune.
+        method: Chooses the nodes.
+        budget: What must hold.
+        freeze: What is frozen already, as globs of module names.
+        store: Where the plan of an interrupted run may be, and this one is noted.
+
+    Returns:
+        The task with what was frozen besides, the plan, and the dense model with the weights that the method left.
+    """
+    earlier = store.plan() if store else None
+    if earlier is not None:
+        plan, state, notes = earlier
+        unknown = [name for name in task.graph.groups if name not in plan.groups]
+        if unknown:  # frozen by the proof of the run that made the plan
+            task = _with_graph(task, {**freeze, **_names_of(task.graph, unknown, _UNPROVEN)})
+        task.notes.extend(notes)
+        return task, plan, _with_state(task.model, state)
+    while True:
+        made = method.plan(task, budget)
+        plan, state = made if isinstance(made, tuple) else (made, None)
+        dense = _with_state(task.model, state)
+        wrong = wrong_groups(plan, dense, example(task.batches))
+        if not wrong:
+            break
+        freeze = _grown(freeze, _names_of(task.graph, wrong, _UNPROVEN), wrong)
+        task = _with_graph(task, freeze)
+    if store:
+        store.save_plan(plan, state, task.notes)
+    return task, plan, dense
+
+
+def example(batches: Sequence[Batch]) -> Call:
+    """The first two samples, where the batch can be cut."""
+    call, samples = batches[0].call, batches[0].samples
+    if any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
+        return call
+    return call.map(lambda t: t[:2])
+
+
+def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:
+    graph = verified_graph(task.model, example(task.batches), freeze)
+    check_groups(task.model, graph)
+    return replace(task, graph=graph, cost=cost_of(graph))
+
+
+def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Module:
+    if state is None:
+        return model
+    other = full_copy(model)
+    other.load_state_dict(state)
+    return other
+
+
+def _grown(freeze: Mapping[str, Reason], more: dict[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
+    """Adds names to freeze; with nothing to add the same groups would fail for ever."""
+    if more.keys() <= freeze.keys():
+        raise UnsupportedModelError(
+            f"Cutting {', '.join(groups[:5])} does not equal masking it, and freezing it does not help. Please "
+            "report the model, and meanwhile exclude the modules that read it."
+        )
+    return {**freeze, **more}
+
+
+def _names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
+    found: dict[str, Reason] = {}
+    for group in (graph.groups[name] for name in groups):
+        found |= {glob.escape(owner): reason for owner in group.producers or group.consumers}
+    return found
