@@ -179,6 +179,60 @@ def _select(
     )
 
 
+@app.command("compare")
+def _compare(
+    *,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:LeNet5.")
+    ],
+    data: Annotated[str, typer.Option(metavar="NAME", help="digits, mnist, cifar10 or cifar100.")],
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="Such as mipp,l1,thinet:rescale=true,random@mipp (random nodes at MIPP's widths)."
+        ),
+    ],
+    budgets: Annotated[str, typer.Option(metavar="LIST", help="Such as macs=0.5,macs=0.2,nodes=0.1:min_keep=0.")],
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="Such as 0,1,2.")] = "0",
+    out: Annotated[Path, typer.Option(help="Folder of the results; runs that are in it are not done again.")] = Path(
+        "runs/compare"
+    ),
+    weights: Weights = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; or set MIPP_DATA_DIR.")] = None,
+    before_epochs: Annotated[float, typer.Option(help="Train this long before pruning.")] = 0,
+    after_epochs: Annotated[float, typer.Option(help="Train copies this long after pruning.")] = 0,
+    whole_epochs: Annotated[float, typer.Option(help="A whole training, for imp, oto and scratch.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Before pruning, and in a whole training.")] = 0.05,
+    after_learning_rate: Annotated[float, typer.Option(help="After pruning.")] = 0.01,
+    max_samples: Annotated[int, typer.Option(help="Calibration samples to read.")] = 1024,
+    exclude: Exclude = None,
+    compensate: Annotated[
+        bool, typer.Option("--compensate/--no-compensate", help="Also measure with the refit.")
+    ] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a grid of methods, budgets and seeds; finished runs are skipped; one table and the plots."""
+    from mipp.cli.compare import Compared, Trained, run
+
+    run(
+        Compared(model, weights, data, data_dir, methods, budgets, seeds),
+        Trained(
+            before_epochs,
+            after_epochs,
+            whole_epochs,
+            learning_rate,
+            after_learning_rate,
+            max_samples,
+            exclude or [],
+            compensate,
+        ),
+        out,
+        json=json,
+        quiet=quiet,
+    )
+
+
 @app.command("methods")
 def _methods(*, json: Json = False) -> None:
     """List the pruning methods and the fields that --set can change."""

@@ -12,9 +12,11 @@ from torch import Tensor
 from mipp.cli.errors import CommandError, unknown
 from mipp.methods import Method
 from mipp.methods import all as all_methods
+from mipp.plan import Budget
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
 _WORDS: dict[object, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}
+_AMOUNTS = ("macs", "params", "nodes", "latency_ms", "min_keep", "round_to")
 _T = TypeVar("_T")
 
 
@@ -64,6 +66,50 @@ def with_settings(made: _T, name: str, settings: Sequence[str]) -> _T:
         return _replaced(made, values)
     except ValueError as error:
         raise CommandError(f"{name} refuses {', '.join(settings)}: {error}") from error
+
+
+def methods(text: str) -> dict[str, Method]:
+    """Reads NAME[:FIELD=VALUE...][@NAME...],...; what stands behind @ is the method that a control is like."""
+    return {part: _like(part) for part in _listed("methods", text)}
+
+
+def budgets(text: str) -> list[Budget]:
+    """Reads NAME=AMOUNT[:NAME=AMOUNT...],..., such as macs=0.5,nodes=0.1:min_keep=0."""
+    return [_budget(part) for part in _listed("budgets", text)]
+
+
+def seeds(text: str) -> list[int]:
+    """Reads whole numbers separated by commas."""
+    if not all(part.isdecimal() for part in _listed("seeds", text)):
+        raise CommandError(f"--seeds is '{text}'; expected whole numbers, such as 0,1,2.")
+    return [int(part) for part in _listed("seeds", text)]
+
+
+def _listed(option: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise CommandError(f"--{option} is '{text}'; expected a list separated by commas, without gaps.")
+    return parts
+
+
+def _like(text: str) -> Method:
+    own, _, other = text.partition("@")
+    name, *settings = own.split(":")
+    made = method(name, settings)
+    if not other:
+        return made
+    if "like" not in field_names(made):
+        raise CommandError(f"--methods {text}: {name} takes no other method; random, reinit and scratch do.")
+    return _replaced(made, {"like": _like(other)})
+
+
+def _budget(text: str) -> Budget:
+    found: dict[str, Any] = {}
+    for name, value in (_pair("budgets", "NAME=AMOUNT, such as macs=0.5", part) for part in text.split(":")):
+        if name not in _AMOUNTS:
+            raise unknown("budget", name, _AMOUNTS)
+        found[name] = amount("budgets", value)
+    return Budget(**found)
 
 
 def field_names(made: object) -> list[str]:

@@ -2,6 +2,8 @@
 
 import inspect
 import json as _json
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -11,10 +13,13 @@ from rich.text import Text
 
 from mipp.cli.arguments import field_names
 from mipp.methods import all as all_methods
+from mipp.methods import needs_of
+
+_STAGES = {"any": "before or after training", "initialisation": "before training", "trained": "after training"}
 
 
 def run(*, json: bool) -> None:
-    """Prints every method with its fields."""
+    """Prints every method with what it needs and its fields."""
     listed = {name: _described(make()) for name, make in all_methods().items()}
     if json:
         typer.echo(_json.dumps(listed))
@@ -24,7 +29,8 @@ def run(*, json: bool) -> None:
     table.add_column()
     for name, method in listed.items():
         fields = "  ".join(f"{field}={default}" for field, default in method["fields"].items())
-        table.add_row(name, Text(method["summary"]).append(f"\n{fields}" if fields else "", style="dim"))
+        about = "\n".join(line for line in (_needed(method["needs"]), fields) if line)
+        table.add_row(name, Text(method["summary"]).append(f"\n{about}", style="dim"))
     Console().print(table)
 
 
@@ -32,8 +38,16 @@ def _described(method: object) -> dict[str, Any]:
     paragraph = (inspect.getdoc(type(method)) or "").split("\n\n")[0]
     return {
         "summary": " ".join(paragraph.split()),
+        "needs": asdict(needs_of(method)),
         "fields": {name: _plain(getattr(method, name)) for name in field_names(method)},
     }
+
+
+def _needed(needs: Mapping[str, Any]) -> str:
+    named = [name for name in ("data", "labels", "gradients", "training") if needs[name]]
+    stage = _STAGES[needs["stage"]]
+    widths = "finds the widths" if needs["widths"] == "own" else "cuts all groups alike"
+    return f"needs {', '.join(named) or 'nothing'}; passes: {needs['passes']}; {stage}; {widths}"
 
 
 def _plain(value: Any) -> Any:

@@ -73,6 +73,7 @@ class Needs:
         memory: What it holds besides the model.
         stage: The state of training the source applies it to.
         widths: Whether it finds the widths of the layers itself ("own") or cuts all by the same fraction ("equal").
+        reweights: It returns other weights, to be trained or used as they are, not refitted to those of the model.
     """
 
     data: bool = True
@@ -83,6 +84,7 @@ class Needs:
     memory: str = "second moments of each layer's inputs"
     stage: Literal["initialisation", "trained", "any"] = "any"
     widths: Literal["own", "equal"] = "own"
+    reweights: bool = False
 
 
 class Method(Protocol):

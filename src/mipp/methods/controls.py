@@ -28,7 +28,12 @@ class Reinitialised:
 
     like: Method | None = None
     needs: ClassVar[Needs] = Needs(
-        data=False, passes="the other method's", memory="the other method's", stage="initialisation", widths="equal"
+        data=False,
+        passes="the other method's",
+        memory="the other method's",
+        stage="initialisation",
+        widths="equal",
+        reweights=True,
     )
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
@@ -54,6 +59,7 @@ class Scratch:
         memory="the optimiser's",
         stage="initialisation",
         widths="equal",
+        reweights=True,
     )
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:

@@ -33,7 +33,12 @@ class IMP:
     per_round: float = 0.2
     rewind: float = 0.02
     needs: ClassVar[Needs] = Needs(
-        data=False, gradients=True, training=True, passes="1 training per round", memory="the optimiser's"
+        data=False,
+        gradients=True,
+        training=True,
+        passes="1 training per round",
+        memory="the optimiser's",
+        reweights=True,
     )
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:

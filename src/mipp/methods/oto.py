@@ -39,7 +39,12 @@ class OTO:
     ramp: float = 0.5
     half_space: float = 0.0
     needs: ClassVar[Needs] = Needs(
-        data=False, gradients=True, training=True, passes="1 training", memory="two copies of the weights"
+        data=False,
+        gradients=True,
+        training=True,
+        passes="1 training",
+        memory="two copies of the weights",
+        reweights=True,
     )
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:

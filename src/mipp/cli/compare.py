@@ -1,0 +1,99 @@
+"""`mipp compare`."""
+
+import json as _json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mipp import grid, zoo
+from mipp.cli import arguments, sources
+from mipp.cli.errors import CommandError, unknown
+from mipp.grid.summary import cells, headings, stages_of
+
+TABLE = "table.md"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared on what."""
+
+    model: str
+    weights: Path | None
+    data: str
+    data_dir: Path | None
+    methods: str
+    budgets: str
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How networks are trained and calibrated."""
+
+    before_epochs: float
+    after_epochs: float
+    whole_epochs: float
+    learning_rate: float
+    after_learning_rate: float
+    max_samples: int
+    exclude: Sequence[str]
+    compensate: bool
+
+
+def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: bool) -> None:
+    """Does the runs that are not in the folder yet, and prints and draws all of them."""
+    todo = grid.runs(
+        arguments.methods(compared.methods), arguments.budgets(compared.budgets), arguments.seeds(compared.seeds)
+    )
+    work = _workload(compared, trained)
+    out.mkdir(parents=True, exist_ok=True)
+    with sources.only_results_on_stdout():
+        for one in track(todo, "comparing", console=Console(stderr=True), transient=True, disable=quiet):
+            grid.perform(one, work, out / "runs")
+    rows = grid.collect(out / "runs")
+    summaries = grid.summarise(rows)
+    (out / TABLE).write_text(grid.markdown(summaries) + "\n", encoding="utf-8")
+    pictures = grid.draw(rows, out)
+    if json:
+        typer.echo(_json.dumps({"rows": rows, "out": str(out)}))
+        return
+    Console().print(_table(summaries))
+    for message in dict.fromkeys(row["error"] for row in rows if "error" in row):
+        sources.note(message, quiet=quiet)
+    sources.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
+
+
+def _workload(compared: Compared, trained: Trained) -> grid.Workload:
+    if compared.data not in zoo.DATA_SETS:
+        raise unknown("data set with a test split", compared.data, zoo.DATA_SETS)
+    if compared.weights is not None and trained.before_epochs:
+        raise CommandError("--weights and --before-epochs both say what is pruned; give one of them.")
+    named = compared.model if compared.weights is None else f"{compared.model} {compared.weights}"
+    return grid.Workload(
+        named,
+        partial(sources.model, compared.model, compared.weights),
+        zoo.load(compared.data, "train", compared.data_dir),
+        zoo.load(compared.data, "test", compared.data_dir),
+        before=grid.Recipe(trained.before_epochs, trained.learning_rate),
+        after=grid.Recipe(trained.after_epochs, trained.after_learning_rate),
+        whole=grid.Recipe(trained.whole_epochs, trained.learning_rate),
+        samples=trained.max_samples,
+        exclude=tuple(trained.exclude),
+        compensate=trained.compensate,
+    )
+
+
+def _table(summaries: Sequence[grid.Summary]) -> Table:
+    stages = stages_of(summaries)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, heading in enumerate(headings(stages)):
+        table.add_column(heading, justify="right" if number > 1 else "left")
+    for summary in summaries:
+        table.add_row(*cells(summary, stages))
+    return table

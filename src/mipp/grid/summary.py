@@ -1,0 +1,99 @@
+"""One table of a grid: means and spreads over the seeds."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mipp.grid.runs import Row
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method at one budget, over its seeds.
+
+    Attributes:
+        method: Its label.
+        budget: The budget as text.
+        seeds: How many runs succeeded.
+        failed: Why others did not.
+        accuracy: Mean and standard deviation by stage, in percent.
+        cost: Mean fraction kept of MACs, parameters and nodes.
+        collapsed: In how many runs a group was emptied.
+        seconds: Mean time of the selection.
+    """
+
+    method: str
+    budget: str
+    seeds: int
+    failed: tuple[str, ...]
+    accuracy: dict[str, tuple[float, float]]
+    cost: dict[str, float]
+    collapsed: int
+    seconds: float
+
+
+def summarise(rows: Sequence[Row]) -> list[Summary]:
+    """Means over the seeds, by method and budget, in the order in which they first appear."""
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row["method"], written(row)), []).append(row)
+    return [_summary(method, budget, members) for (method, budget), members in cells.items()]
+
+
+def written(row: Row) -> str:
+    """The budget of a row as text."""
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in row["budget"].items())
+
+
+def markdown(summaries: Sequence[Summary]) -> str:
+    """The table in Markdown."""
+    stages = stages_of(summaries)
+    lines = ["| " + " | ".join(headings(stages)) + " |", "|" + "---|" * (len(stages) + 7)]
+    lines += ["| " + " | ".join(cells(s, stages)) + " |" for s in summaries]
+    return "\n".join(lines)
+
+
+def stages_of(summaries: Sequence[Summary]) -> list[str]:
+    """All stages that anything was measured at, in order."""
+    return list(dict.fromkeys(stage for s in summaries for stage in s.accuracy))
+
+
+def headings(stages: Sequence[str]) -> list[str]:
+    """The headings of the table."""
+    return ["method", "budget", *stages, "MACs", "parameters", "nodes", "collapsed", "selection, s"]
+
+
+def cells(summary: Summary, stages: Sequence[str]) -> list[str]:
+    """One line of the table."""
+    if not summary.seeds:
+        return [summary.method, summary.budget, *["–"] * (len(stages) + 4), summary.failed[0].split(":")[0]]
+    marks = [_spread(*summary.accuracy[stage]) if stage in summary.accuracy else "–" for stage in stages]
+    costs = [f"{100 * summary.cost[name]:.1f} %" for name in ("macs", "params", "nodes")]
+    collapsed = f"{summary.collapsed} of {summary.seeds}"
+    return [summary.method, summary.budget, *marks, *costs, collapsed, f"{summary.seconds:.2f}"]
+
+
+def _summary(method: str, budget: str, rows: Sequence[Row]) -> Summary:
+    good = [row for row in rows if "error" not in row]
+    stages = list(dict.fromkeys(stage for row in good for stage in row["accuracy"]))
+    accuracy = {s: _moments([row["accuracy"][s] for row in good if s in row["accuracy"]]) for s in stages}
+    costs = {name: [row[name] for row in good if row[name] is not None] for name in ("macs", "params", "nodes")}
+    return Summary(
+        method,
+        budget,
+        len(good),
+        tuple(row["error"] for row in rows if "error" in row),
+        accuracy,
+        {name: statistics.fmean(values) if values else float("nan") for name, values in costs.items()},
+        sum(bool(row["collapsed"]) for row in good),
+        statistics.fmean(row["seconds"]["selection"] for row in good) if good else 0.0,
+    )
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _spread(mean: float, deviation: float) -> str:
+    return f"{mean:.2f} ± {deviation:.2f}" if deviation else f"{mean:.2f}"
