@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, Row
+from mipp.methods import all as all_methods
+from mipp.methods import needs_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/methods/index.md")
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
 
@@ -116,7 +118,25 @@ def memory() -> str:
     return "\n".join(lines) + "\n\n" + _footnote(data)
 
 
-TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults, memory)}
+def methods() -> str:
+    """What every method needs, and how long it takes where that was measured."""
+    measured = _load("methods_resnet") if (RESULTS / "methods_resnet.json").exists() else None
+    lines = [
+        "| key | labels | gradients | training | data | passes | memory | made for | widths | ResNet-20, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, make in all_methods().items():
+        needs = needs_of(make())
+        marks = ["yes" if value else "" for value in (needs.labels, needs.gradients, needs.training, needs.data)]
+        stage = {"any": "any", "initialisation": "before training", "trained": "after training"}[needs.stage]
+        rows = _rows(measured, method=name) if measured else []
+        seconds = [row["seconds"]["selection"] for row in rows if "seconds" in row]
+        cells = [f"`{name}`", *marks, needs.passes, needs.memory, stage, needs.widths]
+        lines.append(f"| {' | '.join([*cells, f'{_mean(seconds):.1f}' if seconds else ''])} |")
+    return "\n".join(lines) + ("\n\n" + _footnote(measured) if measured else "")
+
+
+TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults, memory, methods)}
 
 
 def _load(name: str) -> dict[str, Any]:

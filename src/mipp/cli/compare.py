@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
 
@@ -63,7 +64,9 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     if json:
         typer.echo(_json.dumps({"rows": rows, "out": str(out)}))
         return
-    Console().print(_table(summaries))
+    console, table = Console(), _table(summaries)
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    Console(width=max(console.width, needed)).print(table)
     for message in dict.fromkeys(row["error"] for row in rows if "error" in row):
         sources.note(message, quiet=quiet)
     sources.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
@@ -93,7 +96,7 @@ def _table(summaries: Sequence[grid.Summary]) -> Table:
     stages = stages_of(summaries)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings(stages)):
-        table.add_column(heading, justify="right" if number > 1 else "left")
+        table.add_column(heading, justify="right" if number > 1 else "left", no_wrap=True)
     for summary in summaries:
         table.add_row(*cells(summary, stages))
     return table

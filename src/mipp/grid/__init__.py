@@ -7,7 +7,7 @@ rows = collect(folder)
 """
 
 from mipp.grid.pictures import draw
-from mipp.grid.runs import Row, Run, collect, perform, runs
+from mipp.grid.run import Row, Run, collect, perform, runs
 from mipp.grid.summary import Summary, markdown, summarise
 from mipp.grid.workload import Recipe, Workload
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipp.errors import MissingRequirementError
-from mipp.grid.runs import Row
+from mipp.grid.run import Row
 from mipp.grid.summary import Summary, stages_of, summarise, written
 
 _COSTS = {"macs": "MACs kept", "params": "parameters kept", "nodes": "nodes kept"}

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mipp.grid.runs import Row
+from mipp.grid.run import Row
 
 
 @dataclass(frozen=True)

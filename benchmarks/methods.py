@@ -1,0 +1,226 @@
+"""All methods and their rivals on two workloads, in pieces that resume.
+
+    MIPP_DATA_DIR=... python -m benchmarks.methods PIECE [--weights FOLDER] [--minutes 120] [--smoke]
+
+Pieces: `lenet-before` and `lenet-after` (LeNet-5 on MNIST, pruned before or after 5 epochs of training, and trained for
+5 or 1 more), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed; also
+the time of each method), `rivals` (the same network by Torch-Pruning and NVIDIA Model Optimizer). A piece stops between
+runs when its minutes are over; called again it goes on. `--smoke` takes few images and methods, and writes elsewhere.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.record import RESULTS, Record, Row
+from benchmarks.resnet_cifar import EXCLUDED, SAMPLES, accuracy, pretrained
+from mipp import grid, zoo
+from mipp.cost import cost_of
+from mipp.methods import Method, Random, Reinitialised, Scratch, needs_of
+from mipp.methods import all as all_methods
+from mipp.pipeline import inspect
+from mipp.plan import Budget
+
+LENET = [Budget(macs=m) for m in (0.5, 0.3, 0.15)] + [Budget(nodes=0.1, min_keep=0)]
+RESNET = [Budget(macs=0.5)]
+SEEDS = 3
+EPOCHS = 5
+FRACTION = 0.5  # of the MACs, for the rivals
+SMOKE = ("mipp", "l1", "taylor", "snip", "imp", "oto")
+Clock = Callable[[], bool]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("piece", choices=["lenet-before", "lenet-after", "resnet", "rivals"])
+    parser.add_argument("--weights", type=Path, help="folder of the pretrained .safetensors files")
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--smoke", action="store_true")
+    options = parser.parse_args()
+    stop = time.monotonic() + 60 * options.minutes
+    piece = {"resnet": resnet, "rivals": rivals}.get(options.piece, partial(lenet, options.piece))
+    piece(options.weights, lambda: time.monotonic() < stop, smoke=options.smoke)
+
+
+def lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
+    """LeNet-5 on MNIST: all methods, four budgets, three seeds."""
+    train, test = zoo.load("mnist", "train"), zoo.load("mnist", "test")
+    if smoke:
+        train, test = train.subset(slice(2048)), test.subset(slice(1000))
+    full, short = grid.Recipe(EPOCHS), grid.Recipe(1, learning_rate=0.01)
+    late = piece == "lenet-after"
+    work = grid.Workload(
+        "lenet5",
+        _lenet5,
+        train,
+        test,
+        before=full if late else grid.Recipe(),
+        after=short if late else full,
+        whole=full,
+        samples=SAMPLES,
+        compensate=late,
+    )
+    budgets, seeds = (LENET[:1], 1) if smoke else (LENET, SEEDS)
+    _grid(piece, work, grid.runs(_peers(smoke=smoke), budgets, range(seeds)), on_time, smoke=smoke)
+
+
+def resnet(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
+    """ResNet-20 on CIFAR-10, trained: every method that prunes after training, and its time."""
+    work = _resnet_work(weights, smoke=smoke)
+    methods = {name: m for name, m in _peers(smoke=smoke).items() if not needs_of(m).training}
+    _grid("resnet", work, grid.runs(methods, RESNET, [0]), on_time, smoke=smoke)
+
+
+def rivals(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
+    """ResNet-20 on CIFAR-10 by other libraries: wall time, accuracy straight after, after one epoch."""
+    work = _resnet_work(weights, smoke=smoke)
+    record = Record("methods_rivals" + ("_smoke" if smoke else ""), macs=FRACTION, workload=work.options())
+    for name, prune in RIVALS.items():
+        if on_time():
+            record.measure({"method": name}, partial(_rival, prune, work))
+
+
+def _lenet5(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return zoo.LeNet5()
+
+
+def _resnet20(folder: Path, seed: int) -> nn.Module:
+    return pretrained("resnet20", folder)
+
+
+def _resnet_work(weights: Path | None, *, smoke: bool) -> grid.Workload:
+    assert weights is not None, "--weights FOLDER holds the pretrained networks"
+    train, test = zoo.load("cifar10", "train"), zoo.load("cifar10", "test")
+    if smoke:
+        train, test = train.subset(slice(1024)), test.subset(slice(500))
+    after = grid.Recipe(1, learning_rate=0.01, augment="crop-flip")
+    samples = 128 if smoke else SAMPLES
+    make = partial(_resnet20, weights)
+    return grid.Workload("resnet20", make, train, test, after=after, samples=samples, exclude=EXCLUDED)
+
+
+def _peers(*, smoke: bool) -> dict[str, Method]:
+    """All methods, with the controls at MIPP's widths."""
+    made = {name: make() for name, make in all_methods().items() if not smoke or name in SMOKE}
+    mipp = all_methods()["mipp"]()
+    controls = {
+        "random@mipp": Random(like=mipp),
+        "reinit@mipp": Reinitialised(like=mipp),
+        "scratch@mipp": Scratch(like=mipp),
+    }
+    return {**made, **controls} if not smoke else made
+
+
+def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, *, smoke: bool) -> None:
+    """Does what is left of a grid, and writes one result file of what there is."""
+    folder = Path("runs") / ("methods-smoke" if smoke else "methods") / name
+    for run in todo:
+        if on_time():
+            row = grid.perform(run, work, folder)
+            print(run.label, run.budget.to_dict(), run.seed, row.get("accuracy", row.get("error")), flush=True)
+    record = Record("methods_" + name.replace("-", "_") + ("_smoke" if smoke else ""), workload=work.options())
+    record.rows = [{k: v for k, v in row.items() if k not in ("workload", "versions")} for row in grid.collect(folder)]
+    record.save()
+    print(f"{len(record.rows)} of {len(todo)} runs are done: {record.path.relative_to(RESULTS.parents[1])}")
+    for picture in grid.draw(record.rows, folder.parent):
+        picture.rename(picture.with_name(f"{name}-{picture.name}"))
+
+
+# --- rivals -----------------------------------------------------------------------------------------------------------
+
+Pruner = Callable[[nn.Module, grid.Workload], nn.Module]
+
+
+def _rival(prune: Pruner, work: grid.Workload) -> Row:
+    dense = work.make(0).eval()
+    start = time.perf_counter()
+    try:
+        small = prune(copy.deepcopy(dense), work)
+    except ImportError as error:
+        return {"error": f"{error.name} is not installed"}
+    seconds = time.perf_counter() - start
+    trained = copy.deepcopy(small)
+    work.after(trained, work.train, 0)
+    sizes = {name: _macs(model, work) for name, model in (("dense", dense), ("small", small))}
+    return {
+        "accuracy": accuracy(small, work.test),
+        "accuracy, trained": accuracy(trained, work.test),
+        "macs": sizes["small"] / sizes["dense"],
+        "params": sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters()),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _macs(model: nn.Module, work: grid.Workload) -> float:
+    return cost_of(inspect(model, work.train.normalised(slice(2))).graph).dense("macs")
+
+
+def _torch_pruning(kind: str, model: nn.Module, work: grid.Workload) -> nn.Module:
+    """Torch-Pruning: one global ranking down to the MACs, in steps; Taylor and Hessian scores from labelled batches."""
+    import torch_pruning as tp
+
+    scores = {"l1": tp.importance.MagnitudeImportance(p=1), "taylor": tp.importance.TaylorImportance()}
+    score = scores.get(kind) or tp.importance.HessianImportance()
+    images, labels = next(iter(work.batches(0)))
+    keep = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    pruner = tp.BasePruner(
+        model, images[:2], score, global_pruning=True, pruning_ratio=0.95, iterative_steps=100, ignored_layers=keep
+    )
+    target = FRACTION * tp.utils.count_ops_and_params(model, images[:1])[0]
+    while tp.utils.count_ops_and_params(model, images[:1])[0] > target:
+        if kind == "taylor":
+            model.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+        elif kind == "hessian":
+            _accumulate(score, model, images[:32], labels[:32])
+        pruner.step()
+    model.zero_grad()
+    return model
+
+
+def _accumulate(score: Any, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Squared gradients of single samples, as its Hessian importance takes them."""
+    score.zero_grad()
+    for loss in nn.functional.cross_entropy(model(images), labels, reduction="none"):
+        model.zero_grad()
+        loss.backward(retain_graph=True)
+        score.accumulate_grad(model)
+
+
+def _fastnas(model: nn.Module, work: grid.Workload) -> nn.Module:
+    """NVIDIA Model Optimizer's FastNAS: widths by search, scored by accuracy on training images."""
+    import modelopt.torch.prune as mtp
+
+    images = work.train.normalised(slice(2))
+    found, _ = mtp.prune(
+        model,
+        mode="fastnas",
+        constraints={"flops": f"{100 * FRACTION:.0f}%"},
+        dummy_input=images[:1],
+        config={
+            "data_loader": work.batches(0),
+            "score_func": lambda m: zoo.accuracy(m, work.train, limit=2048),
+            "checkpoint": "runs/fastnas.pth",
+        },
+    )
+    return found  # type: ignore[no-any-return]
+
+
+RIVALS: Mapping[str, Pruner] = {
+    "torch-pruning L1": partial(_torch_pruning, "l1"),
+    "torch-pruning Taylor": partial(_torch_pruning, "taylor"),
+    "torch-pruning Hessian": partial(_torch_pruning, "hessian"),
+    "FastNAS": _fastnas,
+}
+
+
+if __name__ == "__main__":
+    main()
