@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-all lint check fmt docs bench zoo clean
+.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz clean
 .DEFAULT_GOAL := check
 
 .venv: .venv/dev.stamp
@@ -62,6 +62,9 @@ bench: .venv
 
 zoo: .venv
 	@$(BIN)/python -m benchmarks.supported
+
+fuzz: .venv
+	@MIPP_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables
