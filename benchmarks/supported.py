@@ -28,12 +28,12 @@ CHECKS = ("cut == masked", "MIPP", "train", "export", "ONNX")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="names or globs of patterns; all by default")
+    parser.add_argument("names", nargs="*", help="names, globs or families (files of benchmarks/zoo); all by default")
     wanted = parser.parse_args().names
     torch.set_num_threads(1)
     warm_up()
     record = Record("supported", limit=LIMIT, peer_limit=PEER_LIMIT)
-    chosen = [p for p in PATTERNS.values() if not wanted or any(fnmatchcase(p.name, glob) for glob in wanted)]
+    chosen = [p for p in PATTERNS.values() if not wanted or any(_named(p, glob) for glob in wanted)]
     again = {p.name for p in chosen}
     record.rows = [row for row in record.rows if row["pattern"] in PATTERNS and row["pattern"] not in again]
     for pattern in chosen:
@@ -42,6 +42,10 @@ def main() -> None:
     record.rows.sort(key=lambda row: order.index(row["pattern"]))
     record.save()
     PAGE.write_text(page(record.rows))
+
+
+def _named(pattern: Pattern, glob: str) -> bool:
+    return fnmatchcase(pattern.name, glob) or pattern.family == glob
 
 
 def measured(pattern: Pattern) -> Row:

@@ -62,17 +62,15 @@ def _their_sets(model: nn.Module, example: Any) -> dict[Channel, int]:
     graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
     parent: dict[Channel, Channel] = {}
     for group in graph.get_all_groups():
-        root = names[group[0].dep.target.module]
-        for item in group.items:
-            module = item.dep.target.module
-            if _is_layer(module) and graph.is_out_channel_pruning_fn(item.dep.handler):
-                for position, origin in zip(item.idxs, item.root_idxs, strict=True):
-                    _unite(parent, (names[module], int(position)), (root, int(origin)))
-    labels: dict[Channel, int] = {}
+        root, cut = group[0].dep.target.module, group[0].dep.handler
+        for channel in range(len(group[0].idxs)):
+            for item in graph.get_pruning_group(root, cut, [channel]).items:
+                module = item.dep.target.module
+                if _is_layer(module) and graph.is_out_channel_pruning_fn(item.dep.handler):
+                    for position in item.idxs:
+                        _unite(parent, (names[module], int(position)), (names[root], channel))
     numbers: dict[Channel, int] = {}
-    for channel in list(parent):
-        labels[channel] = numbers.setdefault(_find(parent, channel), len(numbers))
-    return labels
+    return {c: numbers.setdefault(_find(parent, c), len(numbers)) for c in list(parent)}
 
 
 def _unite(parent: dict[Channel, Channel], a: Channel, b: Channel) -> None:
