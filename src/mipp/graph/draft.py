@@ -31,7 +31,7 @@ class Draft:
 
     def __init__(self, model: nn.Module, call: Call) -> None:
         program = trace(working_copy(model), call, has_rule)
-        self._walk = walk(program, _group_counts(model))
+        self._walk = walk(program, _counting(model))
         self._batch = max(call.samples, 1)
         names = canonical_names(model)
         self._parameters = [(names[id(p)][0], p) for p in model.parameters()]
@@ -66,8 +66,12 @@ class Draft:
         )
 
 
-def _group_counts(model: nn.Module) -> dict[str, str]:
-    kinds = ((nn.modules.conv._ConvNd, "groups"), (nn.GroupNorm, "num_groups"))
+def _counting(model: nn.Module) -> dict[str, str]:
+    kinds: tuple[tuple[type[nn.Module], str], ...] = (
+        (nn.modules.conv._ConvNd, "groups"),
+        (nn.GroupNorm, "num_groups"),
+        (nn.modules.instancenorm._InstanceNorm, "num_features"),
+    )
     return {path: name for path, m in model.named_modules() for kind, name in kinds if isinstance(m, kind)}
 
 

@@ -98,11 +98,11 @@ class Doubt:
 class Walk:
     """What the rules have found while walking through a program.
 
-    `group_counts` names the attribute with the number of groups for the path of every standard module that has one.
+    `counting` names, by path, the attribute of a standard module that counts nodes and cannot be read off its tensors.
     """
 
     program: Program
-    group_counts: Mapping[str, str] = field(default_factory=dict)
+    counting: Mapping[str, str] = field(default_factory=dict)
     atoms: Atoms = field(default_factory=Atoms)
     planes: dict[int, Planes] = field(default_factory=dict)
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -184,9 +184,9 @@ def has_rule(func: OpOverload) -> bool:
     return func.overloadpacket.__name__.rstrip("_") in _RULES or torch.Tag.pointwise in func.tags
 
 
-def walk(program: Program, group_counts: Mapping[str, str]) -> Walk:
+def walk(program: Program, counting: Mapping[str, str]) -> Walk:
     """Applies the rules to a program, op by op."""
-    found = Walk(program, group_counts)
+    found = Walk(program, counting)
     for op in program.ops:
         name = op.name.rstrip("_")
         apply_rule = _RULES.get(name) or (_RULES["pointwise"] if torch.Tag.pointwise in op.func.tags else unknown)

@@ -103,7 +103,7 @@ def _grouped_transposed(op: Op, w: Walk) -> Sequence[Planes]:
 def _count_groups(op: Op, w: Walk, weight: Ref, groups: Tensor) -> None:
     """Notes where the number of groups stands: in the module of the weight, or somewhere in the code."""
     own = w.program.values[weight.index].name == f"{op.module}.weight".lstrip(".")
-    if op.module in w.group_counts and own:
+    if op.module in w.counting and own:
         w.attributes.append(Attribute(op.module, "groups", groups))
     else:
         reason = Reason("the number of groups is fixed in the code", op.name, op.source)

@@ -20,6 +20,9 @@ def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
     lifted = [per_channel(w, v, ndim) for v in vectors if isinstance(v, Ref)]
     planes = merged([(own, w.shape(x)), *lifted], w.atoms, reason)
+    channels = along(planes, [1])
+    if op.name == "instance_norm" and channels is not None and op.module in w.counting:
+        w.attributes.append(Attribute(op.module, w.counting[op.module], channels.reshape(-1)))
     return [planes, *[() for _ in op.outputs[1:]]]
 
 
@@ -66,8 +69,8 @@ def _normalised_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vector
         rows = line.reshape(groups, -1)
         reason = Reason("the number of groups is fixed in the code", op.name, op.source)
         w.atoms.unite_along(rows, [1], reason)
-        if op.module in w.group_counts:
-            w.attributes.append(Attribute(op.module, w.group_counts[op.module], rows[:, 0].clone()))
+        if op.module in w.counting:
+            w.attributes.append(Attribute(op.module, w.counting[op.module], rows[:, 0].clone()))
         else:
             w.doubts.append(Doubt(op.index, groups, rows[:, 0], reason))
     else:
