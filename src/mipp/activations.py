@@ -135,10 +135,11 @@ def site_statistics(
         notes: Gets a sentence for the report about these.
 
     Returns:
-        Statistics by index of the op.
+        Statistics by index of the op; of all uses of one weight together by that of the first.
     """
     model = working_copy(model)
-    sites = {s.op: s for s in graph.sites if (s.reads >= 0).any()}
+    sites = {s.op: s for s in graph.distinct_sites if (s.reads >= 0).any()}
+    first = {use: op for op, site in sites.items() for use in graph.uses(site)}
     layouts = choose(graph, list(sites.values()), limit, [] if notes is None else notes)
     parts = {op: features_together(site, kernel_of(graph, site), layouts[op]) for op, site in sites.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
@@ -148,18 +149,19 @@ def site_statistics(
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
         if index in streams:
             streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
-        if index in sites:
-            inputs = inputs_of(sites[index], arguments, positions)
-            own, layout = parts[index], layouts[index]
-            if index not in found:
+        if index in first:
+            op = first[index]
+            inputs = inputs_of(sites[op], arguments, positions)
+            own, layout = parts[op], layouts[op]
+            if op not in found:
                 moments = [Moments(len(part), inputs.device) for _ in inputs for part in own]
-                found[index] = SiteStatistics(moments, arguments["weight"].detach(), None, layout, own)
+                found[op] = SiteStatistics(moments, arguments["weight"].detach(), None, layout, own)
             pieces = inputs if layout == "unfolded" else (rows[:, part] for rows in inputs for part in own)
-            for moment, rows in zip(found[index].inputs, pieces, strict=True):
+            for moment, rows in zip(found[op].inputs, pieces, strict=True):
                 moment.update(rows)
 
     for number, batch in enumerate(batches):
-        observe(model, batch.call, graph.program, [*sites, *streams], observer)
+        observe(model, batch.call, graph.program, [*first, *streams], observer)
         _check_finite(graph.program, found, number)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for op, statistics in found.items():

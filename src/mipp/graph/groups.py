@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,9 +185,18 @@ class PruningGraph:
         return sum(group.size for group in self.groups.values())
 
     def readers(self, group: NodeGroup) -> list[Site]:
-        """The ops that read a group through a weight, in order."""
+        """The ops that read a group through a weight, in order; of several with one weight the first."""
         last = group.first_node + group.size
-        return [s for s in self.sites if ((s.reads >= group.first_node) & (s.reads < last)).any()]
+        return [s for s in self.distinct_sites if ((s.reads >= group.first_node) & (s.reads < last)).any()]
+
+    @cached_property
+    def distinct_sites(self) -> list[Site]:
+        """The first use of every weight, in order."""
+        return list({site.weight or site.op: site for site in reversed(self.sites)}.values())[::-1]
+
+    def uses(self, site: Site) -> list[int]:
+        """Indices of all ops with the weight of a site (a layer called twice, or once per step)."""
+        return [s.op for s in self.sites if s.weight == site.weight] if site.weight else [site.op]
 
     def keep_mask(self, kept: Mapping[str, Collection[int]]) -> NDArray[np.bool_]:
         """Whether each node of the graph stays, shape [num_nodes]; groups not named keep everything."""
