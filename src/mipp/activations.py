@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from mipp.calibration import Batch
+from mipp.calibration import Batch, blamed
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, channel_dim
@@ -160,22 +161,27 @@ def site_statistics(
             for moment, rows in zip(found[op].inputs, pieces, strict=True):
                 moment.update(rows)
 
-    for number, batch in enumerate(batches):
-        observe(model, batch.call, graph.program, [*first, *streams], observer)
-        _check_finite(graph.program, found, number)
+    for batch in batches:
+        with blamed(batch):
+            observe(model, batch.call, graph.program, [*first, *streams], observer)
+        for op, statistics in found.items():
+            check_finite(graph, sites[op], statistics.inputs, batch)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for op, statistics in found.items():
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
 
 
-def _check_finite(program: Program, found: Mapping[int, SiteStatistics], number: int) -> None:
-    for op, statistics in found.items():
-        if not all(bool(torch.isfinite(m.mean).all()) for m in statistics.inputs):
-            raise CalibrationError(
-                f"What '{program.ops[op].module}' reads holds NaN or infinite values in calibration batch {number}. "
-                "Check the weights before it and the scale of the inputs."
-            )
+def check_finite(graph: PruningGraph, site: Site, moments: Iterable[Moments], batch: Batch) -> None:
+    """Refuses moments that are no numbers any more, once `batch` was added to them."""
+    if all(bool(torch.isfinite(m.mean).all()) for m in moments):
+        return
+    read = [n for n, g in graph.groups.items() if np.isin(site.reads, g.first_node + np.arange(g.size)).any()]
+    raise CalibrationError(
+        f"The activations of group {' and '.join(map(repr, read))}, read by '{graph.program.ops[site.op].module}', "
+        f"hold NaN or infinite values in calibration batch {batch.number} (counted from 0). Leave the batch out, or "
+        "check the scale of the inputs and the weights before."
+    )
 
 
 def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: int) -> int:

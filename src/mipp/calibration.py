@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, overload
@@ -9,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import CalibrationError
+from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.trace import Call, map_tensors, tensors_in
 from mipp.memory import Stored, TensorStore
 from mipp.progress import Progress, silent
@@ -43,6 +44,21 @@ class Batch:
     samples: int
     labels: Any = None
     number: int = 0
+
+
+@contextmanager
+def blamed(batch: Batch) -> Iterator[None]:
+    """Names the batch where the model fails on it although it ran on the first one.
+
+    Raises:
+        CalibrationError: The forward pass raised in the block.
+    """
+    try:
+        yield
+    except UnsupportedModelError as error:
+        if batch.number and error.__cause__ is not None:
+            raise CalibrationError(f"Calibration batch {batch.number} (counted from 0): {error}") from error
+        raise
 
 
 class Batches(Sequence[Batch]):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import Moments, channels_last, inputs_of
+from mipp.activations import Moments, channels_last, check_finite, inputs_of
 from mipp.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.groups import PruningGraph, Site
@@ -133,6 +133,7 @@ class _Refitter:
         options: Refit,
         memory: Memory,
     ) -> None:
+        self.graph = graph
         self.small, self.options, self.limit = small, options, memory.statistics
         self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}
@@ -159,6 +160,7 @@ class _Refitter:
             for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
                 inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
                 _accumulate(moments, inputs, self._missing(site, op, behind, dense, pruned))
+            check_finite(self.graph, target.uses[0], moments, self.full.batches[index])
 
         place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
         for columns in blocks[:-1]:  # each starts from the residual that the others leave

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mipp.calibration import Batch
+from mipp.calibration import Batch, blamed
 from mipp.errors import UnsupportedModelError
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import Program, execute, trace, working_copy
@@ -86,7 +86,8 @@ class Stream:
     def _traced(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
         key = tuple(tuple(t.shape) for t in batch.call.tensors)
         if key not in self._programs:
-            program = trace(self._model, batch.call, has_rule)
+            with blamed(batch):
+                program = trace(self._model, batch.call, has_rule)
             if program.not_replayable:
                 raise UnsupportedModelError(program.not_replayable)
             if [op.name for op in program.ops] != self._expected:

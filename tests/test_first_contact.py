@@ -1,0 +1,341 @@
+"""A new user with a model and mistakes of their own: what goes through, and what is told in one paragraph."""
+
+import copy
+import logging
+import resource
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import Net, assert_same, named, outputs, quick  # noqa: F401
+from torch import nn
+
+import mipp
+
+pytestmark = pytest.mark.usefixtures("quick")
+HALF = mipp.Budget(nodes=0.5)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(8, 6, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
+def images(batches: int = 3, samples: int = 16) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(samples, 3, 8, 8, generator=generator) for _ in range(batches)]
+
+
+def prune(model=None, data=None, budget=HALF, **options) -> mipp.Result:
+    return mipp.prune(
+        network() if model is None else model, images() if data is None else data, budget, progress=False, **options
+    )
+
+
+def refusal(kind=mipp.MippError, **options) -> str:
+    """The paragraph with which `prune` refuses; the model is as it was."""
+    model = options.pop("model", None) or network()
+    before = {n: t.clone() for n, t in model.state_dict().items()} if isinstance(model, nn.Module) else {}
+    with pytest.raises(kind) as caught:
+        prune(model, **options)
+    assert all(torch.equal(t.nan_to_num(), before[n].nan_to_num()) for n, t in model.state_dict().items()) or not before
+    message = str(caught.value)
+    assert "\n" not in message
+    assert 40 < len(message) < 700
+    return message
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_options_of_another_kind_are_refused_with_what_to_write():
+    assert "mipp.Budget(macs=0.5)" in refusal(budget=0.5)
+    assert "mipp.methods.MIPP()" in refusal(method="mipp")
+    assert "L1()" in refusal(method=mipp.methods.L1)
+    assert "mipp.Refit" in refusal(compensate="yes")
+    assert "'distill'" in refusal(recover="train")
+    assert "'2GB'" in refusal(memory_limit="a lot")
+
+
+@pytest.mark.parametrize("budget", [{"macs": 1e-6}, {"params": 5}, {"nodes": 2, "min_keep": 3}, {"widths": {"0": 99}}])
+def test_a_budget_that_cannot_be_met_is_refused_before_any_statistics(budget, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("statistics were computed")
+
+    monkeypatch.setattr("mipp.methods.MIPP.plan", fail)
+    message = refusal(mipp.InfeasibleBudgetError, budget=mipp.Budget(**budget))
+    assert "expected" in message or "or more" in message
+
+
+def test_the_smallest_value_named_can_be_met():
+    message = refusal(mipp.InfeasibleBudgetError, budget=mipp.Budget(macs=1e-6))
+    smallest = float(message.split("raise macs to ")[1].split(" ")[0])
+    assert prune(budget=mipp.Budget(macs=smallest)).report.after.nodes == 2
+
+
+def test_unknown_names_come_with_the_nearest():
+    assert "Did you mean '4'" in refusal(budget=mipp.Budget(widths={"44": 2}))
+    model = Net(lambda m, x: m.head(m.stem(x).relu().mean((2, 3))), stem=nn.Conv2d(3, 8, 3), head=nn.Linear(8, 2))
+    assert "Did you mean 'stem'" in refusal(model=model, exclude=["stme"])
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [nn.Linear, "resnet", 3, {"weight": torch.zeros(3)}, lambda x: x])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(mipp.UnsupportedModelError, match=r"expected an nn\.Module"):
+        prune(model)
+    with pytest.raises(mipp.UnsupportedModelError, match=r"expected an nn\.Module"):
+        mipp.inspect(model, images()[0])
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Counting(nn.Module):
+    count = 0
+
+    def forward(self, x):
+        self.count += 1
+        return x * self.count
+
+
+@pytest.mark.parametrize("culprit", [Noisy, Counting])
+def test_a_model_that_is_not_deterministic_is_refused_naming_the_module(culprit):
+    model = network()
+    model[2] = nn.Sequential(nn.ReLU(), culprit())
+    assert f"'2.1' ({culprit.__name__})" in refusal(mipp.UnsupportedModelError, model=model)
+
+
+def test_noise_in_the_code_of_a_module_is_put_down_to_that_module():
+    block = Net(lambda m, x: m.b(F.dropout(m.a(x), 0.5, training=True)), a=nn.Conv2d(8, 8, 1), b=nn.Conv2d(8, 8, 1))
+    model = network()
+    model[3] = block
+    message = refusal(mipp.UnsupportedModelError, model=model)
+    assert "'3' (Net)" in message
+    assert "training=self.training" in message
+
+
+def test_nan_in_weights_or_buffers_is_refused_by_name():
+    for name in ("4.bias", "1.running_mean"):
+        model = network()
+        model.state_dict()[name][1] = torch.nan
+        assert f"'{name}'" in refusal(mipp.CalibrationError, model=model)
+
+
+@pytest.mark.parametrize("method", [mipp.methods.MIPP(), mipp.methods.L1()])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nan_inside_the_network_is_put_down_to_a_group_and_a_batch(method, value):
+    """Only the last samples of the third batch overflow; large batches are read in pieces, but numbered as given."""
+
+    def forward(m, x):
+        h = m.a(x)
+        return m.b(torch.where(x.sum(1, keepdim=True) > 1e3, value, h))
+
+    model = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(8, 2))
+    data = [torch.randn(200, 4) for _ in range(4)]
+    data[2][190:] = 1e4
+    message = refusal(mipp.CalibrationError, model=model, data=data, method=method)
+    assert "group 'a'" in message
+    assert "batch 2" in message
+
+
+def test_a_weightless_model_on_the_meta_device_is_told_to_load():
+    with torch.device("meta"):
+        model = network()
+    with pytest.raises(mipp.UnsupportedModelError, match="meta device"):
+        prune(model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_model_is_refused_with_the_reason():
+    with pytest.raises(mipp.UnsupportedModelError, match="was made from"):
+        prune(torch.jit.trace(network().eval(), images()[0]))
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.randn(4, 2, 8, 8), torch.randn(4, 3, 8, 8).double(), torch.zeros(4, 3, 8, 8, dtype=torch.int64)]
+)
+def test_a_later_batch_of_another_shape_or_type_is_refused_by_number(odd):
+    assert "batch 1" in refusal(data=[images()[0], odd])
+
+
+def test_too_few_samples_are_used_and_said():
+    notes = prune(data=mipp.Calibration(images(1, 6), max_samples=10)).report.notes
+    assert any("6 samples" in note and "10" in note for note in notes)
+    assert not any("samples" in note for note in prune(data=mipp.Calibration(images(1, 6), max_samples=6)).report.notes)
+
+
+# --- disk -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 2 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, request):
+    result = prune()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(mipp.MippError, match="enough room"):
+        result.save(tmp_path / "run")
+    with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"):
+        prune(checkpoint=tmp_path / "point", exclude=["0"])
+    with pytest.raises(mipp.MippError, match="TMPDIR"):
+        prune(data=iter(images()), memory_limit=1000)
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["point"], ["point", "journal.jsonl"])
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(mipp.MippError, match="cannot be written"):
+        prune().save(tmp_path / "file" / "below" / "run")
+
+
+def test_pickles_are_never_read(tmp_path):
+    result = prune()
+    result.save(tmp_path / "run")
+    torch.save(result.model.state_dict(), tmp_path / "run" / "model.safetensors")
+    with pytest.raises(mipp.PlanMismatchError, match="Pickled"):
+        mipp.load(tmp_path / "run", network())
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def assert_sensible(result, model, data) -> None:
+    assert all(torch.isfinite(p).all() for p in result.model.parameters())
+    assert all(result.plan.kept.values())
+    assert all(0 <= lost <= whole + 1e-6 for lost, whole in result.plan.information.values())
+    assert torch.isfinite(outputs(result.model, data)[0]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_data_does_not_matter(scale):
+    """Without biases the network is homogeneous: the same nodes are kept at every scale."""
+    model = nn.Sequential(
+        nn.Linear(6, 10, bias=False), nn.ReLU(), nn.Linear(10, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)
+    )
+    data = torch.randn(200, 6)
+    plain, scaled = prune(model, [data]), prune(model, [data * scale])
+    assert plain.plan.kept == scaled.plan.kept
+    assert_sensible(scaled, model, data)
+    assert_same(outputs(scaled.model, data), outputs(plain.model, data), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["rank-deficient", "constant", "duplicated", "scales apart", "few samples"])
+def test_degenerate_activations_give_finite_plans(kind):
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    data = torch.randn(4 if kind == "few samples" else 100, 6)
+    with torch.no_grad():
+        if kind == "rank-deficient":
+            model[0].weight[:] = torch.randn(12, 1) * torch.randn(1, 6)
+        elif kind == "constant":
+            model[0].weight[:6], model[0].bias[:6] = 0, torch.arange(-3.0, 3.0)
+        elif kind == "duplicated":
+            model[0].weight[6:], model[0].bias[6:] = model[0].weight[:6], model[0].bias[:6]
+        elif kind == "scales apart":
+            scale = torch.logspace(-6, 6, 12)
+            model[0].weight.mul_(scale[:, None])
+            model[0].bias.mul_(scale)
+            model[2].weight.div_(scale)
+    result = prune(model, [data])
+    assert_sensible(result, model, data)
+    if kind == "duplicated":
+        assert len({node % 6 for node in result.plan.kept["0"]}) == len(result.plan.kept["0"])
+    if kind == "constant":
+        assert not set(result.plan.kept["0"]) & {0, 1, 2, 3, 4, 5} or len(result.plan.kept["0"]) > 6
+
+
+def test_layers_of_one_node_go_through():
+    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 1))
+    data = torch.randn(50, 4)
+    assert_sensible(prune(model, [data], mipp.Budget(nodes=3)), model, data)
+
+
+# --- a stranger's models ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_goes_through(dtype):
+    model = network().to(dtype)
+    data = [x.to(dtype) for x in images()]
+    result = prune(model, data)
+    assert {p.dtype for p in result.model.parameters()} == {dtype}
+    assert_sensible(result, model, data[0])
+    expected = prune(network())
+    assert sum(map(len, result.plan.kept.values())) == sum(map(len, expected.plan.kept.values()))
+
+
+def test_train_mode_and_dropout_stay():
+    model = network().train()
+    statistics = copy.deepcopy(model[1].state_dict())
+    result = prune(model)
+    assert result.model.training
+    assert result.model[3].p == 0.3
+    assert all(torch.equal(t, model[1].state_dict()[n]) for n, t in statistics.items())
+    assert prune(network().eval()).plan == result.plan
+
+
+def test_a_frozen_model_stays_frozen():
+    result = prune(network().requires_grad_(requires_grad=False))
+    assert not any(p.requires_grad for p in result.model.parameters())
+
+
+def test_a_dict_goes_in_and_a_dict_comes_out():
+    def forward(m, *, pixels, mask=None):
+        hidden = m.a(pixels).relu()
+        return {"logits": m.b(hidden.mean((2, 3))), "mask": mask}
+
+    model = Net(forward, a=nn.Conv2d(3, 8, 3), b=nn.Linear(8, 2))
+    result = prune(model, [{"pixels": x, "mask": None} for x in images()])
+    assert result.model(pixels=images()[0])["logits"].shape == (16, 2)
+    assert result.plan.widths == {"a": 4}
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_parametrised_layers_are_pruned_right_or_frozen_with_the_reason(norm):
+    model = network()
+    getattr(nn.utils.parametrizations, norm)(model[4])
+    inspection = mipp.inspect(model, images()[0])
+    assert all(f.reason for f in inspection.frozen)
+    if norm != "weight_norm":  # every width changes what they compute, so all is frozen
+        assert "0: " in refusal(mipp.UnsupportedModelError, model=model)
+        return
+    result = prune(model, images(), mipp.Budget(nodes=0.8))
+    names = {f.name.split(".parametrizations")[0] for f in inspection.frozen} | set(inspection.groups)
+    assert any(name.startswith("4") for name in names)
+    cut, masked = mipp.apply(result.plan, model), mipp.mask(result.plan, model)
+    assert_same(outputs(cut.eval(), images()[0]), outputs(masked.eval(), images()[0]), rtol=1e-4)
+
+
+def test_wrappers_are_taken_off():
+    expected = prune(network())
+    for wrapped in (nn.DataParallel(network()), torch.compile(network()), torch.compile(nn.DataParallel(network()))):
+        result = prune(wrapped)
+        assert type(result.model) is nn.Sequential
+        assert result.plan == expected.plan
+
+
+# --- what is seen -----------------------------------------------------------------------------------------------------
+
+
+def test_the_library_logs_its_phases_and_prints_nothing(caplog, capfd):
+    with caplog.at_level(logging.INFO, "mipp"):
+        prune()
+    phases = [record.message.split(":")[0] for record in caplog.records]
+    assert phases == ["read", "graph", "selection", "compensation", "report"]
+    assert capfd.readouterr() == ("", "")
