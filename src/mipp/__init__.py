@@ -7,11 +7,9 @@
 `prune` does all of it; every arrow is a module.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mipp import estimators, methods
-from mipp.calibration import Calibration
-from mipp.compensation import Refit
 from mipp.errors import (
     CalibrationError,
     InfeasibleBudgetError,
@@ -20,15 +18,18 @@ from mipp.errors import (
     PlanMismatchError,
     UnsupportedModelError,
 )
-from mipp.pipeline import Result, information, inspect, prune
-from mipp.pixels import InputSelection, select_inputs
-from mipp.plan import Budget, PruningPlan, load_plan
-from mipp.selection import confidence_schedule
-from mipp.storage import load
-from mipp.surgery import apply, mask
 
 if TYPE_CHECKING:
+    from mipp import estimators, methods
+    from mipp.calibration import Calibration
+    from mipp.compensation import Refit
     from mipp.features import FeatureSelector
+    from mipp.pipeline import Result, information, inspect, prune
+    from mipp.pixels import InputSelection, select_inputs
+    from mipp.plan import Budget, PruningPlan, load_plan
+    from mipp.selection import confidence_schedule
+    from mipp.storage import load
+    from mipp.surgery import apply, mask
 
 __all__ = [
     "Budget",
@@ -58,10 +59,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports `FeatureSelector` when it is first used: it needs scikit-learn, which is an extra."""
-    if name == "FeatureSelector":
-        from mipp.features import FeatureSelector
+_FOUND_IN = {
+    "mipp": ("estimators", "methods"),
+    "mipp.calibration": ("Calibration",),
+    "mipp.compensation": ("Refit",),
+    "mipp.features": ("FeatureSelector",),
+    "mipp.pipeline": ("Result", "information", "inspect", "prune"),
+    "mipp.pixels": ("InputSelection", "select_inputs"),
+    "mipp.plan": ("Budget", "PruningPlan", "load_plan"),
+    "mipp.selection": ("confidence_schedule",),
+    "mipp.storage": ("load",),
+    "mipp.surgery": ("apply", "mask"),
+}
 
-        return FeatureSelector
-    raise AttributeError(f"module 'mipp' has no attribute '{name}'")
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: torch takes seconds, and some names need an extra."""
+    module = next((module for module, names in _FOUND_IN.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module 'mipp' has no attribute '{name}'")
+    value = import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
+    globals()[name] = value
+    return value

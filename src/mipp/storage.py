@@ -69,19 +69,37 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise MippError(f"{folder} cannot be written ({error.strerror}); choose a folder you may write to.") from error
-    try:
+    with _beside(folder) as part:
         yield part
         part.chmod(0o755)
         part.replace(folder)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary file that becomes `path` when the block succeeds, and vanishes when it does not."""
+    path = Path(path)
+    if path.exists():
+        raise MippError(f"{path} exists already; nothing is overwritten. Choose another name or remove the file.")
+    with _beside(path) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise MippError(f"{path} cannot be written ({error.strerror}); choose a place you may write to.") from error
+    try:
+        yield part
     except (OSError, SafetensorError) as error:
         raise MippError(
-            f"Writing {folder} failed ({_reason(error)}); nothing was left behind. Choose a folder with enough room "
-            "that you may write to."
+            f"Writing {path} failed ({_reason(error)}); nothing was left behind. Choose a place with enough room that "
+            "you may write to."
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -233,6 +233,37 @@ def _compare(
     )
 
 
+@app.command("report")
+def _report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `mipp prune --out` wrote.")],
+    *,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page anew to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the report of a saved result."""
+    from mipp.cli.report import run
+
+    run(folder, html=html, json=json)
+
+
+@app.command("export")
+def _export(
+    model: Model,
+    *,
+    input: Annotated[
+        list[str],
+        typer.Option("--input", metavar="SHAPE", help="Such as 1,3,32,32 or 1,128:int64. Repeat for more inputs."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New file: .onnx, or .pt2 for torch.export.")],
+    weights: Weights = None,
+    json: Json = False,
+) -> None:
+    """Export a model, pruned or not, to ONNX or torch.export, and check what was written."""
+    from mipp.cli.export import run
+
+    run(model, input, weights=weights, out=out, json=json)
+
+
 @app.command("methods")
 def _methods(*, json: Json = False) -> None:
     """List the pruning methods and the fields that --set can change."""

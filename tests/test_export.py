@@ -1,0 +1,60 @@
+"""What is exported computes what the model computes, or nothing is left there."""
+
+import sys
+
+import pytest
+import torch
+from cases import Net, named, outputs, pruned
+from torch import nn
+
+import mipp
+from mipp.export import export
+
+
+@pytest.mark.parametrize("name", ["residual", "several inputs", "concatenation"])
+def test_torch_export_of_a_pruned_model(name, tmp_path):
+    case = named(name)
+    model = pruned(case).model
+    x = case.batch(4)
+    assert export(model, x, tmp_path / "small.pt2") <= 1e-6
+    program = torch.export.load(tmp_path / "small.pt2").module()
+    more = case.batch(7, seed=3)
+    torch.testing.assert_close(outputs(program, more), outputs(model, more))
+    assert [p.name for p in tmp_path.iterdir()] == ["small.pt2"]
+
+
+@pytest.mark.parametrize("name", ["conv bn relu chain", pytest.param("residual", marks=pytest.mark.slow)])
+def test_onnx_of_a_pruned_model(name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    case = named(name)
+    model = pruned(case).model.float()
+    assert export(model, case.batch(4).float(), tmp_path / "small.onnx") <= 1e-4
+    session = runtime.InferenceSession(tmp_path / "small.onnx")
+    x = case.batch(7, seed=3).float()
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), outputs(model, x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_that_computes_something_else_is_not_left_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("mipp.export._torch", lambda model, call, path: [2 * call(model).detach()])
+    with pytest.raises(mipp.MippError, match="differs from the model by 1"):
+        export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "wrong.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_told(tmp_path):
+    model = Net(lambda m, x: m.a(x) if x.sum() > 0 else x, a=nn.Linear(3, 3))
+    with pytest.raises(mipp.MippError, match="branches on values"):
+        export(model, torch.randn(4, 3), tmp_path / "branch.pt2")
+    with pytest.raises(mipp.MippError, match=r"\.onnx or \.pt2"):
+        export(model, torch.randn(4, 3), tmp_path / "model.pth")
+    (tmp_path / "there.pt2").write_text("mine")
+    with pytest.raises(mipp.MippError, match="exists already"):
+        export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "there.pt2")
+    assert (tmp_path / "there.pt2").read_text() == "mine"
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(mipp.MissingRequirementError, match=r'pip install "torch-mipp\[export\]"'):
+        export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "model.onnx")
