@@ -107,12 +107,12 @@ def memory() -> str:
     """Peak memory by number of calibration batches."""
     data = _load("memory")
     lines = [
-        "| memory_limit | batches | samples | peak, MB | before `prune`, MB | in temporary files | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| memory_limit | batches | samples | peak, MB | before `prune`, MB | in temporary files |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['memory limit']} | {row['batches']} | {row['batches'] * data['settings']['samples']:,} | "
-        f"{row['peak']} | {row['peak before']} | {row['on disk']} | {row['seconds']:.0f} |"
+        f"{row['peak']} | {row['peak before']} | {row['on disk']} |"
         for row in data["rows"]
     ]
     return "\n".join(lines) + "\n\n" + _footnote(data)

@@ -20,3 +20,12 @@ def test_result_files_say_where_they_come_from():
         assert {"program", "command", "machine", "settings", "rows"} <= data.keys()
         assert {"cpu", "threads", "versions"} <= data["machine"].keys()
         assert "/" not in data["command"]
+
+
+def test_peak_memory_is_bounded_by_the_limit_whatever_the_number_of_batches():
+    """On top of the limit come one batch and the work on one layer, here less than 250 MB."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text())["rows"]
+    assert {row["batches"] for row in rows} == {4, 40, 400}
+    for row in rows:
+        limit = {"100MB": 100, "default": 4000}[row["memory limit"]]
+        assert row["peak"] - row["peak before"] <= limit + 250

@@ -41,8 +41,20 @@ def report_on(
     plan: PruningPlan,
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
     clock: Clock,
+    options: Mapping[str, object],
 ) -> Report:
-    """Measures the dense and the pruned model and collects what there is to say about them."""
+    """Measures the dense and the pruned model and collects what there is to say about them.
+
+    Args:
+        model: The dense model.
+        small: The pruned model.
+        task: What was pruned, with the notes.
+        plan: What was kept.
+        evaluate: Called with each of the models.
+        clock: Seconds by phase.
+        options: What else `prune` was called with, for the record of the call.
+    """
+    more = [f"{name}={value!r}" for name, value in options.items()]
     kept, cost, call = plan.widths, task.cost, task.batches[0].call
     macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
     groups = tuple(
@@ -55,7 +67,7 @@ def report_on(
     return Report(
         model=type(model).__name__,
         method=plan.method,
-        call=f"mipp.prune(model, calibration, {_written(plan.budget)}, {plan.method})",
+        call=f"mipp.prune({', '.join(['model', 'calibration', _written(plan.budget), plan.method, *more])})",
         budget=dict(plan.budget),
         before=before,
         after=after,

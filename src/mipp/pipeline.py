@@ -129,7 +129,9 @@ def prune(
             clock("recovery")
         small = _like(small, model)
         _note_sizes(task, data)
-        report = report_on(model, small, task, plan, evaluate, clock)
+        given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
+        given = _changed({**given, "memory_limit": memory_limit})
+        report = report_on(model, small, task, plan, evaluate, clock, given)
     return Result(small, plan, report, store is not None and store.resumed)
 
 
@@ -180,6 +182,12 @@ def _options(budget: object, method: object, compensate: object, recover: object
     if isinstance(compensate, Refit):
         return compensate
     return Refit() if compensate else None
+
+
+def _changed(options: Mapping[str, object]) -> dict[str, object]:
+    """The options of `prune` that are not at their defaults."""
+    defaults = prune.__kwdefaults__ or {}
+    return {name: value for name, value in options.items() if value not in (defaults.get(name), [])}
 
 
 def _task(

@@ -101,7 +101,8 @@ def _frozen(frozen: tuple["FrozenLine", ...]) -> Iterator[RenderableType]:
         for (op, source), lines in places.items():
             names = ", ".join(f"{line.name} ({line.nodes:,})" for line in lines)
             where = " · ".join(part for part in (op, source) if part)
-            yield _indented(_text(where, "dim"), 4)
+            if where:
+                yield _indented(_text(where, "dim"), 4)
             yield _indented(_text(names), 4)
 
 
