@@ -231,7 +231,9 @@ def _collapsed(maps: Tensor, collapse: Collapse) -> Tensor:
         return maps.abs().sum(-1)
     if collapse == "l2":
         return maps.square().sum(-1).sqrt()
-    return maps.mean(-1) if collapse == "mean" else maps.std(-1, correction=0)
+    if collapse == "mean":
+        return maps.mean(-1)
+    return (maps - maps.mean(-1, keepdim=True)).square().mean(-1).sqrt()
 
 
 def features_of(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:

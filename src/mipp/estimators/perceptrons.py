@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEARNING_RATE = 1e-3
-
 
 class Perceptrons:
     """Members with ReLU between their layers, each fitted by Adam to its own batches.
@@ -19,18 +17,24 @@ class Perceptrons:
         sizes: Inputs, hidden units, and outputs.
         generator: Draws the first weights (Glorot & Bengio 2010, scaled for ReLU).
         device: Where they live.
+        learning_rate: Of Adam.
     """
 
     def __init__(
-        self, members: int, sizes: Sequence[int], generator: torch.Generator, device: torch.device | None = None
+        self,
+        members: int,
+        sizes: Sequence[int],
+        generator: torch.Generator,
+        device: torch.device | None = None,
+        learning_rate: float = 1e-3,
     ) -> None:
-        self.members = members
+        self._learning_rate = learning_rate
         self._parameters: list[Tensor] = []
         for inputs, outputs in pairwise(sizes):
             weight = torch.randn(members, inputs, outputs, generator=generator) * (2 / inputs) ** 0.5
             for start in (weight, torch.zeros(members, 1, outputs)):
                 self._parameters.append(start.to(device).requires_grad_())
-        self._adam = torch.optim.Adam(self._parameters, lr=_LEARNING_RATE, fused=True)
+        self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs, shape [members, rows, outputs], for inputs of shape [members, rows, inputs]."""
@@ -39,8 +43,9 @@ class Perceptrons:
             x = torch.baddbmm(bias, x, weight).relu_()
         return torch.baddbmm(layers[-1][1], x, layers[-1][0])
 
-    def step(self, x: Tensor, y: Tensor) -> None:
-        """One step of Adam for every member; y as in `surprise`, with a first dimension of members."""
+    def step(self, x: Tensor, y: Tensor, rate: float = 1.0) -> None:
+        """One step of Adam for every member, of `rate` times the learning rate; y as in `surprise`, by member."""
+        self._adam.param_groups[0]["lr"] = rate * self._learning_rate
         with torch.enable_grad():
             loss = surprise(self(x), y).mean(1).sum()
             gradients = torch.autograd.grad(loss, self._parameters)

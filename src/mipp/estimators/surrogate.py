@@ -5,6 +5,7 @@ Source of the idea: Gadgil, Covert & Lee, Estimating Conditional Mutual Informat
 """
 
 from dataclasses import dataclass
+from math import cos, pi
 
 import torch
 from scipy import stats
@@ -16,6 +17,7 @@ from mipp.estimators.perceptrons import Perceptrons, surprise
 from mipp.estimators.prepared import prepared, split_by_image
 
 _BATCH = 256
+_LEARNING_RATE = 3e-3  # falls to zero as half a cosine
 _ROWS = 8192  # rows of a forward pass over candidates
 
 
@@ -28,14 +30,14 @@ class Surrogate:
         iterations: Steps of training.
     """
 
-    hidden: tuple[int, ...] = (256, 256)
-    iterations: int = 1500
+    hidden: tuple[int, ...] = (128, 128)
+    iterations: int = 600
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not self.hidden or min(self.hidden) < 1:
             raise MippError(
                 f"Surrogate(hidden={self.hidden}, iterations={self.iterations}): expected positive numbers of hidden "
-                "units and iterations, such as hidden=(256, 256)."
+                "units and iterations, such as hidden=(128, 128)."
             )
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> "SurrogateInformation":
@@ -54,11 +56,12 @@ class SurrogateInformation:
         self._node_of[samples.blocks.cpu().flatten()] = torch.arange(samples.blocks.numel()) // samples.blocks.shape[1]
         self._node_of = self._node_of.to(samples.x.device)
         sizes = (samples.x.shape[1] + self.num_nodes, *settings.hidden, data.outputs)
-        self._net = Perceptrons(1, sizes, generator, samples.x.device)
-        for _ in range(settings.iterations):
+        self._net = Perceptrons(1, sizes, generator, samples.x.device, _LEARNING_RATE)
+        for step in range(settings.iterations):
             rows = fit[torch.randint(len(fit), (min(_BATCH, len(fit)),), generator=generator)]
             masks = _random_masks(len(rows), self.num_nodes, generator).to(samples.x.device)
-            self._net.step(self._masked(data.x[rows], masks)[None], data.y[rows][None])
+            rate = 0.5 + 0.5 * cos(pi * step / settings.iterations)
+            self._net.step(self._masked(data.x[rows], masks)[None], data.y[rows][None], rate)
         self._x, self._y, self._nothing = data.x[held], data.y[held], data.nothing[held]
         self._images = torch.unique(samples.images[held], return_inverse=True)[1].cpu()
         self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=samples.x.device)

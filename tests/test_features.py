@@ -1,0 +1,150 @@
+"""Selection of columns for scikit-learn, and of the inputs of a model."""
+
+import json
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+from torch import nn
+from typer.testing import CliRunner
+
+import mipp
+from mipp.cli import app
+from mipp.estimators import Surrogate
+from mipp.methods import MIPP
+
+
+def data(rows=400):
+    """Columns 0 and 2 make y; 1 is noise, 3 repeats 0."""
+    g = np.random.default_rng(0)
+    x = g.normal(size=(rows, 3))
+    y = x[:, 0] - 2 * x[:, 2] + 0.1 * g.normal(size=rows)
+    return np.column_stack([x, x[:, 0] + 1e-3 * g.normal(size=rows)]), y
+
+
+class TestFeatureSelector:
+    def test_scikit_learn_finds_nothing_to_complain_about(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results = check_estimator(mipp.FeatureSelector(), on_skip=None)
+        assert not [r["check_name"] for r in results if r["status"] == "failed"]
+
+    def test_it_keeps_what_informs_and_no_copies(self):
+        x, y = data()
+        kept = mipp.FeatureSelector(margin=0.01).fit(x, y).get_support(indices=True).tolist()
+        assert len(kept) == 2
+        assert 2 in kept
+
+    def test_a_number_of_features_is_kept_and_reduces_x(self):
+        x, y = data()
+        selector = mipp.FeatureSelector(num_features=1).fit(x, y)
+        assert selector.transform(x).shape == (len(x), 1)
+        assert selector.get_support(indices=True).tolist() == [2]
+        assert int(selector.information_.argmax()) == 2
+
+    def test_it_works_in_a_pipeline_on_classes(self):
+        x, y = data()
+        pipeline = make_pipeline(StandardScaler(), mipp.FeatureSelector(), LogisticRegression())
+        assert pipeline.fit(x, y > 0).score(x, y > 0) > 0.95
+
+    def test_an_xor_needs_a_non_linear_estimator(self):
+        g = np.random.default_rng(0)
+        x = g.integers(0, 2, size=(1000, 3)).astype(float)
+        y = (x[:, 0] != x[:, 2]).astype(int)
+        selector = mipp.FeatureSelector(Surrogate(hidden=(64,), iterations=400), margin=0.05)
+        assert selector.fit(x, y).get_support().tolist() == [True, False, True]
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"confidence": 0.3}, r"\[0.5, 1\)"),
+            ({"num_features": 9}, "4 columns"),
+            ({"confidence": 0.9, "num_features": 2}, "only one"),
+            ({"estimator": "oracle"}, "gaussian"),
+        ],
+    )
+    def test_wrong_settings_are_refused_when_it_is_fitted(self, settings, words):
+        with pytest.raises(ValueError, match=words):
+            mipp.FeatureSelector(**settings).fit(*data())
+
+    def test_one_class_and_too_few_samples_are_refused(self):
+        x, y = data()
+        with pytest.raises(ValueError, match="two classes"):
+            mipp.FeatureSelector().fit(x, np.zeros(len(x), int))
+        with pytest.raises(ValueError, match="too few to test 4 features"):
+            mipp.FeatureSelector().fit(x[:4], y[:4])
+
+    def test_without_scikit_learn_it_says_how_to_get_it(self, monkeypatch):
+        for name in [n for n in sys.modules if n == "mipp.features" or n.split(".")[0] == "sklearn"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        with pytest.raises(mipp.MissingRequirementError, match=r"pip install .torch-mipp\[demo\]"):
+            mipp.FeatureSelector  # noqa: B018
+
+
+class Net(nn.Sequential):
+    """Reads pixels 5 and 10 of 16, and nothing else; 10 through a filter that can be cut off."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2))
+        with torch.no_grad():
+            self[1].weight.zero_()
+            self[1].weight[:2, 5] = torch.tensor([1.0, -1.0])
+            self[1].weight[2:, 10] = torch.tensor([1.0, -1.0])
+
+
+def pictures(channels=1, rows=300):
+    return torch.randn(rows, channels, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+class TestInputs:
+    def test_pixels_that_the_first_layer_reads_are_selected(self):
+        found = mipp.select_inputs(Net(), [pictures()], MIPP.paper(estimator="gaussian", confidence=0.999))
+        assert found.shape == (4, 4)
+        assert found.kept == (5, 10)
+        assert found.mask.sum() == 2
+        assert found.mask[1, 1]
+
+    def test_of_a_pruned_first_layer_only_what_its_nodes_read(self):
+        model = Net()
+        budget = mipp.Budget(widths={"1": 2})
+        with torch.no_grad():
+            model[3].weight[:, 2:] = 0  # so that these nodes go
+        small = mipp.prune(model, [pictures()], budget, progress=False).model
+        assert mipp.select_inputs(small, [pictures()], num_features=1).kept == (5,)
+
+    def test_all_channels_of_a_pixel_go_together(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(20, 2))
+        found = mipp.select_inputs(model, [pictures(3)], num_features=7)
+        assert found.shape == (4, 4)
+        assert len(found.kept) == 7
+        assert len(found.information) == 16
+
+    def test_neither_number_nor_confidence_is_refused(self):
+        with pytest.raises(mipp.MissingRequirementError, match="num_features"):
+            mipp.select_inputs(Net(), [pictures()], MIPP())
+
+    def test_the_command_writes_pixels_and_picture(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        np.save("data.npy", pictures().numpy())
+        (tmp_path / "pixelnet.py").write_text(
+            "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+            "        super().__init__(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+        )
+        monkeypatch.setattr(sys, "path", sys.path[:])
+        options = ["--data", "data.npy", "--num-features", "6", "--out", "pixels.json", "--picture", "pixels.png"]
+        answer = CliRunner().invoke(app, ["select", "pixelnet:Net", *options])
+        assert answer.exit_code == 0, answer.output
+        assert "6 of 16" in answer.stdout
+        assert len(json.loads((tmp_path / "pixels.json").read_text())["kept"]) == 6
+        assert (tmp_path / "pixels.png").read_bytes()[:4] == b"\x89PNG"
+        again = CliRunner().invoke(app, ["select", "pixelnet:Net", *options])
+        assert again.exit_code == 2
+        assert "nothing is overwritten" in again.stderr

@@ -1,0 +1,324 @@
+"""MIPP with every estimator: presets, targets, directions, what resumes, and what is refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mipp
+from mipp.activations import Calibration, read
+from mipp.estimators import MLP, Gaussian, Surrogate
+from mipp.graph.groups import build
+from mipp.methods import MIPP
+from mipp.pairs import Reading, adjacent_samples
+
+TINY = MLP(hidden=(16,), initial_iterations=60, ordering_iterations=10, retrain_iterations=20)
+ESTIMATORS = [Gaussian(), Gaussian(ranks=True), Gaussian(basis=3), Surrogate(hidden=(16,), iterations=100), TINY]
+every = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["gaussian", "ranks", "basis", "surrogate", "mlp"])
+
+
+class Small(nn.Module):
+    """A convolution with batch norm, a residual block, and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.inner = nn.Conv2d(4, 3, 3, padding=1)
+        self.outer = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc1 = nn.Linear(4 * 9, 6)
+        self.fc2 = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.bn(self.conv(x)))
+        x = nn.functional.relu(x + self.outer(nn.functional.relu(self.inner(x))))
+        x = nn.functional.max_pool2d(x, 2).flatten(1)
+        return self.fc2(nn.functional.relu(self.fc1(x)))
+
+
+def images(number=300):
+    return torch.randn(number, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def pruned(method, model=None, data=None, budget=None, **options):
+    return mipp.prune(
+        model or Small(),
+        [images() if data is None else data],
+        budget,
+        method,
+        compensate=False,
+        progress=False,
+        **options,
+    )
+
+
+class TestPresets:
+    def test_the_settings_are_those_of_the_paper(self):
+        method = MIPP.paper()
+        assert (method.num_estimators, method.hidden) == (3, (256, 256))
+        assert (method.initial_iterations, method.ordering_iterations, method.retrain_iterations) == (1500, 35, 150)
+        assert (method.critical, method.loss_split, method.reference) == ("t", "heldout", "fixed")
+        assert (method.order, method.collapse, method.direction, method.activation) == ("mi", "l1", "backward", "post")
+        assert MIPP.paper_v2().retrain_iterations == 100 * 20
+
+    def test_every_field_can_be_set_and_read(self):
+        changed = {
+            "num_estimators": 5,
+            "hidden": (32,),
+            "initial_iterations": 10,
+            "ordering_iterations": 11,
+            "retrain_iterations": 12,
+            "confidence": 0.875,
+            "critical": "z",
+            "loss_split": "train",
+            "reference": "running",
+            "collapse": "std",
+            "direction": "forward",
+            "activation": "pre",
+        }
+        for preset in (MIPP.paper, MIPP.paper_v2):
+            method = preset(**changed)
+            assert {name: getattr(method, name) for name in changed} == changed
+            assert dataclasses.replace(method, confidence=0.5).hidden == (32,)
+            assert eval(repr(method), {"MIPP": MIPP, "MLP": MLP}) == method
+
+    def test_what_is_no_field_is_refused_with_the_names_there_are(self):
+        with pytest.raises(mipp.MippError, match=r"iterationen.*retrain_iterations"):
+            MIPP.paper(iterationen=3)
+        with pytest.raises(AttributeError):
+            MIPP().hidden  # noqa: B018
+
+    def test_the_schedule_halves_the_doubt(self):
+        schedule = mipp.confidence_schedule(20)
+        assert schedule[:3] == (0.5, 0.75, 0.875)
+        assert len(schedule) == 20
+        assert schedule[-1] == 1 - 2**-20
+        for confidence in schedule:
+            MIPP.paper(confidence=confidence)
+
+
+class TestPruning:
+    @every
+    @pytest.mark.parametrize("collapse", [None, "l1"])
+    def test_the_test_decides_and_the_report_says_what_was_lost(self, estimator, collapse):
+        method = MIPP(estimator, "mi", collapse, 0.9, activation="post", positions=4)
+        result = pruned(method, _seeded())
+        for line in result.report.groups:
+            assert 1 <= line.kept <= line.size
+            assert line.nats >= 0
+            assert np.isfinite(line.total_nats)
+        assert result.model(images(2)).shape == (2, 3)
+        assert pruned(method, _seeded()).plan == result.plan
+
+    @every
+    def test_a_budget_holds_too(self, estimator):
+        result = pruned(MIPP(estimator, "mi", "l1", positions=4), budget=mipp.Budget(nodes=0.6))
+        assert result.report.after.nodes <= 0.6 * result.report.before.nodes
+
+    @pytest.mark.parametrize("fields", [{"estimator": "surrogate"}, {"estimator": "mlp"}])
+    def test_names_stand_for_the_default_settings(self, fields, monkeypatch):
+        seen = []
+        for kind in (Surrogate, MLP):
+            monkeypatch.setattr(kind, "__call__", lambda self, samples, g: seen.append(self) or Gaussian()(samples, g))
+        pruned(MIPP(confidence=0.9, **fields))
+        assert set(seen) == {{"surrogate": Surrogate(), "mlp": MLP()}[fields["estimator"]]}
+
+    def test_untrained_and_purely_linear_networks_can_be_pruned_with_the_presets(self):
+        """Nodes of a linear layer have one value per sample; `collapse` leaves it as it is."""
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        data = torch.randn(200, 4)
+        plans = {
+            collapse: pruned(MIPP(Gaussian(), "mi", collapse, 0.9, activation="post"), model, data).plan.kept
+            for collapse in (None, "l1", "l2", "mean", "std")
+        }
+        assert len({tuple(plan["0"]) for plan in plans.values()}) == 1
+
+    def test_higher_confidence_keeps_no_more(self):
+        sizes = [
+            sum(pruned(MIPP(Gaussian(), "mi", "l1", c, activation="post"), _seeded()).plan.widths.values())
+            for c in mipp.confidence_schedule(6)
+        ]
+        assert sizes == sorted(sizes, reverse=True)
+
+    def test_forward_takes_all_nodes_downstream_as_target(self):
+        """Nodes 0-2 speak only to nodes of the second layer that nothing listens to: backward they go."""
+        model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+        with torch.no_grad():
+            model[2].weight[:2, :3] = 0
+            model[2].weight[2:, 3:] = 0
+            model[2].weight[2:] *= 10
+            model[4].weight[:, 2:] = 0
+        data = torch.randn(256, 4, dtype=torch.float64)
+        method = MIPP(confidence=0.95, noise=0.1)
+        backward = pruned(method, model, data).plan.kept
+        forward = pruned(dataclasses.replace(method, direction="forward"), model, data).plan.kept
+        assert not {0, 1, 2} & set(backward["0"])
+        assert {0, 1, 2} & set(forward["0"])
+
+    def test_dead_filters_and_constant_nodes_go(self):
+        model = _seeded()
+        with torch.no_grad():
+            model.inner.weight[1] = 0
+            model.inner.bias[1] = 0.7  # constant, not silent
+            model.fc1.weight[2] = 0
+        for estimator in (Gaussian(), Surrogate(hidden=(32,), iterations=300)):
+            kept = pruned(MIPP(estimator, "mi", "l1", 0.95, activation="post", margin=0.05), model).plan.kept
+            assert 1 not in kept["inner"]
+            assert 2 not in kept["fc1"]
+
+
+def _seeded():
+    torch.manual_seed(1)
+    return Small().eval()
+
+
+class TestSamples:
+    """What the estimators are given, against the model's own modules."""
+
+    def samples(self, model, name, **fields):
+        data = images(20)
+        batches = read(Calibration([data[:12], data[12:]]), None)
+        graph = build(model, batches[0].call)
+        reading = Reading(**{"collapse": "l1", "activation": "post", "positions": 1000, **fields})
+        alive = np.ones(graph.num_nodes, bool)
+        return adjacent_samples(model, graph, graph.groups[name], batches, alive, reading), data, graph
+
+    @pytest.mark.parametrize(
+        ("collapse", "function"),
+        [
+            ("l1", lambda m: m.abs().sum((2, 3))),
+            ("l2", lambda m: m.square().sum((2, 3)).sqrt()),
+            ("mean", lambda m: m.mean((2, 3))),
+            ("std", lambda m: m.std((2, 3), correction=0)),
+        ],
+    )
+    def test_maps_are_collapsed_and_the_skip_is_always_there(self, collapse, function):
+        model = _seeded()
+        (found,), data, _ = self.samples(model, "inner", collapse=collapse)
+        with torch.no_grad():
+            skip = model.bn(model.conv(data)).relu()
+            inner = model.inner(skip).relu()
+            stream = (skip + model.outer(inner)).relu()
+        torch.testing.assert_close(found.x, torch.cat([function(inner), function(skip)], 1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.y, function(stream), rtol=1e-4, atol=1e-5)
+        assert found.blocks.tolist() == [[0], [1], [2]]
+        assert found.images.tolist() == list(range(20))
+
+    def test_before_the_non_linearity_the_target_is_what_the_weight_writes(self):
+        model = _seeded()
+        (found,), data, _ = self.samples(model, "inner", activation="pre", collapse="mean")
+        with torch.no_grad():
+            inner = model.inner(model.bn(model.conv(data)).relu()).relu()
+            torch.testing.assert_close(found.y, model.outer(inner).mean((2, 3)), rtol=1e-4, atol=1e-5)
+        assert found.x.shape == (20, 3)
+
+    def test_channels_are_collapsed_where_a_linear_layer_reads_their_positions(self):
+        model = _seeded()
+        group = self.samples(model, "inner")[2]
+        name = next(n for n, g in group.groups.items() if "fc1" in g.consumers)
+        found = self.samples(model, name)[0][-1]
+        assert found.x.shape == (20, 4)
+        assert found.y.shape == (20, 6)
+
+    def test_without_collapse_every_position_is_a_sample_of_its_image(self):
+        model = _seeded()
+        (found,), *_ = self.samples(model, "inner", collapse=None, activation="pre")
+        assert found.x.shape == (20 * 36, 3 * 9)
+        assert found.images.tolist() == np.repeat(np.arange(20), 36).tolist()
+        weight = model.outer.weight.flatten(1)
+        expected = found.x @ weight.mT + model.outer.bias
+        torch.testing.assert_close(found.y, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+class TestInformation:
+    def test_it_is_what_the_report_says_of_the_dense_model(self):
+        model, data = _seeded(), images()
+        found = mipp.information(model, [data])
+        report = pruned(MIPP(confidence=0.9, direction="forward"), model, data).report
+        assert found == pytest.approx({g.name: g.total_nats for g in report.groups})
+
+    def test_pruning_does_not_raise_it(self):
+        model, data = _seeded(), images()
+        before = mipp.information(model, [data])
+        small = pruned(MIPP(), model, data, mipp.Budget(nodes=0.5)).model
+        after = mipp.information(small, [data])
+        assert after.keys() <= before.keys()
+        assert sum(after.values()) < sum(before.values())
+
+
+class TestResuming:
+    def test_finished_groups_are_not_done_again_and_the_result_is_the_same(self, tmp_path, monkeypatch):
+        method = MIPP(TINY, "mi", "l1", 0.9, activation="post")
+        whole = pruned(method, _seeded())
+        done, call = [], MLP.__call__
+
+        def failing(self, samples, generator):
+            done.append(len(samples.blocks))
+            if len(done) == 3:
+                raise KeyboardInterrupt
+            return call(self, samples, generator)
+
+        monkeypatch.setattr(MLP, "__call__", failing)
+        with pytest.raises(KeyboardInterrupt):
+            pruned(method, _seeded(), checkpoint=tmp_path)
+        steps = json.loads((tmp_path / "steps.json").read_text())["steps"]
+        assert 1 <= len(steps) < len(whole.plan.groups)
+        rest = []
+        monkeypatch.setattr(MLP, "__call__", lambda s, x, g: rest.append(1) or call(s, x, g))
+        resumed = pruned(method, _seeded(), checkpoint=tmp_path)
+        assert resumed.resumed
+        assert not whole.resumed
+        assert resumed.plan == whole.plan
+        calls_of_all = 1 + sum(
+            len(mipp.inspect(_seeded(), images(2)).graph.readers(g)) for g in whole.plan.groups.values()
+        )
+        assert len(rest) < calls_of_all
+
+    def test_a_folder_of_another_run_is_refused(self, tmp_path):
+        pruned(MIPP(confidence=0.9), _seeded(), checkpoint=tmp_path)
+        (tmp_path / "checkpoint.json").unlink()
+        with pytest.raises(mipp.PlanMismatchError, match=r"steps\.json"):
+            pruned(MIPP(confidence=0.8), _seeded(), checkpoint=tmp_path)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"estimator": "oracle"},
+            {"collapse": "max"},
+            {"direction": "sideways"},
+            {"activation": "both"},
+            {"confidence": 0.49},
+            {"confidence": 1.0},
+            {"margin": -0.1},
+            {"noise": -1.0},
+        ],
+    )
+    def test_fields_out_of_range(self, fields):
+        with pytest.raises(mipp.MippError, match=next(iter(fields))):
+            MIPP(**fields)
+
+    def test_too_few_samples_for_a_test_name_the_group_and_what_suffices(self):
+        with pytest.raises(mipp.CalibrationError, match=r"Group 'fc1'.*7 samples.*at least"):
+            pruned(MIPP(Gaussian(), "mi", "l1", 0.9, noise=0), data=images(7))
+
+    def test_progress_shows_layer_and_node(self):
+        from mipp.cost import cost_of
+        from mipp.methods import Task
+
+        batches = read(Calibration([images()]), None)
+        graph = build(_seeded(), batches[0].call)
+        seen = {}
+
+        def progress(items, what, total=None):
+            seen[what] = list(items)
+            return seen[what]
+
+        MIPP(confidence=0.9).plan(Task(_seeded(), graph, cost_of(graph), batches, progress=progress), mipp.Budget())
+        shown = [what for what in seen if what.startswith("selection: fc1 (")]
+        assert len(shown) == 1
+        assert len(seen[shown[0]]) == 6
