@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.activations import Calibration, read
+from mipp.calibration import Calibration, read
 from mipp.estimators import MLP, Gaussian, Surrogate
-from mipp.graph.groups import build
+from mipp.graph.draft import Draft
 from mipp.methods import MIPP
 from mipp.pairs import Reading, adjacent_samples
 
@@ -181,7 +181,7 @@ class TestSamples:
     def samples(self, model, name, **fields):
         data = images(20)
         batches = read(Calibration([data[:12], data[12:]]), None)
-        graph = build(model, batches[0].call)
+        graph = Draft(model, batches[0].call).graph()
         reading = Reading(**{"collapse": "l1", "activation": "post", "positions": 1000, **fields})
         alive = np.ones(graph.num_nodes, bool)
         return adjacent_samples(model, graph, graph.groups[name], batches, alive, reading), data, graph
@@ -311,7 +311,7 @@ class TestRefusals:
         from mipp.methods import Task
 
         batches = read(Calibration([images()]), None)
-        graph = build(_seeded(), batches[0].call)
+        graph = Draft(_seeded(), batches[0].call).graph()
         seen = {}
 
         def progress(items, what, total=None):

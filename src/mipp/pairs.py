@@ -15,6 +15,7 @@ from mipp.errors import CalibrationError
 from mipp.estimators import Samples
 from mipp.graph.axes import Ints
 from mipp.graph.groups import NodeGroup, PruningGraph, Site
+from mipp.graph.layers import channel_dim
 from mipp.graph.streams import downstream
 from mipp.graph.trace import Op, Program, Ref, working_copy
 
@@ -134,7 +135,7 @@ def observed_sites(
             if group is not None:
                 found[index].inputs.append(_inputs(by_op[index], group, arguments, reading))
         for op, end in ends.items():
-            dim = -1 if program.ops[op].name == "linear" else 1
+            dim = channel_dim(program.ops[op])
             if index == end.addition:
                 skip = list(arguments.values())[end.skip]
                 found[op].skips.append(_channels(skip, dim, reading))

@@ -221,7 +221,7 @@ class MIPP:
         alive = _alive(task, group, kept)
         samples = adjacent_samples(task.model, task.graph, group, task.batches, alive, reading, self.noise)
         generator = task.generator().manual_seed(task.seed + group.first_node)
-        return SumInformation([self.estimate(part, generator) for part in samples])
+        return SumInformation([self.estimate(part, generator) for part in samples] or [_by_weights(task, group)])
 
     def _source(self, task: Task) -> "_Source":
         if _settings(self.estimator) == Gaussian() and self.collapse is None and self.activation == "pre":
