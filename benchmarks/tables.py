@@ -136,7 +136,52 @@ def methods() -> str:
     return "\n".join(lines) + ("\n\n" + _footnote(measured) if measured else "")
 
 
-TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults, memory, methods)}
+def estimators() -> str:
+    """Seconds per layer and agreement by estimator, one row per layer."""
+    data = _load("estimators")
+    names = ("gaussian", "surrogate", "mlp")
+    pairs = ("gaussian, mlp", "surrogate, mlp", "gaussian, surrogate")
+    lines = [
+        f"| layer | nodes | {' | '.join(f'{n}, seconds (kept)' for n in names)} | mlp ÷ surrogate | mlp ÷ gaussian | "
+        f"{' | '.join(f'τ, overlap (by chance): {p}' for p in pairs)} |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    timed = _rows(data, part="time")
+    for network, layer in dict.fromkeys((r["network"], r["layer"]) for r in timed):
+        rows = {r["estimator"]: r for r in _rows(data, part="time", network=network, layer=layer)}
+        cells = [f"{rows[n]['seconds']:.2f} ({len(rows[n]['kept'])})" for n in names]
+        ratios = [f"{rows['mlp']['seconds'] / rows[n]['seconds']:,.0f}" for n in ("surrogate", "gaussian")]
+        agreed = [_rows(data, part="agreement", network=network, layer=layer, estimators=p)[0] for p in pairs]
+        agreement = [f"{a['tau']:.2f}, {a['overlap']:.2f} ({a['overlap by chance']:.2f})" for a in agreed]
+        lines.append(f"| {network} {layer} | {rows['mlp']['nodes']} | {' | '.join([*cells, *ratios, *agreement])} |")
+    lenet = [r for r in timed if r["network"] == "lenet5"]
+    total = {n: sum(r["seconds"] for r in lenet if r["estimator"] == n) for n in names}
+    whole = " | ".join(
+        [*(f"{total[n]:.2f}" for n in names), *(f"{total['mlp'] / total[n]:,.0f}" for n in names[1::-1])]
+    )
+    lines.append(f"| **lenet5, all layers** | | {whole} | | | |")
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+def schedule() -> str:
+    """Kept nodes per layer along the paper's schedule."""
+    data = _load("estimators")
+    rows = _rows(data, part="paper")
+    layers = list(rows[0]["widths"])
+    lines = [
+        f"| confidence | seed | {' | '.join(layers)} | all | accuracy of the masks | seconds |",
+        "|---" * (len(layers) + 5) + "|",
+    ]
+    for row in sorted(rows, key=lambda r: (r["confidence"], r["seed"])):
+        widths = " | ".join(str(row["widths"][layer]) for layer in layers)
+        lines.append(
+            f"| {row['confidence']:.4g} | {row['seed']} | {widths} | {row['nodes']} | {row['accuracy']:.2f} | "
+            f"{row['selection seconds']:.0f} |"
+        )
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults, memory, methods, estimators, schedule)}
 
 
 def _load(name: str) -> dict[str, Any]:

@@ -129,7 +129,13 @@ def prune(
             clock("recovery")
         small = _like(small, model)
         _note_sizes(task, data)
-        given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
+        given: dict[str, Any] = {
+            "exclude": exclude,
+            "compensate": compensate,
+            "recover": recover,
+            "device": device,
+            "seed": seed,
+        }
         given = _changed({**given, "memory_limit": memory_limit})
         report = report_on(model, small, task, plan, evaluate, clock, given)
     return Result(small, plan, report, store is not None and store.resumed)

@@ -15,7 +15,8 @@ class Perceptrons:
     Args:
         members: How many.
         sizes: Inputs, hidden units, and outputs.
-        generator: Draws the first weights (Glorot & Bengio 2010, scaled for ReLU).
+        generator: Draws the first weights (He et al. 2015); those of the last layer are zero, so that all start by
+            predicting the mean.
         device: Where they live.
         learning_rate: Of Adam.
     """
@@ -32,6 +33,8 @@ class Perceptrons:
         self._parameters: list[Tensor] = []
         for inputs, outputs in pairwise(sizes):
             weight = torch.randn(members, inputs, outputs, generator=generator) * (2 / inputs) ** 0.5
+            if len(self._parameters) == 2 * (len(sizes) - 2):
+                weight.zero_()
             for start in (weight, torch.zeros(members, 1, outputs)):
                 self._parameters.append(start.to(device).requires_grad_())
         self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
