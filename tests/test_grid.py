@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from cases import quick  # noqa: F401
 from torch import nn
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from mipp import grid, zoo
 from mipp.cli import app
 from mipp.methods import L1, Random, Reinitialised, ThiNet
 
+pytestmark = pytest.mark.usefixtures("quick")
 RECIPE = grid.Recipe(epochs=1, learning_rate=0.02, batch_size=32)
 
 
@@ -93,9 +95,9 @@ def test_a_refusal_is_a_result(work, tmp_path):
 
 def test_results_of_different_workloads_are_not_mixed(work, tmp_path):
     run = grid.Run("l1", L1(), mipp.Budget(macs=0.5), 0)
-    quick = dataclasses.replace(work, before=grid.Recipe(), after=grid.Recipe(), compensate=False)
+    plain = dataclasses.replace(work, before=grid.Recipe(), after=grid.Recipe(), compensate=False)
     for samples in (32, 64):
-        grid.perform(run, dataclasses.replace(quick, samples=samples), tmp_path)
+        grid.perform(run, dataclasses.replace(plain, samples=samples), tmp_path)
     with pytest.raises(mipp.MippError, match="2 different workloads"):
         grid.collect(tmp_path)
 
