@@ -27,10 +27,10 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.ModuleDict):
-    def __init__(self, layers: int, inputs: int, growth: int) -> None:
+    def __init__(self, layers: int, inputs: int, growth: int, widening: int = 2) -> None:
         super().__init__()
         for i in range(layers):
-            self.add_module(f"denselayer{i + 1}", DenseLayer(inputs + i * growth, growth, 2 * growth))
+            self.add_module(f"denselayer{i + 1}", DenseLayer(inputs + i * growth, growth, widening * growth))
 
     def forward(self, x: Tensor) -> Tensor:
         features = [x]

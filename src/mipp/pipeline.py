@@ -33,7 +33,7 @@ from mipp.planning import example, proven_plan
 from mipp.progress import Bars
 from mipp.recovery import distill
 from mipp.report import Inspection, Report
-from mipp.surgery import apply, verified_graph
+from mipp.surgery import apply, describe, verified_graph
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def prune(
             small = _noted(store, "recovered", small, task, lambda: _recovered(small, dense, task))
             clock("recovery")
         small = _like(small, model)
+        describe(small, plan)
         _note_sizes(task, data)
         given: dict[str, Any] = {
             "exclude": exclude,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mipp.errors import MippError, PlanMismatchError
 from mipp.plan import PruningPlan, load_plan
 from mipp.report import Report
-from mipp.surgery import apply
+from mipp.surgery import apply, describe
 
 PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
 
@@ -60,6 +60,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
                 f"{expected} in the cut model (None: not there). The two files come from different runs."
             )
     small.load_state_dict({name: t.to(own[name].dtype) for name, t in weights.items()})
+    describe(small, plan)
     return small
 
 

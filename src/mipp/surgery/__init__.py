@@ -1,5 +1,6 @@
 """The only code that cuts parameters. It works on a copy, and proves that cutting equals masking."""
 
+from mipp.surgery.configuration import describe
 from mipp.surgery.cut import apply, check, layer_sizes, mask
 from mipp.surgery.proof import agrees, distance, outputs, verified_graph, wrong_groups
 
@@ -7,6 +8,7 @@ __all__ = [
     "agrees",
     "apply",
     "check",
+    "describe",
     "distance",
     "layer_sizes",
     "mask",

@@ -1,0 +1,88 @@
+"""Configurations of Hugging Face models: where all layers of a kind have one width, the stock configuration says it."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import nn
+
+from mipp.plan import PruningPlan, shapes
+
+Field = tuple[Any, str]
+Change = tuple[Any, str, int]
+
+
+def describe(model: nn.Module, plan: PruningPlan) -> bool:
+    """Makes the `config` of a pruned model describe it, if it can; returns whether it does.
+
+    Fields that may hold a width are tried until a model built from the configuration has the shapes of this one. Then
+    `save_pretrained` and `from_pretrained` work as for any model.
+
+    Args:
+        model: The pruned model; only its configuration is changed.
+        plan: What was kept.
+    """
+    if not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
+        return False
+    config, wanted = copy.deepcopy(model.config), shapes(model)
+    left = _mismatches(model, config, wanted)
+    for before, after in _changed(plan):
+        best: list[Change] = []
+        for fields in _candidates(config, before, plan):
+            changes = [(owner, name, getattr(owner, name) * after // before) for owner, name in fields]
+            found = _with(model, config, changes, wanted)
+            if found < left:
+                left, best = found, changes
+        _set(best)
+    if left == 0:
+        model.config = config
+    return left == 0
+
+
+def _changed(plan: PruningPlan) -> list[tuple[int, int]]:
+    """Widths before and after of groups that lost nodes, where all groups of that width lost as many."""
+    pairs = {(group.size, len(plan.kept[name])) for name, group in plan.groups.items()}
+    return [(before, after) for before, after in sorted(pairs, reverse=True) if 0 < after < before]
+
+
+def _candidates(config: Any, before: int, plan: PruningPlan) -> Iterator[Sequence[Field]]:
+    """One or two fields that hold a width, or a multiple of it (query heads per head of keys)."""
+    shares = {s.positions.shape[1] for g in plan.groups.values() if g.size == before for s in g.slices}
+    multiples = {before * n for n in range(1, max(shares) + 1)}
+    fields = [(owner, name) for owner, name, value in _integers(config) if value in multiples]
+    yield from ([field] for field in fields)
+    yield from combinations(fields, 2)
+
+
+def _integers(config: Any) -> Iterator[tuple[Any, str, int]]:
+    for name, value in vars(config).items():
+        if type(value) is int and value > 1 and not name.startswith("_"):
+            yield config, name, value
+        elif hasattr(value, "to_dict"):
+            yield from _integers(value)
+
+
+def _with(model: nn.Module, config: Any, changes: Sequence[Change], wanted: Mapping[str, tuple[int, ...]]) -> int:
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    _set(changes)
+    try:
+        return _mismatches(model, config, wanted)
+    finally:
+        _set(before)
+
+
+def _set(changes: Sequence[Change]) -> None:
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+
+
+def _mismatches(model: nn.Module, config: Any, wanted: Mapping[str, tuple[int, ...]]) -> int:
+    """How many tensors of a model built from the configuration have other shapes; all if it cannot be built."""
+    try:
+        with torch.device("meta"):
+            built = shapes(type(model)(copy.deepcopy(config)))
+    except Exception:  # whatever the class says about a configuration that makes no sense
+        return len(wanted) + 1
+    return sum(built.get(name) != shape for name, shape in wanted.items())
