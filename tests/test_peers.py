@@ -42,9 +42,9 @@ def chain() -> nn.Sequential:
 
 
 def task(model: nn.Module, batches=2, samples=7, shape=(4,), train=None) -> Task:
-    generator = torch.Generator().manual_seed(5)
+    generator, dtype = torch.Generator().manual_seed(5), next(model.parameters()).dtype
     data = [
-        (torch.randn(samples, *shape, generator=generator, dtype=torch.float64), torch.arange(samples) % 3)
+        (torch.randn(samples, *shape, generator=generator, dtype=torch.float64).to(dtype), torch.arange(samples) % 3)
         for _ in range(batches)
     ]
     found = mipp.inspect(model, data[0][0][:2])
@@ -370,8 +370,9 @@ def test_prune_returns_the_rewound_weights_cut():
 
 
 @pytest.mark.parametrize("variant", ["dhspg", "hesso"])
-def test_oto_leaves_nothing_to_lose_in_the_nodes_it_removes(variant):
-    given, _ = trained_task(chain())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_oto_leaves_nothing_to_lose_in_the_nodes_it_removes(variant, dtype):
+    given, _ = trained_task(chain().to(dtype))
     plan, state = OTO(variant=variant, start=0.2).plan(given, mipp.Budget(nodes=0.5))
     whole = copy.deepcopy(given.model)
     whole.load_state_dict(state)

@@ -103,7 +103,7 @@ class _Shrinking:
         resists = _inner(self.task, name, self.before, _weights(self.model)) > norm.square()
         doubled = (2 * self.pressure[name]).clamp_max(_CAP)
         self.pressure[name] = torch.where(resists, doubled, torch.ones_like(doubled))
-        share = self.pressure[name] * self.amount[name] / norm.clamp_min(1e-300)
+        share = (self.pressure[name] * self.amount[name] / norm.clamp_min(1e-300)).clamp_max(_CAP)  # zero stays zero
         self._subtract(name, torch.where(self.redundant[name], share, torch.zeros_like(share)))
         stays = half_space(
             norm.square(), _inner(self.task, name, self.before, _weights(self.model)), self.rule.half_space
