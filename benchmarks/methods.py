@@ -204,19 +204,24 @@ def _fastnas(model: nn.Module, work: grid.Workload) -> nn.Module:
     It counts MACs with torchprofile, which needs torchvision; torch's own counter stands in for it.
     """
     import modelopt.torch.prune as mtp
+    from modelopt.torch.prune.fastnas import FastNASConfig
 
-    counter = ModuleType("torchprofile")
-    counter.profile_macs = _counted  # type: ignore[attr-defined]
-    sys.modules.setdefault("torchprofile", counter)
+    package, counter = ModuleType("torchprofile"), ModuleType("torchprofile.profile")
+    vars(counter).update(profile_macs=_counted, handlers=())
+    vars(package).update(profile=counter)
+    sys.modules |= {"torchprofile": package, "torchprofile.profile": counter}
+    space = FastNASConfig().model_dump()
+    for layer in space.values():  # its widths are multiples of 32, which leaves a network of 16 to 64 no choice
+        layer["*"] |= {name: 4 for name in layer["*"] if name.endswith("_divisor")}
     images = work.train.normalised(slice(2))
     found, _ = mtp.prune(
         model,
-        mode="fastnas",
+        mode=[("fastnas", space)],
         constraints={"flops": f"{100 * FRACTION:.0f}%"},
         dummy_input=images[:1],
         config={
             "data_loader": work.batches(0),
-            "score_func": lambda m: zoo.accuracy(m, work.train, limit=2048),
+            "score_func": lambda m: zoo.accuracy(m, work.train, limit=1024),
             "checkpoint": "runs/fastnas.pth",
         },
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.graph.trace import full_copy
-from mipp.methods.base import Needs, Task, require_target, select
+from mipp.methods.base import Needs, Scope, Task, require_target, select
 from mipp.methods.scores import axis_factor, parts
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
@@ -32,12 +32,14 @@ class OTO:
         start: Fraction of the training before the redundant nodes are chosen.
         ramp: Fraction of the rest of the training over which they go to zero.
         half_space: A node goes to zero when a step leaves less than this part of it in its old direction.
+        scope: "global" compares scores across groups; "local" keeps the same fraction of every group.
     """
 
     variant: Literal["dhspg", "hesso"] = "dhspg"
     start: float = 0.1
     ramp: float = 0.5
     half_space: float = 0.0
+    scope: Scope = "global"
     needs: ClassVar[Needs] = Needs(
         data=False,
         gradients=True,
@@ -54,7 +56,7 @@ class OTO:
         last = _LastStep(model)
         steps = train(task, model, self.start, last.note)
         score = _dhspg_scores if self.variant == "dhspg" else _hesso_scores
-        kept = select(task, score(task, last.before, last.after), budget, "global")
+        kept = select(task, score(task, last.before, last.after), budget, self.scope)
         left = max(1, round(steps * (1 - self.start) / self.start * self.ramp))
         train(task, model, 1 - self.start, _Shrinking(task, model, kept, self, left).step)
         return task.plan(kept, self, budget), model.state_dict()
