@@ -19,7 +19,7 @@ import mipp
 from benchmarks.record import Record, Row
 from benchmarks.zoo import PATTERNS, Pattern
 from benchmarks.zoo.checks import check, passed, quiet, warm_up
-from benchmarks.zoo.oracle import compare
+from benchmarks.zoo.oracle import compare, explained
 
 PAGE = Path(__file__).parents[1] / "docs" / "supported.md"
 LIMIT, PEER_LIMIT = 120.0, 30.0  # seconds for a pattern, and for Torch-Pruning on it
@@ -108,6 +108,10 @@ def page(rows: list[Row]) -> str:
         "",
         *[line for row in rows for line in _missing(row)],
         "",
+        "## Where Torch-Pruning finds other groups",
+        "",
+        *[line for row in rows for line in _difference(row)],
+        "",
     ]
     return "\n".join(lines)
 
@@ -147,6 +151,14 @@ def _missing(row: Row) -> list[str]:
     found += [f"{name}: {text}" for name, text in row["checks"].items() if text.startswith("failed")]
     found += [f"{name}: **silently skipped**" for name in row["unaccounted"]]
     return [f"- **{row['pattern']}**: {'; '.join(found)}"] if found else []
+
+
+def _difference(row: Row) -> list[str]:
+    found = row["Torch-Pruning"]
+    if found == "equal" or found.startswith("fails"):
+        return []
+    why = explained(PATTERNS[row["pattern"]], found) or "**not explained**"
+    return [f"- **{row['pattern']}** ({found}): {why}."]
 
 
 def _cell(text: Any) -> str:

@@ -1,6 +1,10 @@
 """The supported patterns: what their manifests say can be pruned is pruned, rightly; the rest has a reason."""
 
+import json
+
 import pytest
+from benchmarks.record import RESULTS
+from benchmarks.supported import PAGE, page
 from benchmarks.zoo import PATTERNS
 from benchmarks.zoo.checks import (
     against_manifest,
@@ -51,3 +55,9 @@ def test_manifests_name_layers_and_no_more_nodes_than_they_have(pattern):
     for name, nodes in pattern.groups.items():
         own = [t for key, t in tensors.items() if key == name or key.startswith(f"{name}.")]
         assert any(nodes <= max(t.shape) for t in own), name
+
+
+def test_the_page_says_what_was_measured():
+    rows = json.loads((RESULTS / "supported.json").read_text())["rows"]
+    assert PAGE.read_text() == page(rows)
+    assert "**not explained**" not in page(rows)

@@ -10,6 +10,34 @@ from benchmarks.zoo.registry import Pattern
 from mipp.graph.groups import PruningGraph
 
 Channel = tuple[str, int]
+_GROUPS = (
+    "it leaves the channels of a convolution or norm group independent in its graph, and rounds widths in its pruner"
+)
+_HALVES = "it does not see that halves which are multiplied, or split at one size, have to stay equally wide"
+_HEADS = "it leaves the dimensions of a head independent in its graph; its pruner is told the number of heads"
+_PAIRS = "chunk and cat: it couples what is only concatenated, and its groups leave out the second half"
+_CONV1D = "not compared: the layers are Conv1D of transformers, neither linear layers nor convolutions of torch"
+_DIFFERENCES = {
+    "ResNeXt, more groups than channels in each": _GROUPS,
+    "ResNeXt, fewer groups than channels in each": _GROUPS,
+    "RegNet": _GROUPS,
+    "GroupNorm": _GROUPS,
+    "ConvTranspose2d, grouped": _GROUPS,
+    "Depthwise convolution with a multiplier": _GROUPS,
+    "YOLO with C2f blocks": _PAIRS,
+    "CSP and C2f by split": _HALVES,
+    "GLU: gated convolutions": _HALVES,
+    "gMLP": "its groups leave out the half of the channels that is gated",
+    "Res2Net": "it couples the last split with the others, though they are only concatenated",
+    "ShuffleNet": "it takes a channel shuffle for the identity",
+    "ChannelShuffle": "it takes a channel shuffle for the identity",
+    "PixelShuffle: EDSR": "it does not see that r x r channels become one",
+    "Shared parameters": "it takes layers with one weight for independent ones",
+    "Parametrized: discriminator with spectral norm": "it finds no groups: the weights are computed",
+    "Functional calls on parameters": "it finds no groups: there are no modules",
+    **dict.fromkeys(("GPT-2", "GPT-2, eager attention", "GPT-2 in bfloat16"), _CONV1D),
+    "ViT, frozen but for its head": "it finds no groups: it follows gradients, and the weights have none",
+}
 
 
 def compare(pattern: Pattern, graph: PruningGraph) -> str:
@@ -29,6 +57,17 @@ def compare(pattern: Pattern, graph: PruningGraph) -> str:
     backward = _refines({c: theirs[c] for c in common}, ours)
     kind = {(True, True): "equal", (True, False): "coarser", (False, True): "finer", (False, False): "different"}
     return kind[forward, backward] + fewer
+
+
+def explained(pattern: Pattern, kind: str) -> str:
+    """Why Torch-Pruning finds other groups in a pattern ("" if nobody has looked)."""
+    if pattern.name in _DIFFERENCES:
+        return _DIFFERENCES[pattern.name]
+    if kind.startswith("equal"):
+        return "equal where it has groups; it has none for the other channels"
+    if pattern.family == "recurrent" and kind == "no groups":
+        return "not compared: the nodes are recurrent units, not outputs of convolutions or linear layers"
+    return _HEADS if pattern.family in ("attention", "hugging_face") and kind == "finer" else ""
 
 
 def _refines(fine: Mapping[Channel, int], coarse: Mapping[Channel, int]) -> bool:

@@ -53,9 +53,17 @@ def projected_lstm() -> nn.Module:
     return Tagger(nn.LSTM(8, 12, num_layers=2, proj_size=6, batch_first=True), 6)
 
 
-@pattern("GRU, two layers", tokens, {"embed": 8, "rnn": 12})
+class TimeFirst(Tagger):
+    """The recurrent layer wants the steps before the samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, _ = self.rnn(self.embed(x).transpose(0, 1))
+        return self.fc(output).transpose(0, 1)
+
+
+@pattern("GRU, two layers, time first", tokens, {"embed": 8, "rnn": 12})
 def gru() -> nn.Module:
-    return Tagger(nn.GRU(8, 12, num_layers=2), 12)
+    return TimeFirst(nn.GRU(8, 12, num_layers=2), 12)
 
 
 @pattern("GRU, both directions", tokens, {"embed": 8, "rnn": 12})
