@@ -130,15 +130,8 @@ def prune(
         small = _like(small, model)
         describe(small, plan)
         _note_sizes(task, data)
-        given: dict[str, Any] = {
-            "exclude": exclude,
-            "compensate": compensate,
-            "recover": recover,
-            "device": device,
-            "seed": seed,
-        }
-        given = _changed({**given, "memory_limit": memory_limit})
-        report = report_on(model, small, task, plan, evaluate, clock, given)
+        given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
+        report = report_on(model, small, task, plan, evaluate, clock, _changed({**given, "memory_limit": memory_limit}))
     return Result(small, plan, report, store is not None and store.resumed)
 
 
