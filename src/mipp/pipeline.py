@@ -107,16 +107,18 @@ def prune(
     model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
     options = _options(budget, method, compensate, recover)
     data = _as_calibration(calibration)
-    clock, bars = Clock(), Bars(enabled=progress)
-    with _isolated(seed):
+    clock = Clock()
+    with _isolated(seed), Bars(enabled=progress) as bars:
         dense = _placed(model, device)
         check_weights(dense)
         batches = read(data, device_of(dense), memory.store, progress=bars)
         clock("read")
-        task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
-        check_budget(budget or Budget(), task.cost)
+        with bars.phase("graph"):
+            task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
+            check_budget(budget or Budget(), task.cost)
         clock("graph")
-        store = _checkpoint(checkpoint, task, exclude, data, (method, budget, options, recover, memory_limit))
+        with bars.phase("checkpoint"):
+            store = _checkpoint(checkpoint, task, exclude, data, (method, budget, options, recover, memory_limit))
         task = replace(task, finished=store.finished) if store else task
         task, plan, dense = proven_plan(task, method, budget or Budget(), excluded(dense, exclude), store)
         clock("selection")

@@ -1,7 +1,8 @@
 """Bars on a terminal for what takes long, with the time that remains; nothing where nobody looks."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -30,9 +31,22 @@ class Bars:
         self._shown = enabled and console.is_terminal
         self._running = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Takes down what an error left standing, before anybody prints the error."""
+        self._progress.stop()
+
     def __call__(self, items: Iterable[_T], what: str, total: float | None = None) -> Iterable[_T]:
         """The items, each of them one step of `what`."""
         return self._stepping(items, what, total) if self._shown else items
+
+    @contextmanager
+    def phase(self, what: str) -> Iterator[None]:
+        """Shows that `what` goes on, where nobody knows for how long."""
+        for _ in self(iter([None]), what):
+            yield
 
     def _stepping(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
         total = len(items) if total is None and isinstance(items, Sized) else total

@@ -1,0 +1,59 @@
+"""Bars for people on a terminal, and for nobody else."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+import mipp
+from mipp.progress import Bars
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> io.StringIO:
+    """What a person on a terminal would see."""
+    file = io.StringIO()
+    monkeypatch.setattr("mipp.progress.Console", lambda **_: Console(file=file, force_terminal=True, width=80))
+    return file
+
+
+def prune(**options) -> mipp.Result:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    return mipp.prune(model, [torch.randn(16, 4)] * 3, mipp.Budget(nodes=0.5), recover="distill", **options)
+
+
+def test_every_phase_has_a_bar(terminal):
+    prune()
+    for phase in ("reading", "graph", "statistics", "compensation", "distillation", "evaluation"):
+        assert phase in terminal.getvalue()
+
+
+def test_without_a_terminal_or_when_not_wanted_nothing_is_shown(terminal, capfd):
+    prune(progress=False)
+    assert terminal.getvalue() == ""
+    bars = Bars(enabled=True)
+    bars._shown = False
+    assert list(bars([1, 2], "what")) == [1, 2]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_time_that_remains_is_shown(terminal):
+    bars = Bars(enabled=True)
+    for _ in bars(range(5), "what"):
+        bars._progress.refresh()
+    assert "0:00:0" in terminal.getvalue()
+
+
+def test_bars_inside_bars_and_after_an_error(terminal):
+    def interrupted(bars):
+        for _ in bars([1, 2], "outer"):
+            for _ in bars([1, 2], "inner"):
+                raise KeyboardInterrupt
+
+    with Bars(enabled=True) as bars, pytest.raises(KeyboardInterrupt):
+        interrupted(bars)
+    assert not bars._progress.live.is_started
+    assert "outer" in terminal.getvalue()
+    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
