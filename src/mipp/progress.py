@@ -36,7 +36,8 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         """Takes down what an error left standing, before anybody prints the error."""
-        self._progress.stop()
+        if self._running:
+            self._progress.stop()
 
     def __call__(self, items: Iterable[_T], what: str, total: float | None = None) -> Iterable[_T]:
         """The items, each of them one step of `what`."""
