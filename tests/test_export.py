@@ -23,7 +23,8 @@ def test_torch_export_of_a_pruned_model(name, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["small.pt2"]
 
 
-@pytest.mark.parametrize("name", ["conv bn relu chain", pytest.param("residual", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv bn relu chain", "residual"])
 def test_onnx_of_a_pruned_model(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     case = named(name)

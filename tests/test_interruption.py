@@ -122,7 +122,7 @@ def test_ctrl_c_in_any_pass_leaves_no_trace(tmp_path, monkeypatch):
     expected = run(counted())
     total = Counted.passes
     assert total > 20
-    for number in range(1, total + 1, max(total // 15, 1)):
+    for number in range(1, total + 1, max(total // 8, 1)):
         model = counted()
         Counted.interrupted = number
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
