@@ -193,7 +193,7 @@ SIZES = {
     "layer norm": {"stem": 5, "up": 6},
     "softmax over channels": {"a": 5, "b": 4},
     "pixel shuffle": {"0": 2, "2": 4},
-    "transformer layer": {"1.linear1": 6},
+    "transformer layer": {"0": 4, "1.self_attn": 2, "1.linear1": 6},
 }
 
 

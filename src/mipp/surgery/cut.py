@@ -56,7 +56,9 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
     check(plan, model)
-    same = opened(full_copy(model))
+    same = full_copy(model)
+    if any(isinstance(module, nn.MultiheadAttention) for module in _touched(same, plan)):
+        opened(same)
     _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
     kept = _kept_on_axes(plan)
     if kept:
