@@ -57,7 +57,7 @@ class TestFeatureSelector:
         g = np.random.default_rng(0)
         x = g.integers(0, 2, size=(1000, 3)).astype(float)
         y = (x[:, 0] != x[:, 2]).astype(int)
-        selector = mipp.FeatureSelector(Surrogate(hidden=(64,), iterations=400), margin=0.05)
+        selector = mipp.FeatureSelector(Surrogate(hidden=(64,), iterations=250), margin=0.05)
         assert selector.fit(x, y).get_support().tolist() == [True, False, True]
 
     @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from mipp.graph.draft import Draft
 from mipp.methods import MIPP
 from mipp.pairs import Reading, adjacent_samples
 
-TINY = MLP(hidden=(16,), initial_iterations=60, ordering_iterations=10, retrain_iterations=20)
-ESTIMATORS = [Gaussian(), Gaussian(ranks=True), Gaussian(basis=3), Surrogate(hidden=(16,), iterations=100), TINY]
+TINY = MLP(hidden=(16,), initial_iterations=20, ordering_iterations=5, retrain_iterations=8)
+ESTIMATORS = [Gaussian(), Gaussian(ranks=True), Gaussian(basis=3), Surrogate(hidden=(16,), iterations=40), TINY]
 every = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["gaussian", "ranks", "basis", "surrogate", "mlp"])
 
 
@@ -39,7 +39,7 @@ class Small(nn.Module):
         return self.fc2(nn.functional.relu(self.fc1(x)))
 
 
-def images(number=300):
+def images(number=150):
     return torch.randn(number, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -102,7 +102,7 @@ class TestPresets:
 
 class TestPruning:
     @every
-    @pytest.mark.parametrize("collapse", [None, "l1"])
+    @pytest.mark.parametrize("collapse", [pytest.param(None, marks=pytest.mark.slow), "l1"])
     def test_the_test_decides_and_the_report_says_what_was_lost(self, estimator, collapse):
         method = MIPP(estimator, "mi", collapse, 0.9, activation="post", positions=4)
         result = pruned(method, _seeded())
@@ -111,7 +111,6 @@ class TestPruning:
             assert line.nats >= 0
             assert np.isfinite(line.total_nats)
         assert result.model(images(2)).shape == (2, 3)
-        assert pruned(method, _seeded()).plan == result.plan
 
     @every
     def test_a_budget_holds_too(self, estimator):
@@ -139,7 +138,7 @@ class TestPruning:
     def test_higher_confidence_keeps_no_more(self):
         sizes = [
             sum(pruned(MIPP(Gaussian(), "mi", "l1", c, activation="post"), _seeded()).plan.widths.values())
-            for c in mipp.confidence_schedule(6)
+            for c in mipp.confidence_schedule(4)
         ]
         assert sizes == sorted(sizes, reverse=True)
 
@@ -164,7 +163,7 @@ class TestPruning:
             model.inner.weight[1] = 0
             model.inner.bias[1] = 0.7  # constant, not silent
             model.fc1.weight[2] = 0
-        for estimator in (Gaussian(), Surrogate(hidden=(32,), iterations=300)):
+        for estimator in (Gaussian(), Surrogate(hidden=(32,), iterations=200)):
             kept = pruned(MIPP(estimator, "mi", "l1", 0.95, activation="post", margin=0.05), model).plan.kept
             assert 1 not in kept["inner"]
             assert 2 not in kept["fc1"]

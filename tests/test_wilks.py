@@ -76,7 +76,7 @@ def null_confidences(draws: int, width: int, targets: int) -> list[float]:
 @pytest.mark.parametrize(("width", "targets"), [(1, 1), (1, 5), (2, 3)])
 def test_useless_nodes_are_kept_as_often_as_the_level_says(width, targets):
     """Binomial error, three standard deviations, at 1, 5 and 10 %."""
-    found, draws = np.array(null_confidences(400, width, targets)), 400
+    found, draws = np.array(null_confidences(300, width, targets)), 300
     for level in (0.01, 0.05, 0.1):
         rejections = int((found >= 1 - level).sum())
         assert abs(rejections - draws * level) <= 3 * np.sqrt(draws * level * (1 - level)), (level, rejections)
@@ -97,7 +97,7 @@ def test_more_than_the_margin_is_found_as_often_as_the_level_says():
     own = np.linalg.inv(np.cov(x.T, bias=True))[1, 1]  # of the second feature given the first
     margin = 0.1
     slope = np.sqrt(np.expm1(2 * margin) * own)
-    found = [information(x, slope * x[:, 1:] + g.normal(size=(50, 1))).confidence(1, margin) for _ in range(600)]
+    found = [information(x, slope * x[:, 1:] + g.normal(size=(50, 1))).confidence(1, margin) for _ in range(300)]
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
@@ -132,7 +132,7 @@ def test_the_bootstrap_agrees_with_the_test_on_independent_rows():
     x = g.normal(size=(400, 2))
     y = 0.5 * x[:, :1] + g.normal(size=(400, 1))
     samples = samples_of(x, y, np.arange(400))
-    losses, replicates = bootstrap_losses(Gaussian(), samples, 200, torch.Generator().manual_seed(0))
+    losses, replicates = bootstrap_losses(Gaussian(), samples, 100, torch.Generator().manual_seed(0))
     lower = bootstrap_lower_bound(losses, replicates, 0.95)
     info = Gaussian()(samples, torch.Generator())
     assert info.confidence(0, float(lower[0])) == pytest.approx(0.95, abs=0.04)
@@ -146,7 +146,7 @@ def test_the_bootstrap_by_image_does_not_count_positions_as_samples():
     for _ in range(10):
         x, y = g.normal(size=(50, 1)), g.normal(size=(50, 1))
         samples = samples_of(np.repeat(x, 16, 0), np.repeat(y, 16, 0), np.repeat(np.arange(50), 16))
-        losses, replicates = bootstrap_losses(Gaussian(), samples, 100, torch.Generator().manual_seed(0))
+        losses, replicates = bootstrap_losses(Gaussian(), samples, 40, torch.Generator().manual_seed(0))
         fooled = Gaussian()(samples, torch.Generator()).confidence(0) > 0.95
         found.append((fooled, bool(bootstrap_lower_bound(losses, replicates, 0.95)[0] > 0)))
     assert sum(fooled for fooled, _ in found) >= 3

@@ -56,6 +56,7 @@ class SurrogateInformation:
         self._node_of[samples.blocks.cpu().flatten()] = torch.arange(samples.blocks.numel()) // samples.blocks.shape[1]
         self._node_of = self._node_of.to(samples.x.device)
         sizes = (samples.x.shape[1] + self.num_nodes, *settings.hidden, data.outputs)
+        self._still = torch.stack([(data.x[:, block] == 0).all() for block in samples.blocks])
         self._net = Perceptrons(1, sizes, generator, samples.x.device, _LEARNING_RATE)
         for step in range(settings.iterations):
             rows = fit[torch.randint(len(fit), (min(_BATCH, len(fit)),), generator=generator)]
@@ -66,6 +67,7 @@ class SurrogateInformation:
         self._images = torch.unique(samples.images[held], return_inverse=True)[1].cpu()
         self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=samples.x.device)
         self._now = self._surprise(self._alive[None])[0]
+        self._last: tuple[int, Tensor] | None = None
 
     @torch.no_grad()
     def marginal(self) -> Tensor:
@@ -83,10 +85,10 @@ class SurrogateInformation:
     def loss(self, node: int) -> float:
         return float(self._differences(node).mean())
 
-    @torch.no_grad()
     def remove(self, node: int) -> None:
+        self._now = self._after(node)
         self._alive[node] = False
-        self._now = self._surprise(self._alive[None])[0]
+        self._last = None
 
     def confidence(self, node: int, margin: float = 0.0) -> float:
         """Level of the paired t-test over held-out images that the loss exceeds the margin."""
@@ -100,10 +102,16 @@ class SurrogateInformation:
     def total(self) -> float:
         return float((self._nothing - self._now).mean())
 
-    @torch.no_grad()
     def _differences(self, node: int) -> Tensor:
         """How much more surprising each held-out row is without the node, shape [rows]."""
-        return (self._surprise(self._without(torch.tensor([node])))[0] - self._now).double().cpu()
+        return (self._after(node) - self._now).double().cpu()
+
+    @torch.no_grad()
+    def _after(self, node: int) -> Tensor:
+        """Surprise at every held-out row without the node; the last answer is kept, as removals follow tests."""
+        if self._last is None or self._last[0] != node:
+            self._last = node, self._surprise(self._without(torch.tensor([node])))[0]
+        return self._last[1]
 
     def _without(self, nodes: Tensor) -> Tensor:
         masks = self._alive.repeat(len(nodes), 1)
@@ -122,8 +130,11 @@ class SurrogateInformation:
         return torch.cat(found).reshape(len(masks), -1)
 
     def _masked(self, x: Tensor, masks: Tensor) -> Tensor:
-        """Features of the nodes in the masks, the others at their mean, and the masks; [rows, features + nodes]."""
-        values = masks.to(x.dtype)
+        """Features of the nodes in the masks, the others at their mean, and the masks; [rows, features + nodes].
+
+        Nodes that never vary count as there, so that nothing can depend on them.
+        """
+        values = (masks | self._still).to(x.dtype)
         always = torch.ones(len(x), 1, dtype=x.dtype, device=x.device)
         return torch.cat([x * torch.cat([values, always], 1)[:, self._node_of], values], 1)
 
