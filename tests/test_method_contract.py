@@ -73,6 +73,7 @@ def assert_untouched(model: nn.Module, before) -> None:
         assert tensor._version == version, name
     assert after[1:3] == before[1:3]
     assert torch.equal(after[3], before[3])
+    assert not any(bool(p.grad.any()) for p in model.parameters() if p.grad is not None)  # they were zero
 
 
 @pytest.mark.parametrize("number", range(len(PRUNABLE)), ids=lambda i: PRUNABLE[i].name)
