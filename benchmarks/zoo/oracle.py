@@ -16,6 +16,7 @@ _GROUPS = (
 _HALVES = "it does not see that halves which are multiplied, or split at one size, have to stay equally wide"
 _HEADS = "it leaves the dimensions of a head independent in its graph; its pruner is told the number of heads"
 _PAIRS = "chunk and cat: it couples what is only concatenated, and its groups leave out the second half"
+_TIED = "it does not couple the layers that one embedding ties together"
 _CONV1D = "not compared: the layers are Conv1D of transformers, neither linear layers nor convolutions of torch"
 _DIFFERENCES = {
     "ResNeXt, more groups than channels in each": _GROUPS,
@@ -35,8 +36,10 @@ _DIFFERENCES = {
     "Shared parameters": "it takes layers with one weight for independent ones",
     "Parametrized: discriminator with spectral norm": "it finds no groups: the weights are computed",
     "Functional calls on parameters": "it finds no groups: there are no modules",
+    "BERT, masked words": f"{_HEADS}; {_TIED}",
+    "T5 1.1, logits only": f"{_HEADS}; {_TIED}",
     **dict.fromkeys(("GPT-2", "GPT-2, eager attention", "GPT-2 in bfloat16"), _CONV1D),
-    "ViT, frozen but for its head": "it finds no groups: it follows gradients, and the weights have none",
+    "ViT, frozen but for its head": "it follows gradients, and sees nothing but the head, which has some",
 }
 
 
