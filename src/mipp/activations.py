@@ -13,10 +13,10 @@ from torch._ops import OpOverload
 from mipp.calibration import Batch, blamed
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph, Site
-from mipp.graph.layers import as_layer, channel_dim
+from mipp.graph.layers import as_layer, channel_dim, is_layer
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Call, OpStream, Program, run, working_copy
+from mipp.graph.trace import Call, OpStream, Program, Ref, canonical_names, run, working_copy
 from mipp.layouts import Layout, choose, features_together, kernel_of
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
@@ -202,38 +202,73 @@ def _floor(
 
 
 class _Watch(OpStream):
-    def __init__(self, program: Program, wanted: Sequence[int], observer: Observer) -> None:
+    """Hands ops to an observer: layers are known by their weights, other ops by their place in the program."""
+
+    def __init__(self, program: Program, wanted: Sequence[int], observer: Observer, weights: Mapping[int, int]) -> None:
         super().__init__(has_rule)
-        self.program, self.wanted, self.observer = program, set(wanted), observer
-        self.index = -1
+        self.program, self.observer, self.weights = program, observer, weights
+        self.by_place = set(wanted) - {use for use in wanted if _weight_name(program, use)}
+        self.place, self.strayed = -1, ""
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.index += 1
+        self.place += 1
+        name = func.overloadpacket.__name__.rstrip("_")
         ops = self.program.ops
-        expected = ops[self.index].func.overloadpacket.__name__ if self.index < len(ops) else "nothing"
-        if func.overloadpacket.__name__.rstrip("_") != expected.rstrip("_"):
-            raise UnsupportedModelError(
-                f"The model takes another path on other data: op {self.index} is {func.overloadpacket.__name__} where "
-                f"{expected} was traced. Statistics need the same ops on every batch; branch on shapes, not on values."
-            )
+        expected = ops[self.place].name.rstrip("_") if self.place < len(ops) else "nothing"
+        if name != expected and not self.strayed:
+            self.strayed = f"op {self.place} is {name} where {expected} was traced"
         out = func(*args, **kwargs)
-        if self.index in self.wanted:
+        index = self._index(name, args)
+        if index is not None:
             schema = func._schema.arguments
             given = {a.name: v for a, v in zip(schema, args, strict=False)}
             full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
-            self.observer(self.index, as_layer(ops[self.index].name, full), out if isinstance(out, Tensor) else out[0])
+            self.observer(index, as_layer(name, full), out if isinstance(out, Tensor) else out[0])
         return out
+
+    def _index(self, name: str, args: tuple[Any, ...]) -> int | None:
+        """The op of the program that this one is, if it is wanted."""
+        if is_layer(name):
+            known = (self.weights.get(id(a)) for a in args if isinstance(a, Tensor))
+            return next((index for index in known if index is not None), self._at_place())
+        return self._at_place()
+
+    def _at_place(self) -> int | None:
+        return self.place if not self.strayed and self.place in self.by_place else None
+
+
+def _weight_name(program: Program, index: int) -> str:
+    """Name of the weight of a layer; "" if it is computed, or the op is none."""
+    op = program.ops[index]
+    weight = as_layer(op.name, op.arguments).get("weight") if is_layer(op.name) else None
+    value = program.values[weight.index] if isinstance(weight, Ref) else None
+    return value.name if value is not None and value.origin == "parameter" else ""
 
 
 def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int], observer: Observer) -> Any:
     """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
 
+    Every use of a wanted layer's weight is handed over, under the first index that has it: a recurrent layer takes more
+    steps on longer sequences.
+
     Raises:
-        UnsupportedModelError: The pass executes other ops than the traced one.
+        UnsupportedModelError: The pass executes other ops than the traced one, and what is wanted is not found.
     """
+    first: dict[str, int] = {}
+    for index in sorted(wanted):
+        first.setdefault(_weight_name(program, index), index)
+    names = canonical_names(model)
+    weights = {key: first[name] for key, (name, _) in names.items() if name in first}
     call = call.map(Tensor.clone)
-    with _Watch(program, wanted, observer):
-        return run(model, call)
+    watch = _Watch(program, wanted, observer, weights)
+    with watch:
+        output = run(model, call)
+    if watch.strayed and watch.by_place:
+        raise UnsupportedModelError(
+            f"The model takes another path on other data: {watch.strayed}. Statistics need the same ops on every "
+            "batch; branch on shapes, not on values."
+        )
+    return output
 
 
 def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,9 @@ class Draft:
         self._batch = max(call.samples, 1)
         names = canonical_names(model)
         self._parameters = [(names[id(p)][0], p) for p in model.parameters()]
+        seen = {tensor for tensor, _ in self._walk.slots}
+        weights = [(name, p) for name, p in self._parameters if p.ndim > 1 and name not in seen]
+        self._unseen = {owner(name): p.shape[0] for name, p in weights}
         self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
 
     def graph(
@@ -49,12 +53,15 @@ class Draft:
         """
         w, settled = self._walk, settled or {}
         stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(rejected)]
-        nodes = _Nodes.of(w, [*_named(w, freeze or {}), *stay])
+        stay += _named(w, freeze or {})
+        nodes = _Nodes.of(w, stay)
+        shared = self._shared_with_unseen(nodes)
+        nodes = _Nodes.of(w, [*stay, *shared]) if shared else nodes
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
         return PruningGraph(
             groups=aliased,
-            frozen=nodes.frozen(),
+            frozen=(*nodes.frozen(), *(Frozen(name, n, "did not run", "", "") for name, n in self._unseen.items())),
             program=w.program,
             batch=self._batch,
             sites=tuple(nodes.site(c) for c in w.contractions),
@@ -64,6 +71,28 @@ class Draft:
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
         )
+
+    def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
+        """Where values decide what runs: the nodes that layers which did not run may read or write too.
+
+        Those inside of a module all of which ran are safe.
+        """
+        if not self._unseen or not self._walk.program.not_replayable:
+            return []
+        reason = Reason(f"{', '.join(list(self._unseen)[:3])} did not run, and may share these nodes")
+        return [
+            (self._walk.slots[s.tensor, s.axis], reason)
+            for group in nodes.groups.values()
+            if any(name.startswith(_around(group)) for name in self._unseen)
+            for s in group.slices
+        ]
+
+
+def _around(group: NodeGroup) -> str:
+    """Path of the innermost module that holds everything a group consists of, with a dot behind it."""
+    paths = [owner(s.tensor).split(".") for s in group.slices]
+    common = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
+    return "".join(f"{names[0]}." for names in common)
 
 
 def _counting(model: nn.Module) -> dict[str, str]:

@@ -16,6 +16,11 @@ def channel_dim(op: Op) -> int:
     return -1 if op.name in LINEAR else 1
 
 
+def is_layer(name: str) -> bool:
+    """Whether an op may read nodes through a weight."""
+    return name in LINEAR or "conv" in name
+
+
 def as_layer(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a layer, renamed and with the weight the usual way round."""
     layer = dict(arguments)

@@ -235,6 +235,8 @@ class _Recorder(OpStream):
             self._refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
         if op.name in _ESCAPING_OPS:
             self._refuse(f"the code at {source} reads a value out of a tensor")
+        if op.name in ("index", "index_put") and any(self._chosen_by_value(r) for r in op.args[1] if r is not None):
+            self._refuse(f"the rows that the code at {source} takes depend on values")
         if op.func._schema.is_mutable:
             self._refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
@@ -263,6 +265,10 @@ class _Recorder(OpStream):
                 self._stale.update(i for i in sharing if i in alive and i != self._index.get(target))
                 if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
                     self._refuse(f"{func} changes a parameter, buffer or constant in place")
+
+    def _chosen_by_value(self, mask: Ref) -> bool:
+        value = self.program.values[mask.index]
+        return value.dtype == torch.bool and value.origin in ("op", "input")
 
     def _refuse(self, reason: str) -> None:
         self.program.not_replayable = self.program.not_replayable or reason

@@ -214,7 +214,7 @@ class MIPP:
 
     def _target_shrank(self, task: Task, group: NodeGroup, kept: Kept) -> bool:
         alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in self._visible(kept).items()})
-        writes = np.concatenate([site.writes for site in task.graph.readers(group)])
+        writes = np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))])
         return not alive[writes[writes >= 0]].all()
 
     def _from_samples(self, task: Task, reading: Reading, group: NodeGroup, kept: Kept) -> Information:
