@@ -78,6 +78,4 @@ def __getattr__(name: str) -> Any:
     module = next((module for module, names in _FOUND_IN.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module 'mipp' has no attribute '{name}'")
-    value = import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
-    globals()[name] = value
-    return value
+    return import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
