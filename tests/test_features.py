@@ -84,6 +84,7 @@ class TestFeatureSelector:
         for name in [n for n in sys.modules if n == "mipp.features" or n.split(".")[0] == "sklearn"]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "sklearn", None)
+        monkeypatch.delitem(vars(mipp), "FeatureSelector", raising=False)
         with pytest.raises(mipp.MissingRequirementError, match=r"pip install .torch-mipp\[demo\]"):
             mipp.FeatureSelector  # noqa: B018
 
