@@ -77,7 +77,7 @@ class Draft:
 
         Those inside of a module all of which ran are safe.
         """
-        if not self._unseen or not self._walk.program.not_replayable:
+        if not self._unseen or not self._walk.program.guards:
             return []
         reason = Reason(f"{', '.join(list(self._unseen)[:3])} did not run, and may share these nodes")
         return [

@@ -32,6 +32,8 @@ _SILENT_OPS = {
     torch.ops.aten.is_floating_point.default,
     torch.ops.aten.is_complex.default,
 }
+_STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
+"""Twins of ops that need certain strides, for running a program again."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,10 @@ class Program:
     """A traced forward pass that can be run again, whole or in pieces, on inputs of the same shapes.
 
     Attributes:
+        guards: What left the tensors for Python, by op: a value, or how many rows were chosen. The program holds for
+            inputs that give the same.
         not_replayable: Why running the ops again may differ from the model ("" if it does not): an op reads memory that
-            was changed in place through another tensor, or a value left the tensors for Python.
+            was changed in place through another tensor.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -134,6 +138,7 @@ class Program:
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     constants: dict[int, Tensor] = field(default_factory=dict)
+    guards: dict[int, Any] = field(default_factory=dict)
     not_replayable: str = ""
 
     @cached_property
@@ -174,6 +179,10 @@ class OpStream(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _SILENT_OPS:
             return func(*args, **kwargs)
+        if func is torch.ops.aten.contiguous.default:  # called or not, as the strides happen to be
+            out = func(*args, **kwargs)
+            self.on_copy(args[0], out)
+            return out
         if not self.has_rule(func):
             with self, _unfused_recurrence(func):
                 out = func.decompose(*args, **kwargs)
@@ -184,6 +193,9 @@ class OpStream(TorchDispatchMode):
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Executes the op and returns its result."""
         raise NotImplementedError
+
+    def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
+        """Told of a copy that differs in nothing but strides."""
 
 
 @contextmanager
@@ -233,10 +245,9 @@ class _Recorder(OpStream):
         op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
         if self._stale.intersection(op.inputs):
             self._refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
-        if op.name in _ESCAPING_OPS:
-            self._refuse(f"the code at {source} reads a value out of a tensor")
-        if op.name in ("index", "index_put") and any(self._chosen_by_value(r) for r in op.args[1] if r is not None):
-            self._refuse(f"the rows that the code at {source} takes depend on values")
+        chosen = op.name == "index" and any(self._chosen_by_value(r) for r in op.args[1] if r is not None)
+        if chosen or op.name in _ESCAPING_OPS:
+            program.guards[number] = _guard(out)
         if op.func._schema.is_mutable:
             self._refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
@@ -246,11 +257,14 @@ class _Recorder(OpStream):
         program.ops.append(dataclasses.replace(op, outputs=outputs))
         return out
 
+    def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
+        self._index[copied] = self.index_of(tensor)
+
     def _add(self, tensor: Tensor, value: Value) -> int:
         index = len(self.program.values)
         self.program.values.append(value)
         self._index[tensor] = index
-        if tensor.device.type != "meta":
+        if _has_memory(tensor):
             self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(index)
         return index
 
@@ -259,10 +273,10 @@ class _Recorder(OpStream):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             target = args[position] if position < len(args) else kwargs.get(argument.name)
-            if isinstance(target, Tensor) and target.device.type != "meta":
-                alive = {self._index[t] for t in list(self._index.keys())} if self._sharing else set()
-                sharing = self._sharing.get(target.untyped_storage().data_ptr(), [])
-                self._stale.update(i for i in sharing if i in alive and i != self._index.get(target))
+            if isinstance(target, Tensor) and _has_memory(target):
+                sharing = set(self._sharing.get(target.untyped_storage().data_ptr(), []))
+                others = [t for t in list(self._index.keys()) if self._index[t] in sharing and t is not target]
+                self._stale.update(self._index[t] for t in others if _overlap(target, t))
                 if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
                     self._refuse(f"{func} changes a parameter, buffer or constant in place")
 
@@ -332,6 +346,13 @@ def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
             memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if _has_memory(tensor) else id(tensor)
             by_id[id(tensor)] = names.setdefault(memory, (name, origin))
     return by_id
+
+
+def _overlap(changed: Tensor, other: Tensor) -> bool:
+    """Whether two tensors over one storage have an element in common."""
+    touched = torch.zeros(changed.untyped_storage().nbytes() // changed.element_size(), dtype=torch.bool)
+    touched.as_strided(changed.shape, changed.stride(), changed.storage_offset()).fill_(True)
+    return bool(touched.as_strided(other.shape, other.stride(), other.storage_offset()).any())
 
 
 def _has_memory(tensor: Tensor) -> bool:
@@ -455,11 +476,22 @@ def execute(
     for op in program.ops[span[0] : span[1]]:
         args = _map_refs(op.args, env, bound)
         kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
-        for index, tensor in zip(op.outputs, _leaves(op.func(*args, **kwargs), Tensor), strict=True):
+        out = _STRIDELESS.get(op.func, op.func)(*args, **kwargs)
+        if op.index in program.guards and _guard(out) != program.guards[op.index]:
+            raise UnsupportedModelError(
+                f"the code at {op.source} reads a value out of a tensor ({op.name}), and not the same from all batches"
+            )
+        for index, tensor in zip(op.outputs, _leaves(out, Tensor), strict=True):
             env[index] = tensor
         for index in (*op.inputs, *op.outputs):
             if last[index] <= op.index and index not in kept:
                 env.pop(index, None)
+
+
+def _guard(out: Any) -> Any:
+    """What Python may have seen of a result: a number, or the shapes of tensors."""
+    tensors = _leaves(out, Tensor)
+    return [tuple(t.shape) for t in tensors] if tensors else out
 
 
 def _map_refs(tree: Any, env: Mapping[int, Tensor], bound: Mapping[int, Tensor]) -> Any:
