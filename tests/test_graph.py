@@ -10,8 +10,9 @@ from cases import CASES, VECTOR, Case, Net, assert_same, inspected, named, outpu
 from torch import nn
 
 import mipp
+from mipp.graph.copies import working_copy
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, execute, trace, working_copy
+from mipp.graph.trace import Call, execute, trace
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.graph.trace import forward, working_copy
+from mipp.graph.copies import working_copy
+from mipp.graph.trace import forward
 
 FOLDER = Path(__file__).parent
 

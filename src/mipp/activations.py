@@ -12,11 +12,12 @@ from torch._ops import OpOverload
 
 from mipp.calibration import Batch, blamed
 from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.copies import canonical_names, working_copy
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, channel_dim, is_layer
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Call, OpStream, Program, Ref, canonical_names, run, working_copy
+from mipp.graph.trace import Call, OpStream, Program, Ref, run
 from mipp.layouts import Layout, choose, features_together, kernel_of
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import CalibrationError, UnsupportedModelError
-from mipp.graph.trace import Call, map_tensors, tensors_in
+from mipp.graph.trace import Call
+from mipp.graph.trees import map_tensors, tensors_in
 from mipp.memory import Stored, TensorStore
 from mipp.progress import Progress, silent
 

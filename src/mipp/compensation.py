@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from mipp.activations import Moments, channels_last, check_finite, inputs_of
 from mipp.calibration import Batch
 from mipp.errors import MippError
+from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Op, Program, Ref, full_copy
+from mipp.graph.trace import Op, Program, Ref
 from mipp.memory import Memory, written
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.benchmark import Timer
 
+from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph, Work
-from mipp.graph.trace import Call, forward, working_copy
+from mipp.graph.trace import Call, forward
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from mipp.cost import Cost, group_macs, latency_ms
-from mipp.graph.trace import Call, modes_kept
+from mipp.graph.copies import modes_kept
+from mipp.graph.trace import Call
 from mipp.methods import Task
 from mipp.plan import Budget, PruningPlan
 from mipp.report import FrozenLine, GroupLine, Measures, Report

@@ -24,7 +24,8 @@ from mipp.checks import (
 from mipp.compensation import Refit, refit
 from mipp.cost import cost_of, latency_ms
 from mipp.errors import MippError, UnsupportedModelError
-from mipp.graph.trace import full_copy, tensors_in
+from mipp.graph.copies import full_copy
+from mipp.graph.trees import tensors_in
 from mipp.measuring import Clock, device_of, report_on, versions
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task

@@ -12,8 +12,9 @@ from mipp.checks import check_groups
 from mipp.cost import cost_of
 from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
+from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph
-from mipp.graph.trace import Call, full_copy
+from mipp.graph.trace import Call
 from mipp.methods import Method, Task
 from mipp.plan import Budget, PruningPlan
 from mipp.surgery import verified_graph, wrong_groups

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.errors import CalibrationError
-from mipp.graph.trace import forward, modes_kept, tensors_in, working_copy
+from mipp.graph.copies import modes_kept, working_copy
+from mipp.graph.trace import forward
+from mipp.graph.trees import tensors_in
 from mipp.memory import Shelf, Stored, TensorStore
 from mipp.progress import Progress, silent
 

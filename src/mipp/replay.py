@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch, blamed
 from mipp.errors import UnsupportedModelError
+from mipp.graph.copies import working_copy
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Program, execute, trace, working_copy
+from mipp.graph.trace import Program, execute, trace
 from mipp.memory import Shelf, TensorStore, storage_id
 
 Visit = Callable[[int, dict[int, Tensor]], None]

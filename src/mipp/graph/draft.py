@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.graph.axes import Ints, Reason, Sets
+from mipp.graph.copies import canonical_names, working_copy
 from mipp.graph.groups import Doubt, Frozen, NodeGroup, ParamSlice, PruningGraph, Reduction, Site, Size, Work, owner
 from mipp.graph.rules import has_rule, walk
-from mipp.graph.trace import Call, canonical_names, trace, working_copy
+from mipp.graph.trace import Call, trace
 from mipp.graph.walk import Contraction, Walk
 from mipp.graph.walk import Doubt as WalkDoubt
 from mipp.graph.walk import Reduction as WalkReduction

@@ -5,7 +5,6 @@ decomposed, so one tracer serves every model that runs: no export, no symbolic s
 Ops without a rule are decomposed until one is known or nothing is left to decompose.
 """
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.multihead import opened
+from mipp.graph.copies import canonical_names, has_memory
+from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
@@ -119,7 +119,7 @@ class Op:
     @cached_property
     def inputs(self) -> tuple[int, ...]:
         """Indices of the values read, in order of the arguments."""
-        return tuple(ref.index for ref in _leaves((self.args, tuple(self.kwargs.values())), Ref))
+        return tuple(ref.index for ref in leaves((self.args, tuple(self.kwargs.values())), Ref))
 
 
 @dataclass
@@ -252,7 +252,7 @@ class _Recorder(OpStream):
             self._refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
             self._mark_stale(func, args, kwargs)
-        made = [(t, Value(tuple(t.shape), "op", producer=number, dtype=t.dtype)) for t in _leaves(out, Tensor)]
+        made = [(t, Value(tuple(t.shape), "op", producer=number, dtype=t.dtype)) for t in leaves(out, Tensor)]
         outputs = tuple(self._add(tensor, value) for tensor, value in made)
         program.ops.append(dataclasses.replace(op, outputs=outputs))
         return out
@@ -264,7 +264,7 @@ class _Recorder(OpStream):
         index = len(self.program.values)
         self.program.values.append(value)
         self._index[tensor] = index
-        if _has_memory(tensor):
+        if has_memory(tensor):
             self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(index)
         return index
 
@@ -273,7 +273,7 @@ class _Recorder(OpStream):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             target = args[position] if position < len(args) else kwargs.get(argument.name)
-            if isinstance(target, Tensor) and _has_memory(target):
+            if isinstance(target, Tensor) and has_memory(target):
                 sharing = set(self._sharing.get(target.untyped_storage().data_ptr(), []))
                 others = [t for t in list(self._index.keys()) if self._index[t] in sharing and t is not target]
                 self._stale.update(self._index[t] for t in others if _overlap(target, t))
@@ -337,125 +337,11 @@ def run(model: nn.Module, call: Call) -> Any:
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
-    """Maps `id` of every parameter and buffer to its name and origin; tensors over the same memory share one name."""
-    names: dict[Any, tuple[str, str]] = {}
-    by_id: dict[int, tuple[str, str]] = {}
-    for origin, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
-        for name, tensor in tensors:
-            memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if _has_memory(tensor) else id(tensor)
-            by_id[id(tensor)] = names.setdefault(memory, (name, origin))
-    return by_id
-
-
 def _overlap(changed: Tensor, other: Tensor) -> bool:
     """Whether two tensors over one storage have an element in common."""
     touched = torch.zeros(changed.untyped_storage().nbytes() // changed.element_size(), dtype=torch.bool)
     touched.as_strided(changed.shape, changed.stride(), changed.storage_offset()).fill_(True)
     return bool(touched.as_strided(other.shape, other.stride(), other.storage_offset()).any())
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    return tensor.device.type != "meta" and tensor.numel() > 0
-
-
-def working_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
-    return opened(full_copy(model)).eval()
-
-
-def full_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, also of models that hold non-leaf tensors; parameters that share memory share it in the copy too."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        memo.update({id(v): v.detach() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf})
-    memo.update(_tied_copies(model))
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} cannot be copied (copy.deepcopy raised {type(error).__name__}: {error}); "
-            "pruning works on a copy, so remove what cannot be copied (open files, locks, live handles) from the model."
-        ) from error
-
-
-def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
-    """Copies of parameters that are different objects over the same memory, by `id`."""
-    first: dict[str, nn.Parameter] = {}
-    copies: dict[int, nn.Parameter] = {}
-    names = canonical_names(model)
-    for parameter in model.parameters():
-        name = names[id(parameter)][0]
-        if name not in first:
-            first[name] = parameter
-            continue
-        origin = copies.setdefault(id(first[name]), copy.deepcopy(first[name]))
-        copies[id(parameter)] = nn.Parameter(origin.detach(), requires_grad=parameter.requires_grad)
-    return copies
-
-
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Gives every module its training mode back after the block."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists, mappings, dataclasses and output objects, in a fixed order."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, Mapping):
-        return [t for item in tree.values() for t in tensors_in(item)]
-    if isinstance(tree, tuple | list):
-        return [t for item in tree for t in tensors_in(item)]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return [t for f in dataclasses.fields(tree) for t in tensors_in(getattr(tree, f.name))]
-    if hasattr(tree, "__dict__") and not isinstance(tree, nn.Module | type) and not callable(tree):
-        return [t for item in vars(tree).values() for t in tensors_in(item)]
-    return []
-
-
-def results_in(output: Any) -> list[Tensor]:
-    """The tensors of a model's output, without what it holds in objects such as caches of keys and values."""
-    return _plain_tensors(output) or tensors_in(output)
-
-
-def _plain_tensors(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, Mapping):
-        return [t for item in tree.values() for t in _plain_tensors(item)]
-    if isinstance(tree, tuple | list):
-        return [t for item in tree for t in _plain_tensors(item)]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return [t for f in dataclasses.fields(tree) for t in _plain_tensors(getattr(tree, f.name))]
-    return []
-
-
-def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
-    """`tree` with `function` applied to each tensor that `tensors_in` finds; containers are copied, not changed."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_tensors(item, function) for item in tree))
-    if isinstance(tree, tuple | list):
-        return type(tree)(map_tensors(item, function) for item in tree)
-    if isinstance(tree, dict):
-        new = copy.copy(tree)
-        for key, item in tree.items():  # some dictionaries of outputs have no update()
-            new[key] = map_tensors(item, function)
-        return new
-    if tensors_in(tree):
-        new = copy.copy(tree)
-        for name, item in vars(tree).items():
-            object.__setattr__(new, name, map_tensors(item, function))
-        return new
-    return tree
 
 
 def execute(
@@ -481,7 +367,7 @@ def execute(
             raise UnsupportedModelError(
                 f"the code at {op.source} reads a value out of a tensor ({op.name}), and not the same from all batches"
             )
-        for index, tensor in zip(op.outputs, _leaves(out, Tensor), strict=True):
+        for index, tensor in zip(op.outputs, leaves(out, Tensor), strict=True):
             env[index] = tensor
         for index in (*op.inputs, *op.outputs):
             if last[index] <= op.index and index not in kept:
@@ -490,7 +376,7 @@ def execute(
 
 def _guard(out: Any) -> Any:
     """What Python may have seen of a result: a number, or the shapes of tensors."""
-    tensors = _leaves(out, Tensor)
+    tensors = leaves(out, Tensor)
     return [tuple(t.shape) for t in tensors] if tensors else out
 
 
@@ -500,14 +386,6 @@ def _map_refs(tree: Any, env: Mapping[int, Tensor], bound: Mapping[int, Tensor])
     if isinstance(tree, tuple | list):
         return type(tree)(_map_refs(item, env, bound) for item in tree)
     return tree
-
-
-def _leaves(tree: Any, kind: type) -> list[Any]:
-    if isinstance(tree, kind):
-        return [tree]
-    if isinstance(tree, tuple | list):
-        return [leaf for item in tree for leaf in _leaves(item, kind)]
-    return []
 
 
 def _functional(func: OpOverload) -> OpOverload:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.graph.trace import full_copy
+from mipp.graph.copies import full_copy
 from mipp.methods.base import Method, Needs, Task, require_target, select
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan

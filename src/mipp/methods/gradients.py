@@ -9,7 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipp.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
-from mipp.graph.trace import Call, map_tensors, working_copy
+from mipp.graph.copies import working_copy
+from mipp.graph.trace import Call
+from mipp.graph.trees import map_tensors
 from mipp.methods.base import Task
 
 Tensors = dict[str, Tensor]

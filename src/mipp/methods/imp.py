@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.graph.trace import full_copy
+from mipp.graph.copies import full_copy
 from mipp.methods.base import Needs, Task, require_target
 from mipp.methods.scores import fraction_kept, parts, select_in_rounds, silence
 from mipp.methods.training import train

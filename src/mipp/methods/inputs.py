@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mipp.activations import SiteStatistics, observe, site_statistics
 from mipp.errors import CalibrationError
+from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, Site
-from mipp.graph.trace import working_copy
 from mipp.methods.base import Task
 
 POSITIONS = 64

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mipp.graph.trace import full_copy
+from mipp.graph.copies import full_copy
 from mipp.methods.base import Needs, Scope, Task, require_target, select
 from mipp.methods.scores import axis_factor, parts
 from mipp.methods.training import train

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mipp.cost import Cost
+from mipp.graph.copies import full_copy
 from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph
-from mipp.graph.trace import full_copy
 from mipp.methods.base import Scope, Task, require_target, select
 from mipp.plan import Budget
 

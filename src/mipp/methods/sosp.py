@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.calibration import Batch
-from mipp.graph.trace import map_tensors, tensors_in
+from mipp.graph.trees import map_tensors, tensors_in
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select_by
 from mipp.methods.gradients import (
     called,

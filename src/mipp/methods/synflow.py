@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.errors import UnsupportedModelError
-from mipp.graph.trace import Call, tensors_in
+from mipp.graph.trace import Call
+from mipp.graph.trees import tensors_in
 from mipp.methods.base import Needs, Task
 from mipp.methods.gradients import called, differentiable, parameters_of
 from mipp.methods.scores import Structure, node_scores, select_in_rounds

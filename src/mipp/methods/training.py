@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
-from mipp.graph.trace import modes_kept
+from mipp.graph.copies import modes_kept
 from mipp.methods.base import Task
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
+from mipp.graph.copies import canonical_names, full_copy
 from mipp.graph.groups import Reduction
 from mipp.graph.multihead import Multihead, opened
-from mipp.graph.trace import canonical_names, full_copy
 from mipp.plan import PruningPlan, shapes
 from mipp.surgery.masked import MaskedForward
 

@@ -8,7 +8,8 @@ from torch._ops import OpOverload
 
 from mipp.graph.groups import Reduction
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, OpStream, map_tensors, module_stack, run, tensors_in
+from mipp.graph.trace import Call, OpStream, module_stack, run
+from mipp.graph.trees import map_tensors, tensors_in
 
 Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]
 

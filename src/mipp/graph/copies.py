@@ -1,0 +1,72 @@
+"""Copies of models, and what their tensors are called."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from mipp.errors import UnsupportedModelError
+from mipp.graph.multihead import opened
+
+
+def working_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
+    return opened(full_copy(model)).eval()
+
+
+def full_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, also of models that hold non-leaf tensors; parameters that share memory share it in the copy too."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        memo.update({id(v): v.detach() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf})
+    memo.update(_tied_copies(model))
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be copied (copy.deepcopy raised {type(error).__name__}: {error}); "
+            "pruning works on a copy, so remove what cannot be copied (open files, locks, live handles) from the model."
+        ) from error
+
+
+def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Copies of parameters that are different objects over the same memory, by `id`."""
+    first: dict[str, nn.Parameter] = {}
+    copies: dict[int, nn.Parameter] = {}
+    names = canonical_names(model)
+    for parameter in model.parameters():
+        name = names[id(parameter)][0]
+        if name not in first:
+            first[name] = parameter
+            continue
+        origin = copies.setdefault(id(first[name]), copy.deepcopy(first[name]))
+        copies[id(parameter)] = nn.Parameter(origin.detach(), requires_grad=parameter.requires_grad)
+    return copies
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Gives every module its training mode back after the block."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
+    """Maps `id` of every parameter and buffer to its name and origin; tensors over the same memory share one name."""
+    names: dict[Any, tuple[str, str]] = {}
+    by_id: dict[int, tuple[str, str]] = {}
+    for origin, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in tensors:
+            memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if has_memory(tensor) else id(tensor)
+            by_id[id(tensor)] = names.setdefault(memory, (name, origin))
+    return by_id
+
+
+def has_memory(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and tensor.numel() > 0
