@@ -168,12 +168,19 @@ class Slow(nn.Sequential):
 """
 
 
+def _heed_interrupts() -> None:
+    """Tests that run in the background of a shell ignore SIGINT, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_the_command_with_130_and_one_word(tmp_path):
     (tmp_path / "nets.py").write_text(SLOW)
     np.save(tmp_path / "data.npy", torch.randn(64, 4).numpy())
     command = [sys.executable, "-c", "from mipp.cli import main; main()", "prune", "nets:Slow", "--data", "data.npy"]
     options = ["--nodes", "4", "--out", "small", "--checkpoint", "point", "--quiet"]
-    started = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    )
     for line in started.stderr:
         if line.startswith("READY"):
             break
