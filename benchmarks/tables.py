@@ -5,6 +5,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,61 @@ def schedule() -> str:
     return "\n".join(lines) + "\n\n" + _footnote(data)
 
 
-TABLES = {f.__name__: f for f in (headline, resnet_cifar, lenet_mnist, defaults, memory, methods, estimators, schedule)}
+def tracing() -> str:
+    """Time to trace and group networks at full size."""
+    data = _load("tracing")
+    lines = ["| network | ops | groups | nodes | trace and rules, s | group, s |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r['network']} | {r['ops']:,} | {r['groups']} | {r['nodes']:,} | {r['trace and rules, s']:.1f} | "
+        f"{r['group, s']:.1f} |"
+        for r in data["rows"]
+    ]
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+def wide() -> str:
+    """Time and memory of one wide feed-forward network."""
+    data = _load("wide")
+    phases = ("read", "graph", "selection", "compensation")
+    lines = [
+        f"| memory_limit | {' | '.join(f'{p}, s' for p in phases)} | peak, MB | before `prune`, MB | error, cut | "
+        "error, refitted |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['memory limit']} | {_seconds(r, phases)} | {r['peak']:,} | {r['peak before']:,} | {r['error, cut']:.3f} | "
+        f"{r['error, refitted']:.3f} |"
+        for r in data["rows"]
+    ]
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+def language() -> str:
+    """Perplexity of the pruned language models, as published and with the refit."""
+    data = _load("language")
+    lines = [
+        "| model | kept | dense | method | as published | with the refit | params |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, kept in dict.fromkeys((r["model"], r["kept"]) for r in data["rows"] if r["method"] != "dense"):
+        dense = _rows(data, model=model, method="dense")[0]
+        for method in dict.fromkeys(r["method"] for r in data["rows"] if r["method"] != "dense"):
+            rows = _rows(data, model=model, kept=kept, method=method)
+            cells = [_spread(_column(rows, key)) for key in ("as published", "with refit")]
+            ratio = dense["params"] / _mean(_column(rows, "params"))
+            lines.append(
+                f"| {model} | {kept:.0%} | {dense['perplexity']:.2f} | {PEERS.get(method, method)} | "
+                f"{' | '.join(cells)} | ÷ {ratio:.2f} |"
+            )
+    return "\n".join(lines) + "\n\n" + _footnote(data)
+
+
+TABLES = {
+    f.__name__: f
+    for f in (
+        headline, resnet_cifar, lenet_mnist, defaults, memory, methods, estimators, schedule, tracing, wide, language,
+    )
+}  # fmt: skip
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -203,6 +258,10 @@ def _budgets(data: dict[str, Any]) -> list[tuple[str, float]]:
 
 def _title(network: str) -> str:
     return re.sub(r"resnet(\d+)", r"ResNet-\1", network)
+
+
+def _seconds(row: Row, phases: Sequence[str]) -> str:
+    return " | ".join(f"{row['seconds'][phase]:.0f}" for phase in phases)
 
 
 def _mean(values: list[float]) -> float:
