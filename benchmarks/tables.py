@@ -204,8 +204,8 @@ def wide() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['memory limit']} | {_seconds(r, phases)} | {r['peak']:,} | {r['peak before']:,} | {r['error, cut']:.3f} | "
-        f"{r['error, refitted']:.3f} |"
+        f"| {r['memory limit']} | {_seconds(r, phases)} | {r['peak']:,} | {r['peak before']:,} | "
+        f"{r['error, cut']:.3f} | {r['error, refitted']:.3f} |"
         for r in data["rows"]
     ]
     return "\n".join(lines) + "\n\n" + _footnote(data)
