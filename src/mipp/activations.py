@@ -193,7 +193,7 @@ def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: in
 def _floor(
     program: Program, after: Downstream, streams: Mapping[int, Variances], tensors: Mapping[str, Tensor]
 ) -> Tensor | None:
-    if after.addition < 0:
+    if after.addition < 0 or not streams[after.addition].count:
         return None
     variance = streams[after.addition].variance
     if after.norm < 0:
@@ -250,7 +250,7 @@ def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int
     """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
 
     Every use of a wanted layer's weight is handed over, under the first index that has it: a recurrent layer takes more
-    steps on longer sequences.
+    steps on longer sequences. Other ops are handed over as long as the pass follows the program.
 
     Raises:
         UnsupportedModelError: The pass executes other ops than the traced one, and what is wanted is not found.
@@ -264,7 +264,7 @@ def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int
     watch = _Watch(program, wanted, observer, weights)
     with watch:
         output = run(model, call)
-    if watch.strayed and watch.by_place:
+    if watch.strayed and any(is_layer(program.ops[index].name) for index in watch.by_place):
         raise UnsupportedModelError(
             f"The model takes another path on other data: {watch.strayed}. Statistics need the same ops on every "
             "batch; branch on shapes, not on values."
