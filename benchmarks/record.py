@@ -70,5 +70,5 @@ def _processor() -> str:
 
 
 def _command(name: str) -> str:
-    words = ["FOLDER" if Path(word).exists() else word for word in sys.argv[1:]]
+    words = ["FOLDER" if "/" in word or Path(word).exists() else word for word in sys.argv[1:]]
     return " ".join(["python -m", f"benchmarks.{name}", *words])
