@@ -20,7 +20,9 @@ def full_copy(model: nn.Module) -> nn.Module:
     """A deep copy, also of models that hold non-leaf tensors; parameters that share memory share it in the copy too."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        memo.update({id(v): v.detach() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf})
+        memo.update(
+            {id(v): v.detach().clone() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf}
+        )
     memo.update(_tied_copies(model))
     try:
         return copy.deepcopy(model, memo)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Ints, Reason, Sets
 from mipp.graph.copies import canonical_names, working_copy
 from mipp.graph.groups import Doubt, Frozen, NodeGroup, ParamSlice, PruningGraph, Reduction, Site, Size, Work, owner
 from mipp.graph.rules import has_rule, walk
-from mipp.graph.trace import Call, trace
+from mipp.graph.trace import Call, forward, trace
 from mipp.graph.walk import Contraction, Walk
 from mipp.graph.walk import Doubt as WalkDoubt
 from mipp.graph.walk import Reduction as WalkReduction
@@ -40,6 +41,7 @@ class Draft:
         seen = {tensor for tensor, _ in self._walk.slots}
         weights = [(name, p) for name, p in self._parameters if p.ndim > 1 and name not in seen]
         self._unseen = {owner(name): p.shape[0] for name, p in weights}
+        self._may_run = bool(program.guards) or bool(self._unseen and _run_in_training(model, call, self._unseen))
         self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
 
     def graph(
@@ -56,7 +58,7 @@ class Draft:
         stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(rejected)]
         stay += _named(w, freeze or {})
         nodes = _Nodes.of(w, stay)
-        shared = self._shared_with_unseen(nodes)
+        shared = [*self._shared_with_unseen(nodes), *nodes.ragged()]
         nodes = _Nodes.of(w, [*stay, *shared]) if shared else nodes
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
@@ -74,11 +76,11 @@ class Draft:
         )
 
     def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
-        """Where values decide what runs: the nodes that layers which did not run may read or write too.
+        """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.
 
         Those inside of a module all of which ran are safe.
         """
-        if not self._unseen or not self._walk.program.guards:
+        if not self._unseen or not self._may_run:
             return []
         reason = Reason(f"{', '.join(list(self._unseen)[:3])} did not run, and may share these nodes")
         return [
@@ -87,6 +89,19 @@ class Draft:
             if any(name.startswith(_around(group)) for name in self._unseen)
             for s in group.slices
         ]
+
+
+def _run_in_training(model: nn.Module, call: Call, names: Collection[str]) -> bool:
+    """Whether any of the modules named is called in train mode, as auxiliary heads are."""
+    called: set[str] = set()
+    copied = working_copy(model).train()
+    for name in names:
+        copied.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name))
+    try:
+        forward(copied, call)
+    except UnsupportedModelError:  # one sample is too few for a batch norm, say
+        return True
+    return bool(called)
 
 
 def _around(group: NodeGroup) -> str:
@@ -182,6 +197,20 @@ class _Nodes:
         count = self.size(doubt.atoms)
         module = self.walk.program.ops[doubt.op].module
         return [Doubt(number, module, doubt.size, count, doubt.reason)] if count.per_node else []
+
+    def ragged(self) -> list[tuple[Tensor, Reason]]:
+        """Axes that ops run over and on which nodes of one group have different numbers of positions."""
+        found = []
+        for reduction in self.walk.reductions:
+            nodes = self.at(reduction.reads[0][2])
+            counts = np.bincount(nodes[nodes >= 0], minlength=len(self._group_of_node))
+            for group in self.groups.values():
+                own = counts[group.first_node : group.first_node + group.size]
+                if own.any() and (own != own[0]).any():
+                    op = self.walk.program.ops[reduction.op]
+                    reason = Reason(f"{op.name} runs over some of the nodes", op.name, op.source)
+                    found.append((reduction.reads[0][2], reason))
+        return found
 
     def reduction(self, found: WalkReduction) -> list[Reduction]:
         nodes = self.at(found.reads[0][2])

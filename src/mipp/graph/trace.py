@@ -339,6 +339,8 @@ def run(model: nn.Module, call: Call) -> Any:
 
 def _overlap(changed: Tensor, other: Tensor) -> bool:
     """Whether two tensors over one storage have an element in common."""
+    if changed.element_size() != other.element_size():
+        return True
     touched = torch.zeros(changed.untyped_storage().nbytes() // changed.element_size(), dtype=torch.bool)
     touched.as_strided(changed.shape, changed.stride(), changed.storage_offset()).fill_(True)
     return bool(touched.as_strided(other.shape, other.stride(), other.storage_offset()).any())

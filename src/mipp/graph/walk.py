@@ -114,6 +114,7 @@ class Walk:
     attributes: list[Attribute] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    weights: set[int] = field(default_factory=set)
     parts: dict[tuple[int, int], list[tuple[int, int, Tensor, Reason]]] = field(default_factory=dict)
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
@@ -135,7 +136,7 @@ class Walk:
 
     def axis(self, ref: Ref, dim: int) -> Tensor:
         """Atom of every position along one dimension, shape [size]; `FIXED` where nothing is known."""
-        dim %= len(self.shape(ref))
+        dim %= max(len(self.shape(ref)), 1)
         plane = along(self.of(ref), [dim])
         if plane is None or varying(plane) != (dim,):
             return torch.full((self.shape(ref)[dim],), FIXED)
@@ -151,17 +152,14 @@ class Walk:
         for plane in self.of(ref):
             self.atoms.hold(plane, [d % ndim for d in dims], reason)
             for d in dims:
-                plane = plane.narrow(d, 0, 1)
+                plane = plane.narrow(d, 0, min(1, plane.shape[d]))
             kept.append(plane)
         return tuple(p for p in kept if varying(p))
 
     def is_weight(self, ref: Ref) -> bool:
         """Whether a value is computed from nothing but parameters, buffers and constants."""
         value = self.program.values[ref.index]
-        if value.producer < 0:
-            return value.origin != "input"
-        inputs = self.program.ops[value.producer].inputs
-        return bool(inputs) and all(self.is_weight(Ref(i)) for i in inputs)
+        return ref.index in self.weights if value.producer >= 0 else value.origin != "input"
 
     def _slot(self, name: str, axis: int, size: int, ndim: int) -> Tensor:
         if (name, axis) not in self.slots:
@@ -193,6 +191,8 @@ def walk(program: Program, counting: Mapping[str, str]) -> Walk:
         name = op.name.rstrip("_")
         apply_rule = _RULES.get(name) or (_RULES["pointwise"] if torch.Tag.pointwise in op.func.tags else unknown)
         results = apply_rule(op, found)
+        if op.inputs and all(found.is_weight(Ref(i)) for i in op.inputs):
+            found.weights.update(op.outputs)
         for index, planes in zip(op.outputs, results, strict=True):
             found.planes[index] = planes
     for parts in found.parts.values():

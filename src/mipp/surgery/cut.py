@@ -126,9 +126,14 @@ def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> 
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     for name, silent in nodes.items():
         for s in plan.groups[name].slices if len(silent) else ():
-            if s.reads:
+            if s.reads or name in _run_over(plan):
                 positions = torch.from_numpy(s.positions[silent].ravel())
                 tensors[s.tensor].index_fill_(s.axis, positions.to(tensors[s.tensor].device), 0)
+
+
+def _run_over(plan: PruningPlan) -> set[str]:
+    """Collapsed groups that an op runs over: the node that stands in for one must say nothing there either."""
+    return {name for r in plan.reductions for name in r.positions if not plan.kept[name]}
 
 
 def _cut(tensor: Tensor, keep: Mapping[int, Tensor]) -> Tensor:

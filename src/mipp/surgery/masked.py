@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from mipp.errors import UnsupportedModelError
 from mipp.graph.groups import Reduction
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import Call, OpStream, module_stack, run
@@ -58,6 +59,11 @@ def _over_kept(
     chosen = list(inputs)
     for reduction, positions in todo:
         for number, dim in reduction.reads:
+            if inputs[number].shape[dim] != reduction.length:
+                raise UnsupportedModelError(
+                    f"{reduction.op} in '{reduction.module}' runs over {inputs[number].shape[dim]} positions where "
+                    f"{reduction.length} were traced: the model takes another path on these inputs."
+                )
             chosen[number] = chosen[number].index_select(dim, positions.to(chosen[number].device))
     numbered = iter(chosen)
     new_args = map_tensors(args, lambda _: next(numbered))
@@ -79,5 +85,5 @@ def _resized(func: OpOverload, args: tuple[Any, ...], before: Tensor, after: Ten
 def _put_back(out: Any, dim: int, size: int, positions: Tensor) -> Any:
     first = out[0] if isinstance(out, tuple) else out
     shape = [size if d == dim % first.ndim else n for d, n in enumerate(first.shape)]
-    whole = first.new_zeros(shape).index_copy(dim, positions.to(first.device), first)
+    whole = first.narrow(dim, 0, 1).expand(shape).index_copy(dim, positions.to(first.device), first)
     return (whole, *out[1:]) if isinstance(out, tuple) else whole

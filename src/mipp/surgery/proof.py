@@ -35,15 +35,28 @@ def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.floa
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Largest difference relative to the largest value of each output; infinite if shapes differ."""
-    worst = 0.0
-    for a, b in zip(found, expected, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if a.is_floating_point() and a.numel() and not a.is_meta:
-            scale = float(b.abs().max().clamp_min(1e-30))
-            worst = max(worst, float((a - b).abs().max()) / scale)
-    return worst
+    """Largest difference relative to the typical size of each output; infinite if shapes, infinities or NaN differ."""
+    if len(found) != len(expected):
+        return float("inf")
+    return max((_distance(a, b) for a, b in zip(found, expected, strict=True)), default=0.0)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if a.is_meta or not a.numel():
+        return 0.0
+    if a.is_complex():
+        return _distance(torch.view_as_real(a), torch.view_as_real(b))
+    if not a.is_floating_point():
+        return 0.0 if torch.equal(a, b) else float("inf")
+    finite = torch.isfinite(b)
+    if not torch.equal(finite, torch.isfinite(a)) or not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
+        return float("inf")
+    sizes = b[finite].abs()
+    usual = sizes[sizes < 1e30]  # without what stands for minus infinity
+    scale = float(usual.max().clamp_min(1e-30)) if len(usual) else 1.0
+    return float(((a - b)[finite].abs() / sizes.clamp_min(scale)).max()) if len(sizes) else 0.0
 
 
 def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
@@ -107,14 +120,25 @@ class _Trial:
             graph = self.draft.graph(self.freeze, self.rejected, settled)
             numbers = {d.number for d in doubts}
             if self._holds(graph, [d for d in graph.doubts if d.number in numbers]):
-                self.settled = settled
+                self.settled = self._needed(doubts, names)
                 return True
         return False
 
+    def _needed(self, doubts: Sequence[Doubt], names: Collection[str]) -> Settled:
+        """The attributes among `names` without which the trial fails; others have the size by chance."""
+        numbers = {d.number for d in doubts}
+        for name in list(names) if len(names) > 1 else []:
+            fewer = [n for n in names if n != name]
+            graph = self.draft.graph(self.freeze, self.rejected, self.settled | _attributes(self.model, doubts, fewer))
+            if self._holds(graph, [d for d in graph.doubts if d.number in numbers]):
+                names = fewer
+        return self.settled | _attributes(self.model, doubts, names)
+
     def _holds(self, graph: PruningGraph, doubts: Collection[Doubt]) -> bool:
-        """Whether a cut of one node of every group in doubt agrees with its mask."""
+        """Whether a cut of the first and the last node of every group in doubt agrees with its mask."""
         names = dict.fromkeys(name for d in doubts for name in d.count.per_node)
-        less = {name: range(graph.groups[name].size - 1) for name in names if graph.groups[name].size > 1}
+        sizes = {name: graph.groups[name].size for name in names}
+        less = {name: range(int(size > 2), size - 1) for name, size in sizes.items() if size > 1}
         return not less or agrees(PruningPlan.of(graph, self.model, less), self.model, self.call)
 
 

@@ -15,7 +15,7 @@ from mipp.graph.walk import Attribute, Contraction, Doubt, Reduction, Term, Walk
 @rule("linear")
 def linear(op: Op, w: Walk) -> Sequence[Planes]:
     x, weight, bias = op.args[0], op.args[1], op.arguments["bias"]
-    return [_linear(op, w, x, weight, bias, reads_axis=1)]
+    return [_linear(op, w, x, weight, bias, reads_axis=1)] if len(w.shape(weight)) == 2 else unknown(op, w)
 
 
 @rule("addmm", "baddbmm")
@@ -42,6 +42,7 @@ def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) ->
     _read(op, w, along(w.of(x), [ndim - 1]), ndim - 1, reads)
     _add_bias(op, w, bias, writes)
     _contraction(op, w, Contraction(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis))
+    _over_computed(op, w, (x, ndim - 1), (weight, reads_axis), reads)
     lead = [w.axis(x, d) for d in range(ndim - 1)]
     w.terms.append(Term(op.index, 1, (*lead, reads, writes)))
     return (*without(w.of(x), [ndim - 1]), *_placed(writes, ndim - 1, ndim))
@@ -67,6 +68,8 @@ def convolution(op: Op, w: Walk) -> Sequence[Planes]:
     _add_bias(op, w, bias, writes)
     names = _name(w, weight), _name(w, bias)
     _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, 0 if transposed else 1))
+    if groups == 1:
+        _over_computed(op, w, (x, channel), (weight, 0 if transposed else 1), reads)
     out = w.program.values[op.outputs[0]].shape
     wide = w.shape(x) if transposed else out
     positions = torch.Size(wide[:channel] + wide[channel + 1 :]).numel() * torch.Size(w.shape(weight)[2:]).numel()
@@ -108,6 +111,13 @@ def _count_groups(op: Op, w: Walk, weight: Ref, groups: Tensor) -> None:
     else:
         reason = Reason("the number of groups is fixed in the code", op.name, op.source)
         w.doubts.append(Doubt(op.index, len(groups), groups, reason))
+
+
+def _over_computed(op: Op, w: Walk, x: tuple[Ref, int], weight: tuple[Ref, int], reads: Tensor) -> None:
+    """A weight that is computed need not be zero where its parameter is: the op runs over the kept positions."""
+    if not _name(w, weight[0]):
+        numbers = [(op.inputs.index(ref.index), dim) for ref, dim in (x, weight)]
+        w.reductions.append(Reduction(op.index, tuple((number, dim, reads) for number, dim in numbers)))
 
 
 def _read(op: Op, w: Walk, plane: Tensor | None, dim: int, reads: Tensor) -> None:
@@ -162,6 +172,7 @@ def _placed(atoms: Tensor, dim: int, ndim: int) -> Planes:
 def embedding(op: Op, w: Walk) -> Sequence[Planes]:
     weight, ndim = op.args[0], len(w.program.values[op.outputs[0]].shape)
     w.atoms.freeze(w.axis(weight, 0), Reason("rows are looked up by index", op.name, op.source))
+    w.freeze(w.of(op.args[1]), Reason("chooses rows", op.name, op.source))
     features = w.axis(weight, 1)
     w.producers.append(features)
     return [_placed(features, ndim - 1, ndim)]

@@ -11,7 +11,7 @@ from mipp.graph.walk import Doubt, Walk, rule
 @rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "to", "_to_copy", "contiguous", "clone", "detach")
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as", "lift_fresh", "alias")
 @rule("hardswish", "log_sigmoid", "log_sigmoid_forward", "rrelu_with_noise", "bernoulli", "native_dropout", "complex")
-@rule("masked_scatter", "where", "lerp", "addcmul", "addcdiv", "fill", "copy")
+@rule("where", "lerp", "addcmul", "addcdiv", "fill", "copy")
 def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in op.inputs]
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
@@ -19,7 +19,7 @@ def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     return [planes for _ in op.outputs]
 
 
-@rule("arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "one_hot", "empty", "new_empty")
+@rule("arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "empty", "new_empty")
 def created(op: Op, w: Walk) -> Sequence[Planes]:
     return [() for _ in op.outputs]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, moved, varying, without
 from mipp.graph.trace import Op, Ref
-from mipp.graph.walk import Doubt, Walk, rule
+from mipp.graph.walk import Doubt, Walk, rule, unknown
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "expand_as", "flatten")
@@ -24,13 +24,17 @@ def move(op: Op, w: Walk) -> Sequence[Planes]:
         dim = op.arguments["dimension"] % len(w.shape(x))
         return [tuple(p.unsqueeze(-1) for p in _rows(op, w, x, [dim]))]
     if others:  # expand_as: only the shape of the second tensor matters
-        target = w.program.values[others[0]].shape
-        return _move(op, w, x, lambda t: t.expand(target))
+        target = Ref(others[0])
+        grown = [d for d, n in enumerate(w.shape(x)) if n == 1] if len(w.shape(x)) == len(w.shape(target)) else []
+        follows = tuple(p for p in w.of(target) if set(varying(p)) <= set(grown))
+        return [(*_move(op, w, x, lambda t: t.expand(w.shape(target)))[0], *follows)]
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
 
 
 @rule("view", "reshape", "_unsafe_view", "unflatten", "expand", "view_as", "reshape_as")
 def reshape(op: Op, w: Walk) -> Sequence[Planes]:
+    if "dtype" in op.arguments:
+        return unknown(op, w)
     x, shape = op.args[0], w.program.values[op.outputs[0]].shape
     results = _move(op, w, x, (lambda t: t.expand(shape)) if op.name == "expand" else (lambda t: t.reshape(shape)))
     sizes = op.arguments.get("size") or op.arguments.get("shape") or op.arguments.get("sizes") or ()
@@ -60,11 +64,12 @@ def _split_order(dims: tuple[int, ...], sizes: Sequence[int], start: int) -> tup
 def take(op: Op, w: Walk) -> Sequence[Planes]:
     """Passes the planes that the op leaves whole; what it rearranges keeps its length."""
     x = op.args[0]
-    dims = op.arguments.get("dims", op.arguments.get("dim"))
+    placed = op.name in ("gather", "take_along_dim") or op.name.startswith("scatter")
+    dims = None if placed else op.arguments.get("dims", op.arguments.get("dim"))
     dims = [dims] if isinstance(dims, int) else list(dims or range(len(w.shape(x))))
     for other in op.inputs[1:]:
         w.freeze(w.of(Ref(other)), Reason(f"{op.name} puts it in places", op.name, op.source))
-    return _held(op, w, x, [d % len(w.shape(x)) for d in dims])
+    return _held(op, w, x, [d % max(len(w.shape(x)), 1) for d in dims if len(w.shape(x))])
 
 
 @rule("select", "unbind")
@@ -133,15 +138,20 @@ def _replaced(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
 def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
     """A slice of a tracked axis: where it starts and ends must be computed, or be an attribute."""
     x = op.args[0]
+    if len(op.inputs) > 1:
+        return unknown(op, w)
     dim, size = op.arguments["dim"] % len(w.shape(x)), w.shape(x)[op.arguments["dim"]]
     start, stop, step = _span(op, size)
     plane = along(w.of(x), [dim])
     reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
+    if plane is not None and op.name == "narrow":
+        w.doubts.append(Doubt(op.index, stop - start, line(plane, dim)[start:stop], reason))
     if plane is not None and (start, stop, step) != (0, size, 1):
         if step != 1:
             return _held(op, w, x, [dim])
         for end in {start, stop} - {0, size}:
             w.doubts.append(Doubt(op.index, end, line(plane, dim)[:end], reason))
+            w.doubts.append(Doubt(op.index, size - end, line(plane, dim)[end:], reason))
         if len(varying(plane)) > 1:
             w.atoms.hold(plane, [dim], reason)
         w.parts.setdefault((x.index, dim), []).append((start, stop, plane.narrow(dim, start, stop - start), reason))
@@ -269,7 +279,9 @@ def _padded(plane: Tensor, amounts: Sequence[int]) -> Tensor:
 
 @rule("cat", "concat", "concatenate")
 def cat(op: Op, w: Walk) -> Sequence[Planes]:
-    refs = [r for r in op.args[0] if w.shape(r) != (0,)]
+    refs = [r for r in op.args[0] if 0 not in w.shape(r)]
+    if not refs:
+        return [()]
     shapes, ndim = [w.shape(r) for r in refs], len(w.shape(refs[0]))
     dim = op.arguments["dim"] % ndim
     reason = Reason("cat meets positions of a fixed size", op.name, op.source)

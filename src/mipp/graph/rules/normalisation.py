@@ -15,13 +15,15 @@ from mipp.graph.walk import Attribute, Doubt, Reduction, Walk, rule
 def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     x, ndim = op.args[0], len(w.shape(op.args[0]))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    mixed = Reason("instance_norm runs over the axis", op.name, op.source)
-    own = w.rows(x, range(2, ndim), mixed) if op.name == "instance_norm" else w.of(x)
+    mixed = Reason(f"{op.name} runs over the axis", op.name, op.source)
+    behind = [d for d in range(ndim) if d != 1]
+    fresh = bool(op.arguments.get("training")) or not isinstance(op.arguments.get("running_mean"), Ref)
+    own = w.rows(x, behind, mixed) if fresh or op.name == "instance_norm" else w.of(x)
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
     lifted = [per_channel(w, v, ndim) for v in vectors if isinstance(v, Ref)]
     planes = merged([(own, w.shape(x)), *lifted], w.atoms, reason)
     channels = along(planes, [1])
-    if op.name == "instance_norm" and channels is not None and op.module in w.counting:
+    if op.name == "instance_norm" and channels is not None and w.counting.get(op.module) == "num_features":
         w.attributes.append(Attribute(op.module, w.counting[op.module], channels.reshape(-1)))
     return [planes, *[() for _ in op.outputs[1:]]]
 
@@ -69,7 +71,7 @@ def _normalised_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vector
         rows = line.reshape(groups, -1)
         reason = Reason("the number of groups is fixed in the code", op.name, op.source)
         w.atoms.unite_along(rows, [1], reason)
-        if op.module in w.counting:
+        if w.counting.get(op.module) == "num_groups":
             w.attributes.append(Attribute(op.module, w.counting[op.module], rows[:, 0].clone()))
         else:
             w.doubts.append(Doubt(op.index, groups, rows[:, 0], reason))

@@ -21,7 +21,7 @@ def reduce(op: Op, w: Walk) -> Sequence[Planes]:
         return pointwise(op, w)
     dims = op.arguments.get("dim")
     dims = list(range(ndim)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
-    dims = [d % ndim for d in dims]
+    dims = [d % max(ndim, 1) for d in dims if ndim]
     if op.name in ("argmax", "argmin", "max", "min", "median", "mode", "kthvalue"):
         for plane in w.of(x):
             w.atoms.hold(plane, dims, Reason(f"{op.name} gives positions on the axis", op.name, op.source))
