@@ -321,3 +321,24 @@ class TestRefusals:
         shown = [what for what in seen if what.startswith("selection: fc1 (")]
         assert len(shown) == 1
         assert len(seen[shown[0]]) == 6
+
+
+@pytest.mark.parametrize("activation", ["pre", "post"])
+@pytest.mark.parametrize("collapse", [None, "l1"])
+def test_samples_of_a_layer_used_twice_are_pooled(activation, collapse):
+    """The first rows are those of a network that uses it once; the second use reads what the first wrote."""
+    torch.manual_seed(0)
+    a, b, c = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+    relu, x = nn.ReLU(), torch.randn(40, 4)
+    batches = read(Calibration([x]), None)
+    found = []
+    for layers in ((a, relu, b, relu, c), (a, relu, b, relu, b, relu, c)):
+        model = nn.Sequential(*layers).eval()
+        graph = Draft(model, batches[0].call).graph()
+        alive, reading = np.ones(graph.num_nodes, bool), Reading(collapse, activation, 64)
+        found.append(adjacent_samples(model, graph, graph.groups["0"], batches, alive, reading)[0])
+    once, twice = found
+    assert (len(once.x), len(twice.x), len(twice.y), len(twice.images)) == (40, 80, 80, 80)
+    assert torch.equal(twice.x[:40], once.x)
+    assert torch.equal(twice.y[:40], once.y)
+    assert torch.equal(twice.x[40:], torch.relu(once.y))

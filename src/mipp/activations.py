@@ -1,7 +1,7 @@
 """Activations of a model on calibration data; what is kept of them are their moments."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +164,7 @@ def site_statistics(
 
     for batch in batches:
         with blamed(batch):
-            observe(model, batch.call, graph.program, [*first, *streams], observer)
+            observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
         for op, statistics in found.items():
             check_finite(graph, sites[op], statistics.inputs, batch)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -203,12 +203,11 @@ def _floor(
 
 
 class _Watch(OpStream):
-    """Hands ops to an observer: layers are known by their weights, other ops by their place in the program."""
+    """Hands ops to an observer: by their place in the program, and once a pass strays, layers by their weights."""
 
     def __init__(self, program: Program, wanted: Sequence[int], observer: Observer, weights: Mapping[int, int]) -> None:
         super().__init__(has_rule)
-        self.program, self.observer, self.weights = program, observer, weights
-        self.by_place = set(wanted) - {use for use in wanted if _weight_name(program, use)}
+        self.program, self.wanted, self.observer, self.weights = program, set(wanted), observer, weights
         self.place, self.strayed = -1, ""
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -229,13 +228,10 @@ class _Watch(OpStream):
 
     def _index(self, name: str, args: tuple[Any, ...]) -> int | None:
         """The op of the program that this one is, if it is wanted."""
-        if is_layer(name):
-            known = (self.weights.get(id(a)) for a in args if isinstance(a, Tensor))
-            return next((index for index in known if index is not None), self._at_place())
-        return self._at_place()
-
-    def _at_place(self) -> int | None:
-        return self.place if not self.strayed and self.place in self.by_place else None
+        if not self.strayed:
+            return self.place if self.place in self.wanted else None
+        known = (self.weights.get(id(a)) for a in args if isinstance(a, Tensor) and is_layer(name))
+        return next((index for index in known if index is not None), None)
 
 
 def _weight_name(program: Program, index: int) -> str:
@@ -246,14 +242,21 @@ def _weight_name(program: Program, index: int) -> str:
     return value.name if value is not None and value.origin == "parameter" else ""
 
 
-def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int], observer: Observer) -> Any:
+def observe(
+    model: nn.Module,
+    call: Call,
+    program: Program,
+    wanted: Sequence[int],
+    observer: Observer,
+    dispensable: Collection[int] = (),
+) -> Any:
     """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
 
-    Every use of a wanted layer's weight is handed over, under the first index that has it: a recurrent layer takes more
-    steps on longer sequences. Other ops are handed over as long as the pass follows the program.
+    Where a pass strays from the program (a recurrent layer takes more steps on longer sequences), layers are known by
+    their weights, and handed over under the first index that has the weight; other ops are lost.
 
     Raises:
-        UnsupportedModelError: The pass executes other ops than the traced one, and what is wanted is not found.
+        UnsupportedModelError: An op is lost that is not dispensable.
     """
     first: dict[str, int] = {}
     for index in sorted(wanted):
@@ -264,7 +267,7 @@ def observe(model: nn.Module, call: Call, program: Program, wanted: Sequence[int
     watch = _Watch(program, wanted, observer, weights)
     with watch:
         output = run(model, call)
-    if watch.strayed and any(is_layer(program.ops[index].name) for index in watch.by_place):
+    if watch.strayed and any(not _weight_name(program, use) for use in watch.wanted.difference(dispensable)):
         raise UnsupportedModelError(
             f"The model takes another path on other data: {watch.strayed}. Statistics need the same ops on every "
             "batch; branch on shapes, not on values."

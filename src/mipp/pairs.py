@@ -78,6 +78,16 @@ class Observed:
     images: list[Tensor] = field(default_factory=list)
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
 
+    @classmethod
+    def of(cls, uses: Sequence["Observed"]) -> "Observed":
+        """What was read at all uses of one weight together (those that a batch did not come to have nothing)."""
+        own = [use for use in uses if use.outputs]
+
+        def pooled(name: str) -> list[Tensor]:
+            return [tensor for use in own for tensor in getattr(use, name)]
+
+        return cls(pooled("inputs"), pooled("skips"), pooled("outputs"), pooled("images"), own[0].weight)
+
 
 @torch.no_grad()
 def adjacent_samples(
@@ -106,12 +116,14 @@ def adjacent_samples(
     Raises:
         CalibrationError: Activations are not finite.
     """
-    sites = graph.readers(group)
-    observed = observed_sites(model, graph, sites, batches, reading, group)
+    readers = graph.readers(group)
+    uses = {site.op: [use for use in graph.sites if use.op in graph.uses(site)] for site in readers}
+    observed = observed_sites(model, graph, [use for own in uses.values() for use in own], batches, reading, group)
     found: list[Samples] = []
-    for site in sites:
+    for site in readers:
         rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
-        found.extend(_parts(observed[site.op], site, group, rows, reading, noise))
+        pooled = Observed.of([observed[use.op] for use in uses[site.op]])
+        found.extend(_parts(pooled, site, group, rows, reading, noise))
     return found
 
 
