@@ -1,14 +1,16 @@
 """Estimators side by side: seconds per layer, agreement of what they keep, and the paper's preset along its schedule.
 
-MIPP_DATA_DIR=... python -m benchmarks.estimators [--part time|vgg|paper] [--smoke]
+    MIPP_DATA_DIR=... python -m benchmarks.estimators [--part time|vgg|paper] [--shard I/N] [--smoke]
+
+The runs along the schedule may be shared out among N processes: process I of N (from 0) does every N-th.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,7 @@ QUICK: dict[str, Estimator] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="all of them by default")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="of the runs along the schedule, every N-th")
     parser.add_argument("--smoke", action="store_true", help="tiny perceptrons, nothing kept: does the program run?")
     options = parser.parse_args()
     record = Record(
@@ -57,7 +60,12 @@ def main() -> None:
     if options.smoke:
         record.path, record.rows = Path(tempfile.mkdtemp()) / "estimators.json", []
     estimators = QUICK if options.smoke else ESTIMATORS
-    parts = {"time": lenet_layers, "vgg": vgg_layer, "paper": along_the_schedule}
+    first, step = map(int, options.shard.split("/"))
+    parts = {
+        "time": lenet_layers,
+        "vgg": vgg_layer,
+        "paper": partial(along_the_schedule, runs=list(product(range(SEEDS), CONFIDENCES))[first::step]),
+    }
     for name in options.part or PARTS:
         parts[name](record, estimators)
 
@@ -81,16 +89,15 @@ def vgg_layer(record: Record, estimators: Mapping[str, Estimator]) -> None:
     compare(record, estimators, "vgg11", VGG_LAYER, layer_samples(model.eval(), images(train, 0), VGG_LAYER))
 
 
-def along_the_schedule(record: Record, estimators: Mapping[str, Estimator]) -> None:
+def along_the_schedule(record: Record, estimators: Mapping[str, Estimator], runs: Sequence[tuple[int, float]]) -> None:
     """The paper's preset on LeNet-5: widths and accuracy of the masked network."""
     train, test = zoo.load("mnist", "train"), zoo.load("mnist", "test")
     quick = {"estimator": estimators["mlp"]} if estimators is QUICK else {}
-    for seed in range(SEEDS):
+    for seed, confidence in runs:
         model = trained(train, seed)
-        for confidence in CONFIDENCES:
-            method = MIPP.paper(confidence=confidence, **quick)
-            key = {"part": "paper", "seed": seed, "confidence": confidence}
-            record.measure(key, partial(pruned, model, images(train, seed), method, seed, test))
+        method = MIPP.paper(confidence=confidence, **quick)
+        key = {"part": "paper", "seed": seed, "confidence": confidence}
+        record.measure(key, partial(pruned, model, images(train, seed), method, seed, test))
 
 
 def compare(record: Record, estimators: Mapping[str, Estimator], network: str, layer: str, samples: Samples) -> None:

@@ -1,9 +1,12 @@
 """Result files: rows that a program measured, with the hardware, versions, seed and command behind them."""
 
+import fcntl
 import json
 import platform
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ Row = dict[str, Any]
 class Record:
     """A result file that grows row by row; rows that are there already are not measured again.
 
+    Several processes may write to one file: each keeps what the others wrote.
+
     Args:
         name: Stem of the file in benchmarks/results.
         settings: What all rows have in common; a file with other settings is started anew.
@@ -31,11 +36,7 @@ class Record:
             "machine": machine(),
             "settings": settings,
         }
-        self.rows: list[Row] = []
-        if self.path.exists():
-            earlier = json.loads(self.path.read_text())
-            if earlier["settings"] == settings and earlier["machine"] == self.head["machine"]:
-                self.rows = earlier["rows"]
+        self.rows: list[Row] = self._written()
 
     def measure(self, key: Row, function: Callable[[], Row]) -> Row:
         """Returns the row with this key, measuring and saving it if it is new."""
@@ -43,8 +44,9 @@ class Record:
             if all(row.get(k) == v for k, v in key.items()):
                 return row
         row = {**key, **function()}
-        self.rows.append(row)
-        self.save()
+        with self._alone():
+            self.rows = [*self._written(), row]
+            self.save()
         print(json.dumps(row), flush=True)
         return row
 
@@ -53,6 +55,22 @@ class Record:
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps({**self.head, "rows": self.rows}, indent=1) + "\n")
         part.replace(self.path)
+
+    def _written(self) -> list[Row]:
+        """Rows of the file that belong to the same settings and machine."""
+        if not self.path.exists():
+            return []
+        earlier = json.loads(self.path.read_text())
+        same = earlier["settings"] == self.head["settings"] and earlier["machine"] == self.head["machine"]
+        return list(earlier["rows"]) if same else []
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process writes meanwhile."""
+        self.path.parent.mkdir(exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def machine() -> Row:
@@ -70,5 +88,9 @@ def _processor() -> str:
 
 
 def _command(name: str) -> str:
-    words = ["FOLDER" if "/" in word or Path(word).exists() else word for word in sys.argv[1:]]
+    def shown(word: str) -> str:
+        shard = re.fullmatch(r"\d+/\d+", word)
+        return word if shard or not ("/" in word or Path(word).exists()) else "FOLDER"
+
+    words = map(shown, sys.argv[1:])
     return " ".join(["python -m", f"benchmarks.{name}", *words])
