@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
@@ -177,7 +176,7 @@ def check_finite(graph: PruningGraph, site: Site, moments: Iterable[Moments], ba
     """Refuses moments that are no numbers any more, once `batch` was added to them."""
     if all(bool(torch.isfinite(m.mean).all()) for m in moments):
         return
-    read = [n for n, g in graph.groups.items() if np.isin(site.reads, g.first_node + np.arange(g.size)).any()]
+    read = [n for n, g in graph.groups.items() if g.holds(site.reads).any()]
     raise CalibrationError(
         f"The activations of group {' and '.join(map(repr, read))}, read by '{graph.program.ops[site.op].module}', "
         f"hold NaN or infinite values in calibration batch {batch.number} (counted from 0). Leave the batch out, or "

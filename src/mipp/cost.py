@@ -90,7 +90,7 @@ def group_macs(graph: PruningGraph, kept: Mapping[str, int]) -> dict[str, int]:
             macs *= size.fixed + sum(count * width[name] for name, count in size.per_node.items())
         nodes = producer.get(work.op, np.empty(0, np.int64))
         for group in graph.groups.values():
-            if ((nodes >= group.first_node) & (nodes < group.first_node + group.size)).any():
+            if group.holds(nodes).any():
                 total[group.name] += macs
     return {name: round(macs) for name, macs in total.items()}
 

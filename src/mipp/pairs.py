@@ -13,7 +13,6 @@ from mipp.activations import channels_last, inputs_of, observe
 from mipp.calibration import Batch
 from mipp.errors import CalibrationError
 from mipp.estimators import Samples
-from mipp.graph.axes import Ints
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, PruningGraph, Site
 from mipp.graph.layers import channel_dim
@@ -207,7 +206,7 @@ def _parts(
     outputs = torch.cat(observed.outputs).unflatten(1, (site.groups, -1))
     skip = torch.cat(observed.skips) if observed.skips else inputs.new_empty(inputs.shape[1], 0)
     whole = reading.collapse is None
-    blocks = features_of(site, group, observed.weight) if whole else torch.arange(group.size)[:, None]
+    blocks = site.features_of(group, observed.weight) if whole else torch.arange(group.size)[:, None]
     parts = []
     for index in range(site.groups):
         x, y = inputs[index], outputs[:, index, rows[index].to(outputs.device)]
@@ -223,8 +222,8 @@ def _inputs(site: Site, group: NodeGroup, arguments: Mapping[str, Any], reading:
     x = arguments["input"]
     x = x.movedim(-1, 1) if "stride" not in arguments else x
     maps = x.reshape(x.shape[0], site.groups, -1, x[0, 0].numel()).transpose(0, 1)
-    own = _positions(site, group)
-    others = torch.from_numpy(np.setdiff1d(np.arange(len(site.reads)), own.flatten()))
+    own = torch.from_numpy(group.places(site.reads))
+    others = torch.from_numpy(np.flatnonzero(~group.holds(site.reads)))
     nodes = _collapsed(maps[:, :, own.to(x.device)].flatten(3), reading.collapse)
     return torch.cat([nodes, _collapsed(maps[:, :, others.to(x.device)], reading.collapse)], 2)
 
@@ -248,19 +247,6 @@ def _collapsed(maps: Tensor, collapse: Collapse) -> Tensor:
     if collapse == "mean":
         return maps.mean(-1)
     return (maps - maps.mean(-1, keepdim=True)).square().mean(-1).sqrt()
-
-
-def features_of(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:
-    """Features of every node among the inputs of a site, in the order of its flattened weight; [nodes, width]."""
-    kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-    return (_positions(site, group)[:, :, None] * kernel + torch.arange(kernel)).reshape(group.size, -1)
-
-
-def _positions(site: Site, group: NodeGroup) -> Tensor:
-    """Positions of every node on the input axis of a site, shape [nodes, positions per node]."""
-    nodes: Ints = site.reads - group.first_node
-    positions = np.flatnonzero((nodes >= 0) & (nodes < group.size))
-    return torch.from_numpy(positions[np.argsort(nodes[positions], kind="stable")].reshape(group.size, -1))
 
 
 def _check_finite(program: Program, found: Mapping[int, Observed]) -> None:

@@ -217,8 +217,7 @@ class _Nodes:
         positions = {}
         for number in np.unique(self._group_of_node[nodes[nodes >= 0]]).tolist():
             group = self.groups[self._names[number]]
-            here = np.flatnonzero((nodes >= group.first_node) & (nodes < group.first_node + group.size))
-            positions[group.name] = here[np.argsort(nodes[here], kind="stable")].reshape(group.size, -1)
+            positions[group.name] = group.places(nodes)
         op = self.walk.program.ops[found.op]
         reads = tuple((number, dim) for number, dim, _ in found.reads)
         key = op.module, op.name.rstrip("_"), self._calls[op.index]

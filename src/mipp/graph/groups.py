@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,6 +57,16 @@ class NodeGroup:
         """Modules that read the nodes through a weight."""
         return tuple(dict.fromkeys(owner(s.tensor) for s in self.slices if s.reads))
 
+    def holds(self, nodes: Ints) -> NDArray[np.bool_]:
+        """Whether each of some nodes, counted through all groups, is one of this group."""
+        held: NDArray[np.bool_] = (nodes >= self.first_node) & (nodes < self.first_node + self.size)
+        return held
+
+    def places(self, nodes: Ints) -> Ints:
+        """Where each node of this group is among nodes counted through all groups, shape [nodes, places per node]."""
+        own = np.flatnonzero(self.holds(nodes))
+        return own[np.argsort(nodes[own], kind="stable")].reshape(self.size, -1)
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -93,6 +104,26 @@ class Site:
     def turned(self, weight: Tensor) -> Tensor:
         """The weight as [outputs, inputs per group, ...], or back as it is stored."""
         return weight if self.reads_axis == 1 else turned(weight, self.groups)
+
+    def features_of(self, group: NodeGroup, weight: Tensor) -> Tensor:
+        """Features of every node among the inputs, in the order of the flattened weight, shape [nodes, width].
+
+        Args:
+            group: A group that the site reads.
+            weight: The weight as [outputs, inputs per group, ...].
+        """
+        kernel = weight.shape[2:].numel()
+        features = group.places(self.reads)[:, :, None] * kernel + np.arange(kernel)
+        return torch.from_numpy(features.reshape(group.size, -1))
+
+    def by_group(self, weight: Tensor) -> Tensor:
+        """The flattened weight in float64 on the CPU, by convolution group, shape [groups, outputs, features].
+
+        Args:
+            weight: The weight as [outputs, inputs per group, ...].
+        """
+        rows: Tensor = weight.detach().cpu().double().flatten(1).unflatten(0, (self.groups, -1))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -186,8 +217,7 @@ class PruningGraph:
 
     def readers(self, group: NodeGroup) -> list[Site]:
         """The ops that read a group through a weight, in order; of several with one weight the first."""
-        last = group.first_node + group.size
-        return [s for s in self.distinct_sites if ((s.reads >= group.first_node) & (s.reads < last)).any()]
+        return [s for s in self.distinct_sites if group.holds(s.reads).any()]
 
     @cached_property
     def distinct_sites(self) -> list[Site]:

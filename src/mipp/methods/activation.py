@@ -15,7 +15,7 @@ from torch import Tensor
 from mipp.activations import Moments, SiteStatistics
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.inputs import features_of, readers_of, statistics_of, weights_of
+from mipp.methods.inputs import readers_of, statistics_of
 
 PerFeature = Callable[[Moments, Tensor], Tensor]
 
@@ -62,7 +62,7 @@ def _scores(task: Task, score: PerFeature) -> dict[str, Tensor]:
 
 
 def _of_reader(site: Site, group: NodeGroup, statistics: SiteStatistics, score: PerFeature) -> Tensor:
-    blocks = features_of(site, group, statistics.weight)
-    weights = weights_of(site, statistics.weight)
+    blocks = site.features_of(group, statistics.weight)
+    weights = site.by_group(statistics.weight)
     parts = [score(m, w)[blocks].sum(1) for m, w in zip(statistics.inputs, weights, strict=True)]
     return torch.stack(parts).sum(0)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,21 +18,6 @@ POSITIONS = 64
 def statistics_of(task: Task) -> dict[int, SiteStatistics]:
     """Second moments of what every reader of nodes sees, by index of the op, from one pass over the data."""
     return site_statistics(task.model, task.graph, task.progress(task.batches, "statistics"), POSITIONS)
-
-
-def features_of(site: Site, group: NodeGroup, weight: Tensor) -> Tensor:
-    """Features of every node among the inputs of a site, in the order of its flattened weight, shape [nodes, width]."""
-    nodes = site.reads - group.first_node
-    positions = np.flatnonzero((nodes >= 0) & (nodes < group.size))
-    by_node = positions[np.argsort(nodes[positions], kind="stable")].reshape(group.size, -1)
-    kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-    return torch.from_numpy((by_node[:, :, None] * kernel + np.arange(kernel)).reshape(group.size, -1))
-
-
-def weights_of(site: Site, weight: Tensor) -> Tensor:
-    """The flattened weight in float64, by convolution group, shape [groups, outputs, features]."""
-    rows: Tensor = weight.detach().cpu().double().flatten(1).unflatten(0, (site.groups, -1))
-    return rows
 
 
 def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, Any]], None]) -> int:
@@ -71,9 +55,7 @@ def maps_of(site: Site, group: NodeGroup, arguments: Mapping[str, Any]) -> Tenso
     A linear layer behind a flattening reads maps of unknown shape: square ones where their size allows it.
     """
     x: Tensor = arguments["input"]
-    nodes = site.reads - group.first_node
-    own = np.flatnonzero((nodes >= 0) & (nodes < group.size))
-    positions = torch.from_numpy(own[np.argsort(nodes[own], kind="stable")].reshape(group.size, -1)).to(x.device)
+    positions = torch.from_numpy(group.places(site.reads)).to(x.device)
     if "stride" in arguments:
         return _convolved(x, arguments["weight"].ndim - 2, site.groups, positions)
     rows = x.reshape(len(x) if x.ndim > 1 else 1, -1, x.shape[-1])

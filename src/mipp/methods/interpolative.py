@@ -13,7 +13,7 @@ from torch import Tensor
 from mipp.activations import SiteStatistics
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, Task, require_target, select_by
-from mipp.methods.inputs import features_of, readers_of, statistics_of
+from mipp.methods.inputs import readers_of, statistics_of
 from mipp.plan import Budget, PruningPlan
 from mipp.selection import Elimination
 
@@ -40,7 +40,7 @@ class Interpolative:
 
 def gram_of(site: Site, group: NodeGroup, statistics: SiteStatistics) -> Tensor:
     """Second moments of the nodes' activations, summed over their positions, shape [nodes, nodes]."""
-    blocks = features_of(site, group, statistics.weight)
+    blocks = site.features_of(group, statistics.weight)
     seconds = [moments.raw.cpu() for moments in statistics.inputs]
     parts = [second[own][:, own] for second in seconds for own in blocks.T]
     return torch.stack(parts).sum(0)

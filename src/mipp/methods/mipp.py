@@ -29,7 +29,7 @@ from mipp.estimators import (
 )
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Task
-from mipp.pairs import Activation, Collapse, Reading, adjacent_samples, features_of
+from mipp.pairs import Activation, Collapse, Reading, adjacent_samples
 from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, Progress, backward_elimination, terc
 
@@ -270,9 +270,9 @@ def _about(
     site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
 ) -> list[GaussianInformation | IndependentInformation]:
     """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
-    blocks = features_of(site, group, statistics.weight)
+    blocks = site.features_of(group, statistics.weight)
     rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
-    weights = statistics.weight.cpu().flatten(1).double().unflatten(0, (site.groups, -1))
+    weights = site.by_group(statistics.weight)
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
     parts: list[GaussianInformation | IndependentInformation] = []
     for index, weight in enumerate(weights):

@@ -15,7 +15,7 @@ from mipp.activations import SiteStatistics
 from mipp.errors import MippError
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, Task, require_target, select_by
-from mipp.methods.inputs import features_of, readers_of, statistics_of, weights_of
+from mipp.methods.inputs import readers_of, statistics_of
 from mipp.plan import Budget, PruningPlan
 from mipp.selection import Elimination
 
@@ -49,8 +49,8 @@ class OSSCAR:
         return task.plan(select_by(task, found, budget, "cost"), self, budget)
 
     def _layers(self, site: Site, group: NodeGroup, statistics: SiteStatistics) -> "list[LayerError]":
-        blocks = features_of(site, group, statistics.weight)
-        weights = weights_of(site, statistics.weight)
+        blocks = site.features_of(group, statistics.weight)
+        weights = site.by_group(statistics.weight)
         seconds = [moments.raw.cpu() for moments in statistics.inputs]
         energy = sum(float((w @ xx * w).sum()) for w, xx in zip(weights, seconds, strict=True))
         return [

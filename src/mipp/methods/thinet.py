@@ -14,7 +14,7 @@ from torch import Tensor
 from mipp.activations import inputs_of
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
-from mipp.methods.inputs import features_of, readers_of, watch, weights_of
+from mipp.methods.inputs import readers_of, watch
 from mipp.methods.scores import axis_factor
 from mipp.plan import Budget, PruningPlan
 
@@ -59,7 +59,7 @@ class ThiNet(OneShot):
         def visit(site: Site, arguments: Mapping[str, Any]) -> None:
             products = _sampled_products(site, arguments, self.locations, generator)
             for group in by_op[site.op]:
-                given = products[:, features_of(site, group, arguments["weight"])].sum(2)
+                given = products[:, site.features_of(group, arguments["weight"])].sum(2)
                 found[group.name] += given.mT @ given
 
         watch(task, None, visit)
@@ -69,7 +69,7 @@ class ThiNet(OneShot):
 def _sampled_products(site: Site, arguments: Mapping[str, Any], locations: int, generator: torch.Generator) -> Tensor:
     """Input times weight at sampled positions and for sampled outputs, shape [rows, features]."""
     rows = inputs_of(site, arguments, locations).cpu().double()
-    weight = weights_of(site, arguments["weight"])
+    weight = site.by_group(arguments["weight"])
     group = torch.randint(len(rows), (rows.shape[1],), generator=generator)
     output = torch.randint(weight.shape[1], (rows.shape[1],), generator=generator)
     return rows[group, torch.arange(rows.shape[1])] * weight[group, output]
