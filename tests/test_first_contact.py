@@ -129,7 +129,10 @@ def test_nan_in_weights_or_buffers_is_refused_by_name():
         assert f"'{name}'" in refusal(mipp.CalibrationError, model=model)
 
 
-@pytest.mark.parametrize("method", [mipp.methods.MIPP(), mipp.methods.L1()])
+SEEING = [mipp.methods.MIPP(), mipp.methods.MIPP(collapse="l1"), mipp.methods.ThiNet(), mipp.methods.L1()]
+
+
+@pytest.mark.parametrize("method", SEEING, ids=["moments", "samples", "watching", "refit"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_nan_inside_the_network_is_put_down_to_a_group_and_a_batch(method, value):
     """Only the last samples of the third batch overflow; large batches are read in pieces, but numbered as given."""

@@ -172,15 +172,20 @@ def site_statistics(
     return found
 
 
-def check_finite(graph: PruningGraph, site: Site, moments: Iterable[Moments], batch: Batch) -> None:
-    """Refuses moments that are no numbers any more, once `batch` was added to them."""
-    if all(bool(torch.isfinite(m.mean).all()) for m in moments):
+def check_finite(graph: PruningGraph, site: Site, seen: Iterable[Tensor | Moments], batch: Batch) -> None:
+    """Refuses what a site reads or writes of a batch, or moments that the batch was added to, if they are no numbers.
+
+    Raises:
+        CalibrationError: A value is NaN or infinite.
+    """
+    if all(bool(torch.isfinite(s.mean if isinstance(s, Moments) else s).all()) for s in seen):
         return
     read = [n for n, g in graph.groups.items() if g.holds(site.reads).any()]
+    groups = f" of group {' and '.join(map(repr, read))}" if read else ""
     raise CalibrationError(
-        f"The activations of group {' and '.join(map(repr, read))}, read by '{graph.program.ops[site.op].module}', "
-        f"hold NaN or infinite values in calibration batch {batch.number} (counted from 0). Leave the batch out, or "
-        "check the scale of the inputs and the weights before."
+        f"What '{graph.program.ops[site.op].module}' reads{groups} or writes holds NaN or infinite values in "
+        f"calibration batch {batch.number} (counted from 0). Leave the batch out, or check the scale of the inputs and "
+        "the weights before."
     )
 
 

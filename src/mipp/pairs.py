@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mipp.activations import channels_last, inputs_of, observe
-from mipp.calibration import Batch
-from mipp.errors import CalibrationError
+from mipp.activations import channels_last, check_finite, inputs_of, observe
+from mipp.calibration import Batch, blamed
 from mipp.estimators import Samples
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, PruningGraph, Site
@@ -145,7 +144,9 @@ def observed_sites(
         if index in by_op:
             found[index].weight = arguments["weight"].detach()
             if group is not None:
-                found[index].inputs.append(_inputs(by_op[index], group, arguments, reading))
+                inputs = _inputs(by_op[index], group, arguments, reading)
+                check_finite(graph, by_op[index], [inputs], batch)
+                found[index].inputs.append(inputs)
         for op, end in ends.items():
             dim = channel_dim(program.ops[op])
             if index == end.addition:
@@ -153,15 +154,16 @@ def observed_sites(
                 found[op].skips.append(_channels(skip, dim, reading))
             if index == end.op:
                 outputs = _channels(result, dim, reading)
+                check_finite(graph, by_op[op], [outputs], batch)
                 found[op].outputs.append(outputs)
                 each = outputs.shape[0] // batch.samples
                 found[op].images.append(first + torch.arange(batch.samples).repeat_interleave(each))
 
     wanted = {*by_op, *(e.op for e in ends.values()), *(e.addition for e in ends.values() if e.addition >= 0)}
     for batch in batches:
-        observe(model, batch.call, program, sorted(wanted), observer)
+        with blamed(batch):
+            observe(model, batch.call, program, sorted(wanted), observer)
         first += batch.samples
-    _check_finite(program, found)
     return found
 
 
@@ -247,12 +249,3 @@ def _collapsed(maps: Tensor, collapse: Collapse) -> Tensor:
     if collapse == "mean":
         return maps.mean(-1)
     return (maps - maps.mean(-1, keepdim=True)).square().mean(-1).sqrt()
-
-
-def _check_finite(program: Program, found: Mapping[int, Observed]) -> None:
-    for op, observed in found.items():
-        if not all(bool(torch.isfinite(t).all()) for t in (*observed.inputs, *observed.outputs)):
-            raise CalibrationError(
-                f"What '{program.ops[op].module}' reads or writes holds NaN or infinite values. Check the weights "
-                "before it and the scale of the inputs."
-            )

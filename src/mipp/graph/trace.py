@@ -21,7 +21,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mipp.errors import UnsupportedModelError
+from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.copies import canonical_names, has_memory
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 
@@ -325,7 +325,7 @@ def run(model: nn.Module, call: Call) -> Any:
     try:
         with torch.inference_mode():
             return call(model)
-    except (KeyboardInterrupt, MemoryError, UnsupportedModelError):
+    except (MemoryError, MippError):
         raise
     except Exception as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in call.tensors) or "no tensors"

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.activations import SiteStatistics, observe, site_statistics
-from mipp.errors import CalibrationError
+from mipp.activations import SiteStatistics, check_finite, observe, site_statistics
+from mipp.calibration import blamed
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Task
@@ -33,16 +33,13 @@ def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, A
     sites = {site.op: site for site in task.graph.sites if (site.reads >= 0).any()}
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
-        if not bool(torch.isfinite(arguments["input"]).all()):
-            raise CalibrationError(
-                f"What '{task.graph.program.ops[index].module}' reads holds NaN or infinite values. Check the weights "
-                "before it and the scale of the inputs."
-            )
+        check_finite(task.graph, sites[index], [arguments["input"]], batch)
         visit(sites[index], arguments)
 
     seen = 0
     for batch in task.progress(task.batches, "activations"):
-        observe(model, batch.call, task.graph.program, list(sites), observer)
+        with blamed(batch):
+            observe(model, batch.call, task.graph.program, list(sites), observer)
         seen += batch.samples
         if samples is not None and seen >= samples:
             break
