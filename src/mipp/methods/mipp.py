@@ -29,6 +29,7 @@ from mipp.estimators import (
 )
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Task
+from mipp.methods.scores import parts
 from mipp.pairs import Activation, Collapse, Reading, adjacent_samples
 from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, Progress, backward_elimination, terc
@@ -241,10 +242,10 @@ def _from_moments(task: Task, positions: int, noise: float) -> _Source:
 
     def source(group: NodeGroup, kept: Kept) -> Information:
         alive = _alive(task, group, kept)
-        parts: list[Information] = []
+        found: list[Information] = []
         for site in task.graph.readers(group):
-            parts.extend(_about(site, group, statistics[site.op], alive, noise))
-        return SumInformation(parts or [_by_weights(task, group)])
+            found.extend(_about(site, group, statistics[site.op], alive, noise))
+        return SumInformation(found or [_by_weights(task, group)])
 
     return source
 
@@ -253,12 +254,9 @@ def _by_weights(task: Task, group: NodeGroup) -> Information:
     """Where nothing that reads the group can be observed: as if its nodes were independent, all of one variance."""
     note = f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight."
     task.notes.extend([] if note in task.notes else [note])
-    tensors = dict(task.model.named_parameters())
     gain = torch.zeros(group.size, dtype=torch.float64)
-    for s in group.slices:
-        if s.reads and s.tensor in tensors:
-            weight = tensors[s.tensor].detach().cpu().double().movedim(s.axis, 0).flatten(1)
-            gain += weight.square().sum(1)[torch.from_numpy(s.positions)].sum(1)
+    for weights in parts(group, dict(task.model.named_parameters()), reads=True):
+        gain += weights.square().sum(1)
     return IndependentInformation(0.5 * torch.log1p(gain / gain.mean().clamp_min(1e-300)), (1, 1), 2)
 
 
@@ -274,19 +272,19 @@ def _about(
     rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
     weights = site.by_group(statistics.weight)
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
-    parts: list[GaussianInformation | IndependentInformation] = []
+    found: list[GaussianInformation | IndependentInformation] = []
     for index, weight in enumerate(weights):
         weight, floor = weight[rows[index]], None if floors is None else noise * floors[index][rows[index]]
         if statistics.layout != "unfolded":
-            parts += apart(weight, statistics.parts, statistics.of_group(index), blocks, floor, noise)
+            found += apart(weight, statistics.parts, statistics.of_group(index), blocks, floor, noise)
             continue
         moments = statistics.inputs[index]
         xx = moments.covariance.cpu()
         xy = xx @ weight.mT
         yy = weight @ xy
         own = noise * yy.diagonal() if floor is None else floor
-        parts.append(GaussianInformation(xx, xy, yy, blocks, own, moments.count))
-    return parts
+        found.append(GaussianInformation(xx, xy, yy, blocks, own, moments.count))
+    return found
 
 
 def _shown(task: Task, group: NodeGroup) -> Progress:
