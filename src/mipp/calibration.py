@@ -36,6 +36,11 @@ class Calibration:
         if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them
             object.__setattr__(self, "batches", [self.batches])
 
+    @classmethod
+    def of(cls, data: "Calibration | Iterable[Any]") -> "Calibration":
+        """The data as they are, or batches with the settings that hold by default."""
+        return data if isinstance(data, Calibration) else cls(data)
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -107,7 +107,7 @@ def prune(
     """
     model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
     options = _options(budget, method, compensate, recover)
-    data = _as_calibration(calibration)
+    data = Calibration.of(calibration)
     clock = Clock()
     with _isolated(seed), Bars(enabled=progress) as bars:
         dense = _placed(model, device)
@@ -169,7 +169,7 @@ def information(
     model = unwrapped(model)
     with _isolated(seed):
         check_weights(model)
-        batches = read(_as_calibration(calibration), device_of(model))
+        batches = read(Calibration.of(calibration), device_of(model))
         return (method or MIPP()).information(
             _task(model, batches, (), None, None, seed, Memory(), Bars(enabled=False))
         )
@@ -272,10 +272,6 @@ def _isolated(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
-
-
-def _as_calibration(data: Calibration | Iterable[Any]) -> Calibration:
-    return data if isinstance(data, Calibration) else Calibration(data)
 
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
