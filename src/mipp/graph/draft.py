@@ -172,8 +172,12 @@ class _Nodes:
         return list(self.groups)
 
     @cached_property
+    def _sizes(self) -> Ints:
+        return np.array([g.size for g in self.groups.values()], np.int64)
+
+    @cached_property
     def _group_of_node(self) -> Ints:
-        return np.repeat(np.arange(len(self.groups)), [g.size for g in self.groups.values()])
+        return np.repeat(np.arange(len(self.groups)), self._sizes)
 
     def at(self, atoms: Tensor) -> Ints:
         """The node at every position, -1 where it stays; shape [positions]."""
@@ -203,13 +207,12 @@ class _Nodes:
         found = []
         for reduction in self.walk.reductions:
             nodes = self.at(reduction.reads[0][2])
-            counts = np.bincount(nodes[nodes >= 0], minlength=len(self._group_of_node))
-            for group in self.groups.values():
-                own = counts[group.first_node : group.first_node + group.size]
-                if own.any() and (own != own[0]).any():
-                    op = self.walk.program.ops[reduction.op]
-                    reason = Reason(f"{op.name} runs over some of the nodes", op.name, op.source)
-                    found.append((reduction.reads[0][2], reason))
+            present, counts = np.unique(nodes[nodes >= 0], return_counts=True)
+            groups, first, own = np.unique(self._group_of_node[present], return_index=True, return_counts=True)
+            if (own < self._sizes[groups]).any() or (counts != counts[first].repeat(own)).any():
+                op = self.walk.program.ops[reduction.op]
+                reason = Reason(f"{op.name} runs over some of the nodes", op.name, op.source)
+                found.append((reduction.reads[0][2], reason))
         return found
 
     def reduction(self, found: WalkReduction) -> list[Reduction]:
