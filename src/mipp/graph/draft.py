@@ -35,6 +35,7 @@ class Draft:
     def __init__(self, model: nn.Module, call: Call) -> None:
         program = trace(working_copy(model), call, has_rule)
         self._walk = walk(program, _counting(model))
+        self._produced, self._read = (_slots_of(self._walk, a) for a in (self._walk.producers, self._walk.readers))
         self._batch = max(call.samples, 1)
         names = canonical_names(model)
         self._parameters = [(names[id(p)][0], p) for p in model.parameters()]
@@ -56,10 +57,10 @@ class Draft:
         """
         w, settled = self._walk, settled or {}
         stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(rejected)]
-        stay += _named(w, freeze or {})
-        nodes = _Nodes.of(w, stay)
+        stay += self._named(freeze or {})
+        nodes = self._nodes(stay)
         shared = [*self._shared_with_unseen(nodes), *nodes.ragged()]
-        nodes = _Nodes.of(w, [*stay, *shared]) if shared else nodes
+        nodes = self._nodes([*stay, *shared]) if shared else nodes
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
         return PruningGraph(
@@ -74,6 +75,20 @@ class Draft:
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
         )
+
+    def _nodes(self, stay: Sequence[tuple[Tensor, Reason]]) -> "_Nodes":
+        sets = _resolved(self._walk, stay)
+        node_of_set, groups = _groups(self._walk, sets, self._produced, self._read)
+        return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
+
+    def _named(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
+        """Atoms that modules whose names match produce."""
+        return [
+            (self._walk.slots[slot], reason)
+            for pattern, reason in freeze.items()
+            for slot in self._produced
+            if fnmatchcase(owner(slot[0]), pattern)
+        ]
 
     def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
         """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.
@@ -126,17 +141,6 @@ def _with_aliases(group: NodeGroup, aliases: Sequence[tuple[str, str]]) -> NodeG
     return replace(group, slices=(*group.slices, *more)) if more else group
 
 
-def _named(w: Walk, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
-    """Atoms that modules whose names match produce."""
-    produced = _slots_of(w, w.producers)
-    return [
-        (w.slots[slot], reason)
-        for pattern, reason in freeze.items()
-        for slot in produced
-        if fnmatchcase(owner(slot[0]), pattern)
-    ]
-
-
 def _slots_of(w: Walk, atoms: Iterable[Tensor]) -> list[Slot]:
     """Parameter axes that any of `atoms` belong to, in the order in which they were met."""
     marked = np.zeros(w.atoms.count + 1, bool)
@@ -151,6 +155,7 @@ class _Nodes:
     """Sets of atoms as nodes.
 
     Attributes:
+        produced: Parameter axes along which nodes are produced.
         node_of_set: Node of every set, -1 if it stays.
     """
 
@@ -159,13 +164,6 @@ class _Nodes:
     produced: list[Slot]
     groups: Mapping[str, NodeGroup]
     node_of_set: Ints
-
-    @classmethod
-    def of(cls, w: Walk, stay: Sequence[tuple[Tensor, Reason]]) -> "_Nodes":
-        sets = _resolved(w, stay)
-        produced, read = _slots_of(w, w.producers), set(_slots_of(w, w.readers))
-        node_of_set, groups = _groups(w, sets, produced, read)
-        return cls(w, sets, produced, {g.name: g for g in groups}, node_of_set)
 
     @cached_property
     def _names(self) -> list[str]:
@@ -271,17 +269,17 @@ def _stays(sets: Sets, at: Ints) -> bool:
     return bool(((at < 0) | (sets.reason_of[at] >= 0)).all())
 
 
-def _groups(w: Walk, sets: Sets, produced: list[Slot], read: Collection[Slot]) -> tuple[Ints, list[NodeGroup]]:
+def _groups(w: Walk, sets: Sets, produced: Sequence[Slot], read: Sequence[Slot]) -> tuple[Ints, list[NodeGroup]]:
     """Sorts the removable sets into groups by where they live; returns the node of every set and the groups."""
     slots = list(w.slots)
-    leads = np.isin(np.arange(len(slots)), [i for i, s in enumerate(slots) if s in set(produced)])
+    is_produced, is_read = (np.array([slot in some for slot in slots], bool) for some in (set(produced), set(read)))
     position, slot, member = _rows(w, _removable(w, sets), sets)
     node_of_set = np.full(len(sets.reason_of), -1)
     rank = np.zeros(len(sets.reason_of), np.int64)
     groups: list[NodeGroup] = []
     names: dict[str, int] = {}
     for rows in _by_footprint(member, slot):
-        made = rows[leads[slot[rows]]]
+        made = rows[is_produced[slot[rows]]]
         if not len(made):
             continue
         lead = slot[made].min()
@@ -292,8 +290,9 @@ def _groups(w: Walk, sets: Sets, produced: list[Slot], read: Collection[Slot]) -
         rows = rows[np.lexsort((position[rows], rank[member[rows]], slot[rows]))]
         slices = []
         for part in np.split(rows, np.flatnonzero(np.diff(slot[rows])) + 1):
-            tensor, axis = own = slots[slot[part[0]]]
-            slices.append(ParamSlice(tensor, axis, position[part].reshape(len(ordered), -1), own in read))
+            number = slot[part[0]]
+            tensor, axis = slots[number]
+            slices.append(ParamSlice(tensor, axis, position[part].reshape(len(ordered), -1), bool(is_read[number])))
         start = sum(g.size for g in groups)
         node_of_set[ordered] = start + np.arange(len(ordered))
         groups.append(NodeGroup(_unused(owner(slots[lead][0]), names), len(ordered), tuple(slices), start))
