@@ -26,24 +26,13 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
-    check(plan, model)
-    small = full_copy(model)
-    if any(isinstance(module, nn.MultiheadAttention) for module in _touched(small, plan)):
-        opened(small)
+    small = _checked_copy(plan, model)
     _silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
     keep = _kept_positions(plan)
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
         _update_attributes(small, plan)
     return small
-
-
-def _touched(model: nn.Module, plan: PruningPlan) -> list[nn.Module]:
-    """Modules that hold tensors of which something is removed."""
-    paths = {
-        s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices
-    }
-    return [module for path, module in model.named_modules() if path in paths]
 
 
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
@@ -55,15 +44,21 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
-    check(plan, model)
-    same = full_copy(model)
-    if any(isinstance(module, nn.MultiheadAttention) for module in _touched(same, plan)):
-        opened(same)
+    same = _checked_copy(plan, model)
     _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
     kept = _kept_on_axes(plan)
     if kept:
         same.forward = MaskedForward(same, kept)
     return same
+
+
+def _checked_copy(plan: PruningPlan, model: nn.Module) -> nn.Module:
+    """A copy of a model that the plan fits; attention layers are opened where any of them loses something."""
+    check(plan, model)
+    copied = full_copy(model)
+    cut = {s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices}
+    touched = (module for path, module in copied.named_modules() if path in cut)
+    return opened(copied) if any(isinstance(module, nn.MultiheadAttention) for module in touched) else copied
 
 
 def _kept_on_axes(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
@@ -124,9 +119,10 @@ def _removed(size: int, kept: Sequence[int]) -> Ints:
 def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
     """Makes every weight that reads the given nodes of a group read zeros instead."""
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    run_over = _run_over(plan)
     for name, silent in nodes.items():
         for s in plan.groups[name].slices if len(silent) else ():
-            if s.reads or name in _run_over(plan):
+            if s.reads or name in run_over:
                 positions = torch.from_numpy(s.positions[silent].ravel())
                 tensors[s.tensor].index_fill_(s.axis, positions.to(tensors[s.tensor].device), 0)
 
