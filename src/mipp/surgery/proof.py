@@ -116,23 +116,24 @@ class _Trial:
 
     def _remedied(self, doubts: Sequence[Doubt]) -> bool:
         for names in _remedies(self.model, doubts):
-            settled = self.settled | _attributes(self.model, doubts, names)
-            graph = self.draft.graph(self.freeze, self.rejected, settled)
-            numbers = {d.number for d in doubts}
-            if self._holds(graph, [d for d in graph.doubts if d.number in numbers]):
-                self.settled = self._needed(doubts, names)
+            if self._settles(doubts, names):
+                self.settled |= _attributes(self.model, doubts, self._needed(doubts, names))
                 return True
         return False
 
-    def _needed(self, doubts: Sequence[Doubt], names: Collection[str]) -> Settled:
+    def _needed(self, doubts: Sequence[Doubt], names: Collection[str]) -> Collection[str]:
         """The attributes among `names` without which the trial fails; others have the size by chance."""
-        numbers = {d.number for d in doubts}
         for name in list(names) if len(names) > 1 else []:
             fewer = [n for n in names if n != name]
-            graph = self.draft.graph(self.freeze, self.rejected, self.settled | _attributes(self.model, doubts, fewer))
-            if self._holds(graph, [d for d in graph.doubts if d.number in numbers]):
-                names = fewer
-        return self.settled | _attributes(self.model, doubts, names)
+            names = fewer if self._settles(doubts, fewer) else names
+        return names
+
+    def _settles(self, doubts: Sequence[Doubt], names: Collection[str]) -> bool:
+        """Whether a trial cut holds where the attributes `names` follow the sizes in doubt."""
+        settled = self.settled | _attributes(self.model, doubts, names)
+        graph = self.draft.graph(self.freeze, self.rejected, settled)
+        numbers = {d.number for d in doubts}
+        return self._holds(graph, [d for d in graph.doubts if d.number in numbers])
 
     def _holds(self, graph: PruningGraph, doubts: Collection[Doubt]) -> bool:
         """Whether a cut of the first and the last node of every group in doubt agrees with its mask."""
