@@ -2,42 +2,32 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 
-def tensors_in(tree: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists, mappings, dataclasses and output objects, in a fixed order."""
+def tensors_in(tree: Any, *, objects: bool = True) -> list[Tensor]:
+    """The tensors in nested tuples, lists, mappings, dataclasses and (unless told not to) objects, in a fixed order."""
     if isinstance(tree, Tensor):
         return [tree]
     if isinstance(tree, Mapping):
-        return [t for item in tree.values() for t in tensors_in(item)]
-    if isinstance(tree, tuple | list):
-        return [t for item in tree for t in tensors_in(item)]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return [t for f in dataclasses.fields(tree) for t in tensors_in(getattr(tree, f.name))]
-    if hasattr(tree, "__dict__") and not isinstance(tree, nn.Module | type) and not callable(tree):
-        return [t for item in vars(tree).values() for t in tensors_in(item)]
-    return []
+        items: Iterable[Any] = tree.values()
+    elif isinstance(tree, tuple | list):
+        items = tree
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        items = (getattr(tree, f.name) for f in dataclasses.fields(tree))
+    elif objects and hasattr(tree, "__dict__") and not isinstance(tree, nn.Module | type) and not callable(tree):
+        items = vars(tree).values()
+    else:
+        return []
+    return [t for item in items for t in tensors_in(item, objects=objects)]
 
 
 def results_in(output: Any) -> list[Tensor]:
     """The tensors of a model's output, without what it holds in objects such as caches of keys and values."""
-    return _plain_tensors(output) or tensors_in(output)
-
-
-def _plain_tensors(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, Mapping):
-        return [t for item in tree.values() for t in _plain_tensors(item)]
-    if isinstance(tree, tuple | list):
-        return [t for item in tree for t in _plain_tensors(item)]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return [t for f in dataclasses.fields(tree) for t in _plain_tensors(getattr(tree, f.name))]
-    return []
+    return tensors_in(output, objects=False) or tensors_in(output)
 
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
