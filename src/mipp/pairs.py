@@ -37,7 +37,7 @@ _RECTIFIERS = (
     "hardswish",
 )
 _NONLINEAR = (*_BOUNDED, *_RECTIFIERS)
-_TRANSPARENT = ("batch_norm", "dropout", "contiguous", "clone", "detach", "alias")
+_TRANSPARENT = ("batch_norm", "dropout", "clone", "detach", "alias")
 
 
 @dataclass(frozen=True)

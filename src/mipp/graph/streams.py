@@ -9,7 +9,7 @@ from torch import Tensor
 from mipp.graph.layers import channel_dim
 from mipp.graph.trace import Op, Program, Ref
 
-_TRANSPARENT = ("dropout", "contiguous", "clone", "detach", "alias")
+_TRANSPARENT = ("dropout", "clone", "detach", "alias")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from mipp.graph.trace import Op, Ref
 from mipp.graph.walk import Doubt, Walk, rule
 
 
-@rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "to", "_to_copy", "contiguous", "clone", "detach")
-@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as", "lift_fresh", "alias")
+@rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "to", "_to_copy", "detach", "alias")
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as", "lift_fresh")
 @rule("hardswish", "log_sigmoid", "log_sigmoid_forward", "rrelu_with_noise", "bernoulli", "native_dropout", "complex")
-@rule("where", "lerp", "addcmul", "addcdiv", "fill", "copy")
+@rule("where", "fill", "copy")
 def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
+    """Also of every op that torch tags as pointwise."""
     operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in op.inputs]
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     planes = merged(operands, w.atoms, reason)

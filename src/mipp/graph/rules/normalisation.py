@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mipp.graph.axes import Planes, Reason, along, merged, varying, without
+from mipp.graph.axes import Planes, Reason, along, merged, varying
 from mipp.graph.rules.elementwise import per_channel
 from mipp.graph.rules.movement import paired
 from mipp.graph.trace import Op, Ref
@@ -86,7 +86,7 @@ def weight_norm(op: Op, w: Walk) -> Sequence[Planes]:
     """A direction over its own length, times a length: of all positions but those of one dimension."""
     v, g, dim = op.args[0], op.args[1], op.arguments["dim"]
     reason = Reason("weight norm meets positions of a fixed size", op.name, op.source)
-    planes = merged([(w.of(v), w.shape(v)), (without(w.of(g), []), w.shape(g))], w.atoms, reason)
+    planes = merged([(w.of(v), w.shape(v)), (w.of(g), w.shape(g))], w.atoms, reason)
     for plane in planes:
         own = varying(plane)
         if own != (dim,) and len(own) == 1:

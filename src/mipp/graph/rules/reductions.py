@@ -38,22 +38,18 @@ def over_axis(op: Op, w: Walk) -> Sequence[Planes]:
     return [w.of(x) for _ in op.outputs]
 
 
-def over(
-    op: Op, w: Walk, dims: Sequence[int], writes: tuple[int, ...] = (), more: Sequence[tuple[int, int]] = ()
-) -> Planes:
+def over(op: Op, w: Walk, dims: Sequence[int], writes: tuple[int, ...] = ()) -> Planes:
     """Notes that an op runs over `dims` of its first argument; returns the planes that vary elsewhere.
 
     Args:
         writes: Dimensions of the result that keep the axis.
-        more: Other tensor arguments (number, dimension) with the same axis.
     """
     reason = Reason(f"{op.name} runs over the axis", op.name, op.source)
     rows: list[Tensor] = []
     for plane in w.of(op.args[0]):
         own = [d for d in varying(plane) if d in dims]
         if own and len(varying(plane)) == 1:
-            line = plane.reshape(-1)
-            w.reductions.append(Reduction(op.index, ((0, own[0], line), *((n, d, line) for n, d in more)), writes))
+            w.reductions.append(Reduction(op.index, ((0, own[0], plane.reshape(-1)),), writes))
         elif own:
             w.atoms.hold(plane, own, reason)
             for d in own:
@@ -63,7 +59,7 @@ def over(
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "upsample_nearest1d")
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "lp_pool2d")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d")
 @rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest2d", "upsample_nearest3d")
 @rule("upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d", "grid_sampler")
 @rule("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d_with_indices")
