@@ -42,9 +42,11 @@ def uniform(op: Op, w: Walk) -> Sequence[Planes]:
 
 @rule("prelu")
 def prelu(op: Op, w: Walk) -> Sequence[Planes]:
-    x, weight = op.args[0], op.args[1]
+    x, slopes = op.args[0], op.args[1]
+    if max(w.shape(slopes), default=1) == 1:  # one for all positions
+        return [w.of(x)]
     reason = Reason("prelu meets positions of a fixed size", op.name, op.source)
-    return [merged([(w.of(x), w.shape(x)), per_channel(w, weight, len(w.shape(x)))], w.atoms, reason)]
+    return [merged([(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))], w.atoms, reason)]
 
 
 def per_channel(w: Walk, vector: Ref, ndim: int) -> tuple[Planes, tuple[int, ...]]:
