@@ -9,13 +9,14 @@ rows = collect(folder)
 from mipp.grid.pictures import draw
 from mipp.grid.run import Row, Run, collect, perform, runs
 from mipp.grid.summary import Summary, markdown, summarise
-from mipp.grid.workload import Recipe, Workload
+from mipp.grid.workload import Recipe, Trainer, Workload
 
 __all__ = [
     "Recipe",
     "Row",
     "Run",
     "Summary",
+    "Trainer",
     "Workload",
     "collect",
     "draw",

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +14,28 @@ from torch import nn
 from mipp.zoo import ImageData, fit
 
 _BATCH = 128
+
+
+class Trainer(Protocol):
+    """What trains a network in place: a `Recipe`, or anything that is used like one."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data; 0: there is no training."""
+
+    def options(self) -> dict[str, Any]:
+        """What its result depends on, as plain data."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        data: ImageData,
+        seed: int,
+        *,
+        fraction: float = 1.0,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
+        """Trains in place for a fraction of its epochs, and calls `after_step` after each step of the optimiser."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,10 @@ class Recipe:
     batch_size: int = 128
     weight_decay: float = 5e-4
     augment: Literal["crop-flip"] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Its fields."""
+        return asdict(self)
 
     def __call__(
         self,
@@ -63,9 +89,9 @@ class Workload:
     make: Callable[[int], nn.Module]
     train: ImageData
     test: ImageData
-    before: Recipe = Recipe()
-    after: Recipe = Recipe()
-    whole: Recipe = Recipe(epochs=1)
+    before: Trainer = Recipe()
+    after: Trainer = Recipe()
+    whole: Trainer = Recipe(epochs=1)
     samples: int = 1024
     exclude: Sequence[str] = ()
     compensate: bool = True
@@ -73,7 +99,7 @@ class Workload:
     def options(self) -> dict[str, Any]:
         """The settings as plain data: runs with the same settings are the same run."""
         data = [self.train.name, len(self.train), len(self.test)]
-        recipes = {name: asdict(getattr(self, name)) for name in ("before", "after", "whole")}
+        recipes = {name: getattr(self, name).options() for name in ("before", "after", "whole")}
         others = {"samples": self.samples, "exclude": list(self.exclude), "compensate": self.compensate}
         return {"name": self.name, "data": data, **recipes, **others}
 

@@ -1,13 +1,14 @@
-"""Residual networks for small images: the torchvision family with a CIFAR stem, and the original CIFAR family."""
+"""Residual networks: the torchvision family, with a stem for CIFAR or ImageNet, and the original CIFAR family."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Widths3 = tuple[int, int, int]
 Widths4 = tuple[int, int, int, int]
+Stem = Literal["cifar", "imagenet"]
 
 
 class BasicBlock(nn.Module):
@@ -68,9 +69,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four stages of residual blocks behind a 3x3 stem, with torchvision's key names (He et al., CVPR 2016).
+    """Four stages of residual blocks behind a stem, with torchvision's key names (He et al., CVPR 2016).
 
-    The stem keeps the resolution (no stride, no max-pool), as is usual for 32x32 images.
+    The stem "cifar" is a 3x3 convolution that keeps the resolution, as is usual for 32x32 images. "imagenet" is the
+    original, which quarters it: a 7x7 convolution and a max-pool of stride 2 each; with 1000 classes such a network
+    loads the weights that torchvision publishes.
 
     Args:
         block: `BasicBlock` or `Bottleneck`.
@@ -78,6 +81,7 @@ class ResNet(nn.Module):
         num_classes: outputs.
         in_channels: channels of the images.
         widths: `channels` of the blocks of each stage.
+        stem: what comes before the stages.
     """
 
     def __init__(
@@ -87,11 +91,15 @@ class ResNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 3,
         widths: Widths4 = (64, 128, 256, 512),
+        stem: Stem = "cifar",
     ) -> None:
         super().__init__()
         outputs = [block.expansion * width for width in widths]
-        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        large = stem == "imagenet"
+        kernel, stride, padding = (7, 2, 3) if large else (3, 1, 1)
+        self.conv1 = nn.Conv2d(in_channels, widths[0], kernel, stride=stride, padding=padding, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()
         self.layer1 = _stage(block, depths[0], widths[0], widths[0], 1, _projection)
         self.layer2 = _stage(block, depths[1], outputs[0], widths[1], 2, _projection)
         self.layer3 = _stage(block, depths[2], outputs[1], widths[2], 2, _projection)
@@ -101,7 +109,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `[N, in_channels, H, W]` to logits `[N, num_classes]`."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
@@ -176,19 +184,25 @@ def _subsample_and_pad(in_channels: int, out_channels: int, stride: int) -> nn.M
     return nn.Sequential(nn.AvgPool2d(1, stride=stride), nn.ZeroPad3d((0, 0, 0, 0, before, after)))
 
 
-def resnet18(num_classes: int = 10, in_channels: int = 3, widths: Widths4 = (64, 128, 256, 512)) -> ResNet:
-    """ResNet-18 in CIFAR form."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, widths)
+def resnet18(
+    num_classes: int = 10, in_channels: int = 3, widths: Widths4 = (64, 128, 256, 512), stem: Stem = "cifar"
+) -> ResNet:
+    """ResNet-18, in CIFAR form unless `stem` says otherwise."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, widths, stem)
 
 
-def resnet34(num_classes: int = 10, in_channels: int = 3, widths: Widths4 = (64, 128, 256, 512)) -> ResNet:
-    """ResNet-34 in CIFAR form."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, widths)
+def resnet34(
+    num_classes: int = 10, in_channels: int = 3, widths: Widths4 = (64, 128, 256, 512), stem: Stem = "cifar"
+) -> ResNet:
+    """ResNet-34, in CIFAR form unless `stem` says otherwise."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, widths, stem)
 
 
-def resnet50(num_classes: int = 10, in_channels: int = 3, widths: Widths4 = (64, 128, 256, 512)) -> ResNet:
-    """ResNet-50 in CIFAR form."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, widths)
+def resnet50(
+    num_classes: int = 10, in_channels: int = 3, widths: Widths4 = (64, 128, 256, 512), stem: Stem = "cifar"
+) -> ResNet:
+    """ResNet-50, in CIFAR form unless `stem` says otherwise."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, widths, stem)
 
 
 def resnet20(num_classes: int = 10, in_channels: int = 3, widths: Widths3 = (16, 32, 64)) -> CifarResNet:

@@ -83,21 +83,22 @@ def fit(
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, data: ImageData, batch_size: int = 512, limit: int | None = None) -> float:
-    """Return the percentage of images whose largest logit is that of their label.
+def accuracy(model: nn.Module, data: ImageData, batch_size: int = 512, limit: int | None = None, top: int = 1) -> float:
+    """Return the percentage of images whose label is among the `top` largest logits.
 
     Args:
         model: maps images to logits; evaluated where it is, in evaluation mode; its training mode is restored.
         data: the images to test on.
         batch_size: images in a forward pass.
         limit: use the first `limit` images only; None uses all.
+        top: how many guesses a network has.
     """
     home = _device(model)
     correct = total = 0
     with _mode(model, training=False):
         for images, labels in data.batches(batch_size, limit=limit):
-            predicted = model(images.to(home)).argmax(dim=1)
-            correct += int((predicted == labels.to(home)).sum())
+            guesses = model(images.to(home)).topk(top, dim=1).indices
+            correct += int((guesses == labels.to(home)[:, None]).sum())
             total += len(labels)
     return 100 * correct / total
 
