@@ -1,18 +1,15 @@
 """Result files: rows that a program measured, with the hardware, versions, seed and command behind them."""
 
-import fcntl
 import json
-import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+from filelock import FileLock
 
-from mipp.measuring import versions
+from mipp.measuring import machine
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -44,7 +41,8 @@ class Record:
             if all(row.get(k) == v for k, v in key.items()):
                 return row
         row = {**key, **function()}
-        with self._alone():
+        self.path.parent.mkdir(exist_ok=True)
+        with FileLock(f"{self.path}.lock"):
             self.rows = [*self._written(), row]
             self.save()
         print(json.dumps(row), flush=True)
@@ -63,28 +61,6 @@ class Record:
         earlier = json.loads(self.path.read_text())
         same = earlier["settings"] == self.head["settings"] and earlier["machine"] == self.head["machine"]
         return list(earlier["rows"]) if same else []
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process writes meanwhile."""
-        self.path.parent.mkdir(exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
-def machine() -> Row:
-    """Processor, cores, accelerator and versions; no host names, no paths."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _processor(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions()}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def _command(name: str) -> str:

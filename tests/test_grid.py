@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from cases import quick  # noqa: F401
+from filelock import FileLock
 from torch import nn
 from typer.testing import CliRunner
 
@@ -145,3 +149,54 @@ def test_wrong_lists_are_refused(arguments, expected, tmp_path):
     answer = compare(*arguments, "--out", str(tmp_path / "out"))
     assert answer.exit_code == 2
     assert expected in " ".join(answer.stderr.split())
+
+
+def sweep_in_another_process(work: grid.Workload, todo: list[grid.Run], folder: Path) -> None:
+    done: list[str] = []
+    jobs = [*grid.trainings(todo, work, folder), *(grid.job(run, work, folder) for run in todo)]
+    grid.sweep(jobs, done=lambda one: done.append(one.path.name))
+    (folder / f"{os.getpid()}.done").write_text("\n".join(done))
+
+
+def test_processes_that_are_started_on_the_same_runs_share_them(work, tmp_path):
+    todo = grid.runs({"l1": L1(), "thinet": ThiNet()}, [mipp.Budget(nodes=6), mipp.Budget(nodes=4)], range(2))
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=sweep_in_another_process, args=(work, todo, tmp_path)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    done = [name for path in tmp_path.glob("*.done") for name in path.read_text().split()]
+    assert len(done) == len(set(done)) == 2 + len(todo)
+    assert len(grid.finished(todo, work, tmp_path)) == len(todo)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_sweep_passes_over_what_another_process_is_doing_and_stops_when_its_time_is_over(tmp_path):
+    jobs = [grid.Job(tmp_path / name, lambda path: path.write_text("")) for name in "abc"]
+    seen: list[str] = []
+    with FileLock(f"{jobs[0].path}.lock"):
+        grid.sweep(jobs, on_time=lambda: not seen, done=lambda one: seen.append(one.path.name))
+    assert seen == ["b"]
+    grid.sweep(jobs, done=lambda one: seen.append(one.path.name))
+    assert seen == ["b", "a", "c"]
+
+
+def test_a_job_that_fails_leaves_nothing_behind(tmp_path):
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grid.once(grid.Job(tmp_path / "a", fail))
+    assert not (tmp_path / "a").exists()
+    grid.once(grid.Job(tmp_path / "a", lambda path: path.write_text("whole")))
+    assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_several_trainings_follow_from_the_same_pruned_network(work, tmp_path):
+    several = {"1 epoch": RECIPE, "2 epochs": dataclasses.replace(RECIPE, epochs=2)}
+    run = grid.Run("l1", L1(), mipp.Budget(nodes=6), 0)
+    row = grid.perform(run, dataclasses.replace(work, after=several, compensate=False, top=(1, 3)), tmp_path)
+    assert set(row["accuracy"]) == {"dense", "pruned", "pruned, 1 epoch", "pruned, 2 epochs"}
+    assert all(row["top-3 accuracy"][stage] >= value for stage, value in row["accuracy"].items())

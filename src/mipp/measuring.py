@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,3 +128,17 @@ def versions() -> dict[str, str]:
 def device_of(model: nn.Module) -> torch.device | None:
     """Where the model is; None for one without tensors."""
     return next((t.device for t in [*model.parameters(), *model.buffers()]), None)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, threads, accelerator and versions that something is measured with; no host names, no paths."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _processor(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -2,16 +2,18 @@
 
 work = Workload("lenet5", LeNet5, zoo.load("mnist", "train"), zoo.load("mnist", "test"), before=Recipe(epochs=5))
 todo = runs({"mipp": MIPP(), "l1": L1()}, [Budget(macs=0.5)], seeds=range(3))
-for run in todo: perform(run, work, folder)
-rows = collect(folder)
+sweep([*trainings(todo, work, folder), *(job(run, work, folder) for run in todo)])  # in as many processes as you start
+rows = finished(todo, work, folder)
 """
 
 from mipp.grid.pictures import draw
-from mipp.grid.run import Row, Run, collect, perform, runs
+from mipp.grid.run import Row, Run, collect, finished, job, perform, runs, trainings
+from mipp.grid.store import Job, once, sweep
 from mipp.grid.summary import Summary, markdown, summarise
 from mipp.grid.workload import Recipe, Trainer, Workload
 
 __all__ = [
+    "Job",
     "Recipe",
     "Row",
     "Run",
@@ -20,8 +22,13 @@ __all__ = [
     "Workload",
     "collect",
     "draw",
+    "finished",
+    "job",
     "markdown",
+    "once",
     "perform",
     "runs",
     "summarise",
+    "sweep",
+    "trainings",
 ]

@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 from torch import nn
 
 from mipp.errors import MippError
+from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
-from mipp.methods import Method, Task, needs_of
+from mipp.measuring import machine
+from mipp.methods import Method, needs_of
 from mipp.pipeline import Result, prune
-from mipp.plan import Budget, PruningPlan
-from mipp.zoo import accuracy
+from mipp.plan import Budget
+from mipp.surgery import apply
 
 Row = dict[str, Any]
 _FAILED = "error"
@@ -47,20 +49,34 @@ def perform(run: Run, work: Workload, folder: Path) -> Row:
 
     A method that refuses (a budget that cannot be met, a model it does not fit) leaves its message as the result.
     """
-    path = folder / f"{run.name(work)}.json"
-    if path.exists():
-        row: Row = json.loads(path.read_text(encoding="utf-8"))
-        return row
-    folder.mkdir(parents=True, exist_ok=True)
-    row = {"method": run.label, "record": repr(run.method), "budget": run.budget.to_dict(), "seed": run.seed}
-    try:
-        row |= _measured(run, work, folder)
-    except MippError as error:
-        row[_FAILED] = f"{type(error).__name__}: {error}"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({**row, "workload": work.options()}, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
-    return row
+    once(job(run, work, folder))
+    return _read(_path(run, work, folder))
+
+
+def job(run: Run, work: Workload, folder: Path) -> Job:
+    """A run as a job of `sweep`."""
+
+    def write(path: Path) -> None:
+        row = {"method": run.label, "record": repr(run.method), "budget": run.budget.to_dict(), "seed": run.seed}
+        try:
+            row |= _measured(run, work, folder)
+        except MippError as error:
+            row[_FAILED] = f"{type(error).__name__}: {error}"
+        whole = {**row, "machine": machine(), "workload": work.options()}
+        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+    return Job(_path(run, work, folder), write)
+
+
+def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
+    """The dense networks that runs prune, as jobs: done first, several processes train one each."""
+    found = (work.training(seed, folder) for seed in dict.fromkeys(run.seed for run in todo))
+    return [one for one in found if one is not None]
+
+
+def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
+    """The results that there are of these runs, in their order."""
+    return [_read(path) for run in todo if (path := _path(run, work, folder)).exists()]
 
 
 def collect(folder: Path) -> list[Row]:
@@ -69,7 +85,7 @@ def collect(folder: Path) -> list[Row]:
     Raises:
         MippError: The folder holds results of different workloads.
     """
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    rows = [_read(path) for path in sorted(folder.glob("*.json"))]
     works = {json.dumps(row["workload"], sort_keys=True) for row in rows}
     if len(works) > 1:
         raise MippError(
@@ -79,41 +95,47 @@ def collect(folder: Path) -> list[Row]:
     return sorted(rows, key=lambda row: (row["method"], json.dumps(row["budget"]), row["seed"]))
 
 
-@dataclass(frozen=True)
-class _Replay:
-    """Keeps what another run kept."""
+def _path(run: Run, work: Workload, folder: Path) -> Path:
+    return folder / f"{run.name(work)}.json"
 
-    plan_: PruningPlan
 
-    def plan(self, task: Task, budget: Budget) -> PruningPlan:
-        return task.plan(self.plan_.kept, self, budget)
+def _read(path: Path) -> Row:
+    row: Row = json.loads(path.read_text(encoding="utf-8"))
+    return row
 
 
 def _measured(run: Run, work: Workload, folder: Path) -> Row:
-    dense = work.dense(run.seed, folder)
     start = time.perf_counter()
-    result = _pruned(run, work, dense, run.method, compensate=False)
-    seconds = time.perf_counter() - start
-    stages = {"dense": accuracy(dense, work.test), **_stages("pruned", result.model, run, work)}
-    if work.compensate and not needs_of(run.method).reweights:
-        refitted = _pruned(run, work, dense, _Replay(result.plan), compensate=True)
-        stages |= _stages("refitted", refitted.model, run, work)
+    dense = work.dense(run.seed, folder)
+    trained = time.perf_counter()
+    compensate = work.compensate and not needs_of(run.method).reweights
+    result = _pruned(run, work, dense, compensate=compensate)
+    seconds = result.report.seconds
+    bare = apply(result.plan, dense) if compensate else result.model
+    stages = {"dense": work.measure(dense), **_stages("pruned", bare, run, work)}
+    if compensate:
+        stages |= _stages("refitted", result.model, run, work)
     before, after = result.report.before, result.report.after
     sizes = {name: group.size for name, group in result.plan.groups.items()}
+    names = list(dict.fromkeys(name for values in stages.values() for name in values))
     return {
-        "accuracy": stages,
+        **{name: {stage: values[name] for stage, values in stages.items()} for name in names},
         "macs": after.macs / before.macs if before.macs else None,
         "params": after.params / before.params,
         "nodes": sum(result.plan.widths.values()) / sum(sizes.values()),
         "keep": {name: width / sizes[name] for name, width in result.plan.widths.items()},
         "widths": result.plan.widths,
         "collapsed": list(result.plan.collapsed),
-        "seconds": {"selection": result.report.seconds["selection"], "whole": seconds},
-        "versions": result.report.versions,
+        "seconds": {
+            "selection": seconds["selection"],
+            "whole": sum(value for phase, value in seconds.items() if phase not in ("compensation", "report")),
+            "run": time.perf_counter() - trained,
+            "training": trained - start,
+        },
     }
 
 
-def _pruned(run: Run, work: Workload, dense: nn.Module, method: Method, *, compensate: bool) -> Result:
+def _pruned(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> Result:
     def train(model: nn.Module, **options: Any) -> None:
         work.whole(model, work.train, run.seed, **options)
 
@@ -121,7 +143,7 @@ def _pruned(run: Run, work: Workload, dense: nn.Module, method: Method, *, compe
         dense,
         work.batches(run.seed),
         run.budget,
-        method,
+        run.method,
         exclude=work.exclude,
         compensate=compensate,
         loss_fn=nn.functional.cross_entropy,
@@ -131,11 +153,11 @@ def _pruned(run: Run, work: Workload, dense: nn.Module, method: Method, *, compe
     )
 
 
-def _stages(name: str, model: nn.Module, run: Run, work: Workload) -> dict[str, float]:
-    """Accuracy of a network, and after training a copy of it."""
-    found = {name: accuracy(model, work.test)}
-    if work.after.epochs:
+def _stages(name: str, model: nn.Module, run: Run, work: Workload) -> dict[str, dict[str, float]]:
+    """What a network is worth, and after each training of a copy of it."""
+    found = {name: work.measure(model)}
+    for suffix, recipe in work.trainings_after().items():
         trained = copy.deepcopy(model)
-        work.after(trained, work.train, run.seed)
-        found[f"{name}, trained"] = accuracy(trained, work.test)
+        recipe(trained, work.train, run.seed)
+        found[f"{name}, {suffix}"] = work.measure(trained)
     return found

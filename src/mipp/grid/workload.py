@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mipp.zoo import ImageData, fit
+from mipp.grid.store import Job, once
+from mipp.zoo import ImageData, accuracy, fit
 
 _BATCH = 128
 
@@ -78,11 +79,13 @@ class Workload:
         train: Training images: calibration, training.
         test: Test images: accuracy.
         before: Training before pruning.
-        after: Training after pruning.
+        after: Training after pruning; several, each from the pruned network, by what they are called.
         whole: What methods that train (IMP, OTO) understand by a whole training.
         samples: Calibration images.
+        calibration: What they are drawn from, if not from `train`.
         exclude: Modules whose nodes stay.
         compensate: Also measure the network with its consumers refitted.
+        top: Numbers of guesses that accuracy is measured with.
     """
 
     name: str
@@ -90,39 +93,60 @@ class Workload:
     train: ImageData
     test: ImageData
     before: Trainer = Recipe()
-    after: Trainer = Recipe()
+    after: Trainer | Mapping[str, Trainer] = Recipe()
     whole: Trainer = Recipe(epochs=1)
     samples: int = 1024
+    calibration: ImageData | None = None
     exclude: Sequence[str] = ()
     compensate: bool = True
+    top: Sequence[int] = (1,)
 
     def options(self) -> dict[str, Any]:
         """The settings as plain data: runs with the same settings are the same run."""
         data = [self.train.name, len(self.train), len(self.test)]
-        recipes = {name: getattr(self, name).options() for name in ("before", "after", "whole")}
+        recipes = {"before": self.before.options(), "whole": self.whole.options()}
+        after = {name: recipe.options() for name, recipe in self.trainings_after().items()}
         others = {"samples": self.samples, "exclude": list(self.exclude), "compensate": self.compensate}
-        return {"name": self.name, "data": data, **recipes, **others}
+        more = {} if self.calibration is None else {"calibration": [self.calibration.name, len(self.calibration)]}
+        return {"name": self.name, "data": data, **recipes, "after": after, **others, **more, "top": list(self.top)}
+
+    def trainings_after(self) -> dict[str, Trainer]:
+        """The trainings after pruning, by name."""
+        found = {"trained": self.after} if not isinstance(self.after, Mapping) else self.after
+        return {name: recipe for name, recipe in found.items() if recipe.epochs}
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy on the test images, in percent, by name: "accuracy", "top-5 accuracy"."""
+        return {
+            "accuracy" if top == 1 else f"top-{top} accuracy": accuracy(model, self.test, top=top) for top in self.top
+        }
 
     def batches(self, seed: int) -> list[Any]:
         """A draw of labelled calibration batches."""
         generator = torch.Generator().manual_seed(seed)
-        return list(self.train.batches(_BATCH, limit=self.samples, generator=generator))
+        source = self.train if self.calibration is None else self.calibration
+        return list(source.batches(_BATCH, limit=self.samples, generator=generator))
 
     def dense(self, seed: int, folder: Path) -> nn.Module:
         """The network that is pruned; its training is done once and kept in the folder."""
-        model = self.make(seed)
-        if not self.before.epochs:
-            return model.eval()
-        settings = {key: self.options()[key] for key in ("name", "data", "before")}
-        path = folder / f"dense-{digest({**settings, 'seed': seed})}.safetensors"
-        if path.exists():
-            model.load_state_dict(load_file(path))
-        else:
-            self.before(model, self.train, seed)
-            part = path.with_suffix(".part")
-            save_file({name: t.contiguous() for name, t in model.state_dict().items()}, part)
-            part.replace(path)
+        model, training = self.make(seed), self.training(seed, folder)
+        if training is not None:
+            once(training)
+            model.load_state_dict(load_file(training.path))
         return model.eval()
+
+    def training(self, seed: int, folder: Path) -> Job | None:
+        """The training of the network that is pruned, as a job of `sweep`; None if there is none."""
+        if not self.before.epochs:
+            return None
+
+        def write(path: Path) -> None:
+            model = self.make(seed)
+            self.before(model, self.train, seed)
+            save_file({name: t.contiguous() for name, t in model.state_dict().items()}, path)
+
+        settings = {key: self.options()[key] for key in ("name", "data", "before")}
+        return Job(folder / f"dense-{digest({**settings, 'seed': seed})}.safetensors", write)
 
 
 def digest(options: Any) -> str:

@@ -1,0 +1,61 @@
+"""Files that are written once, by whichever process comes first."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file that is to be there.
+
+    Attributes:
+        path: The file; what it depends on is in its name.
+        write: `write(path)` makes it, at a path of its own.
+    """
+
+    path: Path
+    write: Callable[[Path], None]
+
+
+def once(job: Job, *, wait: bool = True) -> None:
+    """Writes a file unless it is there; it is there whole or not at all, and no two processes write it.
+
+    Raises:
+        filelock.Timeout: Another process is at it, and it was not to be waited for.
+    """
+    if job.path.exists():
+        return
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{job.path}.lock", timeout=-1 if wait else 0):
+        if not job.path.exists():
+            part = job.path.with_suffix(f".{os.getpid()}.part")
+            job.write(part)
+            part.replace(job.path)
+
+
+def sweep(
+    jobs: Iterable[Job], on_time: Callable[[], bool] = lambda: True, done: Callable[[Job], None] = lambda job: None
+) -> None:
+    """Writes all files that are not there; several processes that are started on the same jobs share them.
+
+    A file that another process is writing is passed over. One that is killed leaves nothing behind that blocks others.
+
+    Args:
+        jobs: The most wanted first.
+        on_time: Asked before each job; when it says no, the sweep ends.
+        done: Called with each job that was done here.
+    """
+    for job in jobs:
+        if job.path.exists():
+            continue
+        if not on_time():
+            return
+        try:
+            once(job, wait=False)
+        except Timeout:
+            continue
+        done(job)
