@@ -3,9 +3,10 @@
     MIPP_DATA_DIR=... python -m benchmarks.methods PIECE [--weights FOLDER] [--minutes 120] [--smoke]
 
 Pieces: `lenet-before` and `lenet-after` (LeNet-5 on MNIST, pruned before or after 5 epochs of training, and trained for
-5 or 1 more), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed; also
-the time of each method), `rivals` (the same network by Torch-Pruning and NVIDIA Model Optimizer). A piece stops between
-runs when its minutes are over; called again it goes on. `--smoke` takes few images and methods, and writes elsewhere.
+1 and for 5 more), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed;
+also the time of each method), `rivals` (the same network by Torch-Pruning and NVIDIA Model Optimizer). A piece stops
+between runs when its minutes are over; called again it goes on, and called several times at once, its processes share
+the runs. `--smoke` takes few images and methods, and writes elsewhere.
 """
 
 import argparse
@@ -18,23 +19,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.record import RESULTS, Record, Row
 from benchmarks.resnet_cifar import EXCLUDED, SAMPLES, accuracy, pretrained
+from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers
 from mipp import grid, zoo
 from mipp.cost import cost_of
-from mipp.methods import Method, Random, Reinitialised, Scratch, needs_of
-from mipp.methods import all as all_methods
+from mipp.methods import Method, needs_of
 from mipp.pipeline import inspect
 from mipp.plan import Budget
 
-LENET = [Budget(macs=m) for m in (0.5, 0.3, 0.15)] + [Budget(nodes=0.1, min_keep=0)]
+LENET = [*MATCHED, *SPARSE]
 RESNET = [Budget(macs=0.5)]
-SEEDS = 3
-EPOCHS = 5
 FRACTION = 0.5  # of the MACs, for the rivals
 SMOKE = ("mipp", "l1", "taylor", "snip", "imp", "oto")
 Clock = Callable[[], bool]
@@ -48,30 +46,15 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     stop = time.monotonic() + 60 * options.minutes
-    piece = {"resnet": resnet, "rivals": rivals}.get(options.piece, partial(lenet, options.piece))
+    piece = {"resnet": resnet, "rivals": rivals}.get(options.piece, partial(_lenet, options.piece))
     piece(options.weights, lambda: time.monotonic() < stop, smoke=options.smoke)
 
 
-def lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
+def _lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
     """LeNet-5 on MNIST: all methods, four budgets, three seeds."""
-    train, test = zoo.load("mnist", "train"), zoo.load("mnist", "test")
-    if smoke:
-        train, test = train.subset(slice(2048)), test.subset(slice(1000))
-    full, short = grid.Recipe(EPOCHS), grid.Recipe(1, learning_rate=0.01)
-    late = piece == "lenet-after"
-    work = grid.Workload(
-        "lenet5",
-        _lenet5,
-        train,
-        test,
-        before=full if late else grid.Recipe(),
-        after=short if late else full,
-        whole=full,
-        samples=SAMPLES,
-        compensate=late,
-    )
-    budgets, seeds = (LENET[:1], 1) if smoke else (LENET, SEEDS)
-    _grid(piece, work, grid.runs(_peers(smoke=smoke), budgets, range(seeds)), on_time, smoke=smoke)
+    work = lenet(trained=piece == "lenet-after", images=2048 if smoke else None)
+    budgets, seeds = (LENET[:1], [0]) if smoke else (LENET, SEEDS)
+    _grid(piece, work, grid.runs(_peers(smoke=smoke), budgets, seeds), on_time, smoke=smoke)
 
 
 def resnet(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
@@ -90,11 +73,6 @@ def rivals(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
             record.measure({"method": name}, partial(_rival, prune, work))
 
 
-def _lenet5(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return zoo.LeNet5()
-
-
 def _resnet20(folder: Path, seed: int) -> nn.Module:
     return pretrained("resnet20", folder)
 
@@ -111,29 +89,22 @@ def _resnet_work(weights: Path | None, *, smoke: bool) -> grid.Workload:
 
 
 def _peers(*, smoke: bool) -> dict[str, Method]:
-    """All methods, with the controls at MIPP's widths."""
-    made = {name: make() for name, make in all_methods().items() if not smoke or name in SMOKE}
-    mipp = all_methods()["mipp"]()
-    controls = {
-        "random@mipp": Random(like=mipp),
-        "reinit@mipp": Reinitialised(like=mipp),
-        "scratch@mipp": Scratch(like=mipp),
-    }
-    return {**made, **controls} if not smoke else made
+    return {name: method for name, method in peers().items() if not smoke or name in SMOKE}
 
 
 def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, *, smoke: bool) -> None:
     """Does what is left of a grid, and writes one result file of what there is."""
-    folder = Path("runs") / ("methods-smoke" if smoke else "methods") / name
-    for run in todo:
-        if on_time():
-            row = grid.perform(run, work, folder)
-            print(run.label, run.budget.to_dict(), run.seed, row.get("accuracy", row.get("error")), flush=True)
+    place = folder(name, smoke=smoke)
+    jobs = [grid.job(run, work, place) for run in todo]
+    grid.sweep([*grid.trainings(todo, work, place), *jobs], on_time, lambda job: print(job.name, flush=True))
+    rows = grid.finished(todo, work, place)
     record = Record("methods_" + name.replace("-", "_") + ("_smoke" if smoke else ""), workload=work.options())
-    record.rows = [{k: v for k, v in row.items() if k not in ("workload", "versions")} for row in grid.collect(folder)]
+    record.head["machine"] = rows[0]["machine"]
+    record.rows = [{k: v for k, v in row.items() if k not in ("workload", "machine")} for row in rows]
     record.save()
-    print(f"{len(record.rows)} of {len(todo)} runs are done: {record.path.relative_to(RESULTS.parents[1])}")
-    for picture in grid.draw(record.rows, folder.parent):
+    print(f"{len(rows)} of {len(todo)} runs are done: {record.path.relative_to(RESULTS.parents[1])}")
+    print(f"The others take about {grid.remaining(todo, work, place) / 60:.0f} minutes in one process.")
+    for picture in grid.draw(record.rows, place.parent):
         picture.rename(picture.with_name(f"{name}-{picture.name}"))
 
 

@@ -169,16 +169,18 @@ def test_processes_that_are_started_on_the_same_runs_share_them(work, tmp_path):
     done = [name for path in tmp_path.glob("*.done") for name in path.read_text().split()]
     assert len(done) == len(set(done)) == 2 + len(todo)
     assert len(grid.finished(todo, work, tmp_path)) == len(todo)
+    assert grid.remaining(todo, work, tmp_path) == 0
+    assert grid.remaining(todo + grid.runs({"l1": L1()}, [mipp.Budget(nodes=5)], [0]), work, tmp_path) > 0
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_sweep_passes_over_what_another_process_is_doing_and_stops_when_its_time_is_over(tmp_path):
-    jobs = [grid.Job(tmp_path / name, lambda path: path.write_text("")) for name in "abc"]
+    jobs = [grid.Job(name, tmp_path / name, lambda path: path.write_text("")) for name in "abc"]
     seen: list[str] = []
     with FileLock(f"{jobs[0].path}.lock"):
-        grid.sweep(jobs, on_time=lambda: not seen, done=lambda one: seen.append(one.path.name))
+        grid.sweep(jobs, on_time=lambda: not seen, done=lambda one: seen.append(one.name))
     assert seen == ["b"]
-    grid.sweep(jobs, done=lambda one: seen.append(one.path.name))
+    grid.sweep(jobs, done=lambda one: seen.append(one.name))
     assert seen == ["b", "a", "c"]
 
 
@@ -188,9 +190,9 @@ def test_a_job_that_fails_leaves_nothing_behind(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        grid.once(grid.Job(tmp_path / "a", fail))
+        grid.once(grid.Job("a", tmp_path / "a", fail))
     assert not (tmp_path / "a").exists()
-    grid.once(grid.Job(tmp_path / "a", lambda path: path.write_text("whole")))
+    grid.once(grid.Job("a", tmp_path / "a", lambda path: path.write_text("whole")))
     assert (tmp_path / "a").read_text() == "whole"
 
 

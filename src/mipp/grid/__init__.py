@@ -7,7 +7,7 @@ rows = finished(todo, work, folder)
 """
 
 from mipp.grid.pictures import draw
-from mipp.grid.run import Row, Run, collect, finished, job, perform, runs, trainings
+from mipp.grid.run import Row, Run, collect, finished, job, perform, remaining, runs, trainings
 from mipp.grid.store import Job, once, sweep
 from mipp.grid.summary import Summary, markdown, summarise
 from mipp.grid.workload import Recipe, Trainer, Workload
@@ -27,6 +27,7 @@ __all__ = [
     "markdown",
     "once",
     "perform",
+    "remaining",
     "runs",
     "summarise",
     "sweep",

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ def job(run: Run, work: Workload, folder: Path) -> Job:
         whole = {**row, "machine": machine(), "workload": work.options()}
         path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
-    return Job(_path(run, work, folder), write)
+    name = f"{work.name}, seed {run.seed}: {run.label}, {json.dumps(run.budget.to_dict())}"
+    return Job(name, _path(run, work, folder), write)
 
 
 def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
@@ -77,6 +79,18 @@ def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
 def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
     """The results that there are of these runs, in their order."""
     return [_read(path) for run in todo if (path := _path(run, work, folder)).exists()]
+
+
+def remaining(todo: Iterable[Run], work: Workload, folder: Path) -> float:
+    """Seconds that the missing runs take in one process, if each takes as long as those of its method have on average."""
+    todo = list(todo)
+    rows = [row for row in finished(todo, work, folder) if _FAILED not in row]
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        seconds.setdefault(row["method"], []).append(row["seconds"]["run"])
+    usual = statistics.fmean(row["seconds"]["run"] for row in rows) if rows else float("nan")
+    missing = [run for run in todo if not _path(run, work, folder).exists()]
+    return sum(statistics.fmean(seconds[run.label]) if run.label in seconds else usual for run in missing)
 
 
 def collect(folder: Path) -> list[Row]:

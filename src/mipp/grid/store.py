@@ -13,10 +13,12 @@ class Job:
     """A file that is to be there.
 
     Attributes:
+        name: What it is, for people.
         path: The file; what it depends on is in its name.
         write: `write(path)` makes it, at a path of its own.
     """
 
+    name: str
     path: Path
     write: Callable[[Path], None]
 

@@ -146,7 +146,11 @@ class Workload:
             save_file({name: t.contiguous() for name, t in model.state_dict().items()}, path)
 
         settings = {key: self.options()[key] for key in ("name", "data", "before")}
-        return Job(folder / f"dense-{digest({**settings, 'seed': seed})}.safetensors", write)
+        return Job(
+            f"{self.name}, seed {seed}: training",
+            folder / f"dense-{digest({**settings, 'seed': seed})}.safetensors",
+            write,
+        )
 
 
 def digest(options: Any) -> str:

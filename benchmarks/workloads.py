@@ -1,0 +1,63 @@
+"""LeNet-5 on MNIST as every grid prunes it, so that what several of them need is computed once."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mipp import grid, zoo
+from mipp.methods import Method, Random, Reinitialised, Scratch
+from mipp.methods import all as all_methods
+from mipp.plan import Budget
+
+EPOCHS = 5
+SAMPLES = 1024
+SEEDS = range(3)
+MATCHED = [Budget(macs=0.3, min_keep=0), Budget(params=0.2, min_keep=0)]
+SPARSE = [Budget(nodes=0.3, min_keep=0), Budget(nodes=0.1, min_keep=0)]
+RUNS = Path("runs")
+
+
+def lenet(*, trained: bool, images: int | None = None) -> grid.Workload:
+    """LeNet-5 on MNIST, pruned after 5 epochs of training or before, and trained for 1 or 5 epochs afterwards.
+
+    Args:
+        trained: Whether it is pruned after training.
+        images: Only so many training images, and a quarter as many test images.
+    """
+    train, test = zoo.load("mnist", "train"), zoo.load("mnist", "test")
+    full = grid.Recipe(EPOCHS)
+    rate = 0.01 if trained else full.learning_rate
+    return grid.Workload(
+        "lenet5",
+        lenet5,
+        train if images is None else train.subset(slice(images)),
+        test if images is None else test.subset(slice(images // 4)),
+        before=full if trained else grid.Recipe(),
+        after={"1 epoch": grid.Recipe(1, learning_rate=rate), f"{EPOCHS} epochs": grid.Recipe(EPOCHS, rate)},
+        whole=full,
+        samples=SAMPLES,
+        compensate=trained,
+    )
+
+
+def lenet5(seed: int) -> nn.Module:
+    """LeNet-5 as its layers are initialised."""
+    torch.manual_seed(seed)
+    return zoo.LeNet5()
+
+
+def folder(name: str, *, smoke: bool = False) -> Path:
+    """Where the runs of a grid are."""
+    return RUNS / ("smoke" if smoke else "grids") / name
+
+
+def peers() -> dict[str, Method]:
+    """All methods, with the controls at MIPP's widths."""
+    mipp = all_methods()["mipp"]()
+    controls = {
+        "random@mipp": Random(like=mipp),
+        "reinit@mipp": Reinitialised(like=mipp),
+        "scratch@mipp": Scratch(like=mipp),
+    }
+    return {name: make() for name, make in all_methods().items()} | controls
