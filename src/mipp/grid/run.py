@@ -82,7 +82,7 @@ def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
 
 
 def remaining(todo: Iterable[Run], work: Workload, folder: Path) -> float:
-    """Seconds that the missing runs take in one process, if each takes as long as those of its method have on average."""
+    """Seconds that the missing runs take in one process, each as long as those of its method on average."""
     todo = list(todo)
     rows = [row for row in finished(todo, work, folder) if _FAILED not in row]
     seconds: dict[str, list[float]] = {}
