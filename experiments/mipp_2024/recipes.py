@@ -1,0 +1,73 @@
+"""How networks are trained before and after pruning: the paper's Table 2, and short forms of it.
+
+Table 2 leaves open by how much the learning rate falls at a milestone (here to a tenth, as is usual) and the settings
+of mixup and cutout (here those of their papers: Beta(1, 1), and holes of 8 pixels for CIFAR-100).
+"""
+
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from experiments.mipp_2024.epochs import Augmentation
+from experiments.mipp_2024.setting import Setting
+from experiments.mipp_2024.training import Recipe
+
+Scale = Literal["laptop", "gpu", "paper"]
+
+
+class Recipes(NamedTuple):
+    """The training of a data set's networks.
+
+    Attributes:
+        before: From the initial weights.
+        after: Of what pruning left.
+    """
+
+    before: Recipe
+    after: Recipe
+
+
+_LIGHT: tuple[Augmentation, ...] = ("crop", "flip")
+_HEAVY: tuple[Augmentation, ...] = (*_LIGHT, "mixup", "cutout")
+
+_MNIST = Recipe(90, 100, 1e-2, (30, 60), weight_decay=1e-4)
+_CIFAR10 = Recipe(200, 128, 1e-1, (100, 150), augment=_LIGHT)
+_CIFAR100 = replace(_CIFAR10, batch_size=256, augment=_HEAVY)
+_IMAGENET = Recipe(90, 1024, 1e-1, (30, 60), weight_decay=1e-4, augment=_LIGHT)
+_CIFAR_AFTER = {"epochs": 120, "learning_rate": 1e-2, "milestones": (60, 90)}
+
+PAPER = {
+    "mnist": Recipes(_MNIST, _MNIST),
+    "cifar10": Recipes(_CIFAR10, replace(_CIFAR10, **_CIFAR_AFTER)),
+    "cifar100": Recipes(_CIFAR100, replace(_CIFAR100, **_CIFAR_AFTER)),
+    "imagenet": Recipes(_IMAGENET, replace(_IMAGENET, epochs=75, learning_rate=1e-2)),
+}
+"""Table 2, by data set."""
+
+_FAST = Recipe(16, 512, 0.4, nesterov=True, augment=_LIGHT, precision="bf16-mixed")
+_FAST_IMAGENET = replace(_FAST, batch_size=1024, learning_rate=1.6, weight_decay=5e-5)
+
+SHORT = {
+    "digits": Recipes(Recipe(8, 64, 0.05, nesterov=True), Recipe(4, 64, 0.02, nesterov=True)),
+    "mnist": Recipes(
+        Recipe(5, 128, 0.05, weight_decay=1e-4, nesterov=True), Recipe(5, 128, 0.02, weight_decay=1e-4, nesterov=True)
+    ),
+    "cifar10": Recipes(_FAST, replace(_FAST, epochs=10, learning_rate=0.1)),
+    "cifar100": Recipes(replace(_FAST, epochs=24), replace(_FAST, epochs=14, learning_rate=0.1)),
+    "imagenet": Recipes(_FAST_IMAGENET, replace(_FAST_IMAGENET, epochs=8, learning_rate=0.2)),
+}
+"""Fewer epochs under one cycle of the learning rate, by data set; no mixup and no cutout, which need long training."""
+
+
+def recipes(data: str, scale: Scale, setting: Setting = Setting()) -> Recipes:  # noqa: B008 - it is frozen
+    """The recipes for a data set.
+
+    Args:
+        data: Its name.
+        scale: "paper": Table 2. "gpu": minutes on a GPU. "laptop": the same in float32, which is faster on a CPU.
+        setting: Where they run.
+    """
+    name = {"mnist-deformed": "mnist"}.get(data, data)
+    found = (PAPER if scale == "paper" and name in PAPER else SHORT)[name]
+    if scale == "laptop":
+        found = Recipes(*(replace(recipe, precision="32-true") for recipe in found))
+    return Recipes(*(replace(recipe, setting=setting) for recipe in found))

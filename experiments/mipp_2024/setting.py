@@ -1,0 +1,106 @@
+"""Where a training runs, what it leaves behind and how it is shown: all that its result does not depend on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a training runs, what it leaves behind and how it is shown.
+
+    Attributes:
+        accelerator: "cpu", "cuda", or "auto": CUDA where there is any.
+        checkpoints: Folder in which a training that was interrupted finds where it was; None: it begins again.
+        every: Steps between checkpoints.
+        tensorboard: Folder for TensorBoard; None: nothing is written.
+        deterministic: Only operations that give the same bits each time; slower on GPUs.
+        progress: Show a bar, if somebody looks.
+    """
+
+    accelerator: str = "auto"
+    checkpoints: Path | None = None
+    every: int = 500
+    tensorboard: Path | None = None
+    deterministic: bool = False
+    progress: bool = True
+
+    def fabric(self, precision: Any) -> Fabric:
+        """This process's Fabric: one of several when torchrun started them, else alone on one device."""
+        loggers = []
+        if self.tensorboard is not None:
+            from lightning.fabric.loggers import TensorBoardLogger
+
+            loggers.append(TensorBoardLogger(self.tensorboard, name=None))
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            strategy="ddp" if several else "auto",
+            devices=int(os.environ["LOCAL_WORLD_SIZE"]) if several else 1,
+            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if several else 1,
+            precision=precision,
+            loggers=loggers,
+        )
+        fabric.launch()
+        return fabric
+
+    @contextmanager
+    def switches(self) -> Iterator[None]:
+        """torch's global switches as this training wants them, and afterwards as they were."""
+        strict, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
+            torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = not self.deterministic
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict)
+            torch.backends.cudnn.benchmark = benchmark
+
+
+class Bar:
+    """A bar that counts images and says how many pass in a second and how long it will take."""
+
+    def __init__(self, total: int, done: int, *, shown: bool) -> None:
+        console = Console(stderr=True)
+        columns = (
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.TaskProgressColumn(),
+            _Throughput(),
+            rich_progress.TimeRemainingColumn(),
+        )
+        self._shown = shown and console.is_terminal
+        self._progress = rich_progress.Progress(*columns, console=console, transient=True, disable=not self._shown)
+        self._task = self._progress.add_task("training", total=total, completed=done)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, images: int) -> None:
+        """Counts images."""
+        if self._shown:
+            self._progress.advance(self._task, images)
+
+    def tell(self, loss: float) -> None:
+        """Shows the loss."""
+        self._progress.update(self._task, description=f"loss {loss:.3f}")
+
+
+class _Throughput(rich_progress.ProgressColumn):
+    def render(self, task: rich_progress.Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")

@@ -1,0 +1,70 @@
+"""Trains one network, on one device or, started by torchrun, on several; what was killed goes on when started again.
+
+python -m experiments.mipp_2024.train resnet18 cifar10 --scale gpu --out results/resnet18
+torchrun --nproc-per-node 2 -m experiments.mipp_2024.train lenet5 mnist --scale laptop --out results/lenet5
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from benchmarks.record import machine
+from experiments.mipp_2024.data import load
+from experiments.mipp_2024.networks import build
+from experiments.mipp_2024.recipes import Scale, recipes
+from experiments.mipp_2024.setting import Setting
+from safetensors.torch import save_file
+
+from mipp.zoo import accuracy
+
+
+def main(
+    network: Annotated[str, typer.Argument(help="A network: lenet5, vgg11, vgg19, resnet18, resnet34, resnet50, ...")],
+    data: Annotated[str, typer.Argument(help="digits, mnist, mnist-deformed, cifar10, cifar100 or imagenet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights and the record.")],
+    scale: Annotated[Scale, typer.Option(help="paper: Table 2; gpu, laptop: a few epochs.")] = "laptop",
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.", envvar="MIPP_DATA_DIR")] = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    *,
+    deterministic: Annotated[bool, typer.Option(help="The same bits each time.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write a log for TensorBoard.")] = False,
+) -> None:
+    """Trains a network and writes model.safetensors and record.json."""
+    log = out / "tensorboard" if tensorboard else None
+    setting = Setting(accelerator, out, every, log, deterministic)
+    recipe = recipes(data, scale, setting).before
+    train, test = load(data, "train", data_dir), load(data, "test", data_dir)
+    model = build(network, train, seed)
+    start = time.perf_counter()
+    recipe(model, train, seed)
+    seconds = time.perf_counter() - start
+    if int(os.environ.get("RANK", "0")):
+        return
+    device = "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+    top1, top5 = (accuracy(model.to(device), test.to(device), top=top) for top in (1, 5))
+    record = {
+        "network": network,
+        "data": data,
+        "scale": scale,
+        "seed": seed,
+        "recipe": recipe.options(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "device": device,
+        "machine": machine(),
+        "seconds": seconds,
+        "top1": top1,
+        "top5": top5,
+    }
+    save_file({name: t.cpu().contiguous() for name, t in model.state_dict().items()}, out / "model.safetensors")
+    (out / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{network} on {data}: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
