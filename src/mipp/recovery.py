@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.errors import CalibrationError
+from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import modes_kept, working_copy
 from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
@@ -101,7 +102,7 @@ def _trained(
             if time.monotonic() > stop:
                 break
             optimizer.zero_grad()
-            with torch.enable_grad():
+            with torch.enable_grad(), differentiable_recurrence(small):
                 batch, target = batches[train[index]], targets[train[index]].load()
                 _loss(_floating(batch.call.map(Tensor.clone)(small)), target).backward()
             optimizer.step()

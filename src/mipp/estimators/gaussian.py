@@ -32,6 +32,8 @@ class GaussianInformation:
             The inverse of the covariance is a metric of the target: where it is small, information tends to half the
             squared error in that metric.
         samples: Number of samples behind the covariances, for `confidence`.
+
+    All tensors are on one device, where the work is done; what is returned is on the CPU.
     """
 
     def __init__(self, xx: Tensor, xy: Tensor, yy: Tensor, blocks: Tensor, noise: Tensor, samples: int) -> None:
@@ -42,24 +44,24 @@ class GaussianInformation:
         noise = noise.double()
         noisy = yy.double() + (noise if noise.ndim == 2 else torch.diag(noise))
         self._xy = xy.double() @ _whitening(noisy) / spread[:, None]
-        self._blocks = blocks
-        self._alive = torch.ones(self.num_nodes, dtype=torch.bool)
+        self._blocks = blocks.to(xx.device)
+        self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=xx.device)
         self._refresh()
 
     def marginal(self) -> Tensor:
         own = self._xx[self._blocks[:, :, None], self._blocks[:, None, :]]
         cross = self._xy[self._blocks]
-        own = own + _RIDGE * torch.eye(own.shape[-1], dtype=own.dtype)
-        return -0.5 * _log_det_plus_one(own, -cross @ cross.mT)
+        own = own + _RIDGE * _eye(own.shape[-1], own)
+        return -0.5 * _log_det_plus_one(own, -cross @ cross.mT).cpu()
 
     def losses(self) -> Tensor:
         alive = torch.nonzero(self._alive).flatten()
-        out = torch.full((self.num_nodes,), torch.inf, dtype=torch.float64)
+        out = self._xx.new_full((self.num_nodes,), torch.inf)
         out[alive] = self._losses_of(alive)
-        return out
+        return out.cpu()
 
     def loss(self, node: int) -> float:
-        return float(self._losses_of(torch.tensor([node])))
+        return float(self._losses_of(torch.tensor([node], device=self._xx.device)))
 
     def remove(self, node: int) -> None:
         self._alive[node] = False
@@ -94,7 +96,7 @@ class GaussianInformation:
     def total(self) -> float:
         """I(X_S; Y + noise) of all features still there, in nats."""
         left = self._remaining()
-        xx, xy = self._xx[left][:, left] + _RIDGE * torch.eye(len(left), dtype=torch.float64), self._xy[left]
+        xx, xy = self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx), self._xy[left]
         return -0.5 * float(torch.logdet(_residual(xy, torch.linalg.solve(xx, xy))))
 
     def _losses_of(self, nodes: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class GaussianInformation:
 
     def _remaining(self) -> Tensor:
         gone = self._blocks[~self._alive].flatten()
-        mask = torch.ones(len(self._xx), dtype=torch.bool)
+        mask = torch.ones(len(self._xx), dtype=torch.bool, device=self._xx.device)
         mask[gone] = False
         return torch.nonzero(mask).flatten()
 
@@ -111,9 +113,9 @@ class GaussianInformation:
         """Factors what is left from scratch, and keeps what belongs to nodes."""
         left, alive = self._remaining(), torch.nonzero(self._alive).flatten()
         own = self._blocks[alive].flatten()
-        row = torch.full((len(self._xx),), -1)
-        row[left] = torch.arange(len(left))
-        xx = self._xx[left][:, left] + _RIDGE * torch.eye(len(left), dtype=torch.float64)
+        row = left.new_full((len(self._xx),), -1)
+        row[left] = torch.arange(len(left), device=left.device)
+        xx = self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx)
         a = torch.cholesky_inverse(torch.linalg.cholesky(xx))
         xy = self._xy[left]
         b = a @ xy
@@ -163,8 +165,8 @@ class _Precision:
 
     def _place(self, nodes: int, alive: Tensor) -> None:
         """Rows are those of the nodes in `alive`, one after the other."""
-        self._rows = torch.full((nodes, self._width), -1)
-        self._rows[alive] = torch.arange(len(alive) * self._width).reshape(-1, self._width)
+        self._rows = alive.new_full((nodes, self._width), -1)
+        self._rows[alive] = torch.arange(len(alive) * self._width, device=alive.device).reshape(-1, self._width)
         self._half = self._matrix.new_empty(len(self._matrix), _PENDING * self._width)
         self._used = 0
 
@@ -186,7 +188,7 @@ def _whitening(covariance: Tensor) -> Tensor:
 
 def _residual(xy: Tensor, b: Tensor) -> Tensor:
     """Covariance of the white Y given X, kept away from zero where Y is a function of X."""
-    rest = torch.eye(xy.shape[1], dtype=xy.dtype) - xy.mT @ b
+    rest = _eye(xy.shape[1], xy) - xy.mT @ b
     values, vectors = torch.linalg.eigh(0.5 * (rest + rest.mT))
     positive: Tensor = (vectors * values.clamp_min(_LEAST_RESIDUAL)) @ vectors.mT
     return positive
@@ -197,7 +199,11 @@ def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
     factor = torch.linalg.cholesky(base)
     half = torch.linalg.solve_triangular(factor, change, upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    eye = torch.eye(base.shape[-1], dtype=base.dtype)
-    lower, _ = torch.linalg.cholesky_ex(eye + 0.5 * (whitened + whitened.mT))
+    lower, _ = torch.linalg.cholesky_ex(_eye(base.shape[-1], base) + 0.5 * (whitened + whitened.mT))
     total: Tensor = 2 * lower.diagonal(dim1=-2, dim2=-1).clamp_min(1e-150).log().sum(-1)
     return total
+
+
+def _eye(size: int, like: Tensor) -> Tensor:
+    """The identity, in the type and on the device of another tensor."""
+    return torch.eye(size, dtype=like.dtype, device=like.device)

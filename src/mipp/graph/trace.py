@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import MippError, UnsupportedModelError
+from mipp.graph.cells import CELLS
 from mipp.graph.copies import canonical_names, has_memory
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 
@@ -185,7 +186,7 @@ class OpStream(TorchDispatchMode):
             return out
         if not self.has_rule(func):
             with self, _unfused_recurrence(func):
-                out = func.decompose(*args, **kwargs)
+                out = CELLS.get(func, func.decompose)(*args, **kwargs)
             if out is not NotImplemented:
                 return out
         return self.on_op(func, args, kwargs)

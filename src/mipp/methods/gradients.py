@@ -1,6 +1,6 @@
 """Losses, gradients and Hessian products over the calibration data, on copies: what gradient methods share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipp.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
+from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import working_copy
 from mipp.graph.trace import Call
 from mipp.graph.trees import map_tensors
@@ -39,15 +40,16 @@ def parameters_of(model: nn.Module) -> Tensors:
     return {name: p for name, p in model.named_parameters() if p.is_floating_point()}
 
 
-def called(model: Callable[..., Any], call: Call) -> Any:
+def called(model: nn.Module, call: Call) -> Any:
     """Calls a model on copies of the tensors, with gradients of any order.
 
     Raises:
         UnsupportedModelError: The call raised; the cause is chained.
     """
     try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            return call.map(Tensor.clone)(model)  # type: ignore[arg-type]
+        # fused attention has no second derivative
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), differentiable_recurrence(model):
+            return call.map(Tensor.clone)(model)
     except (KeyboardInterrupt, MemoryError, MippError):
         raise
     except Exception as error:
@@ -58,7 +60,7 @@ def called(model: Callable[..., Any], call: Call) -> Any:
         ) from error
 
 
-def loss_on(task: Task, model: Callable[..., Any], batch: Batch, temperature: float = 1.0) -> Tensor:
+def loss_on(task: Task, model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
     """The task's loss on one batch, the outputs divided by a temperature.
 
     Raises:

@@ -35,6 +35,7 @@ from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, Progress, backward_elimination, terc
 
 NOISE = 1.0
+_LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
 Direction = Literal["backward", "forward"]
 Statistics = Mapping[int, SiteStatistics]
 Kept = Mapping[str, tuple[int, ...]]
@@ -279,10 +280,12 @@ def _about(
             found += apart(weight, statistics.parts, statistics.of_group(index), blocks, floor, noise)
             continue
         moments = statistics.inputs[index]
-        xx = moments.covariance.cpu()
+        xx = moments.covariance
+        xx = xx if len(xx) >= _LARGE else xx.cpu()
+        weight = weight.to(xx.device)
         xy = xx @ weight.mT
         yy = weight @ xy
-        own = noise * yy.diagonal() if floor is None else floor
+        own = noise * yy.diagonal() if floor is None else floor.to(xx.device)
         found.append(GaussianInformation(xx, xy, yy, blocks, own, moments.count))
     return found
 
