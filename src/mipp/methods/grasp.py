@@ -4,7 +4,7 @@ Sources: Wang, Zhang & Grosse, Picking Winning Tickets Before Training by Preser
 2002.07376; de Jorge et al., Progressive Skeletonization, ICLR 2021, arXiv 2006.09081 ("GRASP-It").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from mipp.methods.base import Needs, OneShot, Scope, Task
 from mipp.methods.gradients import differentiable, gradient, hessian_product, parameters_of
-from mipp.methods.scores import Structure, node_scores, select_in_rounds
-from mipp.plan import Budget, PruningPlan
+from mipp.methods.scores import InRounds, Structure, node_scores
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class GraSP(OneShot):
 
 
 @dataclass(frozen=True)
-class IterGraSP:
+class IterGraSP(InRounds):
     """Keeps the weights with the largest squared gradient, taken anew each round (de Jorge et al. 2021).
 
     Attributes:
@@ -63,12 +62,7 @@ class IterGraSP:
         labels=True, gradients=True, passes="10 backward", memory="one gradient", stage="initialisation"
     )
 
-    def plan(self, task: Task, budget: Budget) -> PruningPlan:
-        """Removes nodes round by round until the budget holds."""
-
-        def rank(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> Mapping[str, Tensor]:
-            slopes = gradient(task, differentiable(model, batch_statistics=True))
-            squares = {name: slope.square() for name, slope in slopes.items()}
-            return node_scores(task.graph, squares, self.structure)
-
-        return task.plan(select_in_rounds(self, task, budget, self.rounds, rank), self, budget)
+    def scores(self, task: Task, model: nn.Module) -> Mapping[str, Tensor]:
+        slopes = gradient(task, differentiable(model, batch_statistics=True))
+        squares = {name: slope.square() for name, slope in slopes.items()}
+        return node_scores(task.graph, squares, self.structure)

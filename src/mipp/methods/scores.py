@@ -12,7 +12,7 @@ from mipp.cost import Cost
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph
 from mipp.methods.base import Scope, Task, require_target, select
-from mipp.plan import Budget
+from mipp.plan import Budget, PruningPlan
 
 Structure = Literal["l1", "l2", "gate"]
 Scores = Mapping[str, Tensor]
@@ -58,6 +58,24 @@ def _of_group(group: NodeGroup, weights: Scores, structure: Structure) -> Tensor
     for part in parts(group, weights, reads=True if structure == "gate" else None):
         total += (part if structure == "gate" else part.square() if structure == "l2" else part.abs()).sum(1)
     return total.sqrt() if structure == "l2" else total
+
+
+class InRounds:
+    """A method that scores the nodes anew, round by round, while the network shrinks geometrically.
+
+    Subclasses implement `scores`.
+    """
+
+    rounds: int = 1
+
+    def scores(self, task: Task, model: nn.Module) -> Scores:
+        """Score of every node by group, shape [size], from a copy of the model in which removed nodes are silent."""
+        raise NotImplementedError
+
+    def plan(self, task: Task, budget: Budget) -> PruningPlan:
+        """Removes nodes round by round until the budget holds."""
+        kept = select_in_rounds(self, task, budget, self.rounds, lambda model, _: self.scores(task, model))
+        return task.plan(kept, self, budget)
 
 
 def select_in_rounds(

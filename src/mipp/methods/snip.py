@@ -5,7 +5,7 @@ Sources: Lee, Ajanthan & Torr, SNIP: Single-shot Network Pruning based on Connec
 arXiv 2006.09081 (iterative SNIP).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from mipp.methods.base import Needs, OneShot, Scope, Task
 from mipp.methods.gradients import differentiable, gradient, parameters_of
-from mipp.methods.scores import Structure, node_scores, select_in_rounds
-from mipp.plan import Budget, PruningPlan
+from mipp.methods.scores import InRounds, Structure, node_scores
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class SNIP(OneShot):
 
 
 @dataclass(frozen=True)
-class IterSNIP:
+class IterSNIP(InRounds):
     """Takes SNIP's scores anew after each round of removals (de Jorge et al. 2021).
 
     Attributes:
@@ -51,13 +50,8 @@ class IterSNIP:
         labels=True, gradients=True, passes="10 backward", memory="one gradient", stage="initialisation"
     )
 
-    def plan(self, task: Task, budget: Budget) -> PruningPlan:
-        """Removes nodes round by round until the budget holds."""
-
-        def rank(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> Mapping[str, Tensor]:
-            return _sensitivity(task, model, self.structure)
-
-        return task.plan(select_in_rounds(self, task, budget, self.rounds, rank), self, budget)
+    def scores(self, task: Task, model: nn.Module) -> Mapping[str, Tensor]:
+        return _sensitivity(task, model, self.structure)
 
 
 def _sensitivity(task: Task, model: nn.Module, structure: Structure) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ Source: Tanaka, Kunin, Yamins & Ganguli, Pruning neural networks without any dat
 flow, NeurIPS 2020, arXiv 2006.05467.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,12 +17,11 @@ from mipp.graph.trace import Call
 from mipp.graph.trees import tensors_in
 from mipp.methods.base import Needs, Task
 from mipp.methods.gradients import called, differentiable, parameters_of
-from mipp.methods.scores import Structure, node_scores, select_in_rounds
-from mipp.plan import Budget, PruningPlan
+from mipp.methods.scores import InRounds, Structure, node_scores
 
 
 @dataclass(frozen=True)
-class SynFlow:
+class SynFlow(InRounds):
     """Keeps the nodes that the flow through the absolute weights passes: |weight x dR/dweight| (Tanaka et al. 2020).
 
     R is the sum of the outputs for an input of ones when every parameter and buffer is replaced by its absolute value.
@@ -38,13 +37,8 @@ class SynFlow:
         data=False, gradients=True, passes="none (100 on one sample)", memory="one gradient", stage="initialisation"
     )
 
-    def plan(self, task: Task, budget: Budget) -> PruningPlan:
-        """Removes nodes round by round until the budget holds."""
-
-        def rank(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> Mapping[str, Tensor]:
-            return node_scores(task.graph, flow(model, task.batches[0]), self.structure)
-
-        return task.plan(select_in_rounds(self, task, budget, self.rounds, rank), self, budget)
+    def scores(self, task: Task, model: nn.Module) -> Mapping[str, Tensor]:
+        return node_scores(task.graph, flow(model, task.batches[0]), self.structure)
 
 
 def flow(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
