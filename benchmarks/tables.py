@@ -44,97 +44,93 @@ def rendered(text: str) -> str:
 def headline() -> str:
     """Accuracy of MIPP and its peers with the same refit, one row per network and budget."""
     data = _load("resnet_cifar")
-    lines = [
-        "| CIFAR-10, nothing retrained | dense | MACs | **MIPP** | L1 | L2 | random | L1, no refit |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["CIFAR-10, nothing retrained", "dense", "MACs", *PEERS.values(), "L1, no refit"]
+    cells = []
     for network, macs in _budgets(data):
         rows = _rows(data, network=network, macs=macs, budget="macs")
         dense = _rows(data, network=network, method="dense")[0]["accuracy"]
-        cells = [_spread([r["accuracy"] for r in rows if r["method"] == m]) for m in PEERS]
+        peers = [_spread([r["accuracy"] for r in rows if r["method"] == m]) for m in PEERS]
         bare = _spread([r["accuracy without compensation"] for r in rows if r["method"] == "l1"])
-        ratio = statistics.mean(r["macs ratio"] for r in rows if r["method"] == "mipp")
-        lines.append(f"| {_title(network)} | {dense:.2f} | ÷ {ratio:.2f} | {' | '.join(cells)} | {bare} |")
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+        ratio = _mean([r["macs ratio"] for r in rows if r["method"] == "mipp"])
+        cells.append([_title(network), f"{dense:.2f}", f"÷ {ratio:.2f}", *peers, bare])
+    return _table(columns, cells, _footnote(data))
 
 
 def resnet_cifar() -> str:
     """Every row of the CIFAR-10 comparison."""
     data = _load("resnet_cifar")
-    lines = [
-        "| network | MACs | widths | method | accuracy | without refit | params | seconds | forward passes |",
-        "|---|---|---|---|---|---|---|---|---|",
+    columns = [
+        "network",
+        "MACs",
+        "widths",
+        "method",
+        "accuracy",
+        "without refit",
+        "params",
+        "seconds",
+        "forward passes",
     ]
+    cells = []
     for network, macs in _budgets(data):
-        for budget in ("macs", "mipp's widths"):
+        for budget, widths in (("macs", "own"), ("mipp's widths", "as MIPP")):
             for method, title in PEERS.items():
                 rows = _rows(data, network=network, macs=macs, budget=budget, method=method)
                 if not rows:
                     continue
-                bare = _spread(_column(rows, "accuracy without compensation"))
-                lines.append(
-                    f"| {_title(network)} | ÷ {_mean(_column(rows, 'macs ratio')):.2f} | "
-                    f"{'own' if budget == 'macs' else 'as MIPP'} | {title} | {_spread(_column(rows, 'accuracy'))} | "
-                    f"{bare} | ÷ {_mean(_column(rows, 'params ratio')):.2f} | "
-                    f"{_mean(_column(rows, 'seconds')):.0f} | {_mean(_column(rows, 'forward passes')):.1f} |"
-                )
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+                accuracy, bare = (_spread(_column(rows, k)) for k in ("accuracy", "accuracy without compensation"))
+                fewer, smaller = (f"÷ {_mean(_column(rows, k)):.2f}" for k in ("macs ratio", "params ratio"))
+                seconds, passes = (_mean(_column(rows, k)) for k in ("seconds", "forward passes"))
+                row = [_title(network), fewer, widths, title, accuracy, bare, smaller]
+                cells.append([*row, f"{seconds:.0f}", f"{passes:.1f}"])
+    return _table(columns, cells, _footnote(data))
 
 
 def lenet_mnist() -> str:
     """Choice of nodes alone on LeNet-5."""
     data = _load("lenet_mnist")
-    lines = ["| method | masks only | with the refit | selection, seconds |", "|---|---|---|---|"]
-    dense = _spread([r["accuracy"] for r in _rows(data, method="dense")])
+    dense = _spread(_column(_rows(data, method="dense"), "accuracy"))
+    cells = []
     for method, title in PEERS.items():
         rows = _rows(data, method=method)
-        lines.append(
-            f"| {title} | {_spread([r['accuracy'] for r in rows])} | "
-            f"{_spread([r['accuracy with compensation'] for r in rows])} | "
-            f"{_mean([r['selection seconds'] for r in rows]):.2f} |"
-        )
-    return "\n".join(lines) + f"\n\nDense: {dense} %. " + _footnote(data)
+        accuracies = [_spread(_column(rows, key)) for key in ("accuracy", "accuracy with compensation")]
+        cells.append([title, *accuracies, f"{_mean(_column(rows, 'selection seconds')):.2f}"])
+    columns = ["method", "masks only", "with the refit", "selection, seconds"]
+    return _table(columns, cells, f"Dense: {dense} %. {_footnote(data)}")
 
 
 def defaults() -> str:
     """Agreement with the dense network, by choice."""
     data = _load("defaults")
-    lines = ["| choice | agreement with the dense network, % |", "|---|---|"]
-    lines += [f"| {row['choice']} | {row['agreement']:.2f} |" for row in data["rows"]]
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+    cells = [[row["choice"], f"{row['agreement']:.2f}"] for row in data["rows"]]
+    return _table(["choice", "agreement with the dense network, %"], cells, _footnote(data))
 
 
 def memory() -> str:
     """Peak memory by number of calibration batches."""
     data = _load("memory")
-    lines = [
-        "| memory_limit | batches | samples | peak, MB | before `prune`, MB | in temporary files |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['memory limit']} | {row['batches']} | {row['batches'] * data['settings']['samples']:,} | "
-        f"{row['peak']} | {row['peak before']} | {row['on disk']} |"
-        for row in data["rows"]
-    ]
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+    columns = ["memory_limit", "batches", "samples", "peak, MB", "before `prune`, MB", "in temporary files"]
+    cells = [
+        [r["memory limit"], r["batches"], f"{r['batches'] * data['settings']['samples']:,}", r["peak"],
+         r["peak before"], r["on disk"]]
+        for r in data["rows"]
+    ]  # fmt: skip
+    return _table(columns, cells, _footnote(data))
 
 
 def methods() -> str:
     """What every method needs, and how long it takes where that was measured."""
     measured = _load("methods_resnet") if (RESULTS / "methods_resnet.json").exists() else None
-    lines = [
-        "| key | labels | gradients | training | data | passes | memory | made for | widths | ResNet-20, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["key", "labels", "gradients", "training", "data", "passes", "memory", "made for", "widths"]
+    stages = {"any": "any", "initialisation": "before training", "trained": "after training"}
+    cells = []
     for name, make in all_methods().items():
         needs = needs_of(make())
         marks = ["yes" if value else "" for value in (needs.labels, needs.gradients, needs.training, needs.data)]
-        stage = {"any": "any", "initialisation": "before training", "trained": "after training"}[needs.stage]
         rows = _rows(measured, method=name) if measured else []
         seconds = [row["seconds"]["selection"] for row in rows if "seconds" in row]
-        cells = [f"`{name}`", *marks, needs.passes, needs.memory, stage, needs.widths]
-        lines.append(f"| {' | '.join([*cells, f'{_mean(seconds):.1f}' if seconds else ''])} |")
-    return "\n".join(lines) + ("\n\n" + _footnote(measured) if measured else "")
+        own = [f"`{name}`", *marks, needs.passes, needs.memory, stages[needs.stage], needs.widths]
+        cells.append([*own, f"{_mean(seconds):.1f}" if seconds else ""])
+    return _table([*columns, "ResNet-20, s"], cells, *([_footnote(measured)] if measured else []))
 
 
 def estimators() -> str:
@@ -142,26 +138,20 @@ def estimators() -> str:
     data = _load("estimators")
     names = ("gaussian", "surrogate", "mlp")
     pairs = ("gaussian, mlp", "surrogate, mlp", "gaussian, surrogate")
-    lines = [
-        f"| layer | nodes | {' | '.join(f'{n}, seconds (kept)' for n in names)} | mlp ÷ surrogate | mlp ÷ gaussian | "
-        f"{' | '.join(f'τ, overlap (by chance): {p}' for p in pairs)} |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["layer", "nodes", *(f"{n}, seconds (kept)" for n in names), "mlp ÷ surrogate", "mlp ÷ gaussian"]
+    cells = []
     timed = _rows(data, part="time")
     for network, layer in dict.fromkeys((r["network"], r["layer"]) for r in timed):
         rows = {r["estimator"]: r for r in _rows(data, part="time", network=network, layer=layer)}
-        cells = [f"{rows[n]['seconds']:.2f} ({len(rows[n]['kept'])})" for n in names]
+        seconds = [f"{rows[n]['seconds']:.2f} ({len(rows[n]['kept'])})" for n in names]
         ratios = [f"{rows['mlp']['seconds'] / rows[n]['seconds']:,.0f}" for n in ("surrogate", "gaussian")]
         agreed = [_rows(data, part="agreement", network=network, layer=layer, estimators=p)[0] for p in pairs]
         agreement = [f"{a['tau']:.2f}, {a['overlap']:.2f} ({a['overlap by chance']:.2f})" for a in agreed]
-        lines.append(f"| {network} {layer} | {rows['mlp']['nodes']} | {' | '.join([*cells, *ratios, *agreement])} |")
-    lenet = [r for r in timed if r["network"] == "lenet5"]
-    total = {n: sum(r["seconds"] for r in lenet if r["estimator"] == n) for n in names}
-    whole = " | ".join(
-        [*(f"{total[n]:.2f}" for n in names), *(f"{total['mlp'] / total[n]:,.0f}" for n in names[1::-1])]
-    )
-    lines.append(f"| **lenet5, all layers** | | {whole} | | | |")
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+        cells.append([f"{network} {layer}", rows["mlp"]["nodes"], *seconds, *ratios, *agreement])
+    total = {n: sum(r["seconds"] for r in timed if (r["network"], r["estimator"]) == ("lenet5", n)) for n in names}
+    ratios = [f"{total['mlp'] / total[n]:,.0f}" for n in ("surrogate", "gaussian")]
+    cells.append(["**lenet5, all layers**", "", *(f"{total[n]:.2f}" for n in names), *ratios, *[""] * len(pairs)])
+    return _table([*columns, *(f"τ, overlap (by chance): {p}" for p in pairs)], cells, _footnote(data))
 
 
 def schedule() -> str:
@@ -169,66 +159,54 @@ def schedule() -> str:
     data = _load("estimators")
     rows = _rows(data, part="paper")
     layers = list(rows[0]["widths"])
-    lines = [
-        f"| confidence | seed | {' | '.join(layers)} | all | accuracy of the masks | seconds |",
-        "|---" * (len(layers) + 5) + "|",
-    ]
-    for row in sorted(rows, key=lambda r: (r["confidence"], r["seed"])):
-        widths = " | ".join(str(row["widths"][layer]) for layer in layers)
-        lines.append(
-            f"| {row['confidence']:.4g} | {row['seed']} | {widths} | {row['nodes']} | {row['accuracy']:.2f} | "
-            f"{row['selection seconds']:.0f} |"
-        )
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+    cells = [
+        [f"{r['confidence']:.4g}", r["seed"], *(r["widths"][layer] for layer in layers), r["nodes"],
+         f"{r['accuracy']:.2f}", f"{r['selection seconds']:.0f}"]
+        for r in sorted(rows, key=lambda r: (r["confidence"], r["seed"]))
+    ]  # fmt: skip
+    columns = ["confidence", "seed", *layers, "all", "accuracy of the masks", "seconds"]
+    return _table(columns, cells, _footnote(data))
 
 
 def tracing() -> str:
     """Time to trace and group networks at full size."""
     data = _load("tracing")
-    lines = ["| network | ops | groups | nodes | trace and rules, s | group, s |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {r['network']} | {r['ops']:,} | {r['groups']} | {r['nodes']:,} | {r['trace and rules, s']:.1f} | "
-        f"{r['group, s']:.1f} |"
+    cells = [
+        [r["network"], f"{r['ops']:,}", r["groups"], f"{r['nodes']:,}", f"{r['trace and rules, s']:.1f}",
+         f"{r['group, s']:.1f}"]
         for r in data["rows"]
-    ]
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+    ]  # fmt: skip
+    return _table(["network", "ops", "groups", "nodes", "trace and rules, s", "group, s"], cells, _footnote(data))
 
 
 def wide() -> str:
     """Time and memory of one wide feed-forward network."""
     data = _load("wide")
     phases = ("read", "graph", "selection", "compensation")
-    lines = [
-        f"| memory_limit | {' | '.join(f'{p}, s' for p in phases)} | peak, MB | before `prune`, MB | error, cut | "
-        "error, refitted |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['memory limit']} | {_seconds(r, phases)} | {r['peak']:,} | {r['peak before']:,} | "
-        f"{r['error, cut']:.3f} | {r['error, refitted']:.3f} |"
+    sizes, errors = ["peak, MB", "before `prune`, MB"], ["error, cut", "error, refitted"]
+    cells = [
+        [r["memory limit"], *(f"{r['seconds'][p]:.0f}" for p in phases), f"{r['peak']:,}", f"{r['peak before']:,}",
+         *(f"{r[e]:.3f}" for e in errors)]
         for r in data["rows"]
-    ]
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+    ]  # fmt: skip
+    return _table(["memory_limit", *(f"{p}, s" for p in phases), *sizes, *errors], cells, _footnote(data))
 
 
 def language() -> str:
     """Perplexity of the pruned language models, as published and with the refit."""
     data = _load("language")
-    lines = [
-        "| model | kept | dense | method | as published | with the refit | params |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for model, kept in dict.fromkeys((r["model"], r["kept"]) for r in data["rows"] if r["method"] != "dense"):
+    columns = ["model", "kept", "dense", "method", "as published", "with the refit", "params"]
+    pruned = [r for r in data["rows"] if r["method"] != "dense"]
+    cells = []
+    for model, kept in dict.fromkeys((r["model"], r["kept"]) for r in pruned):
         dense = _rows(data, model=model, method="dense")[0]
-        for method in dict.fromkeys(r["method"] for r in data["rows"] if r["method"] != "dense"):
+        for method in dict.fromkeys(r["method"] for r in pruned):
             rows = _rows(data, model=model, kept=kept, method=method)
-            cells = [_spread(_column(rows, key)) for key in ("as published", "with refit")]
-            ratio = dense["params"] / _mean(_column(rows, "params"))
-            lines.append(
-                f"| {model} | {kept:.0%} | {dense['perplexity']:.2f} | {PEERS.get(method, method)} | "
-                f"{' | '.join(cells)} | ÷ {ratio:.2f} |"
-            )
-    return "\n".join(lines) + "\n\n" + _footnote(data)
+            perplexities = [_spread(_column(rows, key)) for key in ("as published", "with refit")]
+            ratio = f"÷ {dense['params'] / _mean(_column(rows, 'params')):.2f}"
+            own = [model, f"{kept:.0%}", f"{dense['perplexity']:.2f}", PEERS.get(method, method)]
+            cells.append([*own, *perplexities, ratio])
+    return _table(columns, cells, _footnote(data))
 
 
 TABLES = {
@@ -237,6 +215,12 @@ TABLES = {
         headline, resnet_cifar, lenet_mnist, defaults, memory, methods, estimators, schedule, tracing, wide, language,
     )
 }  # fmt: skip
+
+
+def _table(columns: Sequence[str], cells: Sequence[Sequence[object]], *below: str) -> str:
+    """A table in Markdown, and what stands below it."""
+    heading, *rows = (f"| {' | '.join(map(str, row))} |" for row in (columns, *cells))
+    return "\n\n".join(["\n".join([heading, "|---" * len(columns) + "|", *rows]), *below])
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -258,10 +242,6 @@ def _budgets(data: dict[str, Any]) -> list[tuple[str, float]]:
 
 def _title(network: str) -> str:
     return re.sub(r"resnet(\d+)", r"ResNet-\1", network)
-
-
-def _seconds(row: Row, phases: Sequence[str]) -> str:
-    return " | ".join(f"{row['seconds'][phase]:.0f}" for phase in phases)
 
 
 def _mean(values: list[float]) -> float:
