@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.zoo.attention import Mlp
 from benchmarks.zoo.registry import image, pattern
 
 
@@ -216,15 +217,6 @@ class PoolFormer(nn.Module):
 )
 def poolformer() -> nn.Module:
     return PoolFormer()
-
-
-class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.act, self.fc2 = nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
 
 
 class MixerBlock(nn.Module):
