@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mipp.calibration import Calibration
     from mipp.compensation import Refit
     from mipp.features import FeatureSelector
-    from mipp.pipeline import Result, information, inspect, prune
+    from mipp.pipeline import Result, frontier, information, inspect, prune
     from mipp.pixels import InputSelection, select_inputs
     from mipp.plan import Budget, PruningPlan, load_plan
     from mipp.selection import confidence_schedule
@@ -48,6 +48,7 @@ __all__ = [
     "apply",
     "confidence_schedule",
     "estimators",
+    "frontier",
     "information",
     "inspect",
     "load",
@@ -64,7 +65,7 @@ _FOUND_IN = {
     "mipp.calibration": ("Calibration",),
     "mipp.compensation": ("Refit",),
     "mipp.features": ("FeatureSelector",),
-    "mipp.pipeline": ("Result", "information", "inspect", "prune"),
+    "mipp.pipeline": ("Result", "frontier", "information", "inspect", "prune"),
     "mipp.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan": ("Budget", "PruningPlan", "load_plan"),
     "mipp.selection": ("confidence_schedule",),

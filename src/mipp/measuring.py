@@ -13,7 +13,6 @@ from torch import nn
 
 from mipp.cost import Cost, group_macs, latency_ms
 from mipp.graph.copies import modes_kept
-from mipp.graph.trace import Call
 from mipp.methods import Task
 from mipp.plan import Budget, PruningPlan
 from mipp.report import FrozenLine, GroupLine, Measures, Report
@@ -23,10 +22,14 @@ _UNMEASURED: tuple[float | None, float | None] = (None, None)
 
 
 class Clock:
-    """Seconds by phase: each call closes the phase it names."""
+    """Seconds by phase: each call closes the phase it names.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    Args:
+        seconds: Phases that are over.
+    """
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
         self._last = time.perf_counter()
 
     def __call__(self, phase: str) -> None:
@@ -38,66 +41,68 @@ class Clock:
 
 def report_on(
     model: nn.Module,
-    small: nn.Module,
     task: Task,
     plan: PruningPlan,
-    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
-    clock: Clock,
+    measured: tuple[Measures, Measures],
+    seconds: Mapping[str, float],
     options: Mapping[str, object],
 ) -> Report:
-    """Measures the dense and the pruned model and collects what there is to say about them.
+    """Collects what there is to say about the dense and the pruned model.
 
     Args:
         model: The dense model.
-        small: The pruned model.
         task: What was pruned, with the notes.
         plan: What was kept.
-        evaluate: Called with each of the models.
-        clock: Seconds by phase.
+        measured: The `measures` of the dense and of the pruned model.
+        seconds: Seconds by phase.
         options: What else `prune` was called with, for the record of the call.
     """
     more = [f"{name}={value!r}" for name, value in options.items()]
-    kept, cost, call = plan.widths, task.cost, task.batches[0].call
+    kept = plan.widths
     macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
     groups = tuple(
         GroupLine(n, g.size, kept[n], *plan.information.get(n, _UNMEASURED), macs["before"][n], macs["after"][n])
         for n, g in task.graph.groups.items()
     )
-    networks: list[tuple[nn.Module, Mapping[str, int]]] = [(model, {}), (small, kept)]
-    before, after = (_measures(m, cost, w, evaluate, call) for m, w in task.progress(networks, "evaluation"))
-    clock("report")
     return Report(
         model=type(model).__name__,
         method=plan.method,
         call=f"mipp.prune({', '.join(['model', 'calibration', _written(plan.budget), plan.method, *more])})",
         budget=dict(plan.budget),
-        before=before,
-        after=after,
+        before=measured[0],
+        after=measured[1],
         stages={},
         groups=groups,
         frozen=tuple(FrozenLine(f.name, f.nodes, f.reason, f.op, f.source) for f in task.graph.frozen),
         collapsed=plan.collapsed,
         notes=tuple(task.notes),
-        slack=_slack(plan, cost),
-        seconds=clock.seconds,
+        slack=_slack(plan, task.cost),
+        seconds=dict(seconds),
         versions=versions(),
     )
 
 
-def _measures(
+def measures(
     model: nn.Module,
-    cost: Cost,
     kept: Mapping[str, int],
+    task: Task,
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
-    call: Call,
 ) -> Measures:
+    """Measures the dense or a pruned model.
+
+    Args:
+        model: The model.
+        kept: Nodes it keeps, by group; groups not named are whole.
+        task: What was pruned.
+        evaluate: Called with the model.
+    """
     with modes_kept(model):
         score = evaluate(model) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
-    widths, device = cost.widths(kept), device_of(model)
+    cost, call, device = task.cost, task.batches[0].call, device_of(model)
     return Measures(
         params=sum(p.numel() for p in model.parameters()),
-        macs=round(cost.value("macs", widths)),
+        macs=round(cost.value("macs", cost.widths(kept))),
         nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
         latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
         metrics={name: float(value) for name, value in metrics.items()},

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from mipp.cost import cost_of, latency_ms
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.copies import full_copy
 from mipp.graph.trees import tensors_in
-from mipp.measuring import Clock, device_of, report_on, versions
+from mipp.measuring import Clock, device_of, measures, report_on, versions
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan, check_budget
@@ -105,10 +106,78 @@ def prune(
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
     """
+    return _results(
+        model,
+        calibration,
+        [budget],
+        method,
+        exclude=exclude,
+        compensate=compensate,
+        recover=recover,
+        evaluate=evaluate,
+        loss_fn=loss_fn,
+        train=train,
+        device=device,
+        seed=seed,
+        progress=progress,
+        checkpoint=checkpoint,
+        memory_limit=memory_limit,
+    )[0]
+
+
+def frontier(
+    model: nn.Module,
+    calibration: Calibration | Iterable[Any],
+    budgets: Iterable[Budget],
+    method: Method | None = None,
+    **options: Any,
+) -> list[Result]:
+    """Prunes to several budgets from one set of statistics: the curve of accuracy against size.
+
+    The data are read once, and what a method measures of the dense network serves every budget; each result is the one
+    that `prune` gives for its budget.
+
+    Args:
+        model: As for `prune`.
+        calibration: As for `prune`.
+        budgets: What must hold in each of the results.
+        method: As for `prune`.
+        options: Options of `prune`, but `checkpoint`: that notes a single run.
+
+    Returns:
+        A result per budget, in the order of the budgets.
+
+    Raises:
+        MippError: See `mipp.errors`; also for a budget that cannot be met, before anything is measured.
+    """
+    if options.get("checkpoint") is not None:
+        raise MippError("frontier takes no checkpoint, which notes one run; call mipp.prune for each budget instead.")
+    return _results(model, calibration, list(budgets), method, **{**(prune.__kwdefaults__ or {}), **options})
+
+
+def _results(
+    model: nn.Module,
+    calibration: Calibration | Iterable[Any],
+    budgets: Sequence[Budget | None],
+    method: Method | None,
+    *,
+    exclude: Sequence[str],
+    compensate: bool | Refit,
+    recover: Literal["distill"] | None,
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
+    loss_fn: Callable[..., Tensor] | None,
+    train: Callable[..., None] | None,
+    device: torch.device | str | None,
+    seed: int,
+    progress: bool,
+    checkpoint: str | Path | None,
+    memory_limit: int | str | None,
+) -> list[Result]:
+    """The flow of `prune`: what serves all budgets, then all plans, then what is made of each."""
     model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
-    options = _options(budget, method, compensate, recover)
+    options = _options(budgets, method, compensate, recover)
     data = Calibration.of(calibration)
-    clock = Clock()
+    clock, planned, results = Clock(), [], []
     with _isolated(seed), Bars(enabled=progress) as bars:
         dense = _placed(model, device)
         check_weights(dense)
@@ -116,26 +185,43 @@ def prune(
         clock("read")
         with bars.phase("graph"):
             task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
-            check_budget(budget or Budget(), task.cost)
+            for budget in budgets:
+                check_budget(budget or Budget(), task.cost)
         clock("graph")
-        with bars.phase("checkpoint"):
-            store = _checkpoint(checkpoint, task, exclude, data, (method, budget, options, recover, memory_limit))
-        task = replace(task, finished=store.finished) if store else task
-        task, plan, dense = proven_plan(task, method, budget or Budget(), excluded(dense, exclude), store)
-        clock("selection")
-        small = apply(plan, dense)
-        if options is not None:
-            small = _noted(store, "compensated", small, task, lambda: _refitted(small, dense, plan, task, options))
-            clock("compensation")
-        if recover is not None:
-            small = _noted(store, "recovered", small, task, lambda: _recovered(small, dense, task))
-            clock("recovery")
-        small = _like(small, model)
-        describe(small, plan)
-        _note_sizes(task, data)
+        for budget in budgets:
+            lap, own = Clock(clock.seconds), replace(task, notes=list(task.notes))
+            with bars.phase("checkpoint"):
+                store = _checkpoint(checkpoint, own, exclude, data, (method, budget, options, recover, memory_limit))
+            own = replace(own, finished=store.finished) if store else own
+            with _isolated(seed):
+                made = proven_plan(own, method, budget or Budget(), excluded(dense, exclude), store)
+            lap("selection")
+            planned.append((store, *made, lap.seconds))
+        for _, own, *_ in planned:
+            own.measured.clear()
         given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
-        report = report_on(model, small, task, plan, evaluate, clock, _changed({**given, "memory_limit": memory_limit}))
-    return Result(small, plan, report, store is not None and store.resumed)
+        changed = _changed({**given, "memory_limit": memory_limit})
+        with bars.phase("evaluation"):
+            before = measures(model, {}, task, evaluate)
+        for store, task, plan, weights, seconds in planned:
+            lap, small = Clock(seconds), apply(plan, weights)
+            if options is not None:
+                small = _noted(
+                    store, "compensated", small, task, partial(_refitted, small, weights, plan, task, options)
+                )
+                lap("compensation")
+            if recover is not None:
+                small = _noted(store, "recovered", small, task, partial(_recovered, small, weights, task))
+                lap("recovery")
+            small = _like(small, model)
+            describe(small, plan)
+            _note_sizes(task, data)
+            with bars.phase("evaluation"):
+                after = measures(small, plan.widths, task, evaluate)
+            lap("report")
+            report = report_on(model, task, plan, (before, after), lap.seconds, changed)
+            results.append(Result(small, plan, report, store is not None and store.resumed))
+    return results
 
 
 def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:
@@ -175,9 +261,10 @@ def information(
         )
 
 
-def _options(budget: object, method: object, compensate: object, recover: object) -> Refit | None:
+def _options(budgets: Sequence[object], method: object, compensate: object, recover: object) -> Refit | None:
     """How to refit, None for not at all; refuses options of another type."""
-    check_option("budget", budget, Budget, "a mipp.Budget such as mipp.Budget(macs=0.5)")
+    for budget in budgets:
+        check_option("budget", budget, Budget, "a mipp.Budget such as mipp.Budget(macs=0.5)")
     check_option("compensate", compensate, bool | Refit, "True, False, or mipp.Refit(...)")
     check_method(method)
     if recover not in (None, "distill"):

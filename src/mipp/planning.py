@@ -70,7 +70,7 @@ def example(batches: Sequence[Batch]) -> Call:
 def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:
     graph = verified_graph(task.model, example(task.batches), freeze)
     check_groups(task.model, graph)
-    return replace(task, graph=graph, cost=cost_of(graph))
+    return replace(task, graph=graph, cost=cost_of(graph), measured={})
 
 
 def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from mipp.plan import Budget, PruningPlan, Unit, allocate
 from mipp.selection import Elimination
 
 Scope = Literal["local", "global"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Task:
         notes: Sentences for the report; methods may add to them.
         memory: What may be kept in memory.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
+        measured: What was computed for one budget and serves others, in memory; see `once`.
         finished: Steps of an interrupted run, JSON-able, by a key of the method's choice; what a method puts here is on
             disk at once when there is a checkpoint.
     """
@@ -49,7 +51,19 @@ class Task:
     notes: list[str] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     progress: Callable[..., Any] = field(default=lambda items, what, total=None: items)
+    measured: dict[str, tuple[Any, list[str]]] = field(default_factory=dict)
     finished: MutableMapping[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """What `compute` returns, computed for the first budget that asks for this key; its notes are for each."""
+        if key not in self.measured:
+            before = len(self.notes)
+            found = compute()
+            self.measured[key] = found, self.notes[before:]
+            del self.notes[before:]
+        found, notes = self.measured[key]
+        self.notes.extend(note for note in notes if note not in self.notes)
+        return found
 
     def generator(self) -> torch.Generator:
         """A fresh generator seeded with the task's seed."""
@@ -119,7 +133,8 @@ class OneShot:
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Removes the lowest scores until the budget holds."""
         require_target(self, budget)
-        return task.plan(select(task, self.rank(task), budget, self.scope), self, budget)
+        scores = task.once(f"scores of {self!r}", lambda: self.rank(task))
+        return task.plan(select(task, scores, budget, self.scope), self, budget)
 
 
 def require_target(method: object, budget: Budget) -> None:

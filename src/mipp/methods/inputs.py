@@ -17,7 +17,8 @@ POSITIONS = 64
 
 def statistics_of(task: Task) -> dict[int, SiteStatistics]:
     """Second moments of what every reader of nodes sees, by index of the op, from one pass over the data."""
-    return site_statistics(task.model, task.graph, task.progress(task.batches, "statistics"), POSITIONS)
+    batches = task.progress(task.batches, "statistics")
+    return task.once("statistics", lambda: site_statistics(task.model, task.graph, batches, POSITIONS))
 
 
 def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, Any]], None]) -> int:

@@ -238,8 +238,12 @@ _Source = Callable[[NodeGroup, Kept], Information]
 
 def _from_moments(task: Task, positions: int, noise: float) -> _Source:
     """Second moments suffice where the target is linear: one pass serves all groups."""
-    batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-    statistics = site_statistics(task.model, task.graph, batches, positions, limit, task.notes)
+
+    def measured() -> Statistics:
+        batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
+        return site_statistics(task.model, task.graph, batches, positions, limit, task.notes)
+
+    statistics = task.once(f"statistics at {positions} positions", measured)
 
     def source(group: NodeGroup, kept: Kept) -> Information:
         alive = _alive(task, group, kept)
