@@ -133,12 +133,13 @@ def _prune(
     quiet: Quiet = False,
 ) -> None:
     """Prune a model to a budget and show what it cost."""
-    from mipp.cli.prune import Budgeted, Chosen, Source, run
+    from mipp.cli.prune import Budgeted, Chosen, run
+    from mipp.cli.sources import Source
 
     run(
-        Source(model, weights, data, data_dir, max_samples, evaluate),
+        Source(model, weights, data, data_dir, max_samples, seed),
         Budgeted(macs, params, nodes, latency_ms, width or [], min_keep, round_to, uniform=uniform),
-        Chosen(method, settings or [], exclude or [], compensate, seed, device, checkpoint, memory_limit),
+        Chosen(method, settings or [], exclude or [], compensate, evaluate, device, checkpoint, memory_limit),
         out,
         json=json,
         quiet=quiet,
@@ -166,7 +167,8 @@ def _select(
     quiet: Quiet = False,
 ) -> None:
     """Select the inputs (pixels) that inform about the first layer of a model, pruned or not."""
-    from mipp.cli.select import Source, run
+    from mipp.cli.select import run
+    from mipp.cli.sources import Source
 
     run(
         Source(model, weights, data, data_dir, max_samples, seed),

@@ -15,18 +15,6 @@ from mipp.storage import PAGE
 
 
 @dataclass(frozen=True)
-class Source:
-    """What to prune, and on which data."""
-
-    model: str
-    weights: Path | None
-    data: str
-    data_dir: Path | None
-    max_samples: int
-    evaluate: bool | None
-
-
-@dataclass(frozen=True)
 class Budgeted:
     """The options of the budget, as text where a float and an int differ."""
 
@@ -61,13 +49,15 @@ class Chosen:
     settings: Sequence[str]
     exclude: Sequence[str]
     compensate: bool
-    seed: int
+    evaluate: bool | None
     device: str | None
     checkpoint: Path | None
     memory_limit: str | None
 
 
-def run(source: Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool) -> None:
+def run(
+    source: sources.Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool
+) -> None:
     """Prunes, saves and prints the report."""
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CommandError(
@@ -85,11 +75,10 @@ def run(source: Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *,
     sources.note(_what_next(out, source.weights, resumed=result.resumed), quiet=quiet)
 
 
-def _pruned(source: Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
+def _pruned(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
-    model = sources.model(source.model, source.weights, chosen.seed)
-    data = sources.data(source.data, source.data_dir, model, source.max_samples, chosen.seed)
-    if source.evaluate and data.evaluate is None:
+    model, data = source.opened()
+    if chosen.evaluate and data.evaluate is None:
         raise CommandError(f"--evaluate needs a data set by name, with a test split; --data is {source.data}.")
     if source.weights is None:
         sources.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
@@ -100,10 +89,10 @@ def _pruned(source: Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool)
         method,
         exclude=chosen.exclude,
         compensate=chosen.compensate,
-        evaluate=None if source.evaluate is False else data.evaluate,
+        evaluate=None if chosen.evaluate is False else data.evaluate,
         loss_fn=data.loss_fn,
         device=device,
-        seed=chosen.seed,
+        seed=source.seed,
         progress=not quiet,
         checkpoint=chosen.checkpoint,
         memory_limit=chosen.memory_limit,

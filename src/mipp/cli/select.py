@@ -2,7 +2,6 @@
 
 import json as _json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -15,20 +14,8 @@ from mipp.cli.errors import CommandError
 from mipp.methods import MIPP
 
 
-@dataclass(frozen=True)
-class Source:
-    """The model whose inputs are selected, and the data."""
-
-    model: str
-    weights: Path | None
-    data: str
-    data_dir: Path | None
-    max_samples: int
-    seed: int
-
-
 def run(
-    source: Source,
+    source: sources.Source,
     settings: Sequence[str],
     num_features: int | None,
     out: Path | None,
@@ -57,9 +44,8 @@ def run(
     sources.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
 
 
-def _selected(source: Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:
-    model = sources.model(source.model, source.weights, source.seed)
-    data = sources.data(source.data, source.data_dir, model, source.max_samples, source.seed)
+def _selected(source: sources.Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:
+    model, data = source.opened()
     calibration = mipp.Calibration(data.batches, source.max_samples)
     console = Console(stderr=True)
 

@@ -33,6 +33,23 @@ class Data:
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model and what it is calibrated on, as they are named on the command line."""
+
+    model: str
+    weights: Path | None
+    data: str
+    data_dir: Path | None
+    max_samples: int
+    seed: int
+
+    def opened(self) -> tuple[nn.Module, Data]:
+        """The model and the data themselves."""
+        made = model(self.model, self.weights, self.seed)
+        return made, data(self.data, self.data_dir, made, self.max_samples, self.seed)
+
+
 def model(path: str, weights: Path | None, seed: int = 0) -> nn.Module:
     """Makes the model at an import path, and loads its weights if there are any."""
     torch.manual_seed(seed)  # for models that are made on import
