@@ -43,7 +43,7 @@ ODD = {
     "minus infinity": lambda m, h: torch.cat([m.b(h), torch.full((5, 1), -torch.inf, dtype=h.dtype)], 1),
     "complex output": lambda m, h: torch.complex(m.b(h), m.b(h.relu())),
     "classes": lambda m, h: m.b(torch.cat([h[:, :5].relu(), h[:, 5:].tanh()], 1)).argmax(1),
-    "two hundred layers": lambda m, h: _deep(m, h),
+    "hundreds of layers": lambda m, h: _deep(m, h),
 }
 
 
