@@ -39,6 +39,20 @@ class Small(nn.Module):
         return self.fc2(nn.functional.relu(self.fc1(x)))
 
 
+class InPlace(nn.Module):
+    """A residual block that says the same whether it works in place or not."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.inplace = inplace
+        self.stem, self.inner, self.outer, self.head = (nn.Linear(*n) for n in ((6, 8), (8, 5), (5, 8), (8, 3)))
+
+    def forward(self, x):
+        h = nn.functional.relu(self.stem(x), self.inplace)
+        y = self.outer(nn.functional.relu(self.inner(h), self.inplace))
+        return self.head(h.add_(y) if self.inplace else h + y)
+
+
 def images(number=150):
     return torch.randn(number, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -342,3 +356,20 @@ def test_samples_of_a_layer_used_twice_are_pooled(activation, collapse):
     assert torch.equal(twice.x[:40], once.x)
     assert torch.equal(twice.y[:40], once.y)
     assert torch.equal(twice.x[40:], torch.relu(once.y))
+
+
+@pytest.mark.parametrize("collapse", [None, "l1"])
+@pytest.mark.parametrize("activation", ["pre", "post"])
+def test_samples_are_taken_before_the_model_works_on_them_in_place(collapse, activation):
+    models = [InPlace(inplace) for inplace in (False, True)]
+    models[1].load_state_dict(models[0].state_dict())
+    batches = read(Calibration([torch.randn(30, 6)]), None)
+    seen = []
+    for model in models:
+        graph = Draft(model, batches[0].call).graph()
+        alive = np.ones(graph.num_nodes, bool)
+        reading = Reading(collapse, activation, 8)
+        seen.append([adjacent_samples(model, graph, g, batches, alive, reading) for g in graph.groups.values()])
+    for found, expected in zip(*([part for parts in own for part in parts] for own in seen), strict=True):
+        assert torch.equal(found.x, expected.x)
+        assert torch.equal(found.y, expected.y)

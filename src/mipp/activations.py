@@ -17,10 +17,13 @@ from mipp.graph.layers import as_layer, channel_dim, is_layer
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
 from mipp.graph.trace import Call, OpStream, Program, Ref, run
+from mipp.graph.trees import map_tensors
 from mipp.layouts import Layout, choose, features_together, kernel_of
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
-"""Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result."""
+"""Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result.
+
+The model may go on to work on them in place: an observer that keeps values keeps copies."""
 
 
 class Moments:
@@ -221,13 +224,15 @@ class _Watch(OpStream):
         expected = ops[self.place].name.rstrip("_") if self.place < len(ops) else "nothing"
         if name != expected and not self.strayed:
             self.strayed = f"op {self.place} is {name} where {expected} was traced"
-        out = func(*args, **kwargs)
         index = self._index(name, args)
-        if index is not None:
-            schema = func._schema.arguments
-            given = {a.name: v for a, v in zip(schema, args, strict=False)}
-            full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
-            self.observer(index, as_layer(name, full), out if isinstance(out, Tensor) else out[0])
+        if index is None:
+            return func(*args, **kwargs)
+        schema = func._schema.arguments
+        read = map_tensors(args, Tensor.clone) if func._schema.is_mutable else args  # what it finds, not what it leaves
+        given = {a.name: v for a, v in zip(schema, read, strict=False)}
+        full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
+        out = func(*args, **kwargs)
+        self.observer(index, as_layer(name, full), out if isinstance(out, Tensor) else out[0])
         return out
 
     def _index(self, name: str, args: tuple[Any, ...]) -> int | None:

@@ -146,16 +146,16 @@ def observed_sites(
             if group is not None:
                 inputs = _inputs(by_op[index], group, arguments, reading)
                 check_finite(graph, by_op[index], [inputs], batch)
-                found[index].inputs.append(inputs)
+                found[index].inputs.append(inputs.clone())
         for op, end in ends.items():
             dim = channel_dim(program.ops[op])
             if index == end.addition:
                 skip = list(arguments.values())[end.skip]
-                found[op].skips.append(_channels(skip, dim, reading))
+                found[op].skips.append(_channels(skip, dim, reading).clone())
             if index == end.op:
                 outputs = _channels(result, dim, reading)
                 check_finite(graph, by_op[op], [outputs], batch)
-                found[op].outputs.append(outputs)
+                found[op].outputs.append(outputs.clone())
                 each = outputs.shape[0] // batch.samples
                 found[op].images.append(first + torch.arange(batch.samples).repeat_interleave(each))
 
