@@ -1,5 +1,8 @@
 """Legal code that is easy to get wrong: whatever it is, it is cut as it is masked or frozen, and nothing crashes."""
 
+import dataclasses
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,12 @@ from mipp.plan import PruningPlan
 from mipp.surgery import distance
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@dataclasses.dataclass(slots=True)
+class Pair:
+    x: torch.Tensor
+    name: str
 
 
 def layers(**more) -> dict[str, nn.Module]:
@@ -129,3 +138,27 @@ def test_tensors_that_the_model_keeps_are_not_changed():
     model.function = lambda m, x: m.b(m.a(x)) + m.state.mul_(0.5)[:, :3]
     mipp.inspect(model, X)
     assert_same([model.state.detach()], [before])
+
+
+def test_a_forward_that_the_instance_carries_is_masked_too():
+    """As libraries patch models they load; the class alone computes something else."""
+    model = Net(lambda m, x: m.b(F.layer_norm(m.a(x), (m.a.out_features,))), **layers()).double().eval()
+    model.forward = functools.partial(lambda m, x: type(m).forward(m, x) + m.b(m.a(x)), model)
+    found = mipp.inspect(model, X)
+    plan = PruningPlan.of(found.graph, model, {"a": [1, 2, 5]})
+    assert_same(outputs(mipp.apply(plan, model), X), outputs(mipp.mask(plan, model), X))
+
+
+def test_dataclasses_with_slots_go_in_and_out():
+    class Slotted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, given):
+            return Pair(self.b(F.relu(self.a(given.x))), given.name)
+
+    model = Slotted().double()
+    small = mipp.prune(model, [(Pair(X, "some"),)], mipp.Budget(nodes=0.5), progress=False).model
+    assert small(Pair(X, "more")).x.shape == (5, 3)
+    assert small.a.out_features == 4

@@ -45,8 +45,9 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
         return new
     if tensors_in(tree):
         new = copy.copy(tree)
-        for name, item in vars(tree).items():
-            object.__setattr__(new, name, map_tensors(item, function))
+        names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else vars(tree)
+        for name in names:
+            object.__setattr__(new, name, map_tensors(getattr(tree, name), function))
         return new
     return tree
 

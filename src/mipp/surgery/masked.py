@@ -19,17 +19,17 @@ class MaskedForward:
     """Stands in for `forward` of a masked model: passes run in inference mode, op by op.
 
     Args:
-        model: The masked model.
+        model: The masked model, as yet with its own `forward`.
         kept: Positions kept, for every op that must leave some out.
     """
 
     def __init__(self, model: nn.Module, kept: Kept) -> None:
-        self.model, self.kept = model, kept
+        self.model, self.inner, self.kept = model, model.forward, kept
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         def how(model: nn.Module, *args: Any) -> Any:
             with module_stack(model, stream.modules), stream:
-                return type(model).forward(model, *args, **kwargs)
+                return self.inner(*args, **kwargs)
 
         stream = _OverKept(self.kept)
         output = run(self.model, Call(args, how=how).map(Tensor.clone))
