@@ -21,7 +21,8 @@ def run(checkpoint: str, result: str) -> None:
     torch.manual_seed(0)
     model = CifarResNet(8, num_classes=5, widths=(4, 6, 8)).eval()
     batches = [torch.randn(8, 3, 8, 8) for _ in range(9)]
-    pruned = mipp.prune(model, batches, mipp.Budget(macs=0.5), recover="distill", progress=False, checkpoint=checkpoint)
+    recover = mipp.Distillation(epochs=3)
+    pruned = mipp.prune(model, batches, mipp.Budget(macs=0.5), recover=recover, progress=False, checkpoint=checkpoint)
     state = [t.numpy().tobytes() for t in pruned.model.state_dict().values()]
     answer = {"plan": pruned.plan.to_dict(), "weights": hashlib.sha256(b"".join(state)).hexdigest()}
     Path(result).write_text(json.dumps({**answer, "resumed": pruned.resumed, "notes": pruned.report.notes}))

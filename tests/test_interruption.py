@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import mipp
+import mipp.matching
 from mipp.graph.copies import working_copy
 from mipp.graph.trace import forward
 
@@ -91,15 +92,19 @@ def test_a_run_that_is_killed_again_and_again_gets_there(runs, tmp_path):
 
 
 class Counted(nn.Sequential):
-    """Counts the passes of all its copies, and interrupts one of them."""
+    """Counts the passes of all its copies, and the runs of their ops one by one, and interrupts one of them."""
 
     passes, interrupted = 0, -1
 
     def forward(self, x):
+        Counted.count()
+        return super().forward(x)
+
+    @staticmethod
+    def count():
         Counted.passes += 1
         if Counted.passes == Counted.interrupted:
             raise KeyboardInterrupt
-        return super().forward(x)
 
 
 def counted() -> Counted:
@@ -113,11 +118,13 @@ def test_ctrl_c_in_any_pass_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("mipp.measuring.latency_ms", lambda model, call: len(forward(working_copy(model), call)))
-    data = [torch.randn(16, 4) for _ in range(3)]
+    executed = mipp.matching.execute
+    monkeypatch.setattr("mipp.matching.execute", lambda *args: [Counted.count(), executed(*args)])
+    data, recover = [torch.randn(16, 4) for _ in range(3)], mipp.Distillation(epochs=3)
 
     def run(model, **options):
         return mipp.prune(
-            model, iter(data), mipp.Budget(nodes=0.5), recover="distill", memory_limit=100, progress=False, **options
+            model, iter(data), mipp.Budget(nodes=0.5), recover=recover, memory_limit=100, progress=False, **options
         )
 
     expected = run(counted())

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mipp
 from mipp.calibration import Calibration, read
+from mipp.graph.groups import PruningGraph
+from mipp.matching import Runner, feature_loss, features
+from mipp.plan import PruningPlan
 from mipp.recovery import Distillation, distill
 
 
@@ -17,44 +20,104 @@ def batches(count: int = 9) -> list[torch.Tensor]:
     return [torch.randn(32, 6) for _ in range(count)]
 
 
+def cut(
+    dense: nn.Module, example: Tensor, width: int = 4, whole: tuple[str, ...] = ()
+) -> tuple[nn.Module, PruningPlan, PruningGraph]:
+    """A model whose groups keep their first nodes, or all."""
+    graph = mipp.inspect(dense, example).graph
+    kept = {name: range(group.size if name in whole else width) for name, group in graph.groups.items()}
+    plan = PruningPlan.of(graph, dense, kept)
+    return mipp.apply(plan, dense), plan, graph
+
+
+def distilled(dense: nn.Module, data: list[Tensor], **options: float) -> tuple[nn.Module, float, float]:
+    small, plan, graph = cut(dense, data[0])
+    found = distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(**options))
+    return small, *found
+
+
 def test_distillation_lowers_the_held_out_loss():
-    dense, small = network(), network(4)
-    data = read(Calibration(batches(), None), None)
-    before, after = distill(small, dense, data, Distillation(epochs=5, learning_rate=1e-2))
+    _, before, after = distilled(network(), batches(), epochs=5, learning_rate=1e-2)
     assert after < before
 
 
 def test_distillation_keeps_the_weights_it_began_with_where_nothing_is_better():
-    dense, small = network(), network(4)
-    state = {k: v.clone() for k, v in small.state_dict().items()}
-    data = read(Calibration(batches(), None), None)
-    before, after = distill(small, dense, data, Distillation(epochs=2, learning_rate=1e6))
+    dense = network()
+    small, before, after = distilled(dense, batches(), epochs=2, learning_rate=1e6)
+    state = cut(dense, batches(1)[0])[0].state_dict()
     assert after == before
     assert all(torch.equal(state[k], v) for k, v in small.state_dict().items())
 
 
 def test_distillation_leaves_frozen_parameters_modes_and_gradients():
-    dense, small = network(), network(4)
+    dense, data = network(), batches()
+    small, plan, graph = cut(dense, data[0])
     small[0].requires_grad_(False)
     small.train()
     fixed = small[0].weight.clone()
-    distill(small, dense, read(Calibration(batches(), None), None), Distillation(epochs=2, learning_rate=1e-2))
+    options = Distillation(epochs=2, learning_rate=1e-2)
+    distill(small, dense, plan, graph, read(Calibration(data, None), None), options)
     assert torch.equal(small[0].weight, fixed)
     assert all(m.training for m in small.modules())
     assert all(p.grad is None for p in small.parameters())
 
 
 def test_outputs_that_are_not_logits_are_matched_by_squared_error():
-    dense, small = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
-    data = read(Calibration([torch.randn(8, 2, 6, 6) for _ in range(9)], None), None)
-    before, after = distill(small, dense, data, Distillation(epochs=5, learning_rate=1e-2))
+    dense = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 3, 3))
+    data = [torch.randn(8, 2, 6, 6) for _ in range(9)]
+    _, before, after = distilled(dense, data, epochs=5, learning_rate=1e-2)
     assert after < before
+
+
+class Residual(nn.Module):
+    """Two blocks on a stream, behind a convolution whose channels cannot be removed with theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 4)
+        self.inner = nn.ModuleList(nn.Conv2d(6, 8, 3, padding=1) for _ in range(2))
+        self.outer = nn.ModuleList(nn.Conv2d(8, 6, 3, padding=1, bias=False) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, outer, norm in zip(self.inner, self.outer, self.norms, strict=True):
+            x = x + norm(outer(inner(x).relu_()))
+        return self.head(x.mean((2, 3)))
+
+
+def test_features_are_the_streams_behind_refitted_layers():
+    """Those of a forward pass by hand."""
+    dense, x = Residual().eval(), torch.randn(2, 3, 8, 8)
+    small, plan, graph = cut(dense, x, 3, whole=("stem",))
+    found = features(graph, plan)
+    outputs, values = Runner(small, [f.value for f in found], graph.program)(mipp.calibration.as_call(x))
+    assert torch.allclose(outputs[0], small(x), atol=1e-6)
+    stream, streams = small.stem(x), []
+    for inner, outer, norm in zip(small.inner, small.outer, small.norms, strict=True):
+        stream = stream + norm(outer(inner(stream).relu()))
+        streams.append(stream)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(values, streams, strict=True))
+
+
+def test_features_of_the_dense_model_are_compared_in_the_channels_that_are_kept():
+    dense, x = Residual().eval(), torch.randn(2, 3, 8, 8)
+    small, plan, graph = cut(dense, x, 3)
+    found = features(graph, plan)
+    call, wanted = mipp.calibration.as_call(x), [f.value for f in found]
+    with torch.no_grad():
+        (_, own), (_, values) = (Runner(model, wanted, graph.program)(call) for model in (dense, small))
+    assert any(there.shape != here.shape for there, here in zip(own, values, strict=True))
+    rows = [t if t.shape == v.shape else t[:, :3] for t, v in zip(own, values, strict=True)]
+    assert float(feature_loss(rows, own, found)) == 0
+    assert float(feature_loss(values, own, found)) > 0
 
 
 def test_prune_with_recover_reports_what_it_did_and_leaves_the_model():
     dense = network()
     state = {k: v.clone() for k, v in dense.state_dict().items()}
-    result = mipp.prune(dense, batches(), mipp.Budget(nodes=0.3), recover="distill", progress=False)
+    recover = mipp.Distillation(epochs=3)
+    result = mipp.prune(dense, batches(), mipp.Budget(nodes=0.3), recover=recover, progress=False)
     assert any("held-out loss" in note for note in result.report.notes)
     assert all(torch.equal(state[k], v) for k, v in dense.state_dict().items())
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mipp.pipeline import Result, frontier, information, inspect, prune
     from mipp.pixels import InputSelection, select_inputs
     from mipp.plan import Budget, PruningPlan, load_plan
+    from mipp.recovery import Distillation
     from mipp.selection import confidence_schedule
     from mipp.storage import load
     from mipp.surgery import apply, mask
@@ -35,6 +36,7 @@ __all__ = [
     "Budget",
     "Calibration",
     "CalibrationError",
+    "Distillation",
     "FeatureSelector",
     "InfeasibleBudgetError",
     "InputSelection",
@@ -68,6 +70,7 @@ _FOUND_IN = {
     "mipp.pipeline": ("Result", "frontier", "information", "inspect", "prune"),
     "mipp.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan": ("Budget", "PruningPlan", "load_plan"),
+    "mipp.recovery": ("Distillation",),
     "mipp.selection": ("confidence_schedule",),
     "mipp.storage": ("load",),
     "mipp.surgery": ("apply", "mask"),

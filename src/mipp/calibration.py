@@ -135,7 +135,7 @@ def read(
         raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
     for number, raw in enumerate(progress(calibration.batches, "reading")):
         missing = None if wanted is None else wanted - samples
-        for piece in _pieces(_batch(raw, number, calibration.forward, device), missing, chunk):
+        for piece in pieces(_batch(raw, number, calibration.forward, device), missing, chunk):
             batches.append(piece)
             samples += piece.samples
         if wanted is not None and samples >= wanted:
@@ -185,7 +185,8 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
     return Batch(call, call.samples, labels, number)
 
 
-def _pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
+def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
+    """Cuts a batch into pieces of at most `chunk` samples, `missing` (None: all) in sum, where it can be cut."""
     wanted = batch.samples if missing is None else min(missing, batch.samples)
     tensors = batch.call.tensors + tensors_in(batch.labels)
     if any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):

@@ -33,7 +33,7 @@ from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.planning import example, proven_plan
 from mipp.progress import Bars
-from mipp.recovery import distill
+from mipp.recovery import Distillation, distill
 from mipp.report import Inspection, Report
 from mipp.surgery import apply, describe, verified_graph
 
@@ -71,7 +71,7 @@ def prune(
     *,
     exclude: Sequence[str] = (),
     compensate: bool | Refit = True,
-    recover: Literal["distill"] | None = None,
+    recover: Literal["distill"] | Distillation | None = None,
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None = None,
     loss_fn: Callable[..., Tensor] | None = None,
     train: Callable[..., None] | None = None,
@@ -91,7 +91,7 @@ def prune(
         exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*".
         compensate: Refit the weights that read removed nodes, by least squares; `mipp.Refit(...)` sets how.
         recover: "distill" goes on with a short distillation from the dense model on the same unlabelled data (at most a
-            minute, held-out batches decide, never worse than before).
+            minute, held-out batches decide, never worse than before); `mipp.Distillation(...)` sets how long and fast.
         evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report.
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
         train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it.
@@ -163,7 +163,7 @@ def _results(
     *,
     exclude: Sequence[str],
     compensate: bool | Refit,
-    recover: Literal["distill"] | None,
+    recover: Literal["distill"] | Distillation | None,
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
     loss_fn: Callable[..., Tensor] | None,
     train: Callable[..., None] | None,
@@ -211,7 +211,9 @@ def _results(
                 )
                 lap("compensation")
             if recover is not None:
-                small = _noted(store, "recovered", small, task, partial(_recovered, small, weights, task))
+                small = _noted(
+                    store, "recovered", small, task, partial(_recovered, small, weights, plan, task, recover)
+                )
                 lap("recovery")
             small = _like(small, model)
             describe(small, plan)
@@ -267,8 +269,8 @@ def _options(budgets: Sequence[object], method: object, compensate: object, reco
         check_option("budget", budget, Budget, "a mipp.Budget such as mipp.Budget(macs=0.5)")
     check_option("compensate", compensate, bool | Refit, "True, False, or mipp.Refit(...)")
     check_method(method)
-    if recover not in (None, "distill"):
-        raise MippError(f"recover={recover!r} is unknown; expected 'distill' or None.")
+    if recover not in (None, "distill") and not isinstance(recover, Distillation):
+        raise MippError(f"recover={recover!r} is unknown; expected 'distill', mipp.Distillation(...), or None.")
     if isinstance(compensate, Refit):
         return compensate
     return Refit() if compensate else None
@@ -333,8 +335,11 @@ def _refitted(
     return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
 
 
-def _recovered(small: nn.Module, dense: nn.Module, task: Task) -> tuple[nn.Module, list[str]]:
-    before, after = distill(small, dense, task.batches, seed=task.seed, store=task.memory.store, progress=task.progress)
+def _recovered(
+    small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, how: Literal["distill"] | Distillation
+) -> tuple[nn.Module, list[str]]:
+    options = Distillation() if how == "distill" else how
+    before, after = distill(small, dense, plan, task.graph, task.batches, options, task.seed, task.progress)
     return small, [f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
 
 

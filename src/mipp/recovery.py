@@ -1,22 +1,26 @@
 """Label-free recovery: a short distillation from the dense model on the calibration data."""
 
-import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mipp.calibration import Batch
+from mipp.calibration import Batch, pieces
 from mipp.errors import CalibrationError
 from mipp.graph.cells import differentiable_recurrence
-from mipp.graph.copies import modes_kept, working_copy
-from mipp.graph.trace import forward
-from mipp.graph.trees import tensors_in
-from mipp.memory import Shelf, Stored, TensorStore
+from mipp.graph.copies import full_copy, modes_kept
+from mipp.graph.groups import PruningGraph
+from mipp.graph.trace import Call
+from mipp.matching import Runner, feature_loss, features, output_loss
+from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
+
+_CHECKS = 10
+_IMAGE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -26,118 +30,163 @@ class Distillation:
     Attributes:
         seconds: Stops training after this time.
         epochs: Stops after this many passes over the calibration data.
-        learning_rate: Peak learning rate of Adam; falls to zero along a cosine over the epochs.
-        patience: Stops after this many passes without a better held-out loss.
+        batch_size: Samples in a step, at most.
+        learning_rate: Peak learning rate of Adam; it rises over the first tenth of time or passes, whichever is further
+            on, and falls to zero along a half cosine.
+        feature_weight: Weight of the error of inner features beside the error of the outputs.
     """
 
     seconds: float = 60.0
-    epochs: int = 30
-    learning_rate: float = 3e-4
-    patience: int = 5
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    feature_weight: float = 100.0
 
 
 def distill(
     small: nn.Module,
     dense: nn.Module,
+    plan: PruningPlan,
+    graph: PruningGraph,
     batches: Sequence[Batch],
     options: Distillation | None = None,
     seed: int = 0,
-    store: TensorStore | None = None,
     progress: Progress = silent,
 ) -> tuple[float, float]:
     """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
 
-    The loss is KL(dense || small) for outputs of shape [samples, classes], else the squared error relative to the dense
-    output's. Batch norm stays in eval mode; nothing with `requires_grad=False` changes. Where no pass improves on the
-    weights it began with, these stay.
+    What is matched are the outputs (see `mipp.matching.output_loss`) and, where the model can be run op by op, the
+    values that layers which read removed nodes lead to. Images are shifted and mirrored. Batch norm stays in eval mode;
+    nothing with `requires_grad=False` changes. Where nothing improves on the weights it began with, these stay.
 
     Args:
         small: The pruned model.
         dense: The model it was cut from.
+        plan: What was cut.
+        graph: The dense model's graph.
         batches: Unlabelled calibration batches; every eighth (at least one) is held out.
         options: How long and how fast.
-        seed: Seed of the order of the batches.
-        store: Where the dense outputs are kept; by default in memory.
+        seed: Seed of the order of the batches and of what is done to images.
         progress: Wraps the passes to show how far the distillation is.
 
     Returns:
-        The held-out loss before and after.
+        The held-out loss of the outputs before and after.
 
     Raises:
         CalibrationError: There are fewer than two batches.
     """
-    options = options or Distillation()
     if len(batches) < 2:
         raise CalibrationError(
             f'recover="distill" needs two calibration batches, one of them to hold out; there are {len(batches)}. Pass '
             "more or smaller batches."
         )
-    dense = working_copy(dense)
-    with modes_kept(small):
-        small.eval()
-        return _trained(small, dense, batches, options, seed, (store or TensorStore(math.inf)).shelf(), progress)
+    work = _Distiller(small, dense, plan, graph, batches, options or Distillation(), seed)
+    with modes_kept(small), differentiable_recurrence(small):
+        return work.run(progress)
 
 
-def _trained(
-    small: nn.Module,
-    dense: nn.Module,
-    batches: Sequence[Batch],
-    options: Distillation,
-    seed: int,
-    shelf: Shelf,
-    progress: Progress,
-) -> tuple[float, float]:
-    targets = [shelf.put(_floating(forward(dense, batch.call))) for batch in batches]
-    train = [i for i in range(len(batches)) if i % 8]
-    first = best = _held_out_loss(small, batches, targets)
-    state = copy.deepcopy(small.state_dict())
-    parameters = [p for p in small.parameters() if p.requires_grad and p.is_floating_point()]
-    epochs = options.epochs if parameters else 0
-    optimizer = torch.optim.Adam(parameters or [torch.zeros(1, requires_grad=True)], options.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
-    generator = torch.Generator().manual_seed(seed)
-    stop, stale = time.monotonic() + options.seconds, 0
-    for _ in progress(range(epochs), "distillation"):
-        for index in torch.randperm(len(train), generator=generator).tolist():
-            if time.monotonic() > stop:
+class _Distiller:
+    """One distillation: a copy of the pruned model learns, in the memory format that is fastest for images."""
+
+    def __init__(
+        self,
+        small: nn.Module,
+        dense: nn.Module,
+        plan: PruningPlan,
+        graph: PruningGraph,
+        batches: Sequence[Batch],
+        options: Distillation,
+        seed: int,
+    ) -> None:
+        self.options, self.small = options, small
+        self.batches, self.held = batches, range(0, len(batches), 8)
+        self.features = features(graph, plan)
+        images = all(t.ndim == 4 for t in batches[0].call.tensors)
+        self.learner, model = (_prepared(model, images=images) for model in (small, dense))
+        wanted = [feature.value for feature in self.features]
+        self.teacher, self.student = (Runner(m, wanted, graph.program) for m in (model, self.learner))
+        self.parameters = [p for p in self.learner.parameters() if p.requires_grad and p.is_floating_point()]
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def run(self, progress: Progress) -> tuple[float, float]:
+        """Trains, and loads the best weights into the pruned model; returns the held-out loss before and after."""
+        first = best = self._held_out_loss()
+        if not self.parameters:
+            return first, first
+        optimiser, options = torch.optim.Adam(self.parameters), self.options
+        train = [i for i in range(len(self.batches)) if i not in self.held]
+        steps = options.epochs * sum(math.ceil(self.batches[i].samples / options.batch_size) for i in train)
+        start, step, checks = time.monotonic(), 0, 0
+        for _ in progress(range(options.epochs), "distillation"):
+            for batch in self._shuffled(train):
+                share = max(step / steps, (time.monotonic() - start) / options.seconds)
+                if share >= 1:
+                    break
+                self._step(optimiser, batch, share)
+                step += 1
+                if share * _CHECKS >= checks + 1:
+                    checks, best = checks + 1, self._kept_if_better(best)
+            if share >= 1:
                 break
-            optimizer.zero_grad()
-            with torch.enable_grad(), differentiable_recurrence(small):
-                batch, target = batches[train[index]], targets[train[index]].load()
-                _loss(_floating(batch.call.map(Tensor.clone)(small)), target).backward()
-            optimizer.step()
-        schedule.step()
-        loss = _held_out_loss(small, batches, targets)
-        stale = stale + 1 if not loss < best else 0
-        if loss < best:
-            best, state = loss, copy.deepcopy(small.state_dict())
-        if time.monotonic() > stop or stale >= options.patience:
-            break
-    optimizer.zero_grad()
-    small.load_state_dict(state)
-    return first, best
+        return first, self._kept_if_better(best)
+
+    def _shuffled(self, train: Sequence[int]) -> Iterator[Batch]:
+        for place in torch.randperm(len(train), generator=self.generator).tolist():
+            yield from pieces(self.batches[train[place]], None, self.options.batch_size)
+
+    def _step(self, optimiser: torch.optim.Optimizer, batch: Batch, share: float) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = self.options.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
+        call = _varied(batch.call, self.generator)
+        with torch.no_grad():
+            said, seen = self.teacher(call)
+        with torch.enable_grad():
+            output, values = self.student(call)
+            loss = output_loss(output, said)
+            if values and seen:
+                loss = loss + self.options.feature_weight * feature_loss(values, seen, self.features)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def _kept_if_better(self, best: float) -> float:
+        """Loads the weights into the pruned model if they say better than any before what the dense one says."""
+        loss = self._held_out_loss()
+        if not loss < best:
+            return best
+        self.small.load_state_dict(self.learner.state_dict())
+        return loss
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        total, samples = 0.0, 0
+        for index in self.held:
+            batch = self.batches[index]
+            call = batch.call.map(Tensor.clone)
+            (said, _), (output, _) = self.teacher(call), self.student(call)
+            total, samples = total + float(output_loss(output, said)) * batch.samples, samples + batch.samples
+        return total / samples if math.isfinite(total) else math.inf
 
 
-def _floating(output: object) -> list[Tensor]:
-    return [t.clone() if t.is_inference() else t for t in tensors_in(output) if t.is_floating_point()]
+def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
+    copied = full_copy(model).eval()
+    return copied.to(memory_format=torch.channels_last) if images else copied  # type: ignore[call-overload]
 
 
-def _loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    parts = []
-    for output, target in zip(outputs, targets, strict=True):
-        if output.ndim == 2 and output.shape[1] > 1:
-            logs = output.float().log_softmax(1), target.float().log_softmax(1)
-            parts.append(nn.functional.kl_div(*logs, reduction="batchmean", log_target=True))
-        else:
-            error = (output.float() - target.float()).square().mean()
-            parts.append(error / target.float().var(correction=0).clamp_min(1e-12))
-    return torch.stack(parts).sum()
+def _varied(call: Call, generator: torch.Generator) -> Call:
+    """Images are shifted by up to an eighth and half of them mirrored; anything else is as it was."""
+    tensors = call.tensors
+    if len(tensors) != 1 or tensors[0].ndim != 4 or tensors[0].shape[1] not in _IMAGE_CHANNELS:
+        return call.map(Tensor.clone)
+    return call.map(lambda images: _shifted(images, generator))
 
 
-def _held_out_loss(model: nn.Module, batches: Sequence[Batch], targets: Sequence[Stored]) -> float:
-    losses, samples = [], []
-    for batch, target in zip(batches[::8], targets[::8], strict=True):
-        losses.append(float(_loss(_floating(forward(model, batch.call)), target.load())) * batch.samples)
-        samples.append(batch.samples)
-    total = sum(losses) / sum(samples)
-    return total if math.isfinite(total) else math.inf
+def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    count, _, height, width = images.shape
+    down, right = (torch.randint(2 * (size // 8) + 1, (count, 1), generator=generator) for size in (height, width))
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    rows, columns = down + torch.arange(height), right + torch.arange(width)
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = F.pad(images, (width // 8, width // 8, height // 8, height // 8)).movedim(1, 3)
+    places = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    return padded[tuple(place.to(images.device) for place in places)].movedim(3, 1)

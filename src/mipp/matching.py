@@ -1,0 +1,120 @@
+"""How far a pruned model is from the dense one: in its outputs, and in the values that its refitted layers lead to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mipp.graph.copies import working_copy
+from mipp.graph.groups import PruningGraph
+from mipp.graph.layers import channel_dim
+from mipp.graph.rules import has_rule
+from mipp.graph.streams import downstream
+from mipp.graph.trace import Call, Program, execute, trace
+from mipp.graph.trees import tensors_in
+from mipp.plan import PruningPlan
+
+Values = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A value that both models compute.
+
+    Attributes:
+        value: Its index in the program.
+        dim: The axis of the channels.
+        kept: Which of the dense model's channels the pruned one has.
+    """
+
+    value: int
+    dim: int
+    kept: Tensor
+
+
+def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
+    """Where the outputs of sites that read removed nodes end up: behind batch norm and addition, if these follow."""
+    keep, program = graph.keep_mask(plan.kept), graph.program
+    found: dict[int, Feature] = {}
+    for site in graph.sites:
+        if keep[site.reads[site.reads >= 0]].all():
+            continue
+        op = program.ops[site.op]
+        after = downstream(program, op)
+        last = next(program.ops[index] for index in (after.addition, after.norm, site.op) if index >= 0)
+        kept = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, keep[site.writes], True)))
+        found[last.outputs[0]] = Feature(last.outputs[0], channel_dim(op), kept)
+    return [feature for value, feature in found.items() if value not in program.outputs]
+
+
+class Runner:
+    """Runs a model with the weights that it has at the time, and tells its outputs and features.
+
+    Args:
+        model: Its parameters are read at every call, with gradients where they require them.
+        wanted: Values of its program.
+        expected: The program on some batch. Where another batch takes other ops, or cannot be run op by op, there are
+            only outputs.
+    """
+
+    def __init__(self, model: nn.Module, wanted: Sequence[int], expected: Program) -> None:
+        self._model, self._wanted = model, list(wanted)
+        self._copy = working_copy(model)
+        self._expected = [op.name for op in expected.ops]
+        self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._programs: dict[tuple[tuple[int, ...], ...], tuple[Program, dict[int, Tensor]] | None] = {}
+
+    def __call__(self, call: Call) -> tuple[Values, Values]:
+        """Floating-point outputs, and the features if there are any."""
+        found = self._traced(call)
+        if found is None:
+            return _floating(call(self._model)), []
+        program, bound = found
+        env = dict(zip(program.inputs, call.tensors, strict=True))
+        execute(program, env, bound, (0, len(program.ops)), [*program.outputs, *self._wanted])
+        values = {**bound, **env}
+        return _floating([values[index] for index in program.outputs]), [values[index] for index in self._wanted]
+
+    def _traced(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
+        key = tuple(tuple(t.shape) for t in call.tensors)
+        if key not in self._programs:
+            self._programs[key] = self._replayable(call)
+        return self._programs[key]
+
+    def _replayable(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
+        program = trace(self._copy, call, has_rule)
+        if program.not_replayable or program.guards or [op.name for op in program.ops] != self._expected:
+            return None
+        bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
+        return program, bound | {i: t.clone() for i, t in program.constants.items()}
+
+
+def output_loss(outputs: Values, targets: Values) -> Tensor:
+    """KL(dense || small) of outputs of shape [samples, classes], of others the error relative to the dense ones."""
+    parts = []
+    for output, target in zip(outputs, targets, strict=True):
+        if output.ndim == 2 and output.shape[1] > 1:
+            logs = output.float().log_softmax(1), target.float().log_softmax(1)
+            parts.append(nn.functional.kl_div(*logs, reduction="batchmean", log_target=True))
+        else:
+            parts.append(_error(output, target))
+    return torch.stack(parts).sum()
+
+
+def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:
+    """Mean over the features of the squared error relative to the variance of the dense one."""
+    kept = [
+        target if target.shape == value.shape else target.index_select(feature.dim, feature.kept.to(target.device))
+        for value, target, feature in zip(values, targets, features, strict=True)
+    ]
+    return torch.stack([_error(value, target) for value, target in zip(values, kept, strict=True)]).mean()
+
+
+def _error(output: Tensor, target: Tensor) -> Tensor:
+    return (output.float() - target.float()).square().mean() / target.float().var(correction=0).clamp_min(1e-12)
+
+
+def _floating(output: object) -> Values:
+    return [t for t in tensors_in(output) if t.is_floating_point()]
