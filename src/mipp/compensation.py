@@ -1,20 +1,21 @@
-"""Refits the weights that read removed nodes, by least squares on unlabelled data.
+"""Refits the weights behind removed nodes, by least squares on unlabelled data.
 
-Sites are refitted from input to output. Each is fitted from what it reads in the *pruned* network to what it wrote in
-the *dense* one; where its output is added to a residual stream, the error the stream has gathered so far is added to
-the target, so that later blocks repair earlier ones. Dense and pruned activations advance together through the
-straight-line program, so the whole costs about one dense and two pruned passes over the calibration data.
+Sites are refitted from input to output: those that read removed nodes, and those that read what these have changed.
+Each is fitted from what it reads in the *pruned* network to what it wrote in the *dense* one; where its output is added
+to a residual stream, the error the stream has gathered so far is added to the target, so that later blocks repair
+earlier ones. Dense and pruned activations advance together through the straight-line program, so the whole costs about
+one dense and two pruned passes over the calibration data.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import Moments, channels_last, check_finite, inputs_of
+from mipp.activations import channels_last, check_finite, inputs_of
 from mipp.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.copies import full_copy
@@ -25,7 +26,12 @@ from mipp.graph.trace import Op, Program, Ref
 from mipp.memory import Memory, written
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
+from mipp.regression import FOLDS, Regression, best_ridge
 from mipp.replay import Stream
+from mipp.targets import Target, targets_of
+
+ROWS = 65536
+"""Rows of inputs per layer that suffice for its second moments."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +39,22 @@ class Refit:
     """How consumers are refitted.
 
     Attributes:
-        ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs.
-        positions: At most this many positions of each sample enter the statistics of one layer.
+        ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
+            chooses it for every weight by the error on calibration samples held out.
+        positions: At most this many positions of each sample enter the statistics of one layer. None is 64, or more
+            where samples are few: as many as make 65,536 rows of them all.
         allow_bias: Give layers without bias and without a following batch norm a bias. Adds parameters.
     """
 
-    ridge: float = 1e-3
-    positions: int = 64
+    ridge: float | None = None
+    positions: int | None = None
     allow_bias: bool = False
 
     def __post_init__(self) -> None:
-        if not self.ridge > 0 or self.positions < 1:
-            raise MippError(f"Refit(ridge={self.ridge}, positions={self.positions}): expected both to be positive.")
-
-
-@dataclass
-class _Target:
-    """The uses of one weight: they are refitted together."""
-
-    weight: str
-    uses: list[Site] = field(default_factory=list)
+        if not (self.ridge is None or self.ridge > 0) or not (self.positions is None or self.positions >= 1):
+            raise MippError(
+                f"Refit(ridge={self.ridge}, positions={self.positions}): expected both to be positive, or None."
+            )
 
 
 @torch.no_grad()
@@ -84,7 +86,7 @@ def refit(
     Raises:
         UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
     """
-    targets = _targets(plan, graph)
+    targets = targets_of(plan, graph)
     if not targets:
         return []
     if options.allow_bias:
@@ -97,18 +99,7 @@ def refit(
     return work.notes()
 
 
-def _targets(plan: PruningPlan, graph: PruningGraph) -> list[_Target]:
-    """Weights that read removed nodes, in order of their first use."""
-    keep = graph.keep_mask(plan.kept)
-    by_weight: dict[str, _Target] = {}
-    for site in graph.sites:
-        if site.weight:
-            by_weight.setdefault(site.weight, _Target(site.weight)).uses.append(site)
-    lossy = [t for t in by_weight.values() if any((~keep[s.reads[s.reads >= 0]]).any() for s in t.uses)]
-    return sorted(lossy, key=lambda t: t.uses[0].op)
-
-
-def _add_biases(models: Sequence[nn.Module], targets: Sequence[_Target], program: Program) -> None:
+def _add_biases(models: Sequence[nn.Module], targets: Sequence[Target], program: Program) -> None:
     """Gives zero biases to the layers that have none and no batch norm behind them."""
     for target in targets:
         op = program.ops[target.uses[0].op]
@@ -135,14 +126,15 @@ class _Refitter:
         memory: Memory,
     ) -> None:
         self.graph = graph
-        self.small, self.options, self.limit = small, options, memory.statistics
+        self.small, self.ridge, self.limit = small, options.ridge, memory.statistics
+        self.positions = options.positions or max(64, ceil(ROWS / sum(batch.samples for batch in batches)))
         self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}
         self.program = self.full.program(batches[0])
         self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})
         self.standing_in = [graph.groups[name].first_node for name in plan.collapsed]
 
-    def refit(self, target: _Target, following: int) -> None:
+    def refit(self, target: Target, following: int) -> None:
         """Refits one weight and moves the dense model on to op `following`."""
         self.cut.advance(target.uses[0].op)
         ops = [self.program.ops[site.op] for site in target.uses]
@@ -154,24 +146,26 @@ class _Refitter:
         ]
         blocks = self._blocks(target)
         columns = blocks[0]
-        moments: list[Moments] = []
+        place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
+        regressions: list[Regression] = []
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
             pruned = self.cut.values(index, until, want)
             for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
                 inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
-                _accumulate(moments, inputs, self._missing(site, op, behind, dense, pruned))
+                missing = self._missing(site, op, behind, dense, pruned)
+                _accumulate(regressions, inputs, missing, centred=bool(place))
+            moments = [fold for regression in regressions for fold in regression.folds]
             check_finite(self.graph, target.uses[0], moments, self.full.batches[index])
 
-        place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
         for columns in blocks[:-1]:  # each starts from the residual that the others leave
-            moments = []
+            regressions = []
             for index in range(len(self.full.batches)):
                 visit(index, self.full.values(index, until, want))
-            self._solve(target, moments, columns, centred=bool(place))
-        columns, moments = blocks[-1], []
+            self._solve(target, regressions, columns)
+        columns, regressions = blocks[-1], []
         self.full.advance(following, want, until, visit)
-        offset = self._solve(target, moments, columns, centred=bool(place))
+        offset = self._solve(target, regressions, columns)
         if place:
             self._add_offset(place, offset, ops[0], after[0])
 
@@ -181,12 +175,12 @@ class _Refitter:
         reason = f"because memory_limit leaves {written(self.limit)} for second moments"
         return [f"Refitted in blocks of inputs, one block after the other, {reason}: {names}."] if names else []
 
-    def _blocks(self, target: _Target) -> list[slice]:
+    def _blocks(self, target: Target) -> list[slice]:
         """Runs of inputs whose second moments fit into memory, one run if they all do."""
         weight, groups = self._weight(target), target.uses[0].groups
         inputs, outputs = weight[0].numel(), len(weight) // groups
         count = 1
-        while 8 * (groups + 4) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
+        while 8 * (FOLDS * groups + 4) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
             count *= 2
         if count > 1:
             self.in_blocks[target.weight] = count
@@ -196,9 +190,9 @@ class _Refitter:
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
         tensors = {"input": x, "weight": site.turned(_tensors(self.small)[weight])}
-        return inputs_of(site, {**arguments, **tensors}, self.options.positions)
+        return inputs_of(site, {**arguments, **tensors}, self.positions)
 
-    def _weight(self, target: _Target) -> Tensor:
+    def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""
         return target.uses[0].turned(_tensors(self.small)[target.weight])
 
@@ -210,7 +204,7 @@ class _Refitter:
         rows = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, self.keep[site.writes], True)))
 
         def error(value: int) -> Tensor:
-            there, here = (channels_last(v[value], dim, self.options.positions) for v in (dense, pruned))
+            there, here = (channels_last(v[value], dim, self.positions) for v in (dense, pruned))
             return (there if there.shape == here.shape else there[:, rows.to(there.device)]) - here
 
         missing = error(op.outputs[0])
@@ -222,22 +216,16 @@ class _Refitter:
         inverse = scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
         return missing + error(after.other) * inverse.to(missing.dtype)
 
-    def _solve(self, target: _Target, moments: Sequence[Moments], columns: slice, *, centred: bool) -> Tensor:
+    def _solve(self, target: Target, regressions: Sequence[Regression], columns: slice) -> Tensor:
         """Adds to the weight what takes the residual away; returns the mean residual that is left, shape [outputs]."""
         weight = self._weight(target)
-        inputs = columns.stop - columns.start
         silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
-        changes, offsets = [], []
-        for moment in moments:
-            second = moment.covariance if centred else moment.raw
-            second = second.index_fill(0, silent, 0).index_fill(1, silent, 0) if len(silent) else second
-            xx, xr = second[:inputs, :inputs], second[:inputs, inputs:]
-            ridge = self.options.ridge * xx.diagonal().mean() + 1e-300
-            change = torch.linalg.solve(xx + ridge * torch.eye(inputs, dtype=xx.dtype, device=xx.device), xr)
-            changes.append(change.mT)
-            offsets.append(moment.mean[inputs:] - moment.mean[:inputs] @ change)
+        for regression in regressions:
+            regression.silence(silent)
+        ridge = self.ridge or best_ridge(regressions)
+        changes, offsets = zip(*(regression.solve(ridge) for regression in regressions), strict=True)
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
-        whole[:, columns] = torch.cat(changes)
+        whole[:, columns] = torch.cat([change.mT for change in changes])
         change = target.uses[0].turned(whole.reshape(weight.shape))
         _tensors(self.small)[target.weight].add_(change.to(weight.dtype))
         return torch.cat(offsets)
@@ -268,10 +256,11 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _accumulate(moments: list[Moments], inputs: Tensor, residual: Tensor) -> None:
+def _accumulate(regressions: list[Regression], inputs: Tensor, residual: Tensor, *, centred: bool) -> None:
     groups = len(inputs)
     residuals = residual.unflatten(1, (groups, -1)).transpose(0, 1)
-    if not moments:
-        moments.extend(Moments(inputs.shape[2] + residuals.shape[2], inputs.device) for _ in range(groups))
-    for moment, x, r in zip(moments, inputs, residuals, strict=True):
-        moment.update(torch.cat([x, r], 1))
+    if not regressions:
+        sizes = inputs.shape[2], residuals.shape[2]
+        regressions.extend(Regression(*sizes, centred=centred, device=inputs.device) for _ in range(groups))
+    for regression, x, r in zip(regressions, inputs, residuals, strict=True):
+        regression.update(x, r)

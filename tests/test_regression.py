@@ -1,0 +1,122 @@
+"""The regression behind the refit, against rows held in memory; and which weights are refitted."""
+
+import pytest
+import torch
+from torch import nn
+
+import mipp
+from mipp.graph.groups import PruningGraph
+from mipp.regression import FOLDS, RIDGES, Regression, best_ridge
+from mipp.targets import targets_of
+
+
+def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, inputs, generator=generator, dtype=torch.float64) + 1
+    weight = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64)
+    return x, x @ weight + 2 + noise * torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
+
+
+def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
+    regression = Regression(x.shape[1], r.shape[1], centred=centred)
+    regression.update(x, r)
+    return regression
+
+
+def by_rows(x, r, ridge, *, centred):
+    """Least squares on the rows with the penalty as further rows."""
+    mean_x, mean_r = (x.mean(0), r.mean(0)) if centred else (x.new_zeros(x.shape[1]), r.new_zeros(r.shape[1]))
+    z = x - mean_x
+    penalty = (ridge * z.square().mean() * len(z)) ** 0.5 * torch.eye(x.shape[1], dtype=x.dtype)
+    rows = torch.cat([z, penalty]), torch.cat([r - mean_r, r.new_zeros(x.shape[1], r.shape[1])])
+    change = torch.linalg.lstsq(*rows).solution
+    return change, r.mean(0) - x.mean(0) @ change
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("ridge", [1e-3, 1.0, 50.0])
+def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge):
+    x, r = drawn()
+    regression = fitted(x, r, centred=centred)
+    for found, expected in zip(regression.solve(ridge), by_rows(x, r, ridge, centred=centred), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    error = 0.0
+    folds = torch.arange(len(x)).tensor_split(FOLDS)
+    for fold in folds:
+        rest = torch.cat([other for other in folds if other is not fold])
+        change, offset = by_rows(x[rest], r[rest], ridge, centred=centred)
+        error += float((r[fold] - x[fold] @ change - offset * centred).square().sum())
+    assert regression.held_out_error(ridge) == pytest.approx(error, rel=1e-9)
+
+
+def test_an_infinite_ridge_changes_nothing():
+    change, _ = fitted(*drawn(), centred=True).solve(1e15)
+    assert float(change.abs().max()) < 1e-12
+
+
+def test_the_ridge_is_small_for_what_is_linear_and_large_for_noise():
+    x, r = drawn(400, noise=0.0)
+    assert best_ridge([fitted(x, r, centred=True)]) == RIDGES[0]
+    wide, _ = drawn(40, 60)
+    noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert best_ridge([fitted(wide, noise, centred=True)]) == RIDGES[-1]
+
+
+def test_the_ridge_depends_neither_on_the_order_within_a_fold_nor_on_the_scale_of_the_inputs():
+    x, r = drawn(40, 30, noise=3.0)
+    expected = best_ridge([fitted(x, r, centred=True)])
+    assert RIDGES[0] < expected < RIDGES[-1]
+    order = torch.cat([part.flip(0) for part in torch.arange(len(x)).tensor_split(FOLDS)])
+    assert best_ridge([fitted(x[order], r[order], centred=True)]) == expected
+    assert best_ridge([fitted(1000 * x, r, centred=True)]) == expected
+
+
+def test_with_fewer_rows_than_inputs_the_refit_does_no_harm_on_fresh_data():
+    """A wide hidden layer: least squares alone fits the rows it sees, and is worse than the cut on others."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 400), nn.ReLU(), nn.Linear(400, 20)).double()
+    seen, fresh = torch.randn(220, 100).double(), torch.randn(2000, 100).double()
+    errors = {}
+    for name, compensate in {"cut": False, "least squares": mipp.Refit(ridge=1e-9), "held out": True}.items():
+        small = mipp.prune(
+            model, [seen], mipp.Budget(nodes=200), mipp.methods.L1(), compensate=compensate, progress=False
+        ).model
+        errors[name] = float((small(fresh) - model(fresh)).detach().square().mean())
+    assert errors["held out"] < errors["cut"] < errors["least squares"]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_very_few_samples_are_enough_to_refit(samples):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    data = torch.randn(samples, 5)
+    result = mipp.prune(model, [data], mipp.Budget(nodes=4), progress=False)
+    cut = mipp.apply(result.plan, model)
+    assert (result.model(data) - model(data)).norm() <= (cut(data) - model(data)).norm() * (1 + 1e-5)
+
+
+class Tied(nn.Module):
+    """An embedding whose weight is also the last layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.before, self.up, self.down = nn.Linear(6, 6), nn.Linear(6, 9), nn.Linear(9, 6)
+        self.after, self.head = nn.Linear(6, 6), nn.Linear(6, 11, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.before(self.embed(tokens))
+        return self.head(self.after(x + self.down(self.up(x).relu())).tanh())
+
+
+def graph_of(model: nn.Module) -> PruningGraph:
+    return mipp.inspect(model, torch.arange(8).reshape(2, 4)).graph
+
+
+def test_what_depends_on_removed_nodes_is_refitted_and_nothing_before_it_nor_what_an_embedding_shares():
+    model = Tied()
+    graph = graph_of(model)
+    plan = mipp.PruningPlan.of(graph, model, {"up": (0, 1, 2)})
+    assert [target.weight for target in targets_of(plan, graph)] == ["down.weight", "after.weight"]
+    assert targets_of(mipp.PruningPlan.of(graph, model, {}), graph) == []
