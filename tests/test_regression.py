@@ -6,7 +6,9 @@ from torch import nn
 
 import mipp
 from mipp.graph.groups import PruningGraph
-from mipp.regression import FOLDS, RIDGES, Regression, best_ridge
+from mipp.memory import TensorStore
+from mipp.rectified import Rectified
+from mipp.regression import FOLDS, RIDGES, Fit, Regression, best_ridge, folds_of
 from mipp.targets import targets_of
 
 
@@ -19,7 +21,7 @@ def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5)
 
 def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
     regression = Regression(x.shape[1], r.shape[1], centred=centred)
-    regression.update(x, r)
+    regression.update(x, r, folds_of(len(x), len(x), 0))
     return regression
 
 
@@ -38,19 +40,20 @@ def by_rows(x, r, ridge, *, centred):
 def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge):
     x, r = drawn()
     regression = fitted(x, r, centred=centred)
-    for found, expected in zip(regression.solve(ridge), by_rows(x, r, ridge, centred=centred), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    found, (change, offset) = regression.solve(ridge), by_rows(x, r, ridge, centred=centred)
+    torch.testing.assert_close(found.change, change, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.offset, offset * centred, rtol=1e-9, atol=1e-9)
     error = 0.0
-    folds = torch.arange(len(x)).tensor_split(FOLDS)
-    for fold in folds:
-        rest = torch.cat([other for other in folds if other is not fold])
+    for number in range(FOLDS):
+        fold = torch.arange(len(x)) % FOLDS == number
+        rest = ~fold
         change, offset = by_rows(x[rest], r[rest], ridge, centred=centred)
         error += float((r[fold] - x[fold] @ change - offset * centred).square().sum())
     assert regression.held_out_error(ridge) == pytest.approx(error, rel=1e-9)
 
 
 def test_an_infinite_ridge_changes_nothing():
-    change, _ = fitted(*drawn(), centred=True).solve(1e15)
+    change = fitted(*drawn(), centred=True).solve(1e15).change
     assert float(change.abs().max()) < 1e-12
 
 
@@ -66,7 +69,7 @@ def test_the_ridge_depends_neither_on_the_order_within_a_fold_nor_on_the_scale_o
     x, r = drawn(40, 30, noise=3.0)
     expected = best_ridge([fitted(x, r, centred=True)])
     assert RIDGES[0] < expected < RIDGES[-1]
-    order = torch.cat([part.flip(0) for part in torch.arange(len(x)).tensor_split(FOLDS)])
+    order = torch.arange(len(x)).reshape(-1, FOLDS).flip(0).flatten()
     assert best_ridge([fitted(x[order], r[order], centred=True)]) == expected
     assert best_ridge([fitted(1000 * x, r, centred=True)]) == expected
 
@@ -120,3 +123,45 @@ def test_what_depends_on_removed_nodes_is_refitted_and_nothing_before_it_nor_wha
     plan = mipp.PruningPlan.of(graph, model, {"up": (0, 1, 2)})
     assert [target.weight for target in targets_of(plan, graph)] == ["down.weight", "after.weight"]
     assert targets_of(mipp.PruningPlan.of(graph, model, {}), graph) == []
+
+
+def hidden_rows(groups: int = 2) -> tuple[torch.Tensor, ...]:
+    """Inputs [groups, rows, 5] of a layer of 3 outputs per group, what it lacks, and what a ReLU reads behind it."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(groups, 300, 5, generator=generator, dtype=torch.float64)
+    wanted = torch.randn(300, 3 * groups, generator=generator, dtype=torch.float64) + 3 * inputs[0, :, :1].abs() - 2
+    found = wanted + torch.randn(300, 3 * groups, generator=generator, dtype=torch.float64)
+    return inputs, wanted, found
+
+
+@pytest.mark.parametrize("ridge", [1e-9, 0.1, 100.0])
+def test_behind_a_relu_the_second_fit_is_better_and_never_worse_than_none(ridge):
+    inputs, wanted, found = hidden_rows()
+    scale = torch.tensor([0.5, -1.0, 2.0, 1.0, -0.3, 0.7], dtype=torch.float64)
+    missing, folds = (wanted - found) / scale, folds_of(300, 300, 0)
+    regressions = [Regression(5, 3, centred=True) for _ in inputs]
+    for regression, x, r in zip(regressions, inputs, missing.unflatten(1, (2, 3)).unbind(1), strict=True):
+        regression.update(x, r, folds)
+    first = [regression.solve(ridge) for regression in regressions]
+    rectified = Rectified(scale, 1 / scale, TensorStore(1e9))
+    for part in torch.arange(300).split(100):
+        rectified.update(inputs[:, part], missing[part], wanted[part], found[part], folds[part])
+
+    def error(fits):
+        made = torch.cat([x @ fit.change + fit.offset for fit, x in zip(fits, inputs, strict=True)], 1)
+        return float(((found + made * scale).relu() - wanted.relu()).square().sum())
+
+    second = rectified.refined(first, regressions, ridge)
+    none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
+    assert error(second) < error(first)
+    assert error(second) <= error(none)
+
+
+def test_shifted_residuals_are_as_if_they_had_been_added_so():
+    x, r = drawn()
+    by, folds = torch.randn_like(r), folds_of(len(x), len(x), 0)
+    shifted = fitted(x, r, centred=True)
+    shifted.shift(x, by, folds)
+    found, expected = shifted.solve(0.1), fitted(x, r + by, centred=True).solve(0.1)
+    torch.testing.assert_close(found.change, expected.change)
+    torch.testing.assert_close(found.offset, expected.offset)

@@ -9,6 +9,7 @@ one dense and two pruned passes over the calibration data.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 
 import numpy as np
@@ -21,12 +22,13 @@ from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, bias_of, channel_dim
-from mipp.graph.streams import Downstream, downstream, norm_scale
+from mipp.graph.streams import Downstream, downstream, norm_scale, read_by_relu
 from mipp.graph.trace import Op, Program, Ref
 from mipp.memory import Memory, written
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
-from mipp.regression import FOLDS, Regression, best_ridge
+from mipp.rectified import Rectified
+from mipp.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.replay import Stream
 from mipp.targets import Target, targets_of
 
@@ -127,7 +129,10 @@ class _Refitter:
     ) -> None:
         self.graph = graph
         self.small, self.ridge, self.limit = small, options.ridge, memory.statistics
-        self.positions = options.positions or max(64, ceil(ROWS / sum(batch.samples for batch in batches)))
+        numbers = [0, *accumulate(batch.samples for batch in batches)]
+        self.first_samples = numbers[:-1]
+        self.positions = options.positions or max(64, ceil(ROWS / numbers[-1]))
+        self.store = memory.store
         self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}
         self.program = self.full.program(batches[0])
@@ -139,12 +144,16 @@ class _Refitter:
         self.cut.advance(target.uses[0].op)
         ops = [self.program.ops[site.op] for site in target.uses]
         after = [downstream(self.program, op) for op in ops]
+        blocks = self._blocks(target)
+        joined = read_by_relu(self.program, ops[0], after[0]) if len(ops) == len(blocks) == 1 else -1
         until = max([op.index + 1 for op in ops] + [d.addition for d in after])
         layers = [as_layer(op.name, op.arguments) for op in ops]
         want = [v for op, layer in zip(ops, layers, strict=True) for v in (layer["input"].index, op.outputs[0])] + [
             d.other for d in after if d.other >= 0
         ]
-        blocks = self._blocks(target)
+        if joined >= 0:
+            want, until = [*want, joined], max(until, self.program.values[joined].producer + 1)
+        rectified = Rectified(*self._scale(after[0]), self.store) if joined >= 0 else None
         columns = blocks[0]
         place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
         regressions: list[Regression] = []
@@ -154,7 +163,11 @@ class _Refitter:
             for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
                 inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
                 missing = self._missing(site, op, behind, dense, pruned)
-                _accumulate(regressions, inputs, missing, centred=bool(place))
+                folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
+                folds = folds.to(missing.device)
+                _add(regressions, inputs, missing, folds, centred=bool(place))
+                if rectified is not None:
+                    rectified.update(inputs, missing, *self._sides(site, op, joined, dense, pruned), folds)
             moments = [fold for regression in regressions for fold in regression.folds]
             check_finite(self.graph, target.uses[0], moments, self.full.batches[index])
 
@@ -165,7 +178,7 @@ class _Refitter:
             self._solve(target, regressions, columns)
         columns, regressions = blocks[-1], []
         self.full.advance(following, want, until, visit)
-        offset = self._solve(target, regressions, columns)
+        offset = self._solve(target, regressions, columns, rectified)
         if place:
             self._add_offset(place, offset, ops[0], after[0])
 
@@ -200,39 +213,54 @@ class _Refitter:
         self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
     ) -> Tensor:
         """What the output lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
-        dim = channel_dim(op)
-        rows = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, self.keep[site.writes], True)))
 
         def error(value: int) -> Tensor:
-            there, here = (channels_last(v[value], dim, self.positions) for v in (dense, pruned))
-            return (there if there.shape == here.shape else there[:, rows.to(there.device)]) - here
+            there, here = self._sides(site, op, value, dense, pruned)
+            return there - here
 
         missing = error(op.outputs[0])
         if after.other < 0:
             return missing
         if after.norm < 0:
             return missing + error(after.other)
-        scale = norm_scale(self.program, after.norm, _tensors(self.small))
-        inverse = scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
-        return missing + error(after.other) * inverse.to(missing.dtype)
+        return missing + error(after.other) * self._scale(after)[1].to(missing.dtype)
 
-    def _solve(self, target: Target, regressions: Sequence[Regression], columns: slice) -> Tensor:
-        """Adds to the weight what takes the residual away; returns the mean residual that is left, shape [outputs]."""
+    def _sides(
+        self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
+        there, here = (channels_last(v[value], channel_dim(op), self.positions) for v in (dense, pruned))
+        rows = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, self.keep[site.writes], True)))
+        return there if there.shape == here.shape else there[:, rows.to(there.device)], here
+
+    def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:
+        """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""
+        if after.norm < 0:
+            one = torch.ones((), dtype=torch.float64)
+            return one, one
+        scale = norm_scale(self.program, after.norm, _tensors(self.small))
+        return scale, scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
+
+    def _solve(
+        self, target: Target, regressions: Sequence[Regression], columns: slice, rectified: Rectified | None = None
+    ) -> Tensor:
+        """Adds to the weight what takes the residual away; returns what to add to the outputs, shape [outputs]."""
         weight = self._weight(target)
         silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
         for regression in regressions:
             regression.silence(silent)
         ridge = self.ridge or best_ridge(regressions)
-        changes, offsets = zip(*(regression.solve(ridge) for regression in regressions), strict=True)
+        fits = [regression.solve(ridge) for regression in regressions]
+        fits = rectified.refined(fits, regressions, ridge) if rectified is not None else fits
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
-        whole[:, columns] = torch.cat([change.mT for change in changes])
+        whole[:, columns] = torch.cat([fit.change.mT for fit in fits])
         change = target.uses[0].turned(whole.reshape(weight.shape))
         _tensors(self.small)[target.weight].add_(change.to(weight.dtype))
-        return torch.cat(offsets)
+        return torch.cat([fit.offset for fit in fits])
 
     def _add_offset(self, place: str, offset: Tensor, op: Op, after: Downstream) -> None:
         if bias_of(op) is None:  # the batch norm takes it
-            offset = offset * norm_scale(self.program, after.norm, _tensors(self.small))
+            offset = offset * self._scale(after)[0]
         bias = _tensors(self.small)[place]
         bias.add_(offset.to(bias.dtype))
 
@@ -256,11 +284,11 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _accumulate(regressions: list[Regression], inputs: Tensor, residual: Tensor, *, centred: bool) -> None:
+def _add(regressions: list[Regression], inputs: Tensor, residual: Tensor, folds: Tensor, *, centred: bool) -> None:
     groups = len(inputs)
     residuals = residual.unflatten(1, (groups, -1)).transpose(0, 1)
     if not regressions:
         sizes = inputs.shape[2], residuals.shape[2]
         regressions.extend(Regression(*sizes, centred=centred, device=inputs.device) for _ in range(groups))
     for regression, x, r in zip(regressions, inputs, residuals, strict=True):
-        regression.update(x, r)
+        regression.update(x, r, folds)

@@ -2,21 +2,41 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mipp.activations import Moments
 
-FOLDS = 4
+FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def folds_of(rows: int, samples: int, first: int) -> Tensor:
+    """The fold of every row of a batch: by the number of its sample, so that it does not depend on the batches.
+
+    Args:
+        rows: Rows of the batch; those of one sample follow each other.
+        samples: Samples of the batch.
+        first: Number of its first sample.
+    """
+    return (first + torch.arange(rows) * samples // max(rows, 1)) % FOLDS
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is added to the weight, transposed, shape [inputs, outputs], and to the outputs, shape [outputs]."""
+
+    change: Tensor
+    offset: Tensor
 
 
 class Regression:
     """Regression of residuals on inputs: min over D of mean ‖r − Dx‖² + ridge · mean(x²) · ‖D‖².
 
-    The change D is taken from what is there already, so that a large ridge leaves it as it is. Moments are kept apart
-    for `FOLDS` runs of the rows of every batch; rows of one sample follow each other, so they are held out together.
+    The change D is added to what is there already, so that a large ridge leaves it as it is. Moments are kept apart for
+    each of `FOLDS` folds.
 
     Args:
         inputs: Number of inputs.
@@ -28,21 +48,31 @@ class Regression:
     def __init__(self, inputs: int, outputs: int, *, centred: bool, device: torch.device | None = None) -> None:
         self.inputs, self.centred = inputs, centred
         self.folds = [Moments(inputs + outputs, device) for _ in range(FOLDS)]
+        self.silent = torch.empty(0, dtype=torch.long, device=device)
 
-    def update(self, inputs: Tensor, residuals: Tensor) -> None:
-        """Adds rows, shapes [rows, inputs] and [rows, outputs]."""
+    def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor) -> None:
+        """Adds rows, shapes [rows, inputs] and [rows, outputs], each to its fold, shape [rows]."""
         rows = torch.cat([inputs, residuals], 1)
-        for fold, part in zip(self.folds, rows.tensor_split(FOLDS), strict=True):
-            fold.update(part)
+        for number, fold in enumerate(self.folds):
+            fold.update(rows[folds == number])
+
+    def shift(self, inputs: Tensor, by: Tensor, folds: Tensor) -> None:
+        """Changes the residuals of rows that were added before; held-out errors are lost."""
+        inputs = inputs.index_fill(1, self.silent, 0)
+        for number, fold in enumerate(self.folds):
+            x, change = inputs[folds == number] - fold.mean[: self.inputs], by[folds == number]
+            fold.scatter[: self.inputs, self.inputs :] += x.mT @ change
+            fold.mean[self.inputs :] += change.sum(0) / max(fold.count, 1)
 
     def silence(self, inputs: Tensor) -> None:
         """Gives these inputs no weight."""
+        self.silent = inputs
         for fold in self.folds:
             fold.mean[inputs] = 0
             fold.scatter.index_fill_(0, inputs, 0).index_fill_(1, inputs, 0)
 
-    def solve(self, ridge: float, without: int | None = None) -> tuple[Tensor, Tensor]:
-        """The change, shape [inputs, outputs], and the mean residual that it leaves, shape [outputs].
+    def solve(self, ridge: float, without: int | None = None) -> Fit:
+        """The change, and with an intercept the offset, else zero.
 
         Args:
             ridge: Relative to the mean second moment of the inputs.
@@ -52,17 +82,18 @@ class Regression:
         (xx, xr, _), mean = self._parts(moments), moments.mean
         penalty = ridge * xx.diagonal().mean() + 1e-300
         change = torch.linalg.solve(xx + penalty * torch.eye(self.inputs, dtype=xx.dtype, device=xx.device), xr)
-        return change, mean[self.inputs :] - mean[: self.inputs] @ change
+        offset = mean[self.inputs :] - mean[: self.inputs] @ change
+        return Fit(change, offset if self.centred else torch.zeros_like(offset))
 
     def held_out_error(self, ridge: float) -> float:
         """Squared residual left on every fold by what the other folds give, summed over rows and outputs."""
         total = 0.0
         for number, fold in enumerate(self.folds):
-            change, offset = self.solve(ridge, number)
+            fit = self.solve(ridge, number)
             (xx, xr, rr), mean = self._parts(fold), fold.mean
-            left = rr - 2 * (change * xr).sum() + (change * (xx @ change)).sum()
+            left = rr - 2 * (fit.change * xr).sum() + (fit.change * (xx @ fit.change)).sum()
             if self.centred:
-                left = left + (mean[self.inputs :] - mean[: self.inputs] @ change - offset).square().sum()
+                left = left + (mean[self.inputs :] - mean[: self.inputs] @ fit.change - fit.offset).square().sum()
             total += fold.count * float(left)
         return total
 

@@ -48,6 +48,14 @@ def downstream(program: Program, op: Op) -> Downstream:
     return Downstream(norm)
 
 
+def read_by_relu(program: Program, op: Op, after: Downstream) -> int:
+    """What a layer comes to (its output, normalised, in the sum) if nothing but ReLUs reads it, else -1."""
+    last = next((index for index in (after.addition, after.norm) if index >= 0), op.index)
+    value = program.ops[last].outputs[0]
+    names = {program.ops[reader].name for reader in program.readers[value]}
+    return value if names == {"relu"} and value not in program.outputs else -1
+
+
 def norm_scale(program: Program, norm: int, tensors: Mapping[str, Tensor]) -> Tensor:
     """Factor per channel that a batch norm in eval mode applies, shape [channels], in float64."""
     a = program.ops[norm].arguments
