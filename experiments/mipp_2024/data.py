@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.mipp_2024.deformed import deformed
 from experiments.mipp_2024.epochs import Data
-from experiments.mipp_2024.folders import imagenet
+from experiments.mipp_2024.imagenet import imagenet
 
 from mipp import zoo
 from mipp.zoo import DataSetError

@@ -117,5 +117,6 @@ class Epoch:
         for indices in own.to(device):
             images, labels = data.images[indices], data.labels[indices]
             if margin or "flip" in augmentation:
-                images = augment.crop_flip(images, *places[:, indices], mirrored[indices], margin)
+                down, right = places[:, indices]
+                images = augment.crop_flip(images, down, right, mirrored[indices], margin)
             yield indices, images, labels

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.plugins import MixedPrecision
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
@@ -19,35 +20,34 @@ class Setting:
     """Where a training runs, what it leaves behind and how it is shown.
 
     Attributes:
-        accelerator: "cpu", "cuda", or "auto": CUDA where there is any.
         checkpoints: Folder in which a training that was interrupted finds where it was; None: it begins again.
         every: Steps between checkpoints.
         tensorboard: Folder for TensorBoard; None: nothing is written.
-        deterministic: Only operations that give the same bits each time; slower on GPUs.
+        deterministic: The same bits each time, wherever torch has such operations; slower on GPUs.
         progress: Show a bar, if somebody looks.
     """
 
-    accelerator: str = "auto"
     checkpoints: Path | None = None
     every: int = 500
     tensorboard: Path | None = None
     deterministic: bool = False
     progress: bool = True
 
-    def fabric(self, precision: Any) -> Fabric:
-        """This process's Fabric: one of several when torchrun started them, else alone on one device."""
-        loggers = []
+    def fabric(self, device: torch.device, *, bf16: bool) -> Fabric:
+        """Fabric for a training on that device, or with torchrun on one of that kind for each process."""
+        loggers: list[Logger] = []
         if self.tensorboard is not None:
-            from lightning.fabric.loggers import TensorBoardLogger
+            from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
             loggers.append(TensorBoardLogger(self.tensorboard, name=None))
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        alone = 1 if device.index is None else [device.index]
         fabric = Fabric(
-            accelerator=self.accelerator,
+            accelerator=device.type,
             strategy="ddp" if several else "auto",
-            devices=int(os.environ["LOCAL_WORLD_SIZE"]) if several else 1,
-            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if several else 1,
-            precision=precision,
+            devices=int(os.environ["LOCAL_WORLD_SIZE"]) if several else alone,
+            num_nodes=int(os.environ["GROUP_WORLD_SIZE"]) if several else 1,
+            plugins=[MixedPrecision("bf16-mixed", device.type)] if bf16 else [],  # by name it is announced each time
             loggers=loggers,
         )
         fabric.launch()
@@ -56,15 +56,15 @@ class Setting:
     @contextmanager
     def switches(self) -> Iterator[None]:
         """torch's global switches as this training wants them, and afterwards as they were."""
-        strict, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        strict, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
-            torch.use_deterministic_algorithms(True)
+            torch.set_deterministic_debug_mode("warn")
         torch.backends.cudnn.benchmark = not self.deterministic
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(strict)
+            torch.set_deterministic_debug_mode(strict)
             torch.backends.cudnn.benchmark = benchmark
 
 

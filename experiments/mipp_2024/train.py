@@ -29,7 +29,7 @@ def main(
     scale: Annotated[Scale, typer.Option(help="paper: Table 2; gpu, laptop: a few epochs.")] = "laptop",
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.", envvar="MIPP_DATA_DIR")] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
     every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     *,
     deterministic: Annotated[bool, typer.Option(help="The same bits each time.")] = False,
@@ -37,17 +37,18 @@ def main(
 ) -> None:
     """Trains a network and writes model.safetensors and record.json."""
     log = out / "tensorboard" if tensorboard else None
-    setting = Setting(accelerator, out, every, log, deterministic)
+    setting = Setting(out, every, log, deterministic)
     recipe = recipes(data, scale, setting).before
     train, test = load(data, "train", data_dir), load(data, "test", data_dir)
-    model = build(network, train, seed)
+    model = build(network, train, seed).to(device)
     start = time.perf_counter()
     recipe(model, train, seed)
     seconds = time.perf_counter() - start
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     if int(os.environ.get("RANK", "0")):
         return
-    device = "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
-    top1, top5 = (accuracy(model.to(device), test.to(device), top=top) for top in (1, 5))
+    top1, top5 = (accuracy(model, test.to(device), top=top) for top in (1, 5))
     record = {
         "network": network,
         "data": data,

@@ -53,12 +53,11 @@ class Recipe:
         """What the result depends on, as plain data."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
 
-    def rate(self, done: float) -> float:
-        """The learning rate when this share of the training is done."""
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0."""
         if self.milestones:
-            passed = sum(done * self.epochs >= milestone for milestone in self.milestones)
-            return self.learning_rate * 0.1**passed
-        return self.learning_rate * min(done / 0.15, 0.5 + 0.5 * math.cos(math.pi * done))
+            return self.learning_rate * 0.1 ** sum(step * self.epochs >= mark * steps for mark in self.milestones)
+        return self.learning_rate * min((step + 1) / (0.15 * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
     def __call__(
         self,
@@ -69,7 +68,7 @@ class Recipe:
         fraction: float = 1.0,
         after_step: Callable[[], None] | None = None,
     ) -> None:
-        """Trains in place; the model stays on its device.
+        """Trains in place, on the device of the model, or with torchrun on one of that kind for each process.
 
         Checkpoints are named by all that the result depends on, the weights before training included, and removed at
         the end. With `after_step`, whose state nobody could restore, there are none.
@@ -86,7 +85,7 @@ class Recipe:
         """
         if not self.epochs:
             return
-        fabric = self.setting.fabric(self.precision)
+        fabric = self.setting.fabric(next(model.parameters()).device, bf16=self.precision == "bf16-mixed")
         checkpoint = None if after_step else _checkpoint(self, model, data, seed, fraction)
         with self.setting.switches(), _on(fabric.device, model):
             _Run(self, fabric, model, data.to(fabric.device), seed, fraction, checkpoint).go(after_step)
@@ -125,7 +124,7 @@ class _Run:
         shown = self.recipe.setting.progress and self.fabric.is_global_zero
         with Bar(self.steps * self.batch_size, step * self.batch_size, shown=shown) as bar:
             for batch in self._batches(step):
-                self._step(batch, step / self.steps)
+                self._step(batch, self.recipe.rate(step, self.steps))
                 step += 1
                 if after_step is not None:
                     after_step()
@@ -134,6 +133,8 @@ class _Run:
                     bar.tell(self._close(step))
                 if step % self.recipe.setting.every == 0 and step < self.steps:
                     self._save(step)
+        for logger in self.fabric.loggers:
+            logger.finalize("success")
         if self.checkpoint is not None and self.fabric.is_global_zero:
             self.checkpoint.unlink(missing_ok=True)
 
@@ -155,9 +156,9 @@ class _Run:
             )
             step += last - first
 
-    def _step(self, batch: Batch, done: float) -> None:
+    def _step(self, batch: Batch, rate: float) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(done)
+            group["lr"] = rate
         logits = self.model(batch.images)
         loss = F.cross_entropy(logits, batch.labels)
         if batch.partners is not None:
@@ -170,7 +171,7 @@ class _Run:
     def _close(self, step: int) -> float:
         """Ends an epoch; returns its mean loss."""
         steps = (step - 1) % self.per_epoch + 1
-        loss = float(self.fabric.all_reduce(self.loss / steps))
+        loss = torch.as_tensor(self.fabric.all_reduce(self.loss / steps)).item()
         self.loss.zero_()
         self.fabric.log_dict({"loss": loss, "learning rate": self.optimiser.param_groups[0]["lr"]}, step)
         if not math.isfinite(loss):
