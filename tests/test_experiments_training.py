@@ -188,6 +188,36 @@ def test_tensorboard_gets_loss_and_learning_rate(model, data, tmp_path):
     assert read.Scalars("learning rate")[0].value == pytest.approx(RECIPE.rate(4, 10))
 
 
+class StopError(Exception):
+    """What ends a training here."""
+
+
+@pytest.mark.parametrize("change", [None, "recipe", "seed", "data", "weights"])
+def test_only_the_same_training_goes_on_where_it_stopped(model, data, tmp_path, change):
+    recipe, other = replace(RECIPE, setting=Setting(checkpoints=tmp_path, every=2)), data.subset(range(109, -1, -1))
+    start, passes = weights(model), []
+
+    def stop_at_7(*_: object) -> None:
+        passes.append(None)
+        if len(passes) == 7:
+            raise StopError
+
+    model.register_forward_pre_hook(stop_at_7)
+    with pytest.raises(StopError):
+        recipe(model, data, 0)
+    nn.utils.vector_to_parameters(start * (1.01 if change == "weights" else 1), model.parameters())
+    recipe = replace(recipe, weight_decay=0.1) if change == "recipe" else recipe
+    recipe(model, other if change == "data" else data, int(change == "seed"))
+    assert len(passes) - 7 == (4 if change is None else 10)
+
+
+def test_with_after_step_there_is_no_checkpoint(model, data, tmp_path):
+    left = []
+    recipe = replace(RECIPE, setting=Setting(checkpoints=tmp_path, every=1))
+    recipe(model, data, 0, after_step=lambda: left.extend(tmp_path.iterdir()))
+    assert left == []
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict:
     command = [sys.executable, str(Path(__file__).parent / "trained.py"), str(tmp_path_factory.mktemp("trained"))]

@@ -63,7 +63,8 @@ def recipes(data: str, scale: Scale, setting: Setting = Setting()) -> Recipes:  
 
     Args:
         data: Its name.
-        scale: "paper": Table 2. "gpu": minutes on a GPU. "laptop": the same in float32, which is faster on a CPU.
+        scale: "paper": Table 2. "gpu": minutes on a GPU. "laptop": the same in float32, which every CPU
+            computes well.
         setting: Where they run.
     """
     name = {"mnist-deformed": "mnist"}.get(data, data)

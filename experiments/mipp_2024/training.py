@@ -70,8 +70,8 @@ class Recipe:
     ) -> None:
         """Trains in place, on the device of the model, or with torchrun on one of that kind for each process.
 
-        Checkpoints are named by all that the result depends on, the weights before training included, and removed at
-        the end. With `after_step`, whose state nobody could restore, there are none.
+        A checkpoint is named by all that the result depends on, the weights before training included, and removed at
+        the end. With `after_step`, whose state nobody could restore, there is none.
 
         Args:
             model: Maps images to logits.
@@ -183,7 +183,7 @@ class _Run:
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
         state = {"model": self.model, "optimiser": self.optimiser, "loss": self.loss}
-        rest = self.fabric.load(self.checkpoint, state)
+        rest = self.fabric.load(self.checkpoint, state, weights_only=True)
         self.loss = state["loss"].to(self.fabric.device)
         return int(rest["step"])
 
@@ -202,11 +202,11 @@ def _checkpoint(recipe: Recipe, model: nn.Module, data: Data, seed: int, fractio
     if folder is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    weights = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    names = {"data": [data.name, data.split, len(data)], "seed": seed, "fraction": fraction}
-    return folder / f"training-{digest({**recipe.options(), **names, 'weights': weights.hexdigest()})}.ckpt"
+    content = hashlib.sha256()
+    for name, tensor in {**model.state_dict(), "labels of the images": data.labels}.items():
+        content.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    names = {"data": [data.name, data.split], "seed": seed, "fraction": fraction, "content": content.hexdigest()}
+    return folder / f"training-{digest({**recipe.options(), **names})}.ckpt"
 
 
 @contextmanager
