@@ -1,0 +1,115 @@
+"""Runs and draws the experiments of arXiv 2411.00147: `python -m experiments.mipp_2024 FIGURE ... --scale laptop`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from experiments.mipp_2024 import record
+from experiments.mipp_2024.figures.base import SCALES, Figure, Piece, Site, fits
+from experiments.mipp_2024.figures.registry import FIGURES
+from filelock import FileLock, Timeout
+
+from mipp import grid
+from mipp.cli.errors import unknown
+from mipp.errors import MippError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results and plots go."""
+
+    results: Path = record.RESULTS
+    plots: Path = record.PLOTS
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main(
+    names: Annotated[list[str], typer.Argument(metavar="FIGURE...", help=f"{', '.join(FIGURES)}, or all.")],
+    *,
+    scale: Annotated[
+        str, typer.Option(help=f"{', '.join(SCALES)}: which networks, and how long they train.")
+    ] = "laptop",
+    minutes: Annotated[float, typer.Option(help="Begin no run after this many minutes; the next call goes on.")] = 120,
+    device: Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")] = "cpu",
+    seeds: Annotated[int | None, typer.Option(help="Fewer or more seeds than usual.")] = None,
+    panel: Annotated[str, typer.Option(metavar="TEXT", help="Only panels with this in their name.")] = "",
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    weights: Annotated[Path | None, typer.Option(help="Folder of the pretrained weights of ResNet-20.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results and plots, instead of where this is.")] = None,
+) -> None:
+    """Run what is missing of figures of the paper, and draw what there is.
+
+    Finished runs are kept, and the next call goes on. Start the command several times at once, and the processes share
+    what is left to do.
+    """
+    stop = time.monotonic() + 60 * minutes
+    try:
+        chosen = _chosen(names, scale)
+        site = Site(scale, device, runs, weights, seeds)  # type: ignore[arg-type]
+        output = Output() if out is None else Output(out / "results", out / "plots")
+        for experiment in dict.fromkeys(figure.experiment for figure in chosen.values()):
+            figures = {name: figure for name, figure in chosen.items() if figure.experiment == experiment}
+            words = f"python -m experiments.mipp_2024 {' '.join(figures)} --scale {scale} --device {device}"
+            _experiment(figures, site, panel, stop, words, output)
+    except MippError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _chosen(names: Sequence[str], scale: str) -> dict[str, Figure]:
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    if list(names) == ["all"]:
+        return {name: figure for name, figure in FIGURES.items() if scale == "smoke" or fits(figure.least, scale)}
+    for name in names:
+        if name not in FIGURES:
+            raise unknown("figure", name, FIGURES)
+    return {name: FIGURES[name] for name in names}
+
+
+def _experiment(figures: dict[str, Figure], site: Site, panel: str, stop: float, words: str, output: Output) -> None:
+    """Runs an experiment; the process that finishes last writes and draws what there is."""
+    figure = next(iter(figures.values()))
+    pieces = [piece for piece in figure.pieces(site) if panel in piece.name]
+    for piece in pieces:
+        grid.sweep(piece.jobs, lambda: time.monotonic() < stop, lambda job: typer.echo(job.name))
+    if any(_at_work(job) for piece in pieces for job in piece.jobs):
+        return
+    output.results.mkdir(parents=True, exist_ok=True)
+    with FileLock(output.results / f"{figure.experiment}.lock"):
+        _told(pieces)
+        path = record.save(figure.experiment, words, pieces, output.results)
+        found = record.load(figure.experiment, output.results)
+        if found is None or not found.rows:
+            return
+        typer.echo(f"{path.name}: {len(found.rows)} rows")
+        for name, each in figures.items():
+            each.draw(found.rows, output.plots / f"{name}.svg")
+            typer.echo(f"{name}.svg: {each.title}")
+
+
+def _told(pieces: Sequence[Piece]) -> None:
+    for piece in pieces:
+        done = sum(job.path.exists() for job in piece.jobs)
+        left = f"; the rest takes about {piece.remaining() / 60:.0f} minutes in one process"
+        typer.echo(f"{piece.name}: {done} of {len(piece.jobs)} done{left if done < len(piece.jobs) else ''}")
+
+
+def _at_work(job: grid.Job) -> bool:
+    """Whether another process is doing a job."""
+    if job.path.exists() or not job.path.parent.exists():
+        return False
+    try:
+        with FileLock(f"{job.path}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m experiments.mipp_2024")

@@ -1,0 +1,168 @@
+"""What a figure is made of: pieces, each a list of jobs that leave one row of results each."""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mipp import grid
+from mipp.errors import MippError
+from mipp.grid.workload import digest
+from mipp.measuring import machine
+
+Row = dict[str, Any]
+Scale = Literal["smoke", "laptop", "gpu", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+Measurement = tuple[Row, Callable[[], Row]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the experiments run.
+
+    Attributes:
+        scale: "smoke": seconds, on digits. "laptop", "gpu": shortened recipes. "paper": those of its Table 2.
+        device: Of the networks.
+        runs: Folder of the runs.
+        weights: Folder of pretrained weights.
+        seeds: Fewer or more seeds than usual.
+    """
+
+    scale: Scale = "laptop"
+    device: str = "cpu"
+    runs: Path = Path("runs")
+    weights: Path | None = None
+    seeds: int | None = None
+
+    def folder(self, name: str) -> Path:
+        """Where the runs of a piece are."""
+        return self.runs / ("smoke" if self.scale == "smoke" else "grids") / name
+
+
+def fits(least: Scale, scale: Scale) -> bool:
+    """Whether something that needs at least one scale is part of another; "smoke" is part of no other."""
+    return scale == "smoke" if least == "smoke" else SCALES.index(least) <= SCALES.index(scale)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Jobs that belong together.
+
+    Attributes:
+        name: The panel of the figure, and a field of each of its rows.
+        settings: What all rows have in common.
+        jobs: What is to be done; each writes a row, or a network that others need.
+        rows: The rows there are.
+        remaining: Seconds that the missing rows take in one process.
+    """
+
+    name: str
+    settings: Row
+    jobs: Sequence[grid.Job]
+    rows: Callable[[], list[Row]]
+    remaining: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper that can be checked on the rows.
+
+    Attributes:
+        says: What it says.
+        tolerance: What still counts as the same.
+        check: Whether it holds on the rows, and the numbers; None while they are missing.
+    """
+
+    says: str
+    tolerance: str
+    check: Callable[[list[Row]], tuple[bool, str] | None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure or table.
+
+    Attributes:
+        title: What it shows.
+        experiment: The name of its result file; figures that share their runs share it.
+        pieces: What to run at a scale.
+        draw: Draws the rows into a file.
+        claims: What it should show.
+        least: The smallest scale at which there is anything to run.
+    """
+
+    title: str
+    experiment: str
+    pieces: Callable[[Site], list[Piece]]
+    draw: Callable[[list[Row], Path], object]
+    claims: Sequence[Claim] = ()
+    least: Scale = "laptop"
+
+
+def of_grid(name: str, work: grid.Workload, todo: Sequence[grid.Run], folder: Path) -> Piece:
+    """Runs of the grid."""
+
+    def rows() -> list[Row]:
+        return [{"panel": name, **row} for row in grid.finished(todo, work, folder)]
+
+    jobs = [*grid.trainings(todo, work, folder), *(grid.job(run, work, folder) for run in todo)]
+    return Piece(name, work.options(), jobs, rows, lambda: grid.remaining(todo, work, folder))
+
+
+def of_measurements(name: str, settings: Row, todo: Iterable[Measurement], folder: Path) -> Piece:
+    """Measurements that are no runs of the grid: options that name each, and a function for the rest of its row.
+
+    A measurement that mipp refuses leaves its message as the result.
+    """
+    jobs = [_job(name, settings, key, function, folder) for key, function in todo]
+
+    def rows() -> list[Row]:
+        return [json.loads(job.path.read_text(encoding="utf-8")) for job in jobs if job.path.exists()]
+
+    def remaining() -> float:
+        seconds = [row["seconds"]["run"] for row in rows()]
+        missing = sum(not job.path.exists() for job in jobs)
+        return missing * (statistics.fmean(seconds) if seconds else math.nan) if missing else 0.0
+
+    return Piece(name, settings, jobs, rows, remaining)
+
+
+def _job(name: str, settings: Row, key: Row, function: Callable[[], Row], folder: Path) -> grid.Job:
+    def write(path: Path) -> None:
+        start = time.perf_counter()
+        try:
+            row = function()
+        except MippError as error:
+            row = {"error": f"{type(error).__name__}: {error}"}
+        seconds = {**row.pop("seconds", {}), "run": time.perf_counter() - start}
+        whole = {"panel": name, **key, **row, "seconds": seconds, "machine": machine()}
+        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+    words = ", ".join(f"{k}={v}" for k, v in key.items())
+    return grid.Job(f"{name}: {words}", folder / f"{digest({'settings': settings, 'key': key})}.json", write)
+
+
+def good(rows: Iterable[Row], **key: Any) -> list[Row]:
+    """The rows with these values that did not fail."""
+    return [row for row in rows if "error" not in row and all(row.get(k) == v for k, v in key.items())]
+
+
+def by(rows: Iterable[Row], *names: str) -> Mapping[tuple[Any, ...], list[Row]]:
+    """Rows by the values of these fields, in the order in which they appear."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(_hashable(row.get(name)) for name in names), []).append(row)
+    return found
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value

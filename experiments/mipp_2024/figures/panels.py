@@ -1,0 +1,109 @@
+"""The networks and data sets of Figure 2, as workloads: pruned before or after training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.resnet_cifar import EXCLUDED, pretrained
+from benchmarks.workloads import SAMPLES, lenet
+from experiments.mipp_2024.data import load
+from experiments.mipp_2024.figures.base import Scale, Site
+from experiments.mipp_2024.networks import build
+from experiments.mipp_2024.recipes import recipes
+from experiments.mipp_2024.setting import Setting
+from experiments.mipp_2024.training import Recipe
+from torch import nn
+
+from mipp import grid, zoo
+from mipp.grid import Trainer
+
+SKIPS = ("conv1", "*downsample*")
+"""As in the paper, what skip connections carry stays whole."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A network on a data set.
+
+    Attributes:
+        network: Its name in the zoo.
+        data: The name of the data set.
+        least: The smallest scale it is run at.
+        exclude: Modules whose nodes stay.
+        top: Numbers of guesses.
+    """
+
+    network: str
+    data: str
+    least: Scale
+    exclude: tuple[str, ...] = ()
+    top: tuple[int, ...] = (1,)
+
+    @property
+    def name(self) -> str:
+        """Its title."""
+        return f"{self.network} {self.data}"
+
+
+DIGITS = Panel("digits_cnn", "digits", "smoke")
+LENET = Panel("lenet5", "mnist", "laptop")
+PANELS = (
+    LENET,
+    Panel("vgg11", "cifar10", "gpu"),
+    Panel("resnet18", "cifar10", "gpu", SKIPS),
+    Panel("resnet34", "cifar10", "paper", SKIPS),
+    Panel("vgg19", "cifar100", "paper"),
+    Panel("resnet50", "cifar100", "paper", SKIPS),
+)
+IMAGENET = Panel("resnet50", "imagenet", "paper", SKIPS, (1, 5))
+
+
+def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
+    """A network on its data set, trained before pruning or not, and for one epoch or in full afterwards."""
+    if panel == LENET and site.scale == "laptop":
+        return lenet(trained=trained)
+    setting = Setting(accelerator=site.device, progress=False)
+    made = recipes(panel.data, "laptop" if site.scale == "smoke" else site.scale, setting)
+    train, test = (load(panel.data, split) for split in ("train", "test"))
+    if isinstance(train, zoo.ImageData):
+        train, test = train.to(site.device), test.to(site.device)
+    return grid.Workload(
+        panel.network,
+        partial(_placed, panel, train, site.device),
+        train,
+        test,
+        before=made.before if trained else grid.Recipe(),
+        after=_after(made.after if trained else made.before, site.scale),
+        whole=made.before,
+        samples=64 if site.scale == "smoke" else SAMPLES,
+        exclude=panel.exclude,
+        compensate=trained,
+        top=panel.top,
+    )
+
+
+def resnet20(site: Site) -> grid.Workload:
+    """ResNet-20 on CIFAR-10 with published weights; straight after pruning, and after one epoch."""
+    assert site.weights is not None
+    train, test = (load("cifar10", split).to(site.device) for split in ("train", "test"))
+    after = grid.Recipe(1, learning_rate=0.01, augment="crop-flip")
+    make = partial(_pretrained, site.weights, site.device)
+    return grid.Workload("resnet20", make, train, test, after=after, samples=SAMPLES, exclude=EXCLUDED)
+
+
+def _after(full: Recipe, scale: Scale) -> Mapping[str, Trainer]:
+    """One epoch by itself, five, and at the paper's scale the whole recipe."""
+    lengths = [1, 5, full.epochs] if scale == "paper" else [1, 5] if full.epochs > 1 else [1]
+    return {
+        f"{n:g} epoch{'s' * (n > 1)}": full if n == full.epochs else replace(full, epochs=n, milestones=())
+        for n in lengths
+    }
+
+
+def _placed(panel: Panel, train: zoo.ImageData, device: str, seed: int) -> nn.Module:
+    return build(panel.network, train, seed).to(device)
+
+
+def _pretrained(weights: Path, device: str, seed: int) -> nn.Module:
+    return pretrained("resnet20", weights).to(device)

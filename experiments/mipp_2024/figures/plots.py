@@ -1,0 +1,187 @@
+"""How results are drawn: the same colour for the same method everywhere, and every plot says how many runs it shows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments.mipp_2024.figures.base import Row, by, good, spread
+
+CONFIDENCE = ", confidence "
+COLOURS = {
+    "mipp": "#d62728", "mipp of the paper": "#ff9896", "sosph": "#1f77b4", "synflow": "#2ca02c", "grasp": "#9467bd",
+    "thinet": "#8c564b", "imp": "#e377c2", "oto": "#bcbd22", "snip": "#17becf", "itersnip": "#aec7e8",
+    "itergrasp": "#c5b0d5", "prospr": "#98df8a", "l1": "#7f7f7f", "random@mipp": "#000000", "reinit@mipp": "#ffbb78",
+    "scratch@mipp": "#dbdb8d", "random": "#c7c7c7",
+}  # fmt: skip
+NAMES = {
+    "mipp": "MIPP", "mipp of the paper": "MIPP, the paper's MLPs", "sosph": "SOSP-H", "synflow": "SynFlow",
+    "grasp": "GraSP", "thinet": "ThiNet", "imp": "IMP", "oto": "OTO", "snip": "SNIP", "itersnip": "IterSNIP",
+    "itergrasp": "IterGraSP", "prospr": "ProsPr", "l1": "L1", "random@mipp": "random, MIPP's ratios",
+    "reinit@mipp": "MIPP, weights re-drawn", "scratch@mipp": "MIPP's widths, from scratch", "random": "random",
+}  # fmt: skip
+
+
+def family(row: Row) -> str:
+    """The method of a row, whatever its confidence."""
+    return str(row["method"]).partition(CONFIDENCE)[0]
+
+
+def shown(name: str) -> str:
+    """A method as the plots write it."""
+    return NAMES.get(name, name)
+
+
+@contextmanager
+def panels(path: Path, rows: int, columns: int, width: float = 4.6, height: float = 3.4) -> Iterator[Any]:
+    """Axes of a figure that is saved afterwards, shape [rows, columns]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    yield figure.subplots(rows, columns, squeeze=False)
+    for axes in figure.axes:
+        if not axes.has_data():
+            axes.set_axis_off()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """How many runs and seeds there are."""
+    return f"{len(rows)} runs, {len({row['seed'] for row in rows})} seeds"
+
+
+def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str) -> None:
+    """Means and standard deviations over the seeds, one point for each budget or confidence."""
+    points = []
+    for members in by(rows, "method", "budget").values():
+        mean, deviation = spread([y(row) for row in members])
+        points.append((spread([x(row) for row in members])[0], mean, deviation))
+    if not points:
+        return
+    across, up, deviations = zip(*sorted(points), strict=True)
+    axes.errorbar(
+        across, up, yerr=deviations, color=COLOURS.get(name), marker="o", markersize=3, capsize=2, linewidth=1,
+        label=shown(name),
+    )  # fmt: skip
+
+
+def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
+    """Accuracy against the nodes removed: a row of plots for each panel, a column for each stage, a line per method.
+
+    Bars are standard deviations over the seeds. MIPP's line goes through its confidences, which size it, too.
+    """
+    rows = [row for row in good(rows) if "nodes" in row]
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    stages = {title: _stages(good(rows, panel=title), metric) for title in titles}
+    with panels(path, len(titles), max(map(len, stages.values()))) as grid:
+        for line, title in zip(grid, titles, strict=True):
+            for axes, stage in zip(line, stages[title], strict=False):
+                own = [row for row in good(rows, panel=title) if stage in row[metric]]
+                for name in dict.fromkeys(map(family, own)):
+                    mine = [row for row in own if family(row) == name]
+                    curve(axes, mine, removed, lambda row, s=stage: row[metric][s], name)
+                axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel="nodes removed, %", ylabel=f"{metric}, %")
+                axes.title.set_fontsize("small")
+            line[0].legend(fontsize="xx-small", ncols=2)
+
+
+def guesses(rows: list[Row], path: Path) -> None:
+    """Accuracy of one guess and of five, straight after pruning and after each training: a bar per method."""
+    rows = good(rows)
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    with panels(path, len(titles), 2) as grid:
+        for line, title in zip(grid, titles, strict=True):
+            for axes, metric in zip(line, ("accuracy", "top-5 accuracy"), strict=True):
+                own = good(rows, panel=title)
+                stages = _stages(own, metric)
+                for number, name in enumerate(names := list(dict.fromkeys(map(family, own)))):
+                    mine = [row for row in own if family(row) == name]
+                    found = [spread([row[metric][s] for row in mine if s in row[metric]]) for s in stages]
+                    places = [at + 0.8 * number / len(names) for at in range(len(stages))]
+                    means, deviations = zip(*found, strict=True)
+                    axes.bar(
+                        places, means, 0.7 / len(names), yerr=deviations, color=COLOURS.get(name), label=shown(name)
+                    )
+                axes.set(title=f"{title}\n{counted(own)}", ylabel=f"{metric}, %")
+                axes.set_xticks(range(len(stages)), stages, rotation=30, fontsize="x-small")
+                axes.legend(fontsize="x-small")
+
+
+def collapse(rows: list[Row], path: Path) -> None:
+    """The share of runs in which a layer was emptied, by 5 % of the nodes removed: a bar per method."""
+    rows = [row for row in good(rows) if "nodes" in row]
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    with panels(path, len(titles), 1, width=10, height=2.8) as grid:
+        for (axes,), title in zip(grid, titles, strict=True):
+            own = good(rows, panel=title)
+            names = list(dict.fromkeys(map(family, own)))
+            for number, name in enumerate(names):
+                cells = bins([row for row in own if family(row) == name])
+                places = [start + 5 * (number + 0.5) / len(names) for start in cells]
+                shares = [100 * sum(map(collapsed, members)) / len(members) for members in cells.values()]
+                axes.bar(places, shares, 4 / len(names), color=COLOURS.get(name), label=shown(name))
+                axes.plot(places, [-3] * len(places), "|", color=COLOURS.get(name), markersize=4)
+            axes.set(
+                title=f"{title}: {counted(own)}; a tick below zero: there were runs in that bin",
+                xlabel="nodes removed, %, in bins of 5", ylabel="runs with an empty layer, %", ylim=(-6, 103),
+                xticks=range(0, 101, 5),
+            )  # fmt: skip
+            axes.title.set_fontsize("small")
+            axes.grid(axis="x", linewidth=0.3)
+            axes.legend(fontsize="xx-small", ncols=2)
+
+
+def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> None:
+    """The share of nodes removed from each layer over the mean of the layers, a line per method.
+
+    Each run is divided by its own mean, as in the paper; lines are means over all runs, bands standard deviations.
+    """
+    rows = [row for row in good(rows) if "keep" in row and (names is None or family(row) in names)]
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    with panels(path, (len(titles) + 1) // 2, 2) as grid:
+        for axes, title in zip(grid.flat, titles, strict=False):
+            own = good(rows, panel=title)
+            for name in dict.fromkeys(map(family, own)):
+                mine = [values for row in own if family(row) == name and (values := _normalised(row))]
+                if not mine:
+                    continue
+                layers = list(own[0]["keep"])
+                means, deviations = zip(*(spread([values[layer] for values in mine]) for layer in layers), strict=True)
+                at = range(len(layers))
+                axes.plot(at, means, marker="o", markersize=3, linewidth=1, color=COLOURS.get(name), label=shown(name))
+                band = [[m + sign * d for m, d in zip(means, deviations, strict=True)] for sign in (-1, 1)]
+                axes.fill_between(at, *band, color=COLOURS.get(name), alpha=0.08, linewidth=0)
+            axes.axhline(1, color="grey", linewidth=0.5)
+            axes.set(title=f"{title}: {counted(own)}", ylabel="removed, over the mean of the layers")
+            axes.set_xticks(range(len(own[0]["keep"])), list(own[0]["keep"]), rotation=90, fontsize="xx-small")
+            axes.title.set_fontsize("small")
+            axes.legend(fontsize="xx-small", ncols=2)
+
+
+def removed(row: Row) -> float:
+    """Nodes removed, in percent."""
+    return 100 * (1 - row["nodes"])
+
+
+def collapsed(row: Row) -> bool:
+    """Whether a layer was emptied."""
+    return bool(row["collapsed"])
+
+
+def bins(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    """Rows by the 5 % of nodes removed that they are in."""
+    found: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=removed):
+        found.setdefault(min(int(removed(row) // 5) * 5, 95), []).append(row)
+    return found
+
+
+def _stages(rows: Sequence[Row], metric: str) -> list[str]:
+    return list(dict.fromkeys(stage for row in rows for stage in row[metric] if stage != "dense"))
+
+
+def _normalised(row: Row) -> dict[str, float]:
+    gone = {layer: 1 - kept for layer, kept in row["keep"].items()}
+    mean = sum(gone.values()) / len(gone)
+    return {layer: value / mean for layer, value in gone.items()} if mean else {}

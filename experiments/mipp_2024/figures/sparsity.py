@@ -1,0 +1,86 @@
+"""Figures 2, 3, 4, 6 and 11: methods against sparsity, before and after training, on each network."""
+
+from collections.abc import Sequence
+
+from benchmarks.workloads import MATCHED, SPARSE, folder, peers
+from experiments.mipp_2024.figures import panels
+from experiments.mipp_2024.figures.base import Piece, Site, fits, of_grid
+from experiments.mipp_2024.figures.panels import IMAGENET, LENET, PANELS, Panel
+
+from mipp import grid
+from mipp.methods import MIPP, Method
+from mipp.plan import Budget
+from mipp.selection import confidence_schedule
+
+NODES = (0.5, 0.2, 0.05)
+"""Besides those of `benchmarks.workloads`."""
+TRAINED = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "imp", "oto", "random@mipp", "scratch@mipp")
+UNTRAINED = (
+    "mipp", "synflow", "grasp", "thinet", "reinit@mipp", "snip", "itersnip", "itergrasp", "prospr", "l1", "imp", "oto",
+    "random@mipp",
+)  # fmt: skip
+LONG = ("imp", "oto", "scratch@mipp")
+"""Methods that take a training or more; on large networks at the paper's scale only."""
+STEPS = (0, 2, 4, 7, 10, 14, 19)
+"""Of the paper's schedule of confidences."""
+PAPER_STEPS = (2, 7)
+CONFIDENCE = ", confidence "
+
+
+def pieces(site: Site) -> list[Piece]:
+    """The runs of Figure 2; figures 3, 4 and 11 show the same."""
+    chosen = [panels.DIGITS] if site.scale == "smoke" else [panel for panel in PANELS if fits(panel.least, site.scale)]
+    return [_piece(panel, site, trained=trained) for panel in chosen for trained in (False, True)]
+
+
+def imagenet(site: Site) -> list[Piece]:
+    """The runs of Figure 6: MIPP and ThiNet, at the ratios of the paper."""
+    found = []
+    for trained, ratio in ((False, 0.444), (True, 0.289)):
+        work = panels.workload(IMAGENET, site, trained=trained)
+        todo = grid.runs(_named(("mipp", "thinet")), [Budget(nodes=ratio, min_keep=0)], range(site.seeds or 1))
+        found.append(of_grid(title(IMAGENET, trained=trained), work, todo, site.folder(f"{IMAGENET.name}-{trained}")))
+    return found
+
+
+def title(panel: Panel, *, trained: bool) -> str:
+    """The name of a panel's half."""
+    return f"{panel.network}, {panel.data}, {'trained' if trained else 'untrained'}"
+
+
+def runs(panel: Panel, site: Site, seeds: Sequence[int], *, trained: bool) -> list[grid.Run]:
+    """MIPP at the paper's confidences, and all methods at the same sparsities, seed by seed."""
+    if site.scale == "smoke":
+        tests = {f"mipp{CONFIDENCE}0.9": MIPP(confidence=0.9)}
+        return grid.runs(_named(("mipp", "l1")), SPARSE[:1], [0]) + grid.runs(tests, [Budget(min_keep=0)], [0])
+    names = [n for n in (TRAINED if trained else UNTRAINED) if panel == LENET or site.scale == "paper" or n not in LONG]
+    nodes = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
+    budgets = [*nodes, *MATCHED] if panel == LENET else nodes
+    found = []
+    for seed in seeds:
+        found += grid.runs(confident(paper=panel == LENET), [Budget(min_keep=0)], [seed])
+        found += grid.runs(_named(names), budgets, [seed])
+    return found
+
+
+def confident(*, paper: bool) -> dict[str, MIPP]:
+    """MIPP as the paper sizes it, by confidence: in closed form, and with the paper's perceptrons at fewer."""
+    schedule = confidence_schedule(max(STEPS) + 1)
+    ours = {f"mipp{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
+    theirs = {
+        f"mipp of the paper{CONFIDENCE}{schedule[n]:.6g}": MIPP.paper(confidence=schedule[n]) for n in PAPER_STEPS
+    }
+    return {**ours, **theirs} if paper else ours
+
+
+def _piece(panel: Panel, site: Site, *, trained: bool) -> Piece:
+    work = panels.workload(panel, site, trained=trained)
+    todo = runs(panel, site, range(site.seeds or 3), trained=trained)
+    shared = panel == LENET and site.scale == "laptop"
+    where = folder(f"lenet-{'after' if trained else 'before'}") if shared else site.folder(f"{panel.name}-{trained}")
+    return of_grid(title(panel, trained=trained), work, todo, where)
+
+
+def _named(names: Sequence[str]) -> dict[str, Method]:
+    found = peers()
+    return {name: found[name] for name in names}

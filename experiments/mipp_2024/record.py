@@ -1,0 +1,64 @@
+"""Result files: what the runs of an experiment found, with the hardware, versions, seeds and command behind them."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.mipp_2024.figures.base import Piece, Row
+
+RESULTS = Path(__file__).parent / "results"
+PLOTS = Path(__file__).parent / "plots"
+_LEFT_OUT = ("workload", "machine", "widths")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result file.
+
+    Attributes:
+        head: Command, machines, and settings of each panel.
+        rows: One for each run.
+    """
+
+    head: Row
+    rows: list[Row]
+
+    @property
+    def minutes(self) -> float:
+        """Time of all runs in one process, the training of the dense networks not counted."""
+        return sum(row["seconds"]["run"] for row in self.rows if "seconds" in row) / 60
+
+
+def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = RESULTS) -> Path:
+    """Writes what there is of an experiment; panels of an earlier file that are not among the pieces stay."""
+    earlier = load(experiment, folder)
+    names = {piece.name for piece in pieces}
+    rows = [row for row in (earlier.rows if earlier else []) if row["panel"] not in names]
+    settings: dict[str, Any] = dict(earlier.head["settings"]) if earlier else {}
+    machines: list[Row] = list(earlier.head["machines"]) if earlier and rows else []
+    for piece in pieces:
+        found = piece.rows()
+        settings |= {piece.name: piece.settings} if found else {}
+        machines += [row["machine"] for row in found if row["machine"] not in machines]
+        rows += [{k: v for k, v in row.items() if k not in _LEFT_OUT} for row in found]
+    machines = [machine for n, machine in enumerate(machines) if machine not in machines[:n]]
+    head = {"program": "experiments.mipp_2024", "command": command, "machines": machines, "settings": settings}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{experiment}.json"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def load(experiment: str, folder: Path = RESULTS) -> Found | None:
+    """The result file of an experiment; None if there is none."""
+    path = folder / f"{experiment}.json"
+    if not path.exists():
+        return None
+    head = json.loads(path.read_text(encoding="utf-8"))
+    return Found({k: v for k, v in head.items() if k != "rows"}, head["rows"])
