@@ -169,6 +169,8 @@ def test_processes_that_are_started_on_the_same_runs_share_them(work, tmp_path):
     done = [name for path in tmp_path.glob("*.done") for name in path.read_text().split()]
     assert len(done) == len(set(done)) == 2 + len(todo)
     assert len(grid.finished(todo, work, tmp_path)) == len(todo)
+    renamed = dataclasses.replace(todo[0], label="magnitude")
+    assert grid.finished([renamed], work, tmp_path)[0]["method"] == "magnitude"
     assert grid.remaining(todo, work, tmp_path) == 0
     assert grid.remaining(todo + grid.runs({"l1": L1()}, [mipp.Budget(nodes=5)], [0]), work, tmp_path) > 0
     assert not list(tmp_path.glob("*.part"))

@@ -61,7 +61,7 @@ IMAGENET = Panel("resnet50", "imagenet", "paper", SKIPS, (1, 5))
 
 def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
     """A network on its data set, trained before pruning or not, and for one epoch or in full afterwards."""
-    if panel == LENET and site.scale == "laptop":
+    if _shared(panel, site):
         return lenet(trained=trained)
     setting = Setting(accelerator=site.device, progress=False)
     made = recipes(panel.data, "laptop" if site.scale == "smoke" else site.scale, setting)
@@ -76,11 +76,17 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
         before=made.before if trained else grid.Recipe(),
         after=_after(made.after if trained else made.before, site.scale),
         whole=made.before,
-        samples=64 if site.scale == "smoke" else SAMPLES,
+        samples=256 if site.scale == "smoke" else SAMPLES,
         exclude=panel.exclude,
         compensate=trained,
         top=panel.top,
     )
+
+
+def folder(panel: Panel, site: Site, *, trained: bool) -> Path:
+    """Where the runs of a workload are; LeNet-5's are those of `benchmarks.methods`, too."""
+    stage = "after" if trained else "before"
+    return site.folder(f"lenet-{stage}" if _shared(panel, site) else f"{panel.network}-{panel.data}-{stage}")
 
 
 def resnet20(site: Site) -> grid.Workload:
@@ -90,6 +96,10 @@ def resnet20(site: Site) -> grid.Workload:
     after = grid.Recipe(1, learning_rate=0.01, augment="crop-flip")
     make = partial(_pretrained, site.weights, site.device)
     return grid.Workload("resnet20", make, train, test, after=after, samples=SAMPLES, exclude=EXCLUDED)
+
+
+def _shared(panel: Panel, site: Site) -> bool:
+    return panel == LENET and site.scale in ("laptop", "gpu")
 
 
 def _after(full: Recipe, scale: Scale) -> Mapping[str, Trainer]:

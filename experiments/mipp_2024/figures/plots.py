@@ -159,6 +159,58 @@ def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
             axes.legend(fontsize="xx-small", ncols=2)
 
 
+def bars(
+    rows: list[Row], path: Path, case: Callable[[Row], str], name: Callable[[Row], str], metric: str = "accuracy"
+) -> None:
+    """Accuracy at each stage, a bar per name, a plot per case; lines are standard deviations over the seeds."""
+    rows = good(rows)
+    cases = list(dict.fromkeys(map(case, rows)))
+    names = list(dict.fromkeys(map(name, rows)))
+    colours = _colours(names)
+    with panels(path, (len(cases) + 1) // 2, 2, width=7) as grid:
+        for axes, title in zip(grid.flat, cases, strict=False):
+            own = [row for row in rows if case(row) == title]
+            stages = _stages(own, metric)
+            for number, each in enumerate(names):
+                found = {
+                    at: [row[metric][stage] for row in own if name(row) == each and stage in row[metric]]
+                    for at, stage in enumerate(stages)
+                }
+                places = [at + 0.8 * (number + 0.5) / len(names) - 0.4 for at in found if found[at]]
+                if places:
+                    means, deviations = zip(*(spread(values) for values in found.values() if values), strict=True)
+                    axes.bar(places, means, 0.7 / len(names), yerr=deviations, color=colours[each], label=shown(each))
+            axes.set(title=f"{title}: {counted(own)}", ylabel=f"{metric}, %")
+            axes.set_xticks(range(len(stages)), stages, fontsize="x-small")
+            axes.title.set_fontsize("small")
+        grid[0, 0].legend(fontsize="x-small")
+
+
+def costs(rows: list[Row], path: Path) -> None:
+    """Accuracy at the last stage against nodes, parameters and MACs kept: a row of plots for each panel."""
+    rows = [row for row in good(rows) if "nodes" in row]
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    kept = {"nodes": "nodes", "params": "parameters", "macs": "MACs"}
+    with panels(path, len(titles), 3) as grid:
+        for line, title in zip(grid, titles, strict=True):
+            own = good(rows, panel=title)
+            stage = [s for s in _stages(own, "accuracy") if s.startswith("pruned")][-1]
+            for axes, (cost, words) in zip(line, kept.items(), strict=True):
+                for each in dict.fromkeys(map(family, own)):
+                    mine = [row for row in own if family(row) == each]
+                    curve(axes, mine, lambda row, c=cost: 100 * row[c], lambda row, s=stage: row["accuracy"][s], each)
+                axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel=f"{words} kept, %", ylabel="accuracy, %")
+                axes.set_xscale("log")
+                axes.title.set_fontsize("small")
+            line[0].legend(fontsize="xx-small", ncols=2)
+
+
+def epochs(rows: list[Row], path: Path, budgets: Sequence[float] = (0.3, 0.1)) -> None:
+    """Accuracy straight after pruning and after 1 and 5 epochs, at given fractions of the nodes."""
+    rows = [row for row in good(rows) if row["budget"].get("nodes") in budgets]
+    bars(rows, path, lambda row: f"{row['panel']}, {row['budget']['nodes']:.0%} of the nodes", family)
+
+
 def removed(row: Row) -> float:
     """Nodes removed, in percent."""
     return 100 * (1 - row["nodes"])
@@ -175,6 +227,11 @@ def bins(rows: Sequence[Row]) -> dict[int, list[Row]]:
     for row in sorted(rows, key=removed):
         found.setdefault(min(int(removed(row) // 5) * 5, 95), []).append(row)
     return found
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    """Those of the methods; others get the next of matplotlib's."""
+    return {name: COLOURS.get(name, f"C{number % 10}") for number, name in enumerate(names)}
 
 
 def _stages(rows: Sequence[Row], metric: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.workloads import MATCHED, SPARSE, folder, peers
+from benchmarks.workloads import MATCHED, SPARSE, peers
 from experiments.mipp_2024.figures import panels
 from experiments.mipp_2024.figures.base import Piece, Site, fits, of_grid
 from experiments.mipp_2024.figures.panels import IMAGENET, LENET, PANELS, Panel
@@ -39,7 +39,9 @@ def imagenet(site: Site) -> list[Piece]:
     for trained, ratio in ((False, 0.444), (True, 0.289)):
         work = panels.workload(IMAGENET, site, trained=trained)
         todo = grid.runs(_named(("mipp", "thinet")), [Budget(nodes=ratio, min_keep=0)], range(site.seeds or 1))
-        found.append(of_grid(title(IMAGENET, trained=trained), work, todo, site.folder(f"{IMAGENET.name}-{trained}")))
+        found.append(
+            of_grid(title(IMAGENET, trained=trained), work, todo, panels.folder(IMAGENET, site, trained=trained))
+        )
     return found
 
 
@@ -56,29 +58,22 @@ def runs(panel: Panel, site: Site, seeds: Sequence[int], *, trained: bool) -> li
     names = [n for n in (TRAINED if trained else UNTRAINED) if panel == LENET or site.scale == "paper" or n not in LONG]
     nodes = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
     budgets = [*nodes, *MATCHED] if panel == LENET else nodes
-    found = []
-    for seed in seeds:
-        found += grid.runs(confident(paper=panel == LENET), [Budget(min_keep=0)], [seed])
-        found += grid.runs(_named(names), budgets, [seed])
-    return found
-
-
-def confident(*, paper: bool) -> dict[str, MIPP]:
-    """MIPP as the paper sizes it, by confidence: in closed form, and with the paper's perceptrons at fewer."""
     schedule = confidence_schedule(max(STEPS) + 1)
     ours = {f"mipp{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
     theirs = {
         f"mipp of the paper{CONFIDENCE}{schedule[n]:.6g}": MIPP.paper(confidence=schedule[n]) for n in PAPER_STEPS
     }
-    return {**ours, **theirs} if paper else ours
+    found = grid.runs(theirs, [Budget(min_keep=0)], seeds) if panel == LENET else []  # first, as they take longest
+    for seed in seeds:
+        found += grid.runs(ours, [Budget(min_keep=0)], [seed])
+        found += grid.runs(_named(names), budgets, [seed])
+    return found
 
 
 def _piece(panel: Panel, site: Site, *, trained: bool) -> Piece:
     work = panels.workload(panel, site, trained=trained)
     todo = runs(panel, site, range(site.seeds or 3), trained=trained)
-    shared = panel == LENET and site.scale == "laptop"
-    where = folder(f"lenet-{'after' if trained else 'before'}") if shared else site.folder(f"{panel.name}-{trained}")
-    return of_grid(title(panel, trained=trained), work, todo, where)
+    return of_grid(title(panel, trained=trained), work, todo, panels.folder(panel, site, trained=trained))
 
 
 def _named(names: Sequence[str]) -> dict[str, Method]:

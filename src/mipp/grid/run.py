@@ -77,8 +77,9 @@ def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
 
 
 def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
-    """The results that there are of these runs, in their order."""
-    return [_read(path) for run in todo if (path := _path(run, work, folder)).exists()]
+    """The results that there are of these runs, in their order, under the runs' own labels."""
+    paths = [(run, _path(run, work, folder)) for run in todo]
+    return [{**_read(path), "method": run.label} for run, path in paths if path.exists()]
 
 
 def remaining(todo: Iterable[Run], work: Workload, folder: Path) -> float:
@@ -140,6 +141,7 @@ def _measured(run: Run, work: Workload, folder: Path) -> Row:
         "keep": {name: width / sizes[name] for name, width in result.plan.widths.items()},
         "widths": result.plan.widths,
         "collapsed": list(result.plan.collapsed),
+        "information": result.plan.information,
         "seconds": {
             "selection": seconds["selection"],
             "whole": sum(value for phase, value in seconds.items() if phase not in ("compensation", "report")),
