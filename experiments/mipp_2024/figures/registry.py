@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from functools import partial
 
-from experiments.mipp_2024.figures import plots, questions, sparsity
+from experiments.mipp_2024.figures import masks, pixels, plots, questions, sparsity, variants
 from experiments.mipp_2024.figures.base import Figure, Row
 
 _SPARSITY = {"experiment": "sparsity", "pieces": sparsity.pieces}
+_PIXELS = {"experiment": "pixels", "pieces": pixels.pieces}
 _OURS = ("mipp", "mipp of the paper")
 
 
@@ -25,6 +26,7 @@ def _ratios_and_nodes(row: Row) -> str:
 
 
 FIGURES: Mapping[str, Figure] = {
+    "figure1": Figure("MNIST as it is, and deformed", "deformed", variants.deformed, variants.draw_deformed),
     "figure2": Figure("accuracy against sparsity, before and after training", draw=plots.accuracy, **_SPARSITY),
     "figure3": Figure("layer collapse, in bins of 5 %", draw=plots.collapse, **_SPARSITY),
     "figure4": Figure("nodes MIPP removes from each layer", draw=partial(plots.ratios, names=_OURS), **_SPARSITY),
@@ -34,6 +36,17 @@ FIGURES: Mapping[str, Figure] = {
     "figure6": Figure(
         "ResNet-50 on ImageNet, top-1 and top-5", "imagenet", sparsity.imagenet, plots.guesses, least="paper"
     ),
+    "figure7": Figure("pixels selected for pruned networks", draw=pixels.pictures, **_PIXELS),
+    "figure8": Figure("accuracy with selected pixels", draw=pixels.accuracy, **_PIXELS),
+    "figure9": Figure("layer collapse with selected pixels", draw=pixels.collapse, **_PIXELS),
+    "figure10": Figure(
+        "functions that make one number of a map",
+        "collapse_functions",
+        variants.collapse_functions,
+        variants.draw_collapse_functions,
+    ),
+    "discovery": Figure("time to choose the nodes", "discovery", variants.discovery, variants.draw_discovery),
+    "masks": Figure("what a mask tells about the data, I(D;M)", "masks", masks.pieces, masks.draw),
     "decomposition": Figure(
         "ratios, identity and compensation",
         "decomposition",

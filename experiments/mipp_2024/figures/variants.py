@@ -1,0 +1,111 @@
+"""Figures 1 and 10, and discovery time: LeNet-5 on deformed images, MIPP by collapse function, and what takes how long."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from benchmarks.workloads import SPARSE, peers
+from experiments.mipp_2024.deformed import deformed as deform
+from experiments.mipp_2024.figures import panels, plots
+from experiments.mipp_2024.figures.base import Piece, Row, Site, fits, good, of_grid
+from experiments.mipp_2024.figures.panels import DIGITS, LENET, PANELS
+from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, STEPS, title
+
+from mipp import grid
+from mipp.methods import MIPP, Method
+from mipp.pairs import Collapse
+from mipp.plan import Budget
+from mipp.selection import confidence_schedule
+
+RIVALS = ("sosph", "synflow", "grasp", "thinet", "l1")
+SURE = 0.9375
+
+
+def deformed(site: Site) -> list[Piece]:
+    """MIPP on MNIST as it is, and deformed: sized by confidence, and at given sparsities."""
+    panel = DIGITS if site.scale == "smoke" else LENET
+    schedule = confidence_schedule(max(STEPS) + 1)
+    found = []
+    for trained in (False, True):
+        plain = panels.workload(panel, site, trained=trained)
+        for bent in (False, True):
+            work = replace(plain, train=deform(plain.train), test=deform(plain.test)) if bent else plain
+            words = f"{panel.data}, {'deformed' if bent else 'as it is'}"
+            tests = {f"{words}{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
+            seeds = range(1 if site.scale == "smoke" else site.seeds or 3)
+            todo = grid.runs(tests, [Budget(min_keep=0)], seeds) + grid.runs({words: MIPP()}, _nodes(site), seeds)
+            name = f"{title(panel, trained=trained)}{', deformed' if bent else ''}"
+            found.append(of_grid(name, work, todo, panels.folder(panel, site, trained=trained)))
+    return found
+
+
+def draw_deformed(rows: list[Row], path: Path) -> None:
+    """Both data sets in one plot."""
+    plots.accuracy([{**row, "panel": str(row["panel"]).removesuffix(", deformed")} for row in rows], path)
+
+
+def collapse_functions(site: Site) -> list[Piece]:
+    """MIPP with each of the functions that make one number of a map, and with every position as a sample."""
+    panel = DIGITS if site.scale == "smoke" else LENET
+    names: tuple[str, ...] = get_args(Collapse)
+    methods: dict[str, Method] = {name: MIPP(collapse=name) for name in names}  # type: ignore[arg-type]
+    methods["every position"] = MIPP()
+    seeds = range(1 if site.scale == "smoke" else site.seeds or 3)
+    return [
+        of_grid(
+            title(panel, trained=trained),
+            panels.workload(panel, site, trained=trained),
+            grid.runs(methods, _nodes(site), seeds),
+            panels.folder(panel, site, trained=trained),
+        )
+        for trained in (False, True)
+    ]
+
+
+def draw_collapse_functions(rows: list[Row], path: Path) -> None:
+    """Accuracy, and in a second file layer collapse."""
+    plots.accuracy(rows, path)
+    plots.collapse(rows, path.with_stem(f"{path.stem}-collapse"))
+
+
+def discovery(site: Site) -> list[Piece]:
+    """Time to choose the nodes: the closed form, one perceptron a layer, the paper's perceptrons, and other methods."""
+    chosen = [DIGITS] if site.scale == "smoke" else [p for p in PANELS if fits(p.least, site.scale)]
+    return [_timed(panel, site) for panel in chosen]
+
+
+def draw_discovery(rows: list[Row], path: Path) -> None:
+    """Seconds of the selection, on a logarithmic scale."""
+    rows = good(rows)
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    with plots.panels(path, 1, len(titles), width=5.5) as axes_of:
+        for axes, panel in zip(axes_of[0], titles, strict=True):
+            own = good(rows, panel=panel)
+            names = list(dict.fromkeys(row["method"] for row in own))[::-1]
+            values = [[row["seconds"]["selection"] for row in own if row["method"] == name] for name in names]
+            axes.barh(names, [sum(v) / len(v) for v in values], color="#1f77b4")
+            for at, value in enumerate(values):
+                axes.text(
+                    sum(value) / len(value), at, f" {sum(value) / len(value):.3g} s", va="center", fontsize="small"
+                )
+            axes.set(title=f"{panel}: {plots.counted(own)}", xlabel="selection, s", xscale="log")
+            axes.margins(x=0.3)
+
+
+def _timed(panel: panels.Panel, site: Site) -> Piece:
+    work = replace(panels.workload(panel, site, trained=True), after={}, compensate=False)
+    iterations = 20 if panel.network.startswith("vgg") else 150
+    tests: dict[str, Method] = {
+        "MIPP, Gaussian": MIPP(confidence=SURE),
+        "MIPP, surrogate": MIPP(estimator="surrogate", confidence=SURE),
+    }
+    if site.scale != "smoke":
+        tests["MIPP, the paper's MLPs"] = MIPP.paper(confidence=SURE, retrain_iterations=iterations)
+    others = {name: peers()[name] for name in RIVALS}
+    todo = grid.runs(tests, [Budget(min_keep=0)], [0]) + grid.runs(others, SPARSE[:1], [0])
+    return of_grid(f"{panel.network}, {panel.data}", work, todo, panels.folder(panel, site, trained=True))
+
+
+def _nodes(site: Site) -> Sequence[Budget]:
+    return SPARSE[:1] if site.scale == "smoke" else [*SPARSE, *(Budget(nodes=n, min_keep=0) for n in NODES)]
