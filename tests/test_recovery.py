@@ -82,7 +82,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for inner, outer, norm in zip(self.inner, self.outer, self.norms, strict=True):
-            x = x + norm(outer(inner(x).relu_()))
+            x = (x + norm(outer(inner(x).relu_()))).relu_()
         return self.head(x.mean((2, 3)))
 
 
@@ -95,7 +95,7 @@ def test_features_are_the_streams_behind_refitted_layers():
     assert torch.allclose(outputs[0], small(x), atol=1e-6)
     stream, streams = small.stem(x), []
     for inner, outer, norm in zip(small.inner, small.outer, small.norms, strict=True):
-        stream = stream + norm(outer(inner(stream).relu()))
+        stream = (stream + norm(outer(inner(stream).relu()))).relu()
         streams.append(stream)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(values, streams, strict=True))
 

@@ -11,7 +11,7 @@ from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph
 from mipp.graph.layers import channel_dim
 from mipp.graph.rules import has_rule
-from mipp.graph.streams import downstream
+from mipp.graph.streams import downstream, read_by_relu
 from mipp.graph.trace import Call, Program, execute, trace
 from mipp.graph.trees import tensors_in
 from mipp.plan import PruningPlan
@@ -35,7 +35,7 @@ class Feature:
 
 
 def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
-    """Where the outputs of sites that read removed nodes end up: behind batch norm and addition, if these follow."""
+    """Where the outputs of sites that read removed nodes end up: behind batch norm, addition and ReLU, if any."""
     keep, program = graph.keep_mask(plan.kept), graph.program
     found: dict[int, Feature] = {}
     for site in graph.sites:
@@ -43,9 +43,11 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
             continue
         op = program.ops[site.op]
         after = downstream(program, op)
-        last = next(program.ops[index] for index in (after.addition, after.norm, site.op) if index >= 0)
+        last = next(index for index in (after.addition, after.norm, site.op) if index >= 0)
+        rectified = read_by_relu(program, op, after)
+        value = program.ops[last if rectified < 0 else program.readers[rectified][0]].outputs[0]
         kept = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, keep[site.writes], True)))
-        found[last.outputs[0]] = Feature(last.outputs[0], channel_dim(op), kept)
+        found[value] = Feature(value, channel_dim(op), kept)
     return [feature for value, feature in found.items() if value not in program.outputs]
 
 

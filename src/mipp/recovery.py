@@ -33,14 +33,12 @@ class Distillation:
         batch_size: Samples in a step, at most.
         learning_rate: Peak learning rate of Adam; it rises over the first tenth of time or passes, whichever is further
             on, and falls to zero along a half cosine.
-        feature_weight: Weight of the error of inner features beside the error of the outputs.
     """
 
     seconds: float = 60.0
     epochs: int = 100
     batch_size: int = 64
     learning_rate: float = 1e-3
-    feature_weight: float = 100.0
 
 
 def distill(
@@ -55,8 +53,8 @@ def distill(
 ) -> tuple[float, float]:
     """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
 
-    What is matched are the outputs (see `mipp.matching.output_loss`) and, where the model can be run op by op, the
-    values that layers which read removed nodes lead to. Images are shifted and mirrored. Batch norm stays in eval mode;
+    What is matched are the values that layers which read removed nodes lead to; where the model cannot be run op by op,
+    the outputs (see `mipp.matching.output_loss`). Images are shifted and mirrored. Batch norm stays in eval mode;
     nothing with `requires_grad=False` changes. Where nothing improves on the weights it began with, these stay.
 
     Args:
@@ -142,9 +140,8 @@ class _Distiller:
             said, seen = self.teacher(call)
         with torch.enable_grad():
             output, values = self.student(call)
-            loss = output_loss(output, said)
-            if values and seen:
-                loss = loss + self.options.feature_weight * feature_loss(values, seen, self.features)
+            matched = values and seen
+            loss = feature_loss(values, seen, self.features) if matched else output_loss(output, said)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
