@@ -57,7 +57,8 @@ bench: .venv
 	@$(BIN)/python -m benchmarks.defaults --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.lenet_mnist
 	@$(BIN)/python -m benchmarks.memory
-	@$(BIN)/python -m benchmarks.resnet_cifar --weights $(WEIGHTS)
+	@for piece in table parts calibration curve; do $(BIN)/python -m benchmarks.accuracy $$piece --weights $(WEIGHTS); done
+	@$(BIN)/python -m benchmarks.latency --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.tables
 
 zoo: .venv

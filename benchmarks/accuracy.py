@@ -1,15 +1,16 @@
 """Accuracy before any retraining, and where it comes from.
 
-    MIPP_DATA_DIR=... python -m benchmarks.accuracy PIECE --weights FOLDER [--draws 3] [--shard I/N]
+    MIPP_DATA_DIR=... python -m benchmarks.accuracy PIECE --weights FOLDER [--draws N] [--shard I/N]
 
-Pieces: `table` (MIPP and its peers on five networks, as published, refitted, and after label-free recovery of at most a
-minute), `parts` (what widths, choice of nodes, refit and recovery are worth alone), `calibration` (how many images,
-which). All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit. The test set is read
-when a row is made and never before: defaults were chosen by agreement with the dense network on other training images.
-A piece may be shared out among N processes: process I of N (from 0) does every N-th row.
+Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `parts`
+(what widths, choice of nodes, refit and recovery are worth), `calibration` (how many images, which), `curve` (ResNet-56
+from one set of statistics). All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit.
+The test set is read when a row is made and never before: defaults were chosen by agreement with the dense network on
+other training images. Networks whose weights are not in the folder are left out. Process I of N does every N-th row.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,15 +22,16 @@ import torch
 from torch import nn
 
 import mipp
-from benchmarks.cifar_networks import trained
+from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, accuracy, forward_seconds, pretrained
+from benchmarks.cifar_networks import path_of, trained
 from benchmarks.record import Record, Row
-from benchmarks.resnet_cifar import WEIGHTS, accuracy, forward_seconds, pretrained
 from benchmarks.torch_pruner import Labelled, plan_of, torch_pruning
 from mipp import zoo
+from mipp.calibration import read
 from mipp.methods import Method, Random
 from mipp.plan import PruningPlan
+from mipp.recovery import distill
 
-SAMPLES = 1024
 CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("resnet56", {"macs": 1 / 2.11}),
     ("resnet56", {"macs": 1 / 2.57}),
@@ -39,8 +41,9 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("vit", {"macs": 0.7}),
 )
 PEERS = ("random", "l1", "taylor", "wanda", "torch-pruning taylor", "torch-pruning hessian")
-STREAM = {"resnet20": ("conv1",), "resnet56": ("conv1",)}  # the first stage's residual stream stays for all methods
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+Rows = list[tuple[Row, Callable[[], Row]]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,18 @@ class Bench:
     train: zoo.ImageData
     test: zoo.ImageData
 
+    def has(self, network: str) -> bool:
+        return (self.weights / WEIGHTS[network] if network in WEIGHTS else path_of(self.weights, network)).exists()
+
     def dense(self, network: str) -> nn.Module:
         return pretrained(network, self.weights) if network in WEIGHTS else trained(network, self.weights)
 
     def draw(self, seed: int, count: int = SAMPLES) -> Labelled:
-        """A draw of training images, with labels for the methods that read them."""
-        generator = torch.Generator().manual_seed(seed)
-        return list(self.train.batches(128, limit=count, generator=generator))
+        """Training images, with labels for the methods that read them."""
+        return list(self.train.batches(128, limit=count, generator=torch.Generator().manual_seed(seed)))
+
+    def accuracy(self, model: nn.Module) -> float:
+        return accuracy(model, self.test)
 
 
 @dataclass(frozen=True)
@@ -74,95 +82,90 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("piece", choices=PIECES)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
-    parser.add_argument("--draws", type=int, default=3, help="calibration draws")
+    parser.add_argument("--draws", type=int, default=3, help="calibration draws for MIPP")
+    parser.add_argument("--peer-draws", type=int, default=1, help="calibration draws for the peers in the table")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
     options = parser.parse_args()
     bench = Bench(options.weights, zoo.load("cifar10", "train"), zoo.load("cifar10", "test"))
     record = Record(f"accuracy_{options.piece}", samples=SAMPLES)
     first, step = map(int, options.shard.split("/"))
-    rows = [(key, measure) for draw in range(options.draws) for key, measure in PIECES[options.piece](bench, draw)]
-    for key, measure in islice(rows, first, None, step):
-        record.measure(key, measure)
-
-
-Rows = list[tuple[Row, Callable[[], Row]]]
+    rows = [row for draw in range(options.draws) for row in PIECES[options.piece](bench, draw)]
+    rows = [(key, run) for key, run in rows if key.get("method", "mipp") == "mipp" or key["draw"] < options.peer_draws]
+    for key, run in islice(rows, first, None, step):
+        record.measure(key, run)
 
 
 def table(bench: Bench, draw: int) -> Rows:
     """Every network at its budget by MIPP and its peers."""
     found: Rows = []
     for network, budget in CASES:
-        for method in ("mipp", *PEERS):
-            key = {"network": network, **budget, "method": method, "draw": draw}
+        for method in ("mipp", *PEERS) if bench.has(network) else ():
+            key = {"network": network, **{k: round(v, 4) for k, v in budget.items()}, "method": method, "draw": draw}
             found.append((key, partial(compared, bench, network, budget, method, draw)))
     return found
 
 
 def compared(bench: Bench, network: str, budget: Mapping[str, float], method: str, draw: int) -> Row:
     """As published, with the refit, and, for MIPP, after recovery."""
-    dense, data = bench.dense(network), bench.draw(draw)
-    exclude, fixed = STREAM.get(network, ()), mipp.Budget(**budget)
-    chosen = peer(method, dense, data, fixed, exclude)
+    dense, data, exclude = bench.dense(network), bench.draw(draw), _stream(network)
+    fixed = mipp.Budget(**budget)  # type: ignore[arg-type]
     one_pass = forward_seconds(dense, torch.cat([images for images, _ in data]))
-    bare = pruned(dense, data, fixed, chosen, exclude, draw, compensate=False)
     start = time.perf_counter()
-    refitted = pruned(dense, data, fixed, chosen, exclude, draw)
+    chosen = peer(method, dense, data, fixed, exclude)
+    result = pruned(dense, data, fixed, chosen, exclude, draw)
     seconds = time.perf_counter() - start
+    before, after = result.report.before, result.report.after
     row = {
-        "dense": accuracy(dense, bench.test),
-        "as published": accuracy(bare.model, bench.test),
-        "refit": accuracy(refitted.model, bench.test),
-        "macs ratio": refitted.report.before.macs / refitted.report.after.macs,
-        "params ratio": refitted.report.before.params / refitted.report.after.params,
+        "dense": bench.accuracy(dense),
+        "as published": bench.accuracy(mipp.apply(result.plan, dense)),
+        "refit": bench.accuracy(result.model),
+        "macs ratio": before.macs / after.macs,
+        "params ratio": before.params / after.params,
         "seconds": round(seconds, 2),
         "forward passes": round(seconds / one_pass, 2),
-        "phases": {k: round(v, 2) for k, v in refitted.report.seconds.items()},
-        "widths": refitted.plan.widths,
+        "phases": {k: round(v, 2) for k, v in result.report.seconds.items()},
+        "widths": result.plan.widths,
     }
     if method == "mipp":
-        recovered = pruned(dense, data, fixed, chosen, exclude, draw, recover="distill")
-        row |= {
-            "recover": accuracy(recovered.model, bench.test),
-            "recovery seconds": round(recovered.report.seconds["recovery"], 2),
-        }
+        start = time.perf_counter()
+        row["recover"] = bench.accuracy(recovered(dense, result.model, result.plan, data, exclude, draw))
+        row["recovery seconds"] = round(time.perf_counter() - start, 2)
     return row
 
 
 def parts(bench: Bench, draw: int) -> Rows:
-    """Widths of equal fractions or MIPP's, random nodes or MIPP's, each bare, refitted, and recovered."""
+    """Widths of equal fractions or MIPP's, and random nodes, L1's or MIPP's, each bare, refitted, and recovered."""
     found: Rows = []
-    for network, budget in (("resnet20", {"macs": 0.5}), ("resnet56", {"macs": 1 / 2.11})):
-        for widths in ("equal", "mipp"):
-            for nodes in ("random", "l1", "mipp"):
-                key = {"network": network, **budget, "widths": widths, "nodes": nodes, "draw": draw}
-                found.append((key, partial(decomposed, bench, network, budget, widths, nodes, draw)))
+    for widths in ("equal", "mipp"):
+        for nodes in ("random", "l1", "mipp"):
+            key = {"network": "resnet20", "macs": 0.5, "widths": widths, "nodes": nodes, "draw": draw}
+            found.append((key, partial(decomposed, bench, widths, nodes, draw)))
     return found
 
 
-def decomposed(bench: Bench, network: str, budget: Mapping[str, float], widths: str, nodes: str, draw: int) -> Row:
-    dense, data, exclude = bench.dense(network), bench.draw(draw), STREAM.get(network, ())
+def decomposed(bench: Bench, widths: str, nodes: str, draw: int) -> Row:
+    dense, data, exclude = bench.dense("resnet20"), bench.draw(draw), _stream("resnet20")
     source: Method = mipp.methods.MIPP() if widths == "mipp" else Random()
-    given = pruned(dense, data, mipp.Budget(**budget), source, exclude, draw, compensate=False).plan.widths
-    method = mipp.methods.all()[nodes]()
-    fixed = mipp.Budget(widths=given)
-    variants: dict[str, dict[str, object]] = {
-        "bare": {"compensate": False},
-        "refit": {},
-        "recover": {"recover": "distill"},
-        "recover without refit": {"compensate": False, "recover": "distill"},
+    given = pruned(dense, data, mipp.Budget(macs=0.5), source, exclude, draw, compensate=False).plan.widths
+    result = pruned(dense, data, mipp.Budget(widths=given), mipp.methods.all()[nodes](), exclude, draw)
+    bare = mipp.apply(result.plan, dense)
+    models = {"bare": bare, "refit": result.model}
+    models |= {
+        f"{name}, recover": recovered(dense, model, result.plan, data, exclude, draw) for name, model in models.items()
     }
-    models = {name: pruned(dense, data, fixed, method, exclude, draw, **how).model for name, how in variants.items()}
-    return {name: accuracy(model, bench.test) for name, model in models.items()}
+    return {name: bench.accuracy(model) for name, model in models.items()}
 
 
 def calibration(bench: Bench, draw: int) -> Rows:
     """ResNet-20 at half of its MACs, calibrated on more and fewer images, and on others."""
-    sources = {f"{size} training images": partial(bench.draw, draw, size) for size in SIZES}
+    sources: dict[str, Callable[[], Labelled]] = {
+        f"{size:,} training images": partial(bench.draw, draw, size) for size in SIZES
+    }
     sources |= {
-        "noise": partial(_noise, draw),
-        "handwritten digits": partial(_digits, draw),
-        "two classes": partial(_few_classes, bench, draw),
-        "mirrored as well": partial(_mirrored, bench, draw),
+        "1,024 and their mirror images": partial(_mirrored, bench, draw),
+        "1,024 of two classes": partial(_few_classes, bench, draw),
+        "1,024 handwritten digits": partial(_digits, draw),
+        "1,024 of normal noise": partial(_noise, draw),
     }
     found: Rows = []
     for name, make in sources.items():
@@ -172,12 +175,37 @@ def calibration(bench: Bench, draw: int) -> Rows:
 
 
 def calibrated(bench: Bench, make: Callable[[], Labelled], draw: int) -> Row:
-    dense = bench.dense("resnet20")
-    data = mipp.Calibration(make(), max_samples=None)
+    dense, data = bench.dense("resnet20"), mipp.Calibration(make(), max_samples=None)
     start = time.perf_counter()
-    result = mipp.prune(dense, data, mipp.Budget(macs=0.5), exclude=STREAM["resnet20"], seed=draw, progress=False)
+    result = mipp.prune(dense, data, mipp.Budget(macs=0.5), exclude=EXCLUDED, seed=draw, progress=False)
     seconds = round(time.perf_counter() - start, 2)
-    return {"refit": accuracy(result.model, bench.test), "seconds": seconds}
+    return {"refit": bench.accuracy(result.model), "seconds": seconds}
+
+
+def curve(bench: Bench, draw: int) -> Rows:
+    """ResNet-56 at many budgets from one set of statistics."""
+    return [
+        ({"network": "resnet56", "draw": draw, "method": m}, partial(along, bench, m, draw)) for m in ("mipp", "l1")
+    ]
+
+
+def along(bench: Bench, method: str, draw: int) -> Row:
+    dense, data = bench.dense("resnet56"), [images for images, _ in bench.draw(draw)]
+    start = time.perf_counter()
+    found = mipp.frontier(
+        dense, data, [mipp.Budget(macs=m) for m in CURVE], mipp.methods.all()[method](), exclude=EXCLUDED, seed=draw,
+        progress=False,
+    )  # fmt: skip
+    seconds = round(time.perf_counter() - start, 2)
+    points = [
+        {
+            "macs": round(r.report.after.macs / r.report.before.macs, 4),
+            "as published": bench.accuracy(mipp.apply(r.plan, dense)),
+            "refit": bench.accuracy(r.model),
+        }
+        for r in found
+    ]
+    return {"points": points, "seconds": seconds}
 
 
 def pruned(
@@ -187,11 +215,25 @@ def pruned(
     method: Method,
     exclude: tuple[str, ...],
     draw: int,
-    **options: object,
+    *,
+    compensate: bool = True,
 ) -> mipp.Result:
     """One prune, with labels for the methods that read them."""
     loss = nn.functional.cross_entropy
-    return mipp.prune(dense, data, budget, method, exclude=exclude, loss_fn=loss, seed=draw, progress=False, **options)  # type: ignore[arg-type]
+    return mipp.prune(
+        dense, data, budget, method, exclude=exclude, compensate=compensate, loss_fn=loss, seed=draw, progress=False
+    )
+
+
+def recovered(
+    dense: nn.Module, small: nn.Module, plan: PruningPlan, data: Labelled, exclude: tuple[str, ...], draw: int
+) -> nn.Module:
+    """A pruned network after distillation from the dense one, as `recover="distill"` does it."""
+    batches = read(mipp.Calibration(data), None)
+    graph = mipp.inspect(dense, data[0][0], exclude).graph
+    learner = copy.deepcopy(small)
+    distill(learner, dense, plan, graph, batches, seed=draw)
+    return learner
 
 
 def peer(method: str, dense: nn.Module, data: Labelled, budget: mipp.Budget, exclude: tuple[str, ...]) -> Method:
@@ -200,6 +242,10 @@ def peer(method: str, dense: nn.Module, data: Labelled, budget: mipp.Budget, exc
     if not library:
         return mipp.methods.all()[method]()
     return Fixed(plan_of(dense, torch_pruning(score, dense, data, budget, exclude), data[0][0][:2], exclude))
+
+
+def _stream(network: str) -> tuple[str, ...]:
+    return EXCLUDED if network in WEIGHTS else ()
 
 
 def _noise(draw: int) -> Labelled:
@@ -225,7 +271,12 @@ def _mirrored(bench: Bench, draw: int) -> Labelled:
     return [part for x, y in bench.draw(draw) for part in ((x, y), (x.flip(3), y))]
 
 
-PIECES = {"table": table, "parts": parts, "calibration": calibration}
+PIECES: Mapping[str, Callable[[Bench, int], Rows]] = {
+    "table": table,
+    "parts": parts,
+    "calibration": calibration,
+    "curve": curve,
+}
 
 if __name__ == "__main__":
     main()

@@ -82,7 +82,7 @@ def main() -> None:
     options.weights.mkdir(parents=True, exist_ok=True)
     record = Record("cifar_networks", batch=128, augment="crop-flip", seed=0)
     for name in options.network or TRAININGS:
-        if not _path(options.weights, name).exists():
+        if not path_of(options.weights, name).exists():
             record.measure({"network": name}, partial(train, name, options.weights))
 
 
@@ -103,7 +103,7 @@ def train(name: str, folder: Path) -> Row:
         autocast_bf16=True,
     )
     minutes = (time.perf_counter() - start) / 60
-    save_file({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, _path(folder, name))
+    save_file({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, path_of(folder, name))
     sizes = {"epochs": training.epochs, "params": sum(p.numel() for p in model.parameters())}
     return {**sizes, "accuracy": round(zoo.accuracy(model, test), 2), "minutes": round(minutes, 2)}
 
@@ -111,11 +111,12 @@ def train(name: str, folder: Path) -> Row:
 def trained(name: str, folder: Path) -> nn.Module:
     """A network with its trained weights."""
     model = TRAININGS[name].make()
-    model.load_state_dict(load_file(_path(folder, name)))
+    model.load_state_dict(load_file(path_of(folder, name)))
     return model.eval()
 
 
-def _path(folder: Path, name: str) -> Path:
+def path_of(folder: Path, name: str) -> Path:
+    """Where the trained weights are."""
     return folder / f"cifar_{name}.safetensors"
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import mipp
+from benchmarks.cifar import EXCLUDED, SAMPLES, calibration, pretrained
 from benchmarks.record import Record, Row
-from benchmarks.resnet_cifar import EXCLUDED, SAMPLES, calibration, pretrained
 from mipp import zoo
 from mipp.methods import MIPP
 

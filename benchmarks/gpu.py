@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mipp
+from benchmarks.cifar import WEIGHTS
 from benchmarks.record import Record, Row
-from benchmarks.resnet_cifar import WEIGHTS
 from mipp import zoo
 from mipp.activations import Moments
 from mipp.estimators import MLP, Estimator, Gaussian, GaussianInformation, Samples, Surrogate

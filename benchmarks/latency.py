@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 import mipp
+from benchmarks.cifar import EXCLUDED, SAMPLES, calibration, pretrained
 from benchmarks.record import Record, Row
-from benchmarks.resnet_cifar import EXCLUDED, SAMPLES, calibration, pretrained
 from mipp import zoo
 from mipp.export import export
 

@@ -22,8 +22,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.cifar import EXCLUDED, SAMPLES, accuracy, pretrained
 from benchmarks.record import RESULTS, Record, Row
-from benchmarks.resnet_cifar import EXCLUDED, SAMPLES, accuracy, pretrained
 from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers
 from mipp import grid, zoo
 from mipp.cost import cost_of

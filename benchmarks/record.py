@@ -28,7 +28,7 @@ class Record:
     def __init__(self, name: str, **settings: Any) -> None:
         self.path = RESULTS / f"{name}.json"
         self.head = {
-            "program": f"benchmarks.{name}",
+            "program": _program(name),
             "command": _command(name),
             "machine": machine(),
             "settings": settings,
@@ -63,10 +63,20 @@ class Record:
         return list(earlier["rows"]) if same else []
 
 
+def _program(name: str) -> str:
+    """The module that was started, where one was."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return (
+        spec.name
+        if spec is not None and spec.name.startswith(("benchmarks.", "experiments."))
+        else f"benchmarks.{name}"
+    )
+
+
 def _command(name: str) -> str:
     def shown(word: str) -> str:
         shard = re.fullmatch(r"\d+/\d+", word)
         return word if shard or not ("/" in word or Path(word).exists()) else "FOLDER"
 
     words = map(shown, sys.argv[1:])
-    return " ".join(["python -m", f"benchmarks.{name}", *words])
+    return " ".join(["python -m", _program(name), *words])

@@ -14,9 +14,13 @@ from mipp.methods import all as all_methods
 from mipp.methods import needs_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/results.md", "docs/methods/index.md")
+PAGES = ("README.md", "docs/accuracy.md", "docs/results.md", "docs/methods/index.md")
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
+PEER_TITLES = {
+    "l1": "L1", "taylor": "Taylor", "wanda": "Wanda-style", "torch-pruning taylor": "Torch-Pruning, Taylor",
+    "torch-pruning hessian": "Torch-Pruning, Hessian", "random": "random",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -43,45 +47,62 @@ def rendered(text: str) -> str:
 
 def headline() -> str:
     """Accuracy of MIPP and its peers with the same refit, one row per network and budget."""
-    data = _load("resnet_cifar")
-    columns = ["CIFAR-10, nothing retrained", "dense", "MACs", *PEERS.values(), "L1, no refit"]
+    data = _load("accuracy_table")
+    columns = ["CIFAR-10, nothing retrained", "dense", "smaller", "**MIPP**", *PEER_TITLES.values(), "L1, no refit"]
     cells = []
-    for network, macs in _budgets(data):
-        rows = _rows(data, network=network, macs=macs, budget="macs")
-        dense = _rows(data, network=network, method="dense")[0]["accuracy"]
-        peers = [_spread([r["accuracy"] for r in rows if r["method"] == m]) for m in PEERS]
-        bare = _spread([r["accuracy without compensation"] for r in rows if r["method"] == "l1"])
-        ratio = _mean([r["macs ratio"] for r in rows if r["method"] == "mipp"])
-        cells.append([_title(network), f"{dense:.2f}", f"÷ {ratio:.2f}", *peers, bare])
+    for network, rows in _cases(data):
+        found = [_spread(_column(_by(rows, m), "refit")) for m in ("mipp", *PEER_TITLES)]
+        bare = _spread(_column(_by(rows, "l1"), "as published"))
+        cells.append([_title(network), f"{rows[0]['dense']:.2f}", _smaller(_by(rows, "mipp")), *found, bare])
     return _table(columns, cells, _footnote(data))
 
 
-def resnet_cifar() -> str:
-    """Every row of the CIFAR-10 comparison."""
-    data = _load("resnet_cifar")
-    columns = [
-        "network",
-        "MACs",
-        "widths",
-        "method",
-        "accuracy",
-        "without refit",
-        "params",
-        "seconds",
-        "forward passes",
-    ]
+def accuracy_table() -> str:
+    """Every row of the comparison."""
+    data = _load("accuracy_table")
+    columns = ["network", "smaller", "method", "as published", "refit", "recovered", "params", "seconds", "passes"]
     cells = []
-    for network, macs in _budgets(data):
-        for budget, widths in (("macs", "own"), ("mipp's widths", "as MIPP")):
-            for method, title in PEERS.items():
-                rows = _rows(data, network=network, macs=macs, budget=budget, method=method)
-                if not rows:
-                    continue
-                accuracy, bare = (_spread(_column(rows, k)) for k in ("accuracy", "accuracy without compensation"))
-                fewer, smaller = (f"÷ {_mean(_column(rows, k)):.2f}" for k in ("macs ratio", "params ratio"))
-                seconds, passes = (_mean(_column(rows, k)) for k in ("seconds", "forward passes"))
-                row = [_title(network), fewer, widths, title, accuracy, bare, smaller]
-                cells.append([*row, f"{seconds:.0f}", f"{passes:.1f}"])
+    for network, rows in _cases(data):
+        for method in dict.fromkeys(r["method"] for r in rows):
+            own = _by(rows, method)
+            recovered = _spread(_column(own, "recover")) if "recover" in own[0] else ""
+            title = {"mipp": "**MIPP**", **PEER_TITLES}.get(method, method)
+            sizes = [_smaller(own), title, *(_spread(_column(own, k)) for k in ("as published", "refit")), recovered]
+            numbers = [f"÷ {_mean(_column(own, 'params ratio')):.2f}", f"{_mean(_column(own, 'seconds')):.0f}"]
+            cells.append([_title(network), *sizes, *numbers, f"{_mean(_column(own, 'forward passes')):.1f}"])
+    return _table(columns, cells, _footnote(data))
+
+
+def accuracy_parts() -> str:
+    """Widths, choice of nodes, refit and recovery, alone and together."""
+    data = _load("accuracy_parts")
+    stages = ("bare", "refit", "bare, recover", "refit, recover")
+    cells = []
+    for widths, nodes in dict.fromkeys((r["widths"], r["nodes"]) for r in data["rows"]):
+        rows = _rows(data, widths=widths, nodes=nodes)
+        cells.append([widths, PEERS[nodes], *(_spread(_column(rows, stage)) for stage in stages)])
+    return _table(["widths", "nodes", *stages], cells, _footnote(data))
+
+
+def accuracy_calibration() -> str:
+    """Accuracy by what it was calibrated on."""
+    data = _load("accuracy_calibration")
+    cells = []
+    for name in dict.fromkeys(r["calibration"] for r in data["rows"]):
+        rows = _rows(data, calibration=name)
+        cells.append([name, _spread(_column(rows, "refit")), f"{_mean(_column(rows, 'seconds')):.0f}"])
+    return _table(["calibrated on", "accuracy", "seconds"], cells, _footnote(data))
+
+
+def latency() -> str:
+    """Measured speed-up against the ratio of MACs."""
+    data = _load("latency")
+    cells = [
+        [_title(r["network"]), r["batch"], r["runtime"], f"÷ {r['macs ratio']:.2f}", f"{r['dense ms']:.2f}",
+         f"{r['pruned ms']:.2f}", f"{r['speed-up']:.2f}", f"{r['speed-up / macs ratio']:.2f}"]
+        for r in data["rows"]
+    ]  # fmt: skip
+    columns = ["network", "batch", "runtime", "MACs", "dense, ms", "pruned, ms", "speed-up", "speed-up ÷ MACs ratio"]
     return _table(columns, cells, _footnote(data))
 
 
@@ -212,7 +233,8 @@ def language() -> str:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, resnet_cifar, lenet_mnist, defaults, memory, methods, estimators, schedule, tracing, wide, language,
+        headline, accuracy_table, accuracy_parts, accuracy_calibration, latency, lenet_mnist, defaults, memory, methods,
+        estimators, schedule, tracing, wide, language,
     )
 }  # fmt: skip
 
@@ -236,8 +258,22 @@ def _column(rows: list[Row], key: str) -> list[float]:
     return [row[key] for row in rows]
 
 
-def _budgets(data: dict[str, Any]) -> list[tuple[str, float]]:
-    return list(dict.fromkeys((r["network"], r["macs"]) for r in data["rows"] if "macs" in r))
+def _cases(data: dict[str, Any]) -> list[tuple[str, list[Row]]]:
+    """Rows of every network and budget."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in data["rows"]:
+        found.setdefault((row["network"], row.get("macs"), row.get("params")), []).append(row)
+    return [(key[0], rows) for key, rows in found.items()]
+
+
+def _by(rows: list[Row], method: str) -> list[Row]:
+    return [row for row in rows if row["method"] == method]
+
+
+def _smaller(rows: list[Row]) -> str:
+    """The ratio that the budget is about."""
+    kind = "macs" if "macs" in rows[0] else "params"
+    return f"{kind.replace('macs', 'MACs')} ÷ {_mean(_column(rows, f'{kind} ratio')):.2f}"
 
 
 def _title(network: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.resnet_cifar import EXCLUDED, pretrained
+from benchmarks.cifar import EXCLUDED, pretrained
 from benchmarks.workloads import SAMPLES, lenet
 from experiments.mipp_2024.data import load
 from experiments.mipp_2024.figures.base import Scale, Site
