@@ -33,6 +33,7 @@ from mipp.methods.scores import parts
 from mipp.pairs import Activation, Collapse, Reading, adjacent_samples
 from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, Progress, backward_elimination, terc
+from mipp.trials import Distance, search
 
 NOISE = 1.0
 _LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
@@ -60,6 +61,9 @@ class MIPP:
         activation: Targets are what the next weights write, "pre", or what its non-linearity makes of it, "post".
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer.
+        trials: With a budget: that many times part of it moves between groups, and stays where the pruned network,
+            refitted on half of the calibration batches, comes nearer to the dense one on the other half. Each costs
+            about as much as the final refit of half the batches at fewer positions.
     """
 
     estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"
@@ -71,6 +75,7 @@ class MIPP:
     activation: Activation = "pre"
     margin: float = 0.0
     positions: int = 64
+    trials: int = 0
 
     def __post_init__(self) -> None:
         if self.estimator not in _BY_NAME and not isinstance(self.estimator, Gaussian | Surrogate | MLP):
@@ -85,10 +90,10 @@ class MIPP:
             raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_listed(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
-        if not (self.noise >= 0 and self.margin >= 0) or self.positions < 1:
+        if not (self.noise >= 0 and self.margin >= 0) or self.positions < 1 or self.trials < 0:
             raise MippError(
-                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}): expected noise and "
-                "margin of 0 or more, and at least one position."
+                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, trials={self.trials}): "
+                "expected noise, margin and trials of 0 or more, and at least one position."
             )
 
     @classmethod
@@ -135,10 +140,9 @@ class MIPP:
         source = self._source(task)
         if not budget.has_target:
             return self._by_test(task, source, budget)
-        first = {
-            g.name: self._elimination(task, source, g, {}) for g in self._groups(task) if g.name not in budget.widths
-        }
-        widths = allocate(first, task.cost, budget, latency=task.latency).widths
+        wanted = [g for g in self._groups(task) if self.trials or g.name not in budget.widths]
+        first = {group.name: self._elimination(task, source, group, {}) for group in wanted}
+        widths = self._widths(task, first, budget)
         return self._by_width(task, source, budget, widths, first)
 
     def information(self, task: Task) -> dict[str, float]:
@@ -153,6 +157,22 @@ class MIPP:
     def _groups(self, task: Task) -> Sequence[NodeGroup]:
         groups = list(task.graph.groups.values())
         return groups if self.direction == "forward" else groups[::-1]
+
+    def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
+        def allocated(curves: Mapping[str, Elimination]) -> dict[str, int]:
+            return allocate(curves, task.cost, budget, latency=task.latency).widths
+
+        if not self.trials:
+            return allocated(curves)
+        distance = Distance(task.model, task.graph, task.batches, task.memory)
+
+        def reached(widths: dict[str, int]) -> float:
+            kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
+            tried = _once(task, ["trial"], kept, lambda: {"distance": distance(task.plan(kept, self, budget))})
+            return float(tried["distance"])
+
+        free = {name: curve for name, curve in curves.items() if name not in budget.widths}
+        return search(free, allocated, reached, self.trials, task.generator(), task.progress)
 
     def _by_width(
         self,
