@@ -68,21 +68,6 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper that can be checked on the rows.
-
-    Attributes:
-        says: What it says.
-        tolerance: What still counts as the same.
-        check: Whether it holds on the rows, and the numbers; None while they are missing.
-    """
-
-    says: str
-    tolerance: str
-    check: Callable[[list[Row]], tuple[bool, str] | None]
-
-
-@dataclass(frozen=True)
 class Figure:
     """A figure or table.
 
@@ -91,7 +76,9 @@ class Figure:
         experiment: The name of its result file; figures that share their runs share it.
         pieces: What to run at a scale.
         draw: Draws the rows into a file.
-        claims: What it should show.
+        says: What the paper says that it shows, or what its reviewers asked.
+        tolerance: What counts as the same.
+        outcome: What the rows say, a sentence for each panel.
         least: The smallest scale at which there is anything to run.
     """
 
@@ -99,7 +86,9 @@ class Figure:
     experiment: str
     pieces: Callable[[Site], list[Piece]]
     draw: Callable[[list[Row], Path], object]
-    claims: Sequence[Claim] = ()
+    says: str
+    tolerance: str = "–"
+    outcome: Callable[[list[Row]], list[str]] = lambda rows: []
     least: Scale = "laptop"
 
 

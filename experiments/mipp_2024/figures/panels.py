@@ -63,7 +63,7 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
     """A network on its data set, trained before pruning or not, and for one epoch or in full afterwards."""
     if _shared(panel, site):
         return lenet(trained=trained)
-    setting = Setting(accelerator=site.device, progress=False)
+    setting = Setting(progress=False)
     made = recipes(panel.data, "laptop" if site.scale == "smoke" else site.scale, setting)
     train, test = (load(panel.data, split) for split in ("train", "test"))
     if isinstance(train, zoo.ImageData):

@@ -205,9 +205,10 @@ def costs(rows: list[Row], path: Path) -> None:
             line[0].legend(fontsize="xx-small", ncols=2)
 
 
-def epochs(rows: list[Row], path: Path, budgets: Sequence[float] = (0.3, 0.1)) -> None:
-    """Accuracy straight after pruning and after 1 and 5 epochs, at given fractions of the nodes."""
-    rows = [row for row in good(rows) if row["budget"].get("nodes") in budgets]
+def epochs(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> None:
+    """Accuracy straight after pruning and after 1 and 5 epochs, at three and at one tenth of the nodes."""
+    rows = [row for row in good(rows) if row["budget"].get("nodes") in (0.3, 0.1)]
+    rows = [row for row in rows if names is None or family(row) in names]
     bars(rows, path, lambda row: f"{row['panel']}, {row['budget']['nodes']:.0%} of the nodes", family)
 
 

@@ -1,13 +1,12 @@
-"""Every figure and table by name."""
+"""Every figure and table by name: what the paper says of it, what to run, how to draw it."""
 
 from collections.abc import Mapping
 from functools import partial
 
-from experiments.mipp_2024.figures import masks, pixels, plots, questions, sparsity, variants
+from experiments.mipp_2024.figures import claims, masks, pixels, plots, questions, sparsity, variants
 from experiments.mipp_2024.figures.base import Figure, Row
 
-_SPARSITY = {"experiment": "sparsity", "pieces": sparsity.pieces}
-_PIXELS = {"experiment": "pixels", "pieces": pixels.pieces}
+_POINTS = f"{claims.POINTS} points of accuracy, means over the seeds"
 _OURS = ("mipp", "mipp of the paper")
 
 
@@ -20,55 +19,178 @@ def _method(row: Row) -> str:
     return str(row["method"])
 
 
+def _panel(row: Row) -> str:
+    return str(row["panel"])
+
+
 def _ratios_and_nodes(row: Row) -> str:
     ratios = "equal ratios" if "widths" in row["budget"] else "MIPP's ratios"
     return f"{ratios}, {'MIPP' if row['method'] == 'mipp' else 'random'} nodes"
 
 
+def _kept(row: Row) -> str:
+    return f"{questions.fraction(row):.0%} of the nodes"
+
+
 FIGURES: Mapping[str, Figure] = {
-    "figure1": Figure("MNIST as it is, and deformed", "deformed", variants.deformed, variants.draw_deformed),
-    "figure2": Figure("accuracy against sparsity, before and after training", draw=plots.accuracy, **_SPARSITY),
-    "figure3": Figure("layer collapse, in bins of 5 %", draw=plots.collapse, **_SPARSITY),
-    "figure4": Figure("nodes MIPP removes from each layer", draw=partial(plots.ratios, names=_OURS), **_SPARSITY),
-    "figure11": Figure("nodes each method removes from each layer", draw=plots.ratios, **_SPARSITY),
-    "epochs": Figure("straight after pruning, after 1 and 5 epochs", draw=plots.epochs, **_SPARSITY),
-    "costs": Figure("at matched nodes, parameters and MACs", draw=plots.costs, **_SPARSITY),
-    "figure6": Figure(
-        "ResNet-50 on ImageNet, top-1 and top-5", "imagenet", sparsity.imagenet, plots.guesses, least="paper"
+    "figure1": Figure(
+        "MNIST as it is, and deformed",
+        "deformed",
+        variants.deformed,
+        variants.draw_deformed,
+        "deformed images make an untrained network harder to prune, and not a trained one",
+        _POINTS,
+        claims.deformed,
     ),
-    "figure7": Figure("pixels selected for pruned networks", draw=pixels.pictures, **_PIXELS),
-    "figure8": Figure("accuracy with selected pixels", draw=pixels.accuracy, **_PIXELS),
-    "figure9": Figure("layer collapse with selected pixels", draw=pixels.collapse, **_PIXELS),
+    "figure2": Figure(
+        "accuracy against sparsity, before and after training",
+        "sparsity",
+        sparsity.pieces,
+        plots.accuracy,
+        "MIPP is at least as accurate as SynFlow, GraSP, ThiNet and SOSP-H, or re-initialisation before training",
+        _POINTS,
+        claims.better,
+    ),
+    "figure3": Figure(
+        "layer collapse, in bins of 5 %",
+        "sparsity",
+        sparsity.pieces,
+        plots.collapse,
+        "MIPP empties layers least often",
+        "share of the runs at the same fractions of nodes",
+        claims.seldom_empty,
+    ),
+    "figure4": Figure(
+        "nodes MIPP removes from each layer",
+        "sparsity",
+        sparsity.pieces,
+        partial(plots.ratios, names=_OURS),
+        "MIPP finds ratios of its own for each layer",
+    ),
+    "figure6": Figure(
+        "ResNet-50 on ImageNet, top-1 and top-5",
+        "imagenet",
+        sparsity.imagenet,
+        plots.guesses,
+        "MIPP generalises better than ThiNet; the paper's 88 % can only be top-5",
+        _POINTS,
+        partial(claims.means, stage="pruned"),
+        least="paper",
+    ),
+    "figure7": Figure(
+        "pixels selected for pruned networks",
+        "pixels",
+        pixels.pieces,
+        pixels.pictures,
+        "the selection looks random, with a tendency to the right",
+    ),
+    "figure8": Figure(
+        "accuracy with selected pixels",
+        "pixels",
+        pixels.pieces,
+        pixels.accuracy,
+        "with a quarter of the pixels and a tenth of the nodes MIPP outperforms the other methods",
+        _POINTS,
+        claims.pixels,
+    ),
+    "figure9": Figure(
+        "layer collapse with selected pixels",
+        "pixels",
+        pixels.pieces,
+        pixels.collapse,
+        "MIPP empties layers least often",
+        "share of the runs",
+        partial(claims.seldom_empty, key="nodes kept"),
+    ),
     "figure10": Figure(
         "functions that make one number of a map",
         "collapse_functions",
         variants.collapse_functions,
         variants.draw_collapse_functions,
+        "L1 is the best of L1, L2, mean and standard deviation",
+        _POINTS,
+        claims.collapse_function,
     ),
-    "discovery": Figure("time to choose the nodes", "discovery", variants.discovery, variants.draw_discovery),
-    "masks": Figure("what a mask tells about the data, I(D;M)", "masks", masks.pieces, masks.draw),
+    "figure11": Figure(
+        "nodes each method removes from each layer",
+        "sparsity",
+        sparsity.pieces,
+        plots.ratios,
+        "ratios differ between methods",
+    ),
+    "masks": Figure(
+        "what a mask tells about the data, I(D;M)",
+        "masks",
+        masks.pieces,
+        masks.draw,
+        "the later version: the more a mask tells about the data, the better; control: masks from a hash of the data",
+        "sign of the difference",
+        claims.masks,
+    ),
+    "epochs": Figure(
+        "straight after pruning, after 1 and 5 epochs",
+        "sparsity",
+        sparsity.pieces,
+        plots.epochs,
+        "asked: is it the pruning, or the training afterwards?",
+        outcome=claims.short,
+    ),
+    "costs": Figure(
+        "at matched nodes, parameters and MACs",
+        "sparsity",
+        sparsity.pieces,
+        plots.costs,
+        "asked: does the order hold at equal parameters and at equal MACs?",
+        outcome=claims.matched,
+    ),
+    "controls": Figure(
+        "the same widths with random nodes, re-drawn weights, or trained from scratch",
+        "sparsity",
+        sparsity.pieces,
+        partial(plots.epochs, names=("mipp", "random@mipp", "reinit@mipp", "scratch@mipp")),
+        "asked: would a small network trained from scratch do?",
+        outcome=claims.controls,
+    ),
+    "discovery": Figure(
+        "time to choose the nodes",
+        "discovery",
+        variants.discovery,
+        variants.draw_discovery,
+        "asked: what does the selection cost?",
+        outcome=claims.discovery,
+    ),
     "decomposition": Figure(
         "ratios, identity and compensation",
         "decomposition",
         questions.decomposition,
-        partial(plots.bars, case=lambda row: f"{questions.fraction(row):.0%} of the nodes", name=_ratios_and_nodes),
+        partial(plots.bars, case=_kept, name=_ratios_and_nodes),
+        "asked: do the ratios help, the nodes, or the refit?",
+        outcome=claims.decomposition,
     ),
     "direction": Figure(
         "output to input, and input to output",
         "direction",
         questions.direction,
         partial(plots.bars, case=_budget, name=_method),
+        "going from the outputs to the inputs is better",
+        _POINTS,
+        claims.pairs("output to input", "input to output"),
     ),
     "dynamic": Figure(
         "a ranking made once, and made anew after each removal",
         "dynamic",
         questions.dynamic,
         partial(plots.bars, case=_budget, name=_method),
+        "static rankings miss how removals change what the others are worth",
+        _POINTS,
+        claims.pairs("ranked anew after each removal", "ranked once"),
     ),
     "calibration": Figure(
         "few calibration images, and unbalanced classes",
         "calibration",
         questions.calibration,
-        partial(plots.bars, case=lambda row: row["panel"], name=_method),
+        partial(plots.bars, case=_panel, name=_method),
+        "asked: how much data, and how balanced, does it need?",
+        outcome=claims.means,
     ),
 }

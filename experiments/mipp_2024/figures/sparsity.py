@@ -30,7 +30,8 @@ CONFIDENCE = ", confidence "
 def pieces(site: Site) -> list[Piece]:
     """The runs of Figure 2; figures 3, 4 and 11 show the same."""
     chosen = [panels.DIGITS] if site.scale == "smoke" else [panel for panel in PANELS if fits(panel.least, site.scale)]
-    return [_piece(panel, site, trained=trained) for panel in chosen for trained in (False, True)]
+    found = [_piece(panel, site, trained=trained) for panel in chosen for trained in (False, True)]
+    return [*found, _resnet20(site)] if site.weights and site.scale != "smoke" else found
 
 
 def imagenet(site: Site) -> list[Piece]:
@@ -74,6 +75,14 @@ def _piece(panel: Panel, site: Site, *, trained: bool) -> Piece:
     work = panels.workload(panel, site, trained=trained)
     todo = runs(panel, site, range(site.seeds or 3), trained=trained)
     return of_grid(title(panel, trained=trained), work, todo, panels.folder(panel, site, trained=trained))
+
+
+def _resnet20(site: Site) -> Piece:
+    """ResNet-20 with published weights: the methods that need no training, straight after and after one epoch."""
+    names = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "taylor", "random@mipp")
+    budgets = [Budget(macs=kept) for kept in (0.5, 0.7, 0.35, 0.25)]
+    todo = grid.runs(_named(names), budgets, range(site.seeds or 1))
+    return of_grid("resnet20, cifar10, trained", panels.resnet20(site), todo, site.folder("resnet"))
 
 
 def _named(names: Sequence[str]) -> dict[str, Method]:

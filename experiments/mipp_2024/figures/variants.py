@@ -1,4 +1,4 @@
-"""Figures 1 and 10, and discovery time: deformed images, MIPP by collapse function, and what takes how long."""
+"""Figures 1 and 10, and discovery time: MIPP on deformed images and by collapse function, and what takes how long."""
 
 from collections.abc import Sequence
 from dataclasses import replace

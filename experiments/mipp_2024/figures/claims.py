@@ -1,0 +1,252 @@
+"""What the paper says about each figure, and what the rows say: sentences whose numbers come from the result files."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from experiments.mipp_2024.figures.base import Row, by, good, spread
+from experiments.mipp_2024.figures.plots import collapsed, family, shown
+
+POINTS = 0.5
+"""Of accuracy, in percent: differences that are smaller count as none."""
+RIVALS = {
+    "trained": ("synflow", "grasp", "thinet", "sosph"),
+    "untrained": ("synflow", "grasp", "thinet", "reinit@mipp"),
+}
+"""What version 1 of the paper compares with."""
+
+
+def better(rows: list[Row]) -> list[str]:
+    """Whether MIPP is at least as accurate as the others at each sparsity, at the last stage without refit."""
+    found = []
+    for (panel,), own in by(good(rows), "panel").items():
+        stage = last(own)
+        differences = []
+        for (_,), members in by([r for r in own if "nodes" in r["budget"]], "budget").items():
+            means = {m: _mean(members, m, stage) for m in ("mipp", *RIVALS[panel.rpartition(", ")[2]])}
+            others = {m: v for m, v in means.items() if m != "mipp" and v is not None}
+            if means["mipp"] is not None and others:
+                best = max(others, key=lambda m: others[m])
+                differences.append((means["mipp"] - others[best], best, members[0]["budget"]["nodes"]))
+        if differences:
+            held = sum(d >= -POINTS for d, _, _ in differences)
+            least, most = min(differences), max(differences)
+            found.append(
+                f"{_verdict(held, len(differences))} {panel}, {stage}: {held} of {len(differences)} sparsities; "
+                f"{least[0]:+.2f} points against {shown(least[1])} at {1 - least[2]:.0%} removed, {most[0]:+.2f} "
+                f"against {shown(most[1])} at {1 - most[2]:.0%}"
+            )
+    return found
+
+
+def seldom_empty(rows: list[Row], key: str = "budget") -> list[str]:
+    """Whether MIPP empties layers least often, of the runs at given fractions of the nodes."""
+    found = []
+    for (panel,), own in by([r for r in good(rows) if key != "budget" or "nodes" in r["budget"]], "panel").items():
+        names = [m for m in ("mipp", *RIVALS[panel.rpartition(", ")[2]]) if good(own, method=m)]
+        shares = {m: statistics.fmean(map(collapsed, good(own, method=m))) for m in names}
+        if "mipp" in shares and len(shares) > 1:
+            words = ", ".join(f"{shown(m)} {share:.0%}" for m, share in shares.items())
+            found.append(f"{_verdict(shares['mipp'] <= min(shares.values()), 1)} {panel}: {words}")
+    return found
+
+
+def deformed(rows: list[Row]) -> list[str]:
+    """Whether deformation costs more accuracy at a tenth of the nodes than at half, before and after training."""
+    found = []
+    for state in ("untrained", "trained"):
+        own = [r for r in good(rows) if f", {state}" in r["panel"]]
+        names = list(dict.fromkeys(family(r) for r in own))
+        if len(names) != 2:
+            continue
+        stage = last(own)
+        gaps = []
+        for nodes in (0.5, 0.1):
+            members = [r for r in own if r["budget"].get("nodes") == nodes]
+            plain, bent = (_mean(members, name, stage) for name in names)
+            if plain is None or bent is None:
+                return found
+            gaps.append(plain - bent)
+        wanted = gaps[1] - gaps[0] > POINTS if state == "untrained" else gaps[1] - gaps[0] <= POINTS
+        found.append(
+            f"{_verdict(wanted, 1)} {state}, {stage}: deformation costs {gaps[0]:.2f} points at 50 % removed and "
+            f"{gaps[1]:.2f} at 90 %"
+        )
+    return found
+
+
+def collapse_function(rows: list[Row]) -> list[str]:
+    """Whether L1 is as good as the other functions."""
+    found = []
+    for (panel,), own in by(good(rows), "panel").items():
+        stage = last(own)
+        means = {name: statistics.fmean(_values(good(own, method=name), stage)) for (name,) in by(own, "method")}
+        functions = {k: v for k, v in means.items() if k != "every position"}
+        if "l1" in functions:
+            words = ", ".join(f"{k} {v:.2f}" for k, v in means.items())
+            ok = functions["l1"] >= max(functions.values()) - POINTS
+            found.append(f"{_verdict(ok, 1)} {panel}, {stage}, mean over the sparsities: {words}")
+    return found
+
+
+def pixels(rows: list[Row]) -> list[str]:
+    """Whether MIPP is ahead with a quarter of the pixels and a tenth of the nodes."""
+    found = []
+    for (panel,), own in by(good(rows, kept=0.25, **{"nodes kept": 0.1}), "panel").items():
+        stage = last(own)
+        means = {name: statistics.fmean(_values(good(own, method=name), stage)) for (name,) in by(own, "method")}
+        whole = good(rows, panel=panel, kept=1.0, method="mipp", **{"nodes kept": 0.1})
+        if "mipp" in means and len(means) > 1:
+            ok = means["mipp"] >= max(means.values()) - POINTS
+            words = ", ".join(f"{shown(k)} {v:.2f}" for k, v in means.items())
+            all_pixels = f"; MIPP with all pixels {statistics.fmean(_values(whole, stage)):.2f}" if whole else ""
+            found.append(f"{_verdict(ok, 1)} {panel}, {stage}: {words}{all_pixels}")
+    return found
+
+
+def masks(rows: list[Row]) -> list[str]:
+    """Whether masks that tell more about the data are worth more: against the control."""
+    found = []
+    for (panel, kept), own in by(good(rows), "panel", "kept").items():
+        mipp, control = good(own, rule="mipp"), good(own, rule="hash of the data")
+        if mipp and control:
+            (ours, accuracy), (theirs, random) = (
+                (_mean_of(members, "bits"), _mean_of(members, "accuracy")) for members in (mipp, control)
+            )
+            ok = (ours >= theirs) == (accuracy >= random)
+            found.append(
+                f"{_verdict(ok, 1)} {panel}, {kept} nodes kept: MIPP {ours:.2f} bits and {accuracy:.2f} %, masks from "
+                f"a hash {theirs:.2f} bits and {random:.2f} %"
+            )
+    return found
+
+
+def pairs(first: str, second: str) -> Callable[[list[Row]], list[str]]:
+    """Whether one variant is at least as accurate as another, at every stage, over all budgets."""
+
+    def check(rows: list[Row]) -> list[str]:
+        one, other = good(rows, method=first), good(rows, method=second)
+        if not one or not other:
+            return []
+        stages = [s for s in one[0]["accuracy"] if s != "dense"]
+        gaps = {s: statistics.fmean(_values(one, s)) - statistics.fmean(_values(other, s)) for s in stages}
+        lost = ""
+        if all(row.get("information") for row in (*one, *other)):
+            shares = [_lost(members) for members in (one, other)]
+            lost = f"; information lost {shares[0]:.1%} against {shares[1]:.1%}"
+        words = ", ".join(f"{stage} {gap:+.2f}" for stage, gap in gaps.items())
+        return [f"{_verdict(sum(g >= -POINTS for g in gaps.values()), len(gaps))} points: {words}{lost}"]
+
+    return check
+
+
+_CELLS = {
+    "equal ratios and random nodes": (True, False),
+    "MIPP's ratios": (False, False),
+    "MIPP's nodes": (True, True),
+    "both": (False, True),
+}
+
+
+def decomposition(rows: list[Row]) -> list[str]:
+    """What ratios, identity and the refit add, each with the others on and off."""
+    found = []
+    for (kept,), own in by([{**row, "kept": round(row["nodes"], 1)} for row in good(rows)], "kept").items():
+        for stage in ("pruned", "refitted", "pruned, 5 epochs"):
+            cell = {
+                words: _values([r for r in own if ("widths" in r["budget"], r["method"] == "mipp") == key], stage)
+                for words, key in _CELLS.items()
+            }
+            if all(cell.values()):
+                words = ", ".join(f"{words} {statistics.fmean(values):.2f}" for words, values in cell.items())
+                found.append(f"{kept:.0%} kept, {stage}: {words}")
+    return found
+
+
+def discovery(rows: list[Row]) -> list[str]:
+    """Seconds of the selection."""
+    found = []
+    for (panel,), own in by(good(rows), "panel").items():
+        seconds = {r["method"]: r["seconds"]["selection"] for r in own}
+        ours, theirs = seconds.get("MIPP, Gaussian"), seconds.get("MIPP, the paper's MLPs")
+        if ours and theirs:
+            ratio = f"÷ {theirs / ours:,.0f}"
+            found.append(f"{panel}: {theirs:.1f} s with the paper's MLPs, {ours:.2f} s in closed form: {ratio}")
+    return found
+
+
+def means(rows: list[Row], stage: str = "refitted") -> list[str]:
+    """Mean accuracy of each method in each panel."""
+    found = []
+    for (panel,), own in by([r for r in good(rows) if stage in r["accuracy"]], "panel").items():
+        each = {m: statistics.fmean(_values(members, stage)) for (m,), members in by(own, "method").items()}
+        found.append(f"{panel}, {stage}: {', '.join(f'{shown(m)} {mean:.2f}' for m, mean in each.items())}")
+    return found
+
+
+def short(rows: list[Row]) -> list[str]:
+    """The best method at a tenth of the nodes, at each stage, and MIPP."""
+    return _ranked([r for r in good(rows) if r["budget"].get("nodes") == 0.1], "a tenth of the nodes")
+
+
+def matched(rows: list[Row]) -> list[str]:
+    """The best method at the same MACs and at the same parameters, and MIPP, after the longest training."""
+    found = []
+    for cost, words in (("macs", "the same MACs"), ("params", "the same parameters")):
+        own = [r for r in good(rows) if cost in r["budget"]]
+        found += _ranked(own, words, only_last=True)
+    return found
+
+
+def controls(rows: list[Row]) -> list[str]:
+    """MIPP and its controls at a tenth of the nodes."""
+    found = []
+    own = [r for r in good(rows) if r["budget"].get("nodes") == 0.1]
+    for (panel,), members in by(own, "panel").items():
+        names = [m for m in ("mipp", "random@mipp", "reinit@mipp", "scratch@mipp") if good(members, method=m)]
+        if len(names) > 1:
+            each = {m: _mean(members, m, last(good(members, method=m))) for m in names}
+            words = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in each.items())
+            found.append(f"{panel}, {last(members)}: {words}")
+    return found
+
+
+def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list[str]:
+    found = []
+    for (panel,), own in by(rows, "panel").items():
+        stages = [s for s in own[0]["accuracy"] if s.startswith("pruned")]
+        told = []
+        for stage in stages[-1:] if only_last else stages:
+            each = {m: _mean(own, m, stage) for (m,) in by(own, "method")}
+            known = {m: mean for m, mean in each.items() if mean is not None}
+            best = max(known, key=lambda m: known[m])
+            if "mipp" in known:
+                told.append(f"{stage}: MIPP {known['mipp']:.2f}, best {shown(best)} {known[best]:.2f} of {len(known)}")
+        found += [f"{panel}, {words}: {'; '.join(told)}"] if told else []
+    return found
+
+
+def last(rows: Sequence[Row]) -> str:
+    """The last stage without refit."""
+    return [s for r in rows[:1] for s in r["accuracy"] if s.startswith("pruned")][-1]
+
+
+def _mean(rows: Iterable[Row], method: str, stage: str) -> float | None:
+    values = _values(good(rows, method=method), stage)
+    return statistics.fmean(values) if values else None
+
+
+def _mean_of(rows: Sequence[Row], key: str) -> float:
+    return spread([row[key] for row in rows])[0]
+
+
+def _values(rows: Iterable[Row], stage: str) -> list[float]:
+    return [row["accuracy"][stage] for row in rows if stage in row["accuracy"]]
+
+
+def _lost(rows: Sequence[Row]) -> float:
+    """Share of the information that the removed nodes took with them, mean over groups and runs."""
+    return statistics.fmean(lost / whole for row in rows for lost, whole in row["information"].values() if whole)
+
+
+def _verdict(held: float, of: int) -> str:
+    return "**reproduced**" if held == of else "**not reproduced**" if not held else "**in part**"
