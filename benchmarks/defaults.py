@@ -28,6 +28,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "order='mi'": {"order": "mi"},
     "positions=16": {"positions": 16},
     "ridge=1e-4": {"ridge": 1e-4},
+    "ridge=1e-3": {"ridge": 1e-3},
     "ridge=1e-2": {"ridge": 1e-2},
     "stream included": {"exclude": ()},
 }

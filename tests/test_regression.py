@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from cases import named
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
 from mipp.graph.groups import PruningGraph
@@ -165,3 +167,20 @@ def test_shifted_residuals_are_as_if_they_had_been_added_so():
     found, expected = shifted.solve(0.1), fitted(x, r + by, centred=True).solve(0.1)
     torch.testing.assert_close(found.change, expected.change)
     torch.testing.assert_close(found.offset, expected.offset)
+
+
+def test_the_refit_runs_less_than_three_dense_passes_through_the_data():
+    """One through the dense network and two through the cut one; convolutions are counted."""
+    case = named("cifar resnet")
+    model, batches = case.model(), case.batches(2, 100)
+
+    def convolved(run) -> int:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return sum(n for op, n in counter.get_flop_counts()["Global"].items() if "conv" in str(op))
+
+    def prune(**options):
+        mipp.prune(model, batches, mipp.Budget(macs=0.5), mipp.methods.L1(), progress=False, **options)
+
+    dense = convolved(lambda: [model(x) for x, _ in batches])
+    assert convolved(prune) - convolved(lambda: prune(compensate=False)) < 3 * dense

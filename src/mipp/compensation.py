@@ -193,7 +193,7 @@ class _Refitter:
         weight, groups = self._weight(target), target.uses[0].groups
         inputs, outputs = weight[0].numel(), len(weight) // groups
         count = 1
-        while 8 * (FOLDS * groups + 4) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
+        while 8 * (FOLDS * groups + 5) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
             count *= 2
         if count > 1:
             self.in_blocks[target.weight] = count

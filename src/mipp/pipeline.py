@@ -89,7 +89,7 @@ def prune(
         budget: What must hold afterwards, such as `mipp.Budget(macs=0.5)`.
         method: How nodes are chosen; `mipp.methods.MIPP()` by default.
         exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*".
-        compensate: Refit the weights that read removed nodes, by least squares; `mipp.Refit(...)` sets how.
+        compensate: Refit the weights behind removed nodes, by least squares; `mipp.Refit(...)` sets how.
         recover: "distill" goes on with a short distillation from the dense model on the same unlabelled data (at most a
             minute, held-out batches decide, never worse than before); `mipp.Distillation(...)` sets how long and fast.
         evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report.
