@@ -4,9 +4,10 @@
 
 Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `parts`
 (what widths, choice of nodes, refit and recovery are worth), `calibration` (how many images, which), `curve` (ResNet-56
-from one set of statistics). All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit.
-The test set is read when a row is made and never before: defaults were chosen by agreement with the dense network on
-other training images. Networks whose weights are not in the folder are left out. Process I of N does every N-th row.
+from one set of statistics). `parts` and `curve` draw their plots. All get the same 1,024 unlabelled training images
+(Taylor: with labels) and the same refit. The test set is read when a row is made and never before: defaults were chosen
+by agreement with the dense network on other training images. Networks whose weights are not in the folder are left out.
+Process I of N does every N-th row.
 """
 
 import argparse
@@ -17,8 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import mean, pstdev
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import nn
 
 import mipp
@@ -43,6 +47,7 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
 PEERS = ("random", "l1", "taylor", "wanda", "torch-pruning taylor", "torch-pruning hessian")
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+PAGES = Path(__file__).parents[1] / "docs"
 Rows = list[tuple[Row, Callable[[], Row]]]
 
 
@@ -93,6 +98,8 @@ def main() -> None:
     rows = [(key, run) for key, run in rows if key.get("method", "mipp") == "mipp" or key["draw"] < options.peer_draws]
     for key, run in islice(rows, first, None, step):
         record.measure(key, run)
+    if options.piece in PLOTS:
+        PLOTS[options.piece](record.rows).savefig(PAGES / f"accuracy-{options.piece}.svg")
 
 
 def table(bench: Bench, draw: int) -> Rows:
@@ -271,6 +278,46 @@ def _mirrored(bench: Bench, draw: int) -> Labelled:
     return [part for x, y in bench.draw(draw) for part in ((x, y), (x.flip(3), y))]
 
 
+def plot_parts(rows: list[Row]) -> Figure:
+    """A bar for every stage, in groups by widths and nodes."""
+    figure, axes = _axes("accuracy on the test set, %")
+    stages = ("bare", "refit", "bare, recover", "refit, recover")
+    groups = list(dict.fromkeys((row["widths"], row["nodes"]) for row in rows))
+    for place, stage in enumerate(stages):
+        values = [[r[stage] for r in rows if (r["widths"], r["nodes"]) == group] for group in groups]
+        places = [index + 0.2 * (place - 1.5) for index in range(len(groups))]
+        axes.bar(places, [mean(v) for v in values], 0.19, yerr=[pstdev(v) for v in values], label=stage)
+    axes.set_xticks(range(len(groups)), [f"{widths} widths,\n{nodes} nodes" for widths, nodes in groups])
+    axes.set_title(f"ResNet-20, MACs ÷ 2, n = {len(rows) // len(groups)} draws", fontsize=10)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def plot_curve(rows: list[Row]) -> Figure:
+    """Accuracy against MACs, as published and refitted, by method."""
+    figure, axes = _axes("accuracy on the test set, %")
+    for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        draws = [row["points"] for row in rows if row["method"] == method]
+        for stage, line in (("refit", "-"), ("as published", ":")):
+            points = list(zip(*draws, strict=True))
+            across = [mean(p["macs"] for p in point) for point in points]
+            up = [mean(p[stage] for p in point) for point in points]
+            axes.plot(across, up, f"o{line}", color=f"C{number}", label=f"{method}, {stage}", markersize=3)
+    axes.set_xlabel("fraction of MACs kept")
+    axes.set_title(f"ResNet-56, n = {len(draws)} draws", fontsize=10)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _axes(what: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_ylabel(what)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+PLOTS: Mapping[str, Callable[[list[Row]], Figure]] = {"parts": plot_parts, "curve": plot_curve}
 PIECES: Mapping[str, Callable[[Bench, int], Rows]] = {
     "table": table,
     "parts": parts,
