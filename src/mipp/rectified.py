@@ -46,9 +46,9 @@ class Rectified:
         for (inputs, missing, wanted, found), folds in self._loaded():
             made = _made(first, inputs)
             excess = (found + made * self._scale).clamp_min(0)
-            change = torch.where(wanted > 0, 0, made - missing - excess * self._inverse)
+            change = torch.where(wanted > 0, 0, made - missing - excess * self._inverse).double()
             for regression, x, part in zip(regressions, inputs, _by_group(change, inputs), strict=True):
-                regression.shift(x, part, folds)
+                regression.shift(x.double(), part, folds)
         none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
         best = min(list(first), [regression.solve(ridge) for regression in regressions], none, key=self._error)
         for rows, _ in self._rows:
@@ -59,17 +59,18 @@ class Rectified:
         total = 0.0
         for (inputs, _, wanted, found), _ in self._loaded():
             now = found + _made(fits, inputs) * self._scale
-            total += float((now.clamp_min(0) - wanted.clamp_min(0)).square().sum())
+            total += float((now.clamp_min(0) - wanted.clamp_min(0)).square().sum(dtype=torch.float64))
         return total
 
     def _loaded(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         for rows, folds in self._rows:
-            yield [tensor.double() for tensor in rows.load()], folds
+            yield rows.load(), folds
 
 
 def _made(fits: Sequence[Fit], inputs: Tensor) -> Tensor:
     """What fits add to the outputs, shape [rows, outputs]."""
-    return torch.cat([x @ fit.change + fit.offset for fit, x in zip(fits, inputs, strict=True)], 1)
+    parts = ((fit.change.to(x.dtype), fit.offset.to(x.dtype), x) for fit, x in zip(fits, inputs, strict=True))
+    return torch.cat([x @ change + offset for change, offset, x in parts], 1)
 
 
 def _by_group(outputs: Tensor, inputs: Tensor) -> Tensor:
