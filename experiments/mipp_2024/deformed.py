@@ -34,7 +34,7 @@ def deformed(data: ImageData, seed: int = 0) -> ImageData:
         "scale": kornia.RandomAffine(0.0, translate=(0.15, 0.15), scale=(0.6, 1.0), p=1.0),
         "shear": kornia.RandomAffine(0.0, shear=(-30.0, 30.0), p=1.0),
         "perspective": kornia.RandomPerspective(0.5, p=1.0),
-        "elastic": kornia.RandomElasticTransform((15, 15), (3.0, 3.0), (2.5, 2.5), p=1.0),
+        "elastic": kornia.RandomElasticTransform((15, 15), (3.0, 3.0), (1.5, 1.5), p=1.0),
     }
     images = data.images.clone()
     with torch.random.fork_rng(devices=[]):

@@ -19,9 +19,13 @@ from experiments.mipp_2024.recipes import Scale, recipes
 from experiments.mipp_2024.setting import Setting
 from safetensors.torch import save_file
 
+from mipp.errors import MippError
 from mipp.zoo import accuracy
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     network: Annotated[str, typer.Argument(help="A network: lenet5, vgg11, vgg19, resnet18, resnet34, resnet50, ...")],
     data: Annotated[str, typer.Argument(help="digits, mnist, mnist-deformed, cifar10, cifar100 or imagenet.")],
@@ -35,15 +39,18 @@ def main(
     deterministic: Annotated[bool, typer.Option(help="The same bits each time.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write a log for TensorBoard.")] = False,
 ) -> None:
-    """Trains a network and writes model.safetensors and record.json."""
-    log = out / "tensorboard" if tensorboard else None
-    setting = Setting(out, every, log, deterministic)
-    recipe = recipes(data, scale, setting).before
-    train, test = load(data, "train", data_dir), load(data, "test", data_dir)
-    model = build(network, train, seed).to(device)
-    start = time.perf_counter()
-    recipe(model, train, seed)
-    seconds = time.perf_counter() - start
+    """Train a network, and write model.safetensors and record.json."""
+    setting = Setting(out, every, out / "tensorboard" if tensorboard else None, deterministic)
+    try:
+        recipe = recipes(data, scale, setting).before
+        train, test = load(data, "train", data_dir), load(data, "test", data_dir)
+        model = build(network, train, seed).to(device)
+        start = time.perf_counter()
+        recipe(model, train, seed)
+        seconds = time.perf_counter() - start
+    except MippError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if int(os.environ.get("RANK", "0")):
@@ -68,4 +75,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
