@@ -5,7 +5,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,30 @@ PEER_TITLES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    render(PAGES, TABLES, __doc__)
+
+
+def render(pages: Sequence[str], tables: Mapping[str, Callable[[], str]], description: str | None) -> None:
+    """The command of a module that renders tables into pages."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="fail if a page differs from the results")
     check = parser.parse_args().check
     stale = []
-    for name in PAGES:
+    for name in pages:
         page = ROOT / name
         text = page.read_text()
-        fresh = rendered(text)
+        fresh = rendered(text, tables)
         if fresh != text:
             stale.append(name)
             if not check:
                 page.write_text(fresh)
     if check and stale:
-        sys.exit(f"{', '.join(stale)} differ from benchmarks/results; run python -m benchmarks.tables")
+        sys.exit(f"{', '.join(stale)} differ from the results; run the same command without --check")
 
 
-def rendered(text: str) -> str:
+def rendered(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
     """A page with its marked tables made anew."""
-    return MARK.sub(lambda m: m.group(1) + "\n" + TABLES[m.group(2)]() + "\n" + m.group(3), text)
+    return MARK.sub(lambda m: m.group(1) + "\n" + tables[m.group(2)]() + "\n" + m.group(3), text)
 
 
 def headline() -> str:

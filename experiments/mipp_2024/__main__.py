@@ -96,8 +96,9 @@ def _experiment(figures: dict[str, Figure], site: Site, panel: str, stop: float,
 def _told(pieces: Sequence[Piece]) -> None:
     for piece in pieces:
         done = sum(job.path.exists() for job in piece.jobs)
-        left = f"; the rest takes about {piece.remaining() / 60:.0f} minutes in one process"
-        typer.echo(f"{piece.name}: {done} of {len(piece.jobs)} done{left if done < len(piece.jobs) else ''}")
+        minutes = piece.remaining() / 60
+        left = f"; the rest takes about {minutes:.0f} minutes in one process" if minutes > 0 else ""
+        typer.echo(f"{piece.name}: {done} of {len(piece.jobs)} done{left}")
 
 
 def _at_work(job: grid.Job) -> bool:

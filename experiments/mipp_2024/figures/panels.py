@@ -63,9 +63,10 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
     """A network on its data set, trained before pruning or not, and for one epoch or in full afterwards."""
     if _shared(panel, site):
         return lenet(trained=trained)
-    setting = Setting(progress=False)
-    made = recipes(panel.data, "laptop" if site.scale == "smoke" else site.scale, setting)
     train, test = (load(panel.data, split) for split in ("train", "test"))
+    if site.scale == "smoke":
+        return _smoke(panel, train, test, trained=trained)
+    made = recipes(panel.data, site.scale, Setting(progress=False))
     if isinstance(train, zoo.ImageData):
         train, test = train.to(site.device), test.to(site.device)
     return grid.Workload(
@@ -76,7 +77,7 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
         before=made.before if trained else grid.Recipe(),
         after=_after(made.after if trained else made.before, site.scale),
         whole=made.before,
-        samples=256 if site.scale == "smoke" else SAMPLES,
+        samples=SAMPLES,
         exclude=panel.exclude,
         compensate=trained,
         top=panel.top,
@@ -98,13 +99,22 @@ def resnet20(site: Site) -> grid.Workload:
     return grid.Workload("resnet20", make, train, test, after=after, samples=SAMPLES, exclude=EXCLUDED)
 
 
+def _smoke(panel: Panel, train: zoo.ImageData, test: zoo.ImageData, *, trained: bool) -> grid.Workload:
+    """As little as still runs everything."""
+    recipe = grid.Recipe(1, learning_rate=0.02, batch_size=64)
+    make = partial(_placed, panel, train, "cpu")
+    before = recipe if trained else grid.Recipe()
+    few, fewer = train.subset(slice(512)), test.subset(slice(100))
+    return grid.Workload(panel.network, make, few, fewer, before, {"1 epoch": recipe}, recipe, 256, compensate=trained)
+
+
 def _shared(panel: Panel, site: Site) -> bool:
     return panel == LENET and site.scale in ("laptop", "gpu")
 
 
 def _after(full: Recipe, scale: Scale) -> Mapping[str, Trainer]:
     """One epoch by itself, five, and at the paper's scale the whole recipe."""
-    lengths = [1, 5, full.epochs] if scale == "paper" else [1, 5] if full.epochs > 1 else [1]
+    lengths = [1, 5, full.epochs] if scale == "paper" else [1, 5]
     return {
         f"{n:g} epoch{'s' * (n > 1)}": full if n == full.epochs else replace(full, epochs=n, milestones=())
         for n in lengths

@@ -1,0 +1,162 @@
+"""The paper's figures as commands: each runs on digits and is drawn from its result file, and claims are counted."""
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("lightning")
+
+from cases import quick  # noqa: F401
+from experiments.mipp_2024 import record, tables
+from experiments.mipp_2024.__main__ import app
+from experiments.mipp_2024.figures import claims, masks, plots, questions
+from experiments.mipp_2024.figures.base import SCALES, fits, of_measurements
+from experiments.mipp_2024.figures.registry import FIGURES
+from typer.testing import CliRunner
+
+from mipp import grid, zoo
+from mipp.errors import MippError
+
+pytestmark = pytest.mark.usefixtures("quick")
+DIGITS = [name for name in FIGURES if name not in ("figure1", "figure6", "masks")]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("experiments")
+
+
+def call(*arguments: str, out: Path):
+    return CliRunner().invoke(app, [*arguments, "--runs", str(out / "runs"), "--out", str(out)])
+
+
+def row(method: str, accuracy: float, panel: str = "lenet5, mnist, trained", nodes: float = 0.1, **more):
+    return {
+        "panel": panel, "method": method, "budget": {"nodes": nodes}, "seed": 0, "nodes": nodes, "collapsed": [],
+        "accuracy": {"dense": 99.0, "pruned": 50.0, "pruned, 5 epochs": accuracy}, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_figure_that_needs_no_files_runs_on_digits_and_is_drawn(out):
+    done = call(*DIGITS, "--scale", "smoke", out=out)
+    assert done.exit_code == 0, done.output
+    for name in DIGITS:
+        assert ET.parse(out / "plots" / f"{name}.svg").getroot().tag.endswith("svg")
+        assert record.load(FIGURES[name].experiment, out / "results").rows
+
+
+def test_a_figure_runs_once_says_where_it_comes_from_and_what_is_left(out):
+    done = call("direction", "--scale", "smoke", out=out)
+    assert done.exit_code == 0, done.output
+    assert "direction: 7 of 7 done" in done.output
+    found = json.loads((out / "results" / "direction.json").read_text())
+    assert found["command"] == "python -m experiments.mipp_2024 direction --scale smoke --device cpu"
+    assert {"cpu", "threads", "versions"} <= found["machines"][0].keys()
+    assert {r["method"] for r in found["rows"]} == {"output to input", "input to output"}
+    assert str(out) not in json.dumps(found)
+    again = call("direction", "--scale", "smoke", "--minutes", "0", out=out)
+    assert "7 of 7" in again.output
+    late = call("calibration", "--scale", "smoke", "--minutes", "0", out=out)
+    assert late.exit_code == 0, late.output
+    assert "64 images: 1 of 5 done" in late.output  # the dense network, which direction trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("figure22",), "did you mean 'figure2'"), (("figure2", "--scale", "huge"), "smoke, laptop, gpu, paper")],
+)
+def test_unknown_names_are_refused(arguments, expected, out):
+    done = call(*arguments, out=out)
+    assert done.exit_code == 2
+    assert expected in done.output
+
+
+def test_a_result_file_keeps_the_panels_of_other_scales(tmp_path):
+    def piece(panel: str, seed: int):
+        return of_measurements(panel, {"of": panel}, [({"seed": seed}, lambda: {"value": 1})], tmp_path / "runs")
+
+    for panels in (["small", "large"], ["large"]):
+        pieces = [piece(name, seed=len(panels)) for name in panels]
+        grid.sweep(job for one in pieces for job in one.jobs)
+        record.save("both", "a command", pieces, tmp_path)
+    found = record.load("both", tmp_path)
+    assert [(r["panel"], r["seed"]) for r in found.rows] == [("small", 2), ("large", 1)]
+    assert found.head["settings"] == {"small": {"of": "small"}, "large": {"of": "large"}}
+
+
+def test_a_measurement_that_is_refused_says_so(tmp_path):
+    def refuse():
+        raise MippError("no")
+
+    piece = of_measurements("a", {}, [({"seed": 0}, refuse), ({"seed": 1}, lambda: {"value": 2})], tmp_path)
+    assert piece.remaining() != piece.remaining()  # nothing to guess from
+    grid.sweep(piece.jobs)
+    refused, measured = piece.rows()
+    assert refused["error"] == "MippError: no"
+    assert measured["value"] == 2
+    assert piece.remaining() == 0
+
+
+def test_scales_contain_the_smaller_ones():
+    assert [scale for scale in SCALES if fits("laptop", scale)] == ["laptop", "gpu", "paper"]
+    assert [scale for scale in SCALES if fits("smoke", scale)] == ["smoke"]
+
+
+def test_a_claim_counts_sparsities_and_names_the_strongest_rival():
+    rows = [row("mipp", 98.0), row("synflow", 97.0), row("thinet", 98.6), row("l1", 99.0)]
+    rows += [row("mipp", 97.0, nodes=0.3), row("grasp", 97.4, nodes=0.3)]
+    (told,) = claims.better(rows)
+    assert told.startswith("**in part**")
+    assert "1 of 2 sparsities; -0.60 points against ThiNet at 90% removed, -0.40 against GraSP at 70%" in told
+    assert claims.better([]) == []
+
+
+def test_a_claim_on_collapse_compares_shares_of_runs():
+    rows = [row("mipp", 98.0), row("synflow", 10.0, collapsed=["fc1"]), row("synflow", 97.0)]
+    (told,) = claims.seldom_empty(rows)
+    assert "MIPP 0%, SynFlow 50%" in told
+    assert told.startswith("**reproduced**")
+
+
+def test_bins_hold_five_percent_each_and_ratios_average_to_one():
+    rows = [{"nodes": kept} for kept in (0.96, 0.94, 0.5, 0.04, 0.0)]
+    assert {start: len(members) for start, members in plots.bins(rows).items()} == {0: 1, 5: 1, 50: 1, 95: 2}
+    ratios = plots._normalised({"keep": {"a": 0.5, "b": 0.9, "c": 0.1}})
+    assert sum(ratios.values()) / 3 == pytest.approx(1)
+
+
+def test_unbalanced_calibration_data_are_unbalanced():
+    data = zoo.load("digits", "train")
+    found = questions.imbalanced(data)
+    one = found["nine of ten of one class"].labels
+    assert 0.85 < float((one == 0).float().mean()) < 0.95
+    assert found["half of the classes"].labels.unique().tolist() == [0, 1, 2, 3, 4]
+    assert len({data.name, *(d.name for d in found.values())}) == 3
+
+
+def test_masks_from_a_hash_tell_all_about_the_data_and_masks_that_ignore_it_nothing():
+    rows = {rule: masks.study(rule, 8, 0, 16, trained=False) for rule in ("mipp", "hash of the data", "same for all")}
+    assert rows["hash of the data"]["bits"] == 4
+    assert rows["same for all"]["bits"] == 0
+    assert 0 < rows["mipp"]["bits"] <= 4
+    assert rows["mipp"]["accuracy"] > 60
+
+
+def test_every_mask_keeps_as_many_nodes():
+    generator = torch.Generator().manual_seed(0)
+    x, _ = masks.family(8, generator)
+    weights = tuple(w.expand(8, *w.shape) for w in masks.initial(generator))
+    for rule in masks.RULES:
+        assert masks.RULE[rule](weights, x, 4).sum(1).tolist() == [4.0] * 8
+
+
+def test_the_page_shows_what_the_result_files_hold():
+    page = Path(__file__).parents[1] / tables.PAGES[0]
+    from benchmarks.tables import rendered
+
+    assert rendered(page.read_text(), tables.TABLES) == page.read_text()
