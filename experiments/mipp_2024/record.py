@@ -42,7 +42,7 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
     for piece in pieces:
         found = piece.rows()
         settings |= {piece.name: piece.settings} if found else {}
-        machines += [row["machine"] for row in found if row["machine"] not in machines]
+        machines += map(_used, found)
         rows += [{k: v for k, v in row.items() if k not in _LEFT_OUT} for row in found]
     machines = [machine for n, machine in enumerate(machines) if machine not in machines[:n]]
     head = {"program": "experiments.mipp_2024", "command": command, "machines": machines, "settings": settings}
@@ -53,6 +53,12 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
     part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
     part.replace(path)
     return path
+
+
+def _used(row: Row) -> Row:
+    """What a row was measured on: a GPU that was idle is left out."""
+    idle = not str(row.get("device", "cpu")).startswith("cuda")
+    return {**row["machine"], "gpu": None if idle else row["machine"]["gpu"]}
 
 
 def load(experiment: str, folder: Path = RESULTS) -> Found | None:

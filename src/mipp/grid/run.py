@@ -14,7 +14,7 @@ from torch import nn
 from mipp.errors import MippError
 from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
-from mipp.measuring import machine
+from mipp.measuring import device_of, machine
 from mipp.methods import Method, needs_of
 from mipp.pipeline import Result, prune
 from mipp.plan import Budget
@@ -142,6 +142,7 @@ def _measured(run: Run, work: Workload, folder: Path) -> Row:
         "widths": result.plan.widths,
         "collapsed": list(result.plan.collapsed),
         "information": result.plan.information,
+        "device": str(device_of(dense)),
         "seconds": {
             "selection": seconds["selection"],
             "whole": sum(value for phase, value in seconds.items() if phase not in ("compensation", "report")),
