@@ -1,7 +1,7 @@
 """`mipp compare`."""
 
 import json as _json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ class Trained:
     compensate: bool
 
 
-def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: bool) -> None:
+def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, json: bool, quiet: bool) -> None:
     """Does the runs that are not in the folder yet, and prints and draws all of them."""
     todo = grid.runs(
         arguments.methods(compared.methods), arguments.budgets(compared.budgets), arguments.seeds(compared.seeds)
@@ -55,8 +55,9 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     work = _workload(compared, trained)
     out.mkdir(parents=True, exist_ok=True)
     with sources.only_results_on_stdout():
-        for one in track(todo, "comparing", console=Console(stderr=True), transient=True, disable=quiet):
-            grid.perform(one, work, out / "runs")
+        done = _performed(todo, work, (out / "runs").resolve(), ray)
+        for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):
+            pass
     rows = grid.collect(out / "runs")
     summaries = grid.summarise(rows)
     (out / TABLE).write_text(grid.markdown(summaries) + "\n", encoding="utf-8")
@@ -70,6 +71,21 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     for message in dict.fromkeys(row["error"] for row in rows if "error" in row):
         sources.note(message, quiet=quiet)
     sources.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
+
+
+def _performed(todo: Sequence[grid.Run], work: grid.Workload, folder: Path, ray: str | None) -> Iterator[grid.Row]:
+    """Does the runs one after the other, or on Ray, and yields their results."""
+    perform = partial(grid.perform, work=work, folder=folder)
+    if ray is None:
+        yield from map(perform, todo)
+        return
+    yield from grid.on_ray(perform, todo, ray)
+    left = sum(not (folder / f"{one.name(work)}.json").exists() for one in todo)
+    if left:
+        raise CommandError(
+            f"{left} of {len(todo)} runs left no result in {folder}: the machines they ran on write to a folder of "
+            "their own. Expected --out to be a folder that all machines of the cluster share."
+        )
 
 
 def _workload(compared: Compared, trained: Trained) -> grid.Workload:

@@ -6,6 +6,7 @@ sweep([*trainings(todo, work, folder), *(job(run, work, folder) for run in todo)
 rows = finished(todo, work, folder)
 """
 
+from mipp.grid.cluster import on_ray
 from mipp.grid.pictures import draw
 from mipp.grid.run import Row, Run, collect, finished, job, perform, remaining, runs, trainings
 from mipp.grid.store import Job, once, sweep
@@ -26,6 +27,7 @@ __all__ = [
     "job",
     "markdown",
     "once",
+    "on_ray",
     "perform",
     "remaining",
     "runs",
