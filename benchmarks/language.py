@@ -121,16 +121,17 @@ def pruned(model: nn.Module, text: Text, key: Row) -> Row:
     generator = torch.Generator().manual_seed(100 + key["draw"])
     tokens = text.batch(generator, CALIBRATION)[:, :-1]
     budget = mipp.Budget(widths=widths(model, tokens, key["kept"]))
-    row: Row = {}
-    for name, compensate in (("as published", False), ("with refit", True)):
-        start = time.perf_counter()
-        result = mipp.prune(
-            model, list(tokens.split(32)), budget, METHODS[key["method"]](), compensate=compensate, seed=key["draw"],
-            progress=False,
-        )  # fmt: skip
-        row[name] = text.perplexity(result.model)
-        row[f"seconds {name}"] = time.perf_counter() - start
-    return {**row, "params": sum(p.numel() for p in result.model.parameters())}
+    start = time.perf_counter()
+    result = mipp.prune(
+        model, list(tokens.split(32)), budget, METHODS[key["method"]](), seed=key["draw"], progress=False
+    )
+    seconds = time.perf_counter() - start
+    return {
+        "as published": text.perplexity(mipp.apply(result.plan, model)),
+        "with refit": text.perplexity(result.model),
+        "seconds": round(seconds, 1),
+        "params": sum(p.numel() for p in result.model.parameters()),
+    }
 
 
 def widths(model: nn.Module, tokens: Tensor, kept: float) -> Mapping[str, int]:
