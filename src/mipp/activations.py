@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from mipp.calibration import Batch, blamed
+from mipp.distributed import gathered, is_sharded, summed
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.copies import canonical_names, working_copy
 from mipp.graph.groups import PruningGraph, Site
@@ -60,6 +61,18 @@ class Moments:
         self.mean.add_(shift, alpha=other.count / total)
         self.count = total
 
+    def pooled(self) -> "Moments":
+        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
+        if not is_sharded():
+            return self
+        total = Moments(len(self.mean), self.mean.device)
+        sums = summed(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
+        total.count = round(float(sums[-1]))
+        total.mean = sums[:-1] / max(total.count, 1)
+        shift = self.mean - total.mean
+        total.scatter = summed(torch.addr(self.scatter, shift, shift, alpha=self.count))
+        return total
+
     @property
     def covariance(self) -> Tensor:
         """Second moment about the mean, divided by the count, shape [features, features]."""
@@ -82,8 +95,19 @@ class Variances:
     def update(self, samples: Tensor) -> None:
         """Adds samples, shape [n, channels]."""
         values = samples.to(torch.float64)
-        count, mean = len(values), values.mean(0)
-        scatter = (values - mean).square().sum(0)
+        mean = values.mean(0)
+        self._merge(len(values), mean, (values - mean).square().sum(0))
+
+    def pooled(self) -> "Variances":
+        """Those of the samples of all processes, where data are sharded."""
+        if not is_sharded():
+            return self
+        total = Variances()
+        for count, mean, scatter in gathered((self.count, self.mean.cpu(), self.scatter.cpu())):
+            total._merge(count, mean.to(self.mean.device), scatter.to(self.mean.device))
+        return total
+
+    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         total, shift = self.count + count, mean - self.mean
         self.scatter = self.scatter + scatter + shift.square() * (self.count * count / max(total, 1))
         self.mean = self.mean + shift * (count / max(total, 1))
@@ -169,8 +193,10 @@ def site_statistics(
             observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
         for op, statistics in found.items():
             check_finite(graph, sites[op], statistics.inputs, batch)
+    streams = {addition: own.pooled() for addition, own in streams.items()}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for op, statistics in found.items():
+    for op, statistics in sorted(found.items()):
+        statistics.inputs = [moments.pooled() for moments in statistics.inputs]
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
 

@@ -26,11 +26,14 @@ class Calibration:
             (Tensor; tuple -> *args; dict -> **kwargs) and the second the labels. Read once.
         max_samples: How many samples to read (along the first dimension), None for all of them.
         forward: Called as `forward(model, batch)` for batches of any other shape.
+        sharded: These are the data of this process, one of several that prune together: their statistics are merged
+            through `torch.distributed`, and each returns the same plan and weights. `max_samples` is per process.
     """
 
     batches: Iterable[Any]
     max_samples: int | None = 1024
     forward: Callable[[nn.Module, Any], Any] | None = None
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mipp.activations import channels_last, check_finite, inputs_of
 from mipp.calibration import Batch
+from mipp.distributed import place
 from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph, Site
@@ -129,9 +130,10 @@ class _Refitter:
     ) -> None:
         self.graph = graph
         self.small, self.ridge, self.limit = small, options.ridge, memory.statistics
-        numbers = [0, *accumulate(batch.samples for batch in batches)]
-        self.first_samples = numbers[:-1]
-        self.positions = options.positions or max(64, ceil(ROWS / numbers[-1]))
+        own = [batch.samples for batch in batches]
+        first, samples = place(sum(own))
+        self.first_samples = list(accumulate(own, initial=first))
+        self.positions = options.positions or max(64, ceil(ROWS / samples))
         self.store = memory.store
         self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}
@@ -249,8 +251,9 @@ class _Refitter:
         silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
         for regression in regressions:
             regression.silence(silent)
-        ridge = self.ridge or best_ridge(regressions)
-        fits = [regression.solve(ridge) for regression in regressions]
+        pooled = [regression.pooled() for regression in regressions]
+        ridge = self.ridge or best_ridge(pooled)
+        fits = [regression.solve(ridge) for regression in pooled]
         fits = rectified.refined(fits, regressions, ridge) if rectified is not None else fits
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = torch.cat([fit.change.mT for fit in fits])

@@ -1,7 +1,7 @@
 """Samples of adjacent layers: what a group's nodes say, and what the layer that reads them makes of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mipp.activations import channels_last, check_finite, inputs_of, observe
 from mipp.calibration import Batch, blamed
+from mipp.distributed import gathered, is_sharded
 from mipp.estimators import Samples
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, PruningGraph, Site
@@ -75,6 +76,27 @@ class Observed:
     outputs: list[Tensor] = field(default_factory=list)
     images: list[Tensor] = field(default_factory=list)
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def pooled(self, samples: int) -> "Observed":
+        """What all processes read, where data are sharded; `samples` were read here."""
+        if not is_sharded():
+            return self
+        whole, first = Observed(weight=self.weight), 0
+        for number, own in gathered((samples, replace(self, weight=torch.empty(0)).mapped(Tensor.cpu))):
+            there = own.mapped(lambda tensor: tensor.to(self.weight.device))
+            whole.inputs += there.inputs
+            whole.skips += there.skips
+            whole.outputs += there.outputs
+            whole.images += [images + first for images in own.images]
+            first += number
+        return whole
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Observed":
+        """The same with a function of each tensor."""
+        inputs, skips, outputs, images = (
+            [function(tensor) for tensor in tensors] for tensors in (self.inputs, self.skips, self.outputs, self.images)
+        )
+        return Observed(inputs, skips, outputs, images, function(self.weight))
 
     @classmethod
     def of(cls, uses: Sequence["Observed"]) -> "Observed":
@@ -164,7 +186,7 @@ def observed_sites(
         with blamed(batch):
             observe(model, batch.call, program, sorted(wanted), observer)
         first += batch.samples
-    return found
+    return {op: found[op].pooled(first) for op in sorted(found)}
 
 
 @dataclass(frozen=True)

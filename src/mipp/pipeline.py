@@ -24,6 +24,7 @@ from mipp.checks import (
 )
 from mipp.compensation import Refit, refit
 from mipp.cost import cost_of, latency_ms
+from mipp.distributed import sharded
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.copies import full_copy
 from mipp.graph.trees import tensors_in
@@ -177,8 +178,13 @@ def _results(
     model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
     options = _options(budgets, method, compensate, recover)
     data = Calibration.of(calibration)
+    if data.sharded and recover is not None:
+        raise MippError(
+            f"recover={recover!r} trains in one process, and the calibration data are sharded over several. Leave one "
+            "of the two out."
+        )
     clock, planned, results = Clock(), [], []
-    with _isolated(seed), Bars(enabled=progress) as bars:
+    with _isolated(seed), sharded(data.sharded), Bars(enabled=progress) as bars:
         dense = _placed(model, device)
         check_weights(dense)
         batches = read(data, device_of(dense), memory.store, progress=bars)

@@ -10,7 +10,8 @@ from mipp.calibration import Batch
 from mipp.checkpoint import Checkpoint
 from mipp.checks import check_groups
 from mipp.cost import cost_of
-from mipp.errors import UnsupportedModelError
+from mipp.distributed import gathered
+from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph
@@ -48,6 +49,7 @@ def proven_plan(
     while True:
         made = method.plan(task, budget)
         plan, state = made if isinstance(made, tuple) else (made, None)
+        _check_agreed(plan, method)
         dense = _with_state(task.model, state)
         wrong = wrong_groups(plan, dense, example(task.batches))
         if not wrong:
@@ -65,6 +67,15 @@ def example(batches: Sequence[Batch]) -> Call:
     if any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
         return call
     return call.map(lambda t: t[:2])
+
+
+def _check_agreed(plan: PruningPlan, method: Method) -> None:
+    """Refuses a plan that differs between the processes that prune together."""
+    if any(kept != plan.kept for kept in gathered(plan.kept)):
+        raise MippError(
+            f"The processes chose different nodes: {method!r} does not merge what it measures on sharded data. Choose "
+            "a method that does, such as mipp.methods.MIPP(), or prune in one process without sharded=True."
+        )
 
 
 def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mipp.distributed import gathered
 from mipp.memory import Stored, TensorStore
 from mipp.regression import Fit, Regression
 
@@ -50,7 +51,7 @@ class Rectified:
             for regression, x, part in zip(regressions, inputs, _by_group(change, inputs), strict=True):
                 regression.shift(x.double(), part, folds)
         none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
-        best = min(list(first), [regression.solve(ridge) for regression in regressions], none, key=self._error)
+        best = min(list(first), [regression.pooled().solve(ridge) for regression in regressions], none, key=self._error)
         for rows, _ in self._rows:
             rows.release()
         return best
@@ -60,7 +61,7 @@ class Rectified:
         for (inputs, _, wanted, found), _ in self._loaded():
             now = found + _made(fits, inputs) * self._scale
             total += float((now.clamp_min(0) - wanted.clamp_min(0)).square().sum(dtype=torch.float64))
-        return total
+        return sum(gathered(total))
 
     def _loaded(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         for rows, folds in self._rows:

@@ -1,5 +1,6 @@
 """Least squares from moments, with a ridge that samples held out choose."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,12 @@ class Regression:
         for fold in self.folds:
             fold.mean[inputs] = 0
             fold.scatter.index_fill_(0, inputs, 0).index_fill_(1, inputs, 0)
+
+    def pooled(self) -> "Regression":
+        """The regression on the rows of all processes, where data are sharded."""
+        whole = copy.copy(self)
+        whole.folds = [fold.pooled() for fold in self.folds]
+        return whole
 
     def solve(self, ridge: float, without: int | None = None) -> Fit:
         """The change, and with an intercept the offset, else zero.

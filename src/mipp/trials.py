@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.compensation import Refit, refit
+from mipp.distributed import gathered
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph
 from mipp.graph.trace import forward
@@ -112,7 +113,8 @@ class Distance:
             float(output_loss(_outputs(small, batch), said)) * batch.samples
             for batch, said in zip(self.held, self.said, strict=True)
         ]
-        total = sum(losses) / sum(batch.samples for batch in self.held)
+        samples = sum(batch.samples for batch in self.held)
+        total = sum(gathered(sum(losses))) / sum(gathered(samples))
         return total if math.isfinite(total) else math.inf
 
 

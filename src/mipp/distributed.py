@@ -1,0 +1,67 @@
+"""Statistics of several processes, each of which has a share of the calibration data.
+
+Inside `sharded(True)` the functions below go through the default process group of `torch.distributed`; all processes
+have to call them in the same order. Elsewhere they return what they are given.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mipp.errors import MippError
+
+Item = TypeVar("Item")
+_SHARDED: ContextVar[bool] = ContextVar("sharded", default=False)
+
+
+@contextmanager
+def sharded(on: bool) -> Iterator[None]:  # noqa: FBT001
+    """Whether the block merges the statistics of all processes.
+
+    Raises:
+        MippError: There is no process group.
+    """
+    if on and not (dist.is_available() and dist.is_initialized()):
+        raise MippError(
+            "Calibration(sharded=True) merges the statistics of several processes, but there is no process group. "
+            "Start them with torchrun, and call torch.distributed.init_process_group() in each before pruning."
+        )
+    token = _SHARDED.set(on)
+    try:
+        yield
+    finally:
+        _SHARDED.reset(token)
+
+
+def is_sharded() -> bool:
+    """Whether statistics are merged here."""
+    return _SHARDED.get()
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over the processes; the same bits in each."""
+    if not is_sharded():
+        return tensor
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def gathered(item: Item) -> list[Item]:
+    """What every process has, in the order of their ranks; tensors should be on the CPU."""
+    if not is_sharded():
+        return [item]
+    items: list[Item | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(items, item)
+    return items  # type: ignore[return-value]
+
+
+def place(samples: int) -> tuple[int, int]:
+    """Number of this process's first sample among those of all, and how many they are together."""
+    counts = gathered(samples)
+    return sum(counts[: dist.get_rank()]) if is_sharded() else 0, sum(counts)
