@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from benchmarks.workloads import SPARSE, peers
 from experiments.mipp_2024.figures import panels, plots
-from experiments.mipp_2024.figures.base import Piece, Row, Site, good, of_measurements
+from experiments.mipp_2024.figures.base import Piece, Row, Site, by, good, of_measurements
 from experiments.mipp_2024.figures.panels import DIGITS, LENET, Panel
 from experiments.mipp_2024.figures.sparsity import title
 from torch import nn
@@ -63,17 +63,21 @@ def accuracy(rows: list[Row], path: Path) -> None:
 def collapse(rows: list[Row], path: Path) -> None:
     """Figure 9: the share of those runs that emptied a layer."""
     rows = good(rows)
-    cases = list(dict.fromkeys(map(_case, rows)))
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    with plots.panels(path, 1, 1, 9, 4) as ((axes,),):
-        for number, name in enumerate(names):
-            own = [[row for row in rows if _case(row) == case and row["method"] == name] for case in cases]
-            shares = [100 * sum(map(plots.collapsed, members)) / max(len(members), 1) for members in own]
-            places = [at + 0.8 * (number + 0.5) / len(names) - 0.4 for at in range(len(cases))]
-            axes.bar(places, shares, 0.7 / len(names), color=plots.COLOURS.get(name), label=plots.shown(name))
-        axes.set(title=plots.counted(rows), ylabel="runs with an empty layer, %", ylim=(0, 103))
-        axes.set_xticks(range(len(cases)), cases, rotation=60, fontsize="xx-small", ha="right")
-        axes.legend(fontsize="x-small")
+    titles = list(dict.fromkeys(row["panel"] for row in rows))
+    with plots.panels(path, len(titles), 1, 9, 3) as axes_of:
+        for (axes,), panel in zip(axes_of, titles, strict=True):
+            own = by(good(rows, panel=panel), "nodes kept", "kept")
+            names = list(dict.fromkeys(row["method"] for row in good(rows, panel=panel)))
+            for number, name in enumerate(names):
+                mine = [good(members, method=name) for members in own.values()]
+                shares = [100 * sum(map(plots.collapsed, members)) / max(len(members), 1) for members in mine]
+                places = [at + 0.8 * (number + 0.5) / len(names) - 0.4 for at in range(len(own))]
+                axes.bar(places, shares, 0.7 / len(names), color=plots.COLOURS.get(name), label=plots.shown(name))
+            words = [f"{nodes:.0%} of the nodes\n{kept:.0%} of the pixels" for nodes, kept in own]
+            axes.set(title=f"{panel}: {plots.counted(good(rows, panel=panel))}", ylim=(0, 103))
+            axes.set_ylabel("runs with an empty layer, %", fontsize="x-small")
+            axes.set_xticks(range(len(own)), words, fontsize="x-small")
+            axes.legend(fontsize="x-small")
 
 
 def _case(row: Row) -> str:

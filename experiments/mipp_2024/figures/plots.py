@@ -13,12 +13,14 @@ COLOURS = {
     "thinet": "#8c564b", "imp": "#e377c2", "oto": "#bcbd22", "snip": "#17becf", "itersnip": "#aec7e8",
     "itergrasp": "#c5b0d5", "prospr": "#98df8a", "l1": "#7f7f7f", "random@mipp": "#000000", "reinit@mipp": "#ffbb78",
     "scratch@mipp": "#dbdb8d", "random": "#c7c7c7",
+    "taylor": "#ff7f0e",
 }  # fmt: skip
 NAMES = {
     "mipp": "MIPP", "mipp of the paper": "MIPP, the paper's MLPs", "sosph": "SOSP-H", "synflow": "SynFlow",
     "grasp": "GraSP", "thinet": "ThiNet", "imp": "IMP", "oto": "OTO", "snip": "SNIP", "itersnip": "IterSNIP",
     "itergrasp": "IterGraSP", "prospr": "ProsPr", "l1": "L1", "random@mipp": "random, MIPP's ratios",
     "reinit@mipp": "MIPP, weights re-drawn", "scratch@mipp": "MIPP's widths, from scratch", "random": "random",
+    "taylor": "Taylor",
 }  # fmt: skip
 
 
@@ -81,6 +83,9 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
                 for name in dict.fromkeys(map(family, own)):
                     mine = [row for row in own if family(row) == name]
                     curve(axes, mine, removed, lambda row, s=stage: row[metric][s], name)
+                dense = [row[metric]["dense"] for row in own if not title.endswith("untrained")]
+                if dense:
+                    axes.axhline(spread(dense)[0], color="grey", linewidth=0.6, linestyle="--", label="dense")
                 axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel="nodes removed, %", ylabel=f"{metric}, %")
                 axes.title.set_fontsize("small")
             line[0].legend(fontsize="xx-small", ncols=2)
