@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from cases import CORE, PRUNABLE, Case, Keep, call, inspected, named, plan_for, quick  # noqa: F401
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
-from mipp.cost import cost_of
-from mipp.plan import allocate
+from mipp.cost import LayerTimes, cost_of
+from mipp.plan import allocate, check_budget
 from mipp.selection import Elimination
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -234,28 +235,72 @@ def test_emptied_groups_need_min_keep_zero():
         allocate(eliminations(case), cost, mipp.Budget(widths={"0": 0}))
 
 
+# --- latency ----------------------------------------------------------------------------------------------------------
+
+
+def timed(name: str, ms=lambda macs: 1e-3 + 1e-4 * macs):
+    """A case's costs with a table in which a layer of so many MACs takes `ms` of it."""
+    graph = inspected(named(name))[1].graph
+    layers = tuple((op,) for op in sorted({work.op for work in graph.macs}))
+    grid = np.linspace(0, 1e6, 2001)[None].repeat(len(layers), 0)
+    return cost_of(graph, LayerTimes(layers, grid, ms(grid)))
+
+
 @few(15)
-@given(limit=st.floats(4.0, 14.0), seed=st.integers(0, 20))
-def test_a_latency_budget_holds_as_measured(limit, seed):
-    """Latency stands in as a function of the widths that falls with them."""
-    case = named("cifar resnet")
-    cost = cost_of(inspected(case)[1].graph)
+@given(share=st.floats(0.6, 0.9), slower=st.floats(0.6, 1.6), seed=st.integers(0, 20))
+def test_a_latency_budget_holds_as_measured_where_the_table_is_wrong(share, slower, seed):
+    cost = timed("cifar resnet")
 
     def latency(widths):
-        return 2.0 + 0.5 * sum(widths.values())
+        return slower * cost.value("latency_ms", cost.widths(widths))
 
-    found = allocate(eliminations(case, seed), cost, mipp.Budget(latency_ms=limit), latency=latency)
-    assert latency(found.widths) <= limit
+    limit = share * slower * cost.dense("latency_ms")
+    budget = mipp.Budget(latency_ms=1.0 + limit)
+    found = allocate(eliminations(named("cifar resnet"), seed), cost, budget, latency=lambda w: 1.0 + latency(w))
+    assert 1.0 + latency(found.widths) <= 1.0 + limit
     assert found.slack["latency_ms"] >= 0
 
 
-def test_an_impossible_latency_names_the_smallest_possible():
+def test_milliseconds_are_the_price_not_macs():
+    """A group that costs MACs but no time stays whole, however little it carries."""
     case = named("linear chain")
-    cost = cost_of(inspected(case)[1].graph)
-    with pytest.raises(mipp.InfeasibleBudgetError, match=r"2\.0"):
-        allocate(
-            eliminations(case), cost, mipp.Budget(latency_ms=1.5), latency=lambda widths: float(sum(widths.values()))
-        )
+    graph = inspected(case)[1].graph
+    ops = sorted({work.op for work in graph.macs})
+    layers, grid = tuple((op,) for op in ops), np.array([[0.0, 1e6]] * len(ops))
+    slow = np.array([[0.0, 1e3 if op == ops[0] else 0.0] for op in ops])
+    cost = cost_of(graph, LayerTimes(layers, grid, slow))
+    first, last = cost.groups[0], cost.groups[-1]
+    cheap = {**eliminations(case), last: Elimination(tuple(range(6)), tuple(1e-9 * k for k in range(7)))}
+    found = allocate(
+        cheap, cost, mipp.Budget(latency_ms=0.5), latency=lambda w: cost.value("latency_ms", cost.widths(w))
+    )
+    assert found.widths[first] <= 0.5 * graph.groups[first].size
+    assert found.widths[last] == graph.groups[last].size
+
+
+@pytest.mark.parametrize("name", ["linear chain", "residual", "cifar resnet"])
+def test_latency_is_the_sum_over_layers_and_its_slope_the_difference(name):
+    cost = timed(name)
+    latency, macs = cost.quantities["latency_ms"], cost.quantities["macs"]
+    layers = len(latency.times.layers)
+    for widths in (cost.sizes, np.maximum(cost.sizes // 2, 1)):
+        assert latency(widths) == pytest.approx(1e-3 * layers + 1e-4 * macs(widths), rel=1e-9)
+        assert latency.per_group(widths) == pytest.approx(1e-4 * macs.per_group(widths), rel=1e-6)
+
+
+def test_an_impossible_latency_is_found_before_anything_is_measured_of_the_data():
+    cost = timed("linear chain")
+    with pytest.raises(mipp.InfeasibleBudgetError, match="latency_ms to 0"):
+        check_budget(mipp.Budget(latency_ms=1e-6), cost)
+    check_budget(mipp.Budget(latency_ms=0.9), cost)
+
+
+def test_a_latency_that_the_machine_does_not_keep_is_told():
+    cost = timed("linear chain")
+    with pytest.raises(mipp.InfeasibleBudgetError, match="the fastest of the networks tried takes 70"):
+        allocate(eliminations(named("linear chain")), cost, mipp.Budget(latency_ms=0.9), latency=lambda widths: 70.0)
+    with pytest.raises(mipp.InfeasibleBudgetError, match="needs a measured network"):
+        allocate(eliminations(named("linear chain")), cost, mipp.Budget(latency_ms=0.9))
 
 
 @pytest.mark.parametrize(

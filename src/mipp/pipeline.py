@@ -37,6 +37,7 @@ from mipp.progress import Bars
 from mipp.recovery import Distillation, distill
 from mipp.report import Inspection, Report
 from mipp.surgery import apply, describe, verified_graph
+from mipp.timing import layer_times
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,11 @@ def _results(
         clock("read")
         with bars.phase("graph"):
             task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
+            timed = [budget for budget in budgets if budget and budget.latency_ms is not None]
+            if timed:
+                finest = min(timed, key=lambda budget: (budget.round_to, budget.min_keep))
+                times = layer_times(dense, task.graph, batches[0].call, finest)
+                task = replace(task, cost=cost_of(task.graph, times))
             for budget in budgets:
                 check_budget(budget or Budget(), task.cost)
         clock("graph")

@@ -81,7 +81,7 @@ def _check_agreed(plan: PruningPlan, method: Method) -> None:
 def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:
     graph = verified_graph(task.model, example(task.batches), freeze)
     check_groups(task.model, graph)
-    return replace(task, graph=graph, cost=cost_of(graph), measured={})
+    return replace(task, graph=graph, cost=cost_of(graph, task.cost.times), measured={})
 
 
 def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Module:

@@ -62,8 +62,7 @@ class MIPP:
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer.
         trials: With a budget: that many times part of it moves between groups, and stays where the pruned network,
-            refitted on half of the calibration batches, comes nearer to the dense one on the other half. Each costs
-            about as much as the final refit of half the batches at fewer positions.
+            refitted on half of the calibration batches, comes nearer to the dense one on the other half.
     """
 
     estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"

@@ -15,6 +15,7 @@ from mipp.selection import Elimination
 
 Unit = Literal["cost", "node"]
 LatencyOf = Callable[[Mapping[str, int]], float]
+_CORRECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ def allocate(
     """
     if budget.latency_ms is None:
         return _Allocator(eliminations, cost, budget, unit).run(budget.limits(cost))
-    if latency is None:
+    if latency is None or "latency_ms" not in cost.quantities:
         raise InfeasibleBudgetError("A latency budget needs a measured network; use mipp.prune.")
     return _within_latency(eliminations, cost, budget, unit, latency)
 
 
 def check_budget(budget: Budget, cost: Cost) -> None:
-    """Refuses a budget that even the smallest widths it allows do not meet; latency is not measured here.
+    """Refuses a budget that even the smallest widths it allows do not meet.
 
     Raises:
         InfeasibleBudgetError: With the smallest value that can be met.
@@ -186,40 +187,34 @@ class _Allocator:
 def _within_latency(
     eliminations: Mapping[str, Elimination], cost: Cost, budget: Budget, unit: Unit, latency: LatencyOf
 ) -> Allocation:
-    """Bisects the MACs until the measured latency fits."""
-    amount = budget.latency_ms
-    assert amount is not None
-    whole = {name: int(s) for name, s in zip(cost.groups, cost.sizes, strict=True)}
-    limit = amount * latency(whole) if isinstance(amount, float) and amount <= 1 else float(amount)
-    others = budget.limits(cost)
-    low, high, found = 0.0, 1.0, None
-    fastest = latency({name: min(budget.min_keep or 1, size) for name, size in whole.items()})
-    for step in range(10):
-        fraction = 0.5 * (low + high) if step else 1.0
-        macs = min(others.get("macs", np.inf), fraction * cost.dense("macs"))
+    """Prices milliseconds by the table of layers, and corrects its limit until the measured network is within."""
+    limits = budget.limits(cost)
+    limit = aim = limits["latency_ms"]
+    low, high = 0.0, np.inf
+    tried: list[Allocation] = []
+    for _ in range(_CORRECTIONS):
         try:
-            allocation = _Allocator(eliminations, cost, budget, unit).run({**others, "macs": macs})
+            allocation = _Allocator(eliminations, cost, budget, unit).run({**limits, "latency_ms": aim})
         except InfeasibleBudgetError:
-            if step == 0:
+            if not tried:
                 raise
-            low = fraction
+            low, aim = aim, 0.5 * (aim + high)
             continue
         reached = latency(allocation.widths)
-        if reached <= limit:
-            low, found = (
-                fraction,
-                replace(allocation, slack={**allocation.slack, "latency_ms": (limit - reached) / limit}),
-            )
-            if step == 0:
-                break
-        else:
-            high = fraction
-    if found is None:
+        tried.append(replace(allocation, slack={**allocation.slack, "latency_ms": (limit - reached) / limit}))
+        if 0 <= limit - reached < 0.03 * limit:
+            break
+        low, high = (aim, high) if reached <= limit else (low, aim)
+        proportional = 0.99 * aim * limit / reached
+        aim = proportional if low < proportional < high else 0.5 * (low + high)
+    within = [allocation for allocation in tried if allocation.slack["latency_ms"] >= 0]
+    if not within:
+        fastest = limit * (1 - max(allocation.slack["latency_ms"] for allocation in tried))
         raise InfeasibleBudgetError(
-            f"The budget asks for {limit:.3f} ms, but the smallest network it allows takes {fastest:.3f} ms on "
-            f"this machine; raise latency_ms to {fastest:.3f} or more."
+            f"The budget asks for {limit:.3f} ms, but the fastest of the networks tried takes {fastest:.3f} ms on this "
+            f"machine; raise latency_ms to {fastest:.3f} or more."
         )
-    return found
+    return min(within, key=lambda allocation: allocation.slack["latency_ms"])
 
 
 def _convex_slopes(loss: Sequence[float]) -> Floats:

@@ -55,7 +55,9 @@ class Budget:
     def limits(self, cost: Cost) -> dict[str, float]:
         """Absolute limits of the constraints that `cost` knows, by name."""
         amounts = {name: getattr(self, name) for name in cost.quantities}
-        return {n: a * cost.dense(n) if isinstance(a, float) else float(a) for n, a in amounts.items() if a is not None}
+        given = {name: amount for name, amount in amounts.items() if amount is not None}
+        share = {name: isinstance(amount, float) and amount <= 1 for name, amount in given.items()}
+        return {n: amount * cost.dense(n) if share[n] else float(amount) for n, amount in given.items()}
 
 
 def _amount(name: str, amount: Any) -> float | int | None:
