@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
     parser.add_argument("--draws", type=int, default=3, help="calibration draws for MIPP")
     parser.add_argument("--peer-draws", type=int, default=1, help="calibration draws for the peers in the table")
+    parser.add_argument("--method", action="append", help="only rows of this method")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
     options = parser.parse_args()
     bench = Bench(options.weights, zoo.load("cifar10", "train"), zoo.load("cifar10", "test"))
@@ -96,6 +97,7 @@ def main() -> None:
     first, step = map(int, options.shard.split("/"))
     rows = [row for draw in range(options.draws) for row in PIECES[options.piece](bench, draw)]
     rows = [(key, run) for key, run in rows if key.get("method", "mipp") == "mipp" or key["draw"] < options.peer_draws]
+    rows = [(key, run) for key, run in rows if not options.method or key.get("method") in options.method]
     for key, run in islice(rows, first, None, step):
         record.measure(key, run)
     if options.piece in PLOTS:
