@@ -95,9 +95,11 @@ def _peers(*, smoke: bool) -> dict[str, Method]:
 def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, *, smoke: bool) -> None:
     """Does what is left of a grid, and writes one result file of what there is."""
     place = folder(name, smoke=smoke)
-    jobs = [grid.job(run, work, place) for run in todo]
-    grid.sweep([*grid.trainings(todo, work, place), *jobs], on_time, lambda job: print(job.name, flush=True))
+    jobs = [*grid.trainings(todo, work, place), *(grid.job(run, work, place) for run in todo)]
+    grid.sweep(jobs, on_time, lambda job: print(job.name, flush=True))
     rows = grid.finished(todo, work, place)
+    if grid.at_work(jobs) or not rows:
+        return
     record = Record("methods_" + name.replace("-", "_") + ("_smoke" if smoke else ""), workload=work.options())
     record.head["machine"] = rows[0]["machine"]
     record.rows = [{k: v for k, v in row.items() if k not in ("workload", "machine")} for row in rows]

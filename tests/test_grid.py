@@ -181,6 +181,8 @@ def test_a_sweep_passes_over_what_another_process_is_doing_and_stops_when_its_ti
     seen: list[str] = []
     with FileLock(f"{jobs[0].path}.lock"):
         grid.sweep(jobs, on_time=lambda: not seen, done=lambda one: seen.append(one.name))
+        assert grid.at_work(jobs)
+    assert not grid.at_work(jobs)
     assert seen == ["b"]
     grid.sweep(jobs, done=lambda one: seen.append(one.name))
     assert seen == ["b", "a", "c"]

@@ -10,7 +10,7 @@ import typer
 from experiments.mipp_2024 import record
 from experiments.mipp_2024.figures.base import SCALES, Figure, Piece, Site, fits
 from experiments.mipp_2024.figures.registry import FIGURES
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from mipp import grid
 from mipp.cli.errors import unknown
@@ -78,7 +78,7 @@ def _experiment(figures: dict[str, Figure], site: Site, panel: str, stop: float,
     pieces = [piece for piece in figure.pieces(site) if panel in piece.name]
     for piece in pieces:
         grid.sweep(piece.jobs, lambda: time.monotonic() < stop, lambda job: typer.echo(job.name))
-    if any(_at_work(job) for piece in pieces for job in piece.jobs):
+    if grid.at_work(job for piece in pieces for job in piece.jobs):
         return
     output.results.mkdir(parents=True, exist_ok=True)
     with FileLock(output.results / f"{figure.experiment}.lock"):
@@ -99,17 +99,6 @@ def _told(pieces: Sequence[Piece]) -> None:
         minutes = piece.remaining() / 60
         left = f"; the rest takes about {minutes:.0f} minutes in one process" if minutes > 0 else ""
         typer.echo(f"{piece.name}: {done} of {len(piece.jobs)} done{left}")
-
-
-def _at_work(job: grid.Job) -> bool:
-    """Whether another process is doing a job."""
-    if job.path.exists() or not job.path.parent.exists():
-        return False
-    try:
-        with FileLock(f"{job.path}.lock", timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def once(job: Job, *, wait: bool = True) -> None:
             part.replace(job.path)
 
 
+def at_work(jobs: Iterable[Job]) -> bool:
+    """Whether another process is writing one of these files."""
+    return any(not job.path.exists() and job.path.parent.exists() and _locked(job) for job in jobs)
+
+
 def sweep(
     jobs: Iterable[Job], on_time: Callable[[], bool] = lambda: True, done: Callable[[Job], None] = lambda job: None
 ) -> None:
@@ -61,3 +66,11 @@ def sweep(
         except Timeout:
             continue
         done(job)
+
+
+def _locked(job: Job) -> bool:
+    try:
+        with FileLock(f"{job.path}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
