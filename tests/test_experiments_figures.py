@@ -76,6 +76,17 @@ def test_unknown_names_are_refused(arguments, expected, out):
     assert expected in done.output
 
 
+def test_all_leaves_out_what_has_no_data_and_a_figure_by_name_says_what_is_missing(out, monkeypatch, tmp_path):
+    monkeypatch.setenv("MIPP_DATA_DIR", str(tmp_path))
+    done = call("all", "--minutes", "0", out=out)
+    assert done.exit_code == 0, done.output
+    assert "figure2, figure3, figure4, figure11" in done.output
+    assert "left out" in done.output
+    done = call("figure2", "--minutes", "0", out=out)
+    assert done.exit_code == 2
+    assert "MNIST" in done.output
+
+
 def test_a_result_file_keeps_the_panels_of_other_scales(tmp_path):
     def piece(panel: str, seed: int):
         return of_measurements(panel, {"of": panel}, [({"seed": seed}, lambda: {"value": 1})], tmp_path / "runs")

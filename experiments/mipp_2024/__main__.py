@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from mipp import grid
 from mipp.cli.errors import unknown
-from mipp.errors import MippError
+from mipp.errors import MippError, MissingRequirementError
+from mipp.zoo import DataSetError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,7 +56,12 @@ def main(
         for experiment in dict.fromkeys(figure.experiment for figure in chosen.values()):
             figures = {name: figure for name, figure in chosen.items() if figure.experiment == experiment}
             words = f"python -m experiments.mipp_2024 {' '.join(figures)} --scale {scale} --device {device}"
-            _experiment(figures, site, panel, stop, words, output)
+            try:
+                _experiment(figures, site, panel, stop, words, output)
+            except (DataSetError, MissingRequirementError) as error:
+                if names != ["all"]:
+                    raise
+                typer.echo(f"{', '.join(figures)}: left out: {error}", err=True)
     except MippError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None
