@@ -38,7 +38,7 @@ class Distillation:
     seconds: float = 60.0
     epochs: int = 100
     batch_size: int = 64
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-3
 
 
 def distill(
