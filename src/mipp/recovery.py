@@ -117,7 +117,8 @@ class _Distiller:
         start, step, checks = time.monotonic(), 0, 0
         for _ in progress(range(options.epochs), "distillation"):
             for batch in self._shuffled(train):
-                share = max(step / steps, (time.monotonic() - start) / options.seconds)
+                share, over = step / steps, (time.monotonic() - start) / options.seconds
+                share = share if over <= (step + 1) / steps else over  # in good time, the clock changes nothing
                 if share >= 1:
                     break
                 self._step(optimiser, batch, share)
