@@ -68,6 +68,7 @@ def main() -> None:
     }
     for name in options.part or PARTS:
         parts[name](record, estimators)
+    record.save()
 
 
 def lenet_layers(record: Record, estimators: Mapping[str, Estimator]) -> None:

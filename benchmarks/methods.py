@@ -19,11 +19,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cifar import EXCLUDED, SAMPLES, accuracy, pretrained
 from benchmarks.record import RESULTS, Record, Row
+from benchmarks.torch_pruner import torch_pruning
 from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers
 from mipp import grid, zoo
 from mipp.cost import cost_of
@@ -139,36 +140,8 @@ def _macs(model: nn.Module, work: grid.Workload) -> float:
     return cost_of(inspect(model, work.train.normalised(slice(2))).graph).dense("macs")
 
 
-def _torch_pruning(kind: str, model: nn.Module, work: grid.Workload) -> nn.Module:
-    """Torch-Pruning: one global ranking down to the MACs, in steps; Taylor and Hessian scores from labelled batches."""
-    import torch_pruning as tp
-
-    scores = {"l1": tp.importance.MagnitudeImportance(p=1), "taylor": tp.importance.TaylorImportance()}
-    score = scores.get(kind) or tp.importance.HessianImportance()
-    images, labels = next(iter(work.batches(0)))
-    keep = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    pruner = tp.BasePruner(
-        model, images[:2], score, global_pruning=True, pruning_ratio=0.95, iterative_steps=50, ignored_layers=keep
-    )
-    target = FRACTION * tp.utils.count_ops_and_params(model, images[:1])[0]
-    while tp.utils.count_ops_and_params(model, images[:1])[0] > target:
-        if kind == "taylor":
-            model.zero_grad()
-            nn.functional.cross_entropy(model(images), labels).backward()
-        elif kind == "hessian":
-            _accumulate(score, model, images[:16], labels[:16])
-        pruner.step()
-    model.zero_grad()
-    return model
-
-
-def _accumulate(score: Any, model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Squared gradients of single samples, as its Hessian importance takes them."""
-    score.zero_grad()
-    for loss in nn.functional.cross_entropy(model(images), labels, reduction="none"):
-        model.zero_grad()
-        loss.backward(retain_graph=True)
-        score.accumulate_grad(model)
+def _torch_pruning(score: str, model: nn.Module, work: grid.Workload) -> nn.Module:
+    return torch_pruning(score, model, work.batches(0), Budget(macs=FRACTION))
 
 
 def _fastnas(model: nn.Module, work: grid.Workload) -> nn.Module:
