@@ -104,6 +104,7 @@ def main() -> None:
     rows = [(key, run) for key, run in rows if not options.method or key.get("method") in options.method]
     for key, run in islice(rows, first, None, step):
         record.measure(key, run)
+    record.save()
     if options.piece in PLOTS:
         PLOTS[options.piece](record.rows).savefig(PAGES / f"accuracy-{options.piece}.svg")
 
