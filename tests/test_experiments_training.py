@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -221,7 +222,8 @@ def test_with_after_step_there_is_no_checkpoint(model, data, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict:
     command = [sys.executable, str(Path(__file__).parent / "trained.py"), str(tmp_path_factory.mktemp("trained"))]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # where `experiments` is
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=found).stdout)
 
 
 def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(trained):
