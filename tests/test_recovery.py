@@ -113,6 +113,26 @@ def test_features_of_the_dense_model_are_compared_in_the_channels_that_are_kept(
     assert float(feature_loss(values, own, found)) > 0
 
 
+@pytest.mark.parametrize("learns", ["head", "nothing behind the input"])
+def test_where_features_cannot_learn_the_outputs_are_matched_or_nothing_changes(learns):
+    """With all layers before the head frozen it still learns; a parameter that no output needs stops nothing."""
+    dense, data = Residual().eval().requires_grad_(False), [torch.randn(8, 3, 8, 8) for _ in range(9)]
+    if learns == "head":
+        dense.head.requires_grad_(True)
+    else:
+        dense.spare = nn.Parameter(torch.zeros(2))
+    small, plan, graph = cut(dense, data[0], 3)
+    batches = read(Calibration(data, None), None)
+    before, after = distill(small, dense, plan, graph, batches, Distillation(epochs=3, learning_rate=1e-2))
+    assert after < before if learns == "head" else after == before
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"epochs": -1}, {"batch_size": 0}, {"learning_rate": 0.0}])
+def test_distillation_refuses_what_cannot_be(wrong):
+    with pytest.raises(mipp.MippError, match="expected seconds and learning_rate to be positive"):
+        Distillation(**wrong)
+
+
 def test_prune_with_recover_reports_what_it_did_and_leaves_the_model():
     dense = network()
     state = {k: v.clone() for k, v in dense.state_dict().items()}

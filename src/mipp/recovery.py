@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mipp.calibration import Batch, pieces
-from mipp.errors import CalibrationError
+from mipp.errors import CalibrationError, MippError
 from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import full_copy, modes_kept
 from mipp.graph.groups import PruningGraph
@@ -40,6 +40,14 @@ class Distillation:
     batch_size: int = 64
     learning_rate: float = 1e-3
 
+    def __post_init__(self) -> None:
+        if not (self.seconds > 0 and self.learning_rate > 0) or self.epochs < 0 or self.batch_size < 1:
+            raise MippError(
+                f"Distillation(seconds={self.seconds}, epochs={self.epochs}, batch_size={self.batch_size}, "
+                f"learning_rate={self.learning_rate}): expected seconds and learning_rate to be positive, epochs of 0 "
+                "or more, and at least one sample in a batch."
+            )
+
 
 def distill(
     small: nn.Module,
@@ -53,9 +61,10 @@ def distill(
 ) -> tuple[float, float]:
     """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
 
-    What is matched are the values that layers which read removed nodes lead to; where the model cannot be run op by op,
-    the outputs (see `mipp.matching.output_loss`). Images are shifted and mirrored. Batch norm stays in eval mode;
-    nothing with `requires_grad=False` changes. Where nothing improves on the weights it began with, these stay.
+    What is matched are the values that layers which read removed nodes lead to; where there are none that can learn, or
+    the model cannot be run op by op, the outputs (see `mipp.matching.output_loss`). Images are shifted and mirrored.
+    Batch norm stays in eval mode; nothing with `requires_grad=False` changes. Where nothing improves on the weights it
+    began with, these stay.
 
     Args:
         small: The pruned model.
@@ -124,7 +133,7 @@ class _Distiller:
                 self._step(optimiser, batch, share)
                 step += 1
                 if share * _CHECKS >= checks + 1:
-                    checks, best = checks + 1, self._kept_if_better(best)
+                    checks, best = int(share * _CHECKS), self._kept_if_better(best)
             if share >= 1:
                 break
         return first, self._kept_if_better(best)
@@ -141,8 +150,10 @@ class _Distiller:
             said, seen = self.teacher(call)
         with torch.enable_grad():
             output, values = self.student(call)
-            matched = values and seen
+            matched = seen and any(value.requires_grad for value in values)
             loss = feature_loss(values, seen, self.features) if matched else output_loss(output, said)
+        if not loss.requires_grad:  # nothing that can learn has a part in it
+            return
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
