@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import mipp
 from benchmarks.cifar import WEIGHTS
 from benchmarks.record import Record, Row
+from benchmarks.wide import FeedForward
 from mipp import zoo
 from mipp.activations import Moments
 from mipp.estimators import MLP, Estimator, Gaussian, GaussianInformation, Samples, Surrogate
@@ -77,18 +78,6 @@ class VisionTransformer(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
         return self.head(self.norm(self.blocks(x))[:, 0])
-
-
-class FeedForward(nn.Module):
-    """SwiGLU, of the size of Llama-7B's by default."""
-
-    def __init__(self, width: int = 4096, hidden: int = 11008) -> None:
-        super().__init__()
-        self.gate, self.up = (nn.Linear(width, hidden, bias=False) for _ in range(2))
-        self.down = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
 def main() -> None:

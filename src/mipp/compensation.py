@@ -232,7 +232,7 @@ class _Refitter:
     ) -> tuple[Tensor, Tensor]:
         """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
         there, here = (channels_last(v[value], channel_dim(op), self.positions) for v in (dense, pruned))
-        rows = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, self.keep[site.writes], True)))
+        rows = torch.from_numpy(np.flatnonzero(site.kept_outputs(self.keep)))
         return there if there.shape == here.shape else there[:, rows.to(there.device)], here
 
     def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mipp.errors import UnsupportedModelError
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph
 from mipp.graph.layers import channel_dim
-from mipp.graph.rules import has_rule
-from mipp.graph.streams import downstream, read_by_relu
-from mipp.graph.trace import Call, Program, execute, trace
+from mipp.graph.streams import downstream, read_by_relu, result_of
+from mipp.graph.trace import Call, Program, execute
 from mipp.graph.trees import tensors_in
 from mipp.plan import PruningPlan
+from mipp.replay import replayable
 
 Values = list[Tensor]
 
@@ -43,10 +44,10 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
             continue
         op = program.ops[site.op]
         after = downstream(program, op)
-        last = next(index for index in (after.addition, after.norm, site.op) if index >= 0)
-        rectified = read_by_relu(program, op, after)
-        value = program.ops[last if rectified < 0 else program.readers[rectified][0]].outputs[0]
-        kept = torch.from_numpy(np.flatnonzero(np.where(site.writes >= 0, keep[site.writes], True)))
+        value, rectified = result_of(program, op, after), read_by_relu(program, op, after)
+        if rectified >= 0:
+            value = program.ops[program.readers[rectified][0]].outputs[0]
+        kept = torch.from_numpy(np.flatnonzero(site.kept_outputs(keep)))
         found[value] = Feature(value, channel_dim(op), kept)
     return [feature for value, feature in found.items() if value not in program.outputs]
 
@@ -64,7 +65,7 @@ class Runner:
     def __init__(self, model: nn.Module, wanted: Sequence[int], expected: Program) -> None:
         self._model, self._wanted = model, list(wanted)
         self._copy = working_copy(model)
-        self._expected = [op.name for op in expected.ops]
+        self._expected = expected
         self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._programs: dict[tuple[tuple[int, ...], ...], tuple[Program, dict[int, Tensor]] | None] = {}
 
@@ -72,12 +73,12 @@ class Runner:
         """Floating-point outputs, and the features if there are any."""
         found = self._traced(call)
         if found is None:
-            return _floating(call(self._model)), []
+            return floating(call(self._model)), []
         program, bound = found
         env = dict(zip(program.inputs, call.tensors, strict=True))
         execute(program, env, bound, (0, len(program.ops)), [*program.outputs, *self._wanted])
         values = {**bound, **env}
-        return _floating([values[index] for index in program.outputs]), [values[index] for index in self._wanted]
+        return floating([values[index] for index in program.outputs]), [values[index] for index in self._wanted]
 
     def _traced(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
         key = tuple(tuple(t.shape) for t in call.tensors)
@@ -86,11 +87,12 @@ class Runner:
         return self._programs[key]
 
     def _replayable(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
-        program = trace(self._copy, call, has_rule)
-        if program.not_replayable or program.guards or [op.name for op in program.ops] != self._expected:
+        try:
+            program, bound = replayable(self._copy, call, self._expected, self._named)
+        except UnsupportedModelError:
             return None
-        bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
-        return program, bound | {i: t.clone() for i, t in program.constants.items()}
+        constants = {index: tensor.clone() for index, tensor in program.constants.items()}
+        return None if program.guards else (program, bound | constants)
 
 
 def output_loss(outputs: Values, targets: Values) -> Tensor:
@@ -118,5 +120,6 @@ def _error(output: Tensor, target: Tensor) -> Tensor:
     return (output.float() - target.float()).square().mean() / target.float().var(correction=0).clamp_min(1e-12)
 
 
-def _floating(output: object) -> Values:
+def floating(output: object) -> Values:
+    """The floating-point tensors of an output."""
     return [t for t in tensors_in(output) if t.is_floating_point()]

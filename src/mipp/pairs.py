@@ -141,7 +141,7 @@ def adjacent_samples(
     observed = observed_sites(model, graph, [use for own in uses.values() for use in own], batches, reading, group)
     found: list[Samples] = []
     for site in readers:
-        rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
+        rows = torch.from_numpy(site.kept_outputs(alive)).reshape(site.groups, -1)
         pooled = Observed.of([observed[use.op] for use in uses[site.op]])
         found.extend(_parts(pooled, site, group, rows, reading, noise))
     return found

@@ -9,10 +9,27 @@ from mipp.calibration import Batch, blamed
 from mipp.errors import UnsupportedModelError
 from mipp.graph.copies import working_copy
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Program, execute, trace
+from mipp.graph.trace import Call, Program, execute, trace
 from mipp.memory import Shelf, TensorStore, storage_id
 
 Visit = Callable[[int, dict[int, Tensor]], None]
+
+
+def replayable(
+    model: nn.Module, call: Call, expected: Program, named: Mapping[str, Tensor]
+) -> tuple[Program, dict[int, Tensor]]:
+    """The program of a model on a call, and what it reads besides the inputs: these tensors by name, and constants.
+
+    Raises:
+        UnsupportedModelError: The model cannot be run in pieces, or runs other ops than expected.
+    """
+    program = trace(model, call, has_rule)
+    if program.not_replayable:
+        raise UnsupportedModelError(program.not_replayable)
+    if [op.name for op in program.ops] != [op.name for op in expected.ops]:
+        raise UnsupportedModelError("the model runs other ops on batches of another size")
+    bound = {i: named[v.name] for i, v in enumerate(program.values) if v.name in named}
+    return program, bound | program.constants
 
 
 class Stream:
@@ -30,7 +47,7 @@ class Stream:
 
     def __init__(self, model: nn.Module, batches: Sequence[Batch], expected: Program, store: TensorStore) -> None:
         self.batches, self.at = batches, 0
-        self._expected = [op.name for op in expected.ops]
+        self._expected = expected
         self._programs: dict[tuple[Any, ...], tuple[Program, dict[int, Tensor]]] = {}
         self._model = working_copy(model)
         self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -88,13 +105,7 @@ class Stream:
         key = tuple(tuple(t.shape) for t in batch.call.tensors)
         if key not in self._programs:
             with blamed(batch):
-                program = trace(self._model, batch.call, has_rule)
-            if program.not_replayable:
-                raise UnsupportedModelError(program.not_replayable)
-            if [op.name for op in program.ops] != self._expected:
-                raise UnsupportedModelError("the model runs other ops on batches of another size")
-            bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
-            self._programs[key] = program, bound | program.constants
+                self._programs[key] = replayable(self._model, batch.call, self._expected, self._named)
         return self._programs[key]
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mipp.calibration import Batch
 from mipp.compensation import Refit, refit
@@ -16,8 +16,7 @@ from mipp.distributed import gathered
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.groups import PruningGraph
 from mipp.graph.trace import forward
-from mipp.graph.trees import tensors_in
-from mipp.matching import output_loss
+from mipp.matching import floating, output_loss
 from mipp.memory import Memory
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
@@ -100,7 +99,7 @@ class Distance:
             )
         self.model, self.graph, self.memory = model, graph, memory
         self.known, self.held = batches[::2], batches[1::2]
-        self.said = [_outputs(model, batch) for batch in self.held]
+        self.said = [floating(forward(model, batch.call)) for batch in self.held]
 
     def __call__(self, plan: PruningPlan) -> float:
         """The loss of the outputs (see `mipp.matching.output_loss`) of what the plan leaves."""
@@ -110,13 +109,9 @@ class Distance:
         except UnsupportedModelError:  # compared as it was cut
             small = apply(plan, self.model)
         losses = [
-            float(output_loss(_outputs(small, batch), said)) * batch.samples
+            float(output_loss(floating(forward(small, batch.call)), said)) * batch.samples
             for batch, said in zip(self.held, self.said, strict=True)
         ]
         samples = sum(batch.samples for batch in self.held)
         total = sum(gathered(sum(losses))) / sum(gathered(samples))
         return total if math.isfinite(total) else math.inf
-
-
-def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    return [tensor for tensor in tensors_in(forward(model, batch.call)) if tensor.is_floating_point()]

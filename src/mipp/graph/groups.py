@@ -101,6 +101,10 @@ class Site:
     groups: int
     reads_axis: int = 1
 
+    def kept_outputs(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which positions of the output axis stay, for a mask over all nodes."""
+        return np.where(self.writes >= 0, keep[self.writes], True)
+
     def turned(self, weight: Tensor) -> Tensor:
         """The weight as [outputs, inputs per group, ...], or back as it is stored."""
         return weight if self.reads_axis == 1 else turned(weight, self.groups)

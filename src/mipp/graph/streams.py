@@ -48,10 +48,15 @@ def downstream(program: Program, op: Op) -> Downstream:
     return Downstream(norm)
 
 
-def read_by_relu(program: Program, op: Op, after: Downstream) -> int:
-    """What a layer comes to (its output, normalised, in the sum) if nothing but ReLUs reads it, else -1."""
+def result_of(program: Program, op: Op, after: Downstream) -> int:
+    """What a layer comes to: its output, normalised, in the sum, as far as these follow."""
     last = next((index for index in (after.addition, after.norm) if index >= 0), op.index)
-    value = program.ops[last].outputs[0]
+    return program.ops[last].outputs[0]
+
+
+def read_by_relu(program: Program, op: Op, after: Downstream) -> int:
+    """What a layer comes to if nothing but ReLUs reads it, else -1."""
+    value = result_of(program, op, after)
     names = {program.ops[reader].name for reader in program.readers[value]}
     return value if names == {"relu"} and value not in program.outputs else -1
 

@@ -293,7 +293,7 @@ def _about(
 ) -> list[GaussianInformation | IndependentInformation]:
     """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
     blocks = site.features_of(group, statistics.weight)
-    rows = torch.from_numpy(np.where(site.writes >= 0, alive[site.writes], True)).reshape(site.groups, -1)
+    rows = torch.from_numpy(site.kept_outputs(alive)).reshape(site.groups, -1)
     weights = site.by_group(statistics.weight)
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
     found: list[GaussianInformation | IndependentInformation] = []
