@@ -14,19 +14,20 @@ import torch
 from torch import Tensor, nn
 
 import mipp
+from benchmarks.cifar import EXCLUDED, SAMPLES, calibration, pretrained
 from benchmarks.record import Record, Row
-from benchmarks.resnet_cifar import BUDGETS, EXCLUDED, SAMPLES, calibration, pretrained
 from mipp import zoo
 from mipp.methods import MIPP
 
 HELD_OUT = 4096
+BUDGETS = {"resnet20": (0.5,), "resnet56": (1 / 2.11, 1 / 2.57)}
 TRIALS = (0, 16, 32, 64, 128)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the pretrained .safetensors files")
-    parser.add_argument("--networks", nargs="+", default=list(BUDGETS)[::-1])
+    parser.add_argument("--networks", nargs="+", default=list(BUDGETS))
     parser.add_argument("--trials", nargs="+", type=int, default=TRIALS)
     parser.add_argument("--draws", type=int, default=3)
     options = parser.parse_args()

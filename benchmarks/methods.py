@@ -5,12 +5,13 @@
 Pieces: `lenet-before` and `lenet-after` (LeNet-5 on MNIST, pruned before or after 5 epochs of training, and trained for
 1 and for 5 more), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed;
 also the time of each method), `rivals` (the same network by Torch-Pruning and NVIDIA Model Optimizer). A piece stops
-between runs when its minutes are over; called again it goes on, and called several times at once, its processes share
-the runs. `--smoke` takes few images and methods, and writes elsewhere.
+between runs when its minutes are over; called again it goes on from what its result file holds, and called several
+times at once, its processes share the runs. `--smoke` takes few images and methods, and writes elsewhere.
 """
 
 import argparse
 import copy
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -96,19 +97,29 @@ def _peers(*, smoke: bool) -> dict[str, Method]:
 def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, *, smoke: bool) -> None:
     """Does what is left of a grid, and writes one result file of what there is."""
     place = folder(name, smoke=smoke)
+    record = Record("methods_" + name.replace("-", "_") + ("_smoke" if smoke else ""), workload=work.options())
+    grid.restore(_kept(record.path), place)
     jobs = [*grid.trainings(todo, work, place), *(grid.job(run, work, place) for run in todo)]
     grid.sweep(jobs, on_time, lambda job: print(job.name, flush=True))
     rows = grid.finished(todo, work, place)
     if grid.at_work(jobs) or not rows:
         return
-    record = Record("methods_" + name.replace("-", "_") + ("_smoke" if smoke else ""), workload=work.options())
     record.head["machine"] = rows[0]["machine"]
-    record.rows = [{k: v for k, v in row.items() if k not in ("workload", "machine")} for row in rows]
+    record.rows = [{k: v for k, v in row.items() if k != "workload" and v != record.head["machine"]} for row in rows]
     record.save()
     print(f"{len(rows)} of {len(todo)} runs are done: {record.path.relative_to(RESULTS.parents[1])}")
     print(f"The others take about {grid.remaining(todo, work, place) / 60:.0f} minutes in one process.")
     for picture in grid.draw(record.rows, place.parent):
         picture.rename(picture.with_name(f"{name}-{picture.name}"))
+
+
+def _kept(path: Path) -> list[grid.Row]:
+    """The runs that a result file holds: whoever has the file goes on from there."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    shared = {"machine": found["machine"], "workload": found["settings"]["workload"]}
+    return [{**shared, **row} for row in found["rows"]]
 
 
 # --- rivals -----------------------------------------------------------------------------------------------------------

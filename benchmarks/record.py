@@ -51,7 +51,8 @@ class Record:
     def save(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
         part = self.path.with_suffix(".part")
-        part.write_text(json.dumps({**self.head, "rows": self.rows}, indent=1) + "\n")
+        lines = ",\n".join(map(json.dumps, self.rows))
+        part.write_text(f'{json.dumps(self.head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n')
         part.replace(self.path)
 
     def _written(self) -> list[Row]:

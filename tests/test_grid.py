@@ -76,6 +76,17 @@ def test_a_run_measures_every_stage_and_is_done_once(work, tmp_path, monkeypatch
     assert [r["accuracy"] for r in grid.collect(tmp_path)] == [row["accuracy"]]
 
 
+def test_results_put_back_from_elsewhere_are_not_done_again(work, tmp_path, monkeypatch):
+    runs = grid.runs({"random": Random()}, [mipp.Budget(nodes=0.5)], range(2))
+    rows = [grid.perform(run, work, tmp_path / "first") for run in runs]
+    grid.restore(rows[:1], tmp_path / "second")
+    assert grid.finished(runs, work, tmp_path / "second") == rows[:1]
+    monkeypatch.setattr(grid.run, "prune", None)
+    assert grid.perform(runs[0], work, tmp_path / "second") == rows[0]
+    with pytest.raises(TypeError):
+        grid.perform(runs[1], work, tmp_path / "second")
+
+
 def test_the_dense_network_is_trained_once_per_seed(work, tmp_path, monkeypatch):
     first = work.dense(0, tmp_path)
     monkeypatch.setattr("mipp.grid.workload.fit", None)

@@ -80,6 +80,10 @@ class Runner:
         values = {**bound, **env}
         return floating([values[index] for index in program.outputs]), [values[index] for index in self._wanted]
 
+    def prepare(self, call: Call) -> None:
+        """Does what the first such call would do; to be called outside of autocast, whose casts are not replayed."""
+        self._traced(call)
+
     def _traced(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
         key = tuple(tuple(t.shape) for t in call.tensors)
         if key not in self._programs:
@@ -117,7 +121,8 @@ def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -
 
 
 def _error(output: Tensor, target: Tensor) -> Tensor:
-    return (output.float() - target.float()).square().mean() / target.float().var(correction=0).clamp_min(1e-12)
+    target = target.float()
+    return nn.functional.mse_loss(output.float(), target) / target.var(correction=0).clamp_min(1e-12)
 
 
 def floating(output: object) -> Values:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,16 @@ from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
 
-_CHECKS = 10
+_CHECKS = 5
+_VARIATIONS = 2
 _IMAGE_CHANNELS = (1, 3, 4)
+
+
+class _Score(NamedTuple):
+    """On held-out batches: loss of the outputs, and of what is matched."""
+
+    outputs: float
+    matched: float
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,13 @@ def distill(
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[float, float]:
-    """Trains `small` in place to say what `dense` says, and keeps the weights that do so best on held-out batches.
+    """Trains `small` in place to compute what `dense` does, and keeps the weights that do so best on held-out batches.
 
     What is matched are the values that layers which read removed nodes lead to; where there are none that can learn, or
-    the model cannot be run op by op, the outputs (see `mipp.matching.output_loss`). Images are shifted and mirrored.
-    Batch norm stays in eval mode; nothing with `requires_grad=False` changes. Where nothing improves on the weights it
-    began with, these stay.
+    the model cannot be run op by op, the outputs (see `mipp.matching.output_loss`). Images are shifted and mirrored,
+    those held out as well. Batch norm stays in eval mode; nothing with `requires_grad=False` changes. Where nothing
+    improves on the weights it began with, or what does is further from the dense outputs, these stay. Where the
+    processor multiplies bfloat16, training does (autocast); weights and checks are in full precision.
 
     Args:
         small: The pruned model.
@@ -117,9 +127,10 @@ class _Distiller:
 
     def run(self, progress: Progress) -> tuple[float, float]:
         """Trains, and loads the best weights into the pruned model; returns the held-out loss before and after."""
-        first = best = self._held_out_loss()
+        self.by_features = self._features_learn()
+        first = best = self._score()
         if not self.parameters:
-            return first, first
+            return first.outputs, first.outputs
         optimiser, options = torch.optim.Adam(self.parameters), self.options
         train = [i for i in range(len(self.batches)) if i not in self.held]
         steps = options.epochs * sum(math.ceil(self.batches[i].samples / options.batch_size) for i in train)
@@ -133,10 +144,17 @@ class _Distiller:
                 self._step(optimiser, batch, share)
                 step += 1
                 if share * _CHECKS >= checks + 1:
-                    checks, best = int(share * _CHECKS), self._kept_if_better(best)
+                    checks, best = int(share * _CHECKS), self._kept_if_better(first, best)
             if share >= 1:
                 break
-        return first, self._kept_if_better(best)
+        return first.outputs, self._kept_if_better(first, best).outputs
+
+    def _features_learn(self) -> bool:
+        """Whether there are features, and some depend on what can learn."""
+        some = next(pieces(self.batches[0], None, self.options.batch_size))
+        with torch.enable_grad():
+            _, values = self.student(some.call.map(Tensor.clone))
+        return any(value.requires_grad for value in values)
 
     def _shuffled(self, train: Sequence[int]) -> Iterator[Batch]:
         for place in torch.randperm(len(train), generator=self.generator).tolist():
@@ -146,35 +164,51 @@ class _Distiller:
         for group in optimiser.param_groups:
             group["lr"] = self.options.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
         call = _varied(batch.call, self.generator)
-        with torch.no_grad():
-            said, seen = self.teacher(call)
+        self.teacher.prepare(call)
+        self.student.prepare(call)
+        device = self.parameters[0].device
+        with torch.autocast(device.type, torch.bfloat16, enabled=_multiplies_bfloat16(device)):
+            with torch.no_grad():
+                said, seen = self.teacher(call)
+            with torch.enable_grad():
+                output, values = self.student(call)
         with torch.enable_grad():
-            output, values = self.student(call)
-            matched = seen and any(value.requires_grad for value in values)
-            loss = feature_loss(values, seen, self.features) if matched else output_loss(output, said)
+            loss = feature_loss(values, seen, self.features) if self.by_features else output_loss(output, said)
         if not loss.requires_grad:  # nothing that can learn has a part in it
             return
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
-    def _kept_if_better(self, best: float) -> float:
-        """Loads the weights into the pruned model if they say better than any before what the dense one says."""
-        loss = self._held_out_loss()
-        if not loss < best:
+    def _kept_if_better(self, first: _Score, best: _Score) -> _Score:
+        """Loads the weights into the pruned model if they match better than any before."""
+        score = self._score()
+        if not (score.matched < best.matched and score.outputs < first.outputs):
             return best
         self.small.load_state_dict(self.learner.state_dict())
-        return loss
+        return score
 
     @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        total, samples = 0.0, 0
-        for index in self.held:
+    def _score(self) -> _Score:
+        """The same images, varied in the same way, every time."""
+        outputs, matched, samples = 0.0, 0.0, 0
+        generator = torch.Generator().manual_seed(0)
+        for index in list(self.held) * _VARIATIONS:
             batch = self.batches[index]
-            call = batch.call.map(Tensor.clone)
-            (said, _), (output, _) = self.teacher(call), self.student(call)
-            total, samples = total + float(output_loss(output, said)) * batch.samples, samples + batch.samples
-        return total / samples if math.isfinite(total) else math.inf
+            call = _varied(batch.call, generator)
+            (said, seen), (output, values) = self.teacher(call), self.student(call)
+            own = output_loss(output, said)
+            outputs += float(own) * batch.samples
+            matched += float(feature_loss(values, seen, self.features) if self.by_features else own) * batch.samples
+            samples += batch.samples
+        finite = math.isfinite(outputs) and math.isfinite(matched)
+        return _Score(outputs / samples, matched / samples) if finite else _Score(math.inf, math.inf)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _prepared(model: nn.Module, *, images: bool) -> nn.Module:

@@ -8,7 +8,7 @@ rows = finished(todo, work, folder)
 
 from mipp.grid.cluster import on_ray
 from mipp.grid.pictures import draw
-from mipp.grid.run import Row, Run, collect, finished, job, perform, remaining, runs, trainings
+from mipp.grid.run import Row, Run, collect, finished, job, perform, remaining, restore, runs, trainings
 from mipp.grid.store import Job, at_work, once, sweep
 from mipp.grid.summary import Summary, markdown, summarise
 from mipp.grid.workload import Recipe, Trainer, Workload
@@ -31,6 +31,7 @@ __all__ = [
     "once",
     "perform",
     "remaining",
+    "restore",
     "runs",
     "summarise",
     "sweep",

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ class Run:
 
     def name(self, work: Workload) -> str:
         """Names the run by the hash of its options: the same options are the same run."""
-        own = {"method": repr(self.method), "budget": self.budget.to_dict(), "seed": self.seed}
-        return digest({**own, "workload": work.options()})
+        return _name(repr(self.method), self.budget.to_dict(), self.seed, work.options())
+
+
+def _name(method: str, budget: dict[str, Any], seed: int, workload: dict[str, Any]) -> str:
+    return digest({"method": method, "budget": budget, "seed": seed, "workload": workload})
 
 
 def runs(methods: Mapping[str, Method], budgets: Iterable[Budget], seeds: Iterable[int]) -> list[Run]:
@@ -63,8 +67,7 @@ def job(run: Run, work: Workload, folder: Path) -> Job:
             row |= _measured(run, work, folder)
         except MippError as error:
             row[_FAILED] = f"{type(error).__name__}: {error}"
-        whole = {**row, "machine": machine(), "workload": work.options()}
-        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        _write({**row, "machine": machine(), "workload": work.options()}, path)
 
     name = f"{work.name}, seed {run.seed}: {run.label}, {json.dumps(run.budget.to_dict())}"
     return Job(name, _path(run, work, folder), write)
@@ -94,6 +97,19 @@ def remaining(todo: Iterable[Run], work: Workload, folder: Path) -> float:
     return sum(statistics.fmean(seconds[run.label]) if run.label in seconds else usual for run in missing)
 
 
+def restore(rows: Iterable[Row], folder: Path) -> None:
+    """Puts results back that were kept elsewhere, so that these runs are not done again.
+
+    Args:
+        rows: As `finished` returned them, with all that they had.
+        folder: Where the runs of a grid are; results that are there stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        path = folder / f"{_name(row['record'], row['budget'], row['seed'], row['workload'])}.json"
+        once(Job(path.stem, path, partial(_write, row)))
+
+
 def collect(folder: Path) -> list[Row]:
     """All results in a folder, in the order of method, budget and seed.
 
@@ -108,6 +124,10 @@ def collect(folder: Path) -> list[Row]:
             "folder for each."
         )
     return sorted(rows, key=lambda row: (row["method"], json.dumps(row["budget"]), row["seed"]))
+
+
+def _write(row: Row, path: Path) -> None:
+    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
 
 
 def _path(run: Run, work: Workload, folder: Path) -> Path:
