@@ -3,11 +3,11 @@
     MIPP_DATA_DIR=... python -m benchmarks.accuracy PIECE --weights FOLDER [--draws N] [--shard I/N]
 
 Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `parts`
-(what widths, choice of nodes, refit and recovery are worth), `calibration` (how many images, which), `curve` (ResNet-56
-from one set of statistics). `parts` and `curve` draw their plots. All get the same 1,024 unlabelled training images
-(Taylor: with labels) and the same refit. The test set is read when a row is made and never before: defaults were chosen
-by agreement with the dense network on other training images. Networks whose weights are not in the folder are left out.
-Process I of N does every N-th row.
+(worth of widths, nodes, refit and recovery), `calibration` (how many images, which), `curve` (ResNet-56
+from one set of statistics), `labels` (ResNet-56 after ten epochs with labels). `parts` and `curve` draw their plots.
+All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit. The test set is read when a row
+is made and never before: defaults were chosen by agreement with the dense network on other training images. Networks
+whose weights are not in the folder are left out. Process I of N does every N-th row.
 """
 
 import argparse
@@ -47,6 +47,7 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
 PEERS = ("random", "l1", "taylor", "wanda", "torch-pruning taylor", "torch-pruning hessian")
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+EPOCHS = 10
 PAGES = Path(__file__).parents[1] / "docs"
 Rows = list[tuple[Row, Callable[[], Row]]]
 
@@ -222,6 +223,28 @@ def along(bench: Bench, method: str, draw: int) -> Row:
     return {"points": points, "seconds": seconds}
 
 
+def labels(bench: Bench, draw: int) -> Rows:
+    """ResNet-56 trained further with labels, from the refitted and recovered network."""
+    network, budget = CASES[0]
+    key = {"network": network, **{k: round(v, 4) for k, v in budget.items()}, "epochs": EPOCHS, "draw": draw}
+    return [(key, partial(retrained, bench, network, budget, draw))]
+
+
+def retrained(bench: Bench, network: str, budget: Mapping[str, float], draw: int) -> Row:
+    """Accuracy before and after; the dense network's logits are not used."""
+    dense, data, exclude = bench.dense(network), bench.draw(draw), _stream(network)
+    result = pruned(dense, data, mipp.Budget(**budget), mipp.methods.MIPP(), exclude, draw)  # type: ignore[arg-type]
+    model = recovered(dense, result.model, result.plan, data, exclude, draw)
+    row = {"dense": bench.dense_accuracy(network), "recover": bench.accuracy(model)}
+    start = time.perf_counter()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    zoo.fit(
+        model, bench.train, epochs=EPOCHS, learning_rate=0.02, batch_size=128, augment="crop-flip", seed=draw,
+        autocast_bf16=True,
+    )  # fmt: skip
+    return {**row, "trained": bench.accuracy(model), "minutes": round((time.perf_counter() - start) / 60, 2)}
+
+
 def pruned(
     dense: nn.Module,
     data: Labelled,
@@ -330,6 +353,7 @@ PIECES: Mapping[str, Callable[[Bench, int], Rows]] = {
     "parts": parts,
     "calibration": calibration,
     "curve": curve,
+    "labels": labels,
 }
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
 
-_CHECKS = 5
+_CHECKS = (0.2, 0.4, 0.6, 0.8)  # of the time or passes; one more is at the end
 _VARIATIONS = 2
+_BACK = 0.3
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
@@ -41,7 +42,8 @@ class Distillation:
         epochs: Stops after this many passes over the calibration data.
         batch_size: Samples in a step, at most.
         learning_rate: Peak learning rate of Adam; it rises over the first tenth of time or passes, whichever is further
-            on, and falls to zero along a half cosine.
+            on, and falls to zero along a half cosine. Where a check finds the network worse than before, it goes on
+            from the best weights at three tenths of it.
     """
 
     seconds: float = 60.0
@@ -131,23 +133,27 @@ class _Distiller:
         first = best = self._score()
         if not self.parameters:
             return first.outputs, first.outputs
-        optimiser, options = torch.optim.Adam(self.parameters), self.options
+        self.learning_rate, self.optimiser = self.options.learning_rate, torch.optim.Adam(self.parameters)
+        options = self.options
         train = [i for i in range(len(self.batches)) if i not in self.held]
         steps = options.epochs * sum(math.ceil(self.batches[i].samples / options.batch_size) for i in train)
-        start, step, checks = time.monotonic(), 0, 0
+        start, step, checks = time.monotonic(), 0, list(_CHECKS)
         for _ in progress(range(options.epochs), "distillation"):
             for batch in self._shuffled(train):
                 share, over = step / steps, (time.monotonic() - start) / options.seconds
                 share = share if over <= (step + 1) / steps else over  # in good time, the clock changes nothing
                 if share >= 1:
                     break
-                self._step(optimiser, batch, share)
+                self._step(batch, share)
                 step += 1
-                if share * _CHECKS >= checks + 1:
-                    checks, best = int(share * _CHECKS), self._kept_if_better(first, best)
+                if checks and share >= checks[0]:
+                    checks, score = checks[1:], self._score()
+                    best = self._kept_if_better(score, best, first)
+                    if not score.matched <= best.matched:
+                        self._start_again()
             if share >= 1:
                 break
-        return first.outputs, self._kept_if_better(first, best).outputs
+        return first.outputs, self._kept_if_better(self._score(), best, first).outputs
 
     def _features_learn(self) -> bool:
         """Whether there are features, and some depend on what can learn."""
@@ -160,9 +166,15 @@ class _Distiller:
         for place in torch.randperm(len(train), generator=self.generator).tolist():
             yield from pieces(self.batches[train[place]], None, self.options.batch_size)
 
-    def _step(self, optimiser: torch.optim.Optimizer, batch: Batch, share: float) -> None:
-        for group in optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
+    def _start_again(self) -> None:
+        """From the best weights so far, with smaller steps."""
+        self.learner.load_state_dict(self.small.state_dict())
+        self.learning_rate *= _BACK
+        self.optimiser = torch.optim.Adam(self.parameters)
+
+    def _step(self, batch: Batch, share: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
         call = _varied(batch.call, self.generator)
         self.teacher.prepare(call)
         self.student.prepare(call)
@@ -176,13 +188,12 @@ class _Distiller:
             loss = feature_loss(values, seen, self.features) if self.by_features else output_loss(output, said)
         if not loss.requires_grad:  # nothing that can learn has a part in it
             return
-        optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
+        self.optimiser.step()
 
-    def _kept_if_better(self, first: _Score, best: _Score) -> _Score:
+    def _kept_if_better(self, score: _Score, best: _Score, first: _Score) -> _Score:
         """Loads the weights into the pruned model if they match better than any before."""
-        score = self._score()
         if not (score.matched < best.matched and score.outputs < first.outputs):
             return best
         self.small.load_state_dict(self.learner.state_dict())
