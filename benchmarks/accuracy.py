@@ -5,9 +5,9 @@
 Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `parts`
 (worth of widths, nodes, refit and recovery), `calibration` (how many images, which), `curve` (ResNet-56
 from one set of statistics), `labels` (ResNet-56 after ten epochs with labels). `parts` and `curve` draw their plots.
-All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit. The test set is read when a row
-is made and never before: defaults were chosen by agreement with the dense network on other training images. Networks
-whose weights are not in the folder are left out. Process I of N does every N-th row.
+All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit. The test set is read when a
+row is made and never before: defaults were chosen by agreement with the dense network on other training images.
+Networks whose weights are not in the folder are left out. Process I of N does every N-th row.
 """
 
 import argparse
