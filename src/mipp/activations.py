@@ -21,6 +21,9 @@ from mipp.graph.trace import Call, OpStream, Program, Ref, run
 from mipp.graph.trees import map_tensors
 from mipp.layouts import Layout, choose, features_together, kernel_of
 
+_CACHED = 2**19  # numbers in float64 that stay in the processor's cache while they are worked on
+_COLUMNS = 96
+
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
 """Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result.
 
@@ -43,12 +46,20 @@ class Moments:
         """Adds samples, shape [n, features]."""
         if len(samples) == 0:
             return
-        part = Moments.__new__(Moments)
-        values = samples.to(torch.float64)
-        part.count = len(values)
-        part.mean = values.mean(0)
-        values = values - part.mean
-        part.scatter = values.mT @ values
+        part = Moments(samples.shape[1], samples.device)
+        part.count, about = len(samples), samples.mean(0).double()
+        rows = len(samples) if samples.is_cuda else min(len(samples), max(256, _CACHED // max(samples.shape[1], 1)))
+        block = part.mean.new_empty(rows, samples.shape[1])
+        for some in samples.split(rows):
+            values = block[: len(some)].copy_(some).sub_(about)
+            part.mean.add_(values.sum(0))
+            for start in range(0, samples.shape[1], _COLUMNS):  # of a symmetric matrix, little more than half
+                left = values[:, start : start + _COLUMNS]
+                part.scatter[start:, start : start + _COLUMNS].addmm_(values[:, start:].mT, left)
+        part.scatter.add_(part.scatter.tril_().tril(-1).mT)
+        off = part.mean / part.count  # what rounding left of the mean
+        part.scatter.addr_(off, off, alpha=-part.count)
+        part.mean = about + off
         self.merge(part)
 
     def merge(self, other: "Moments") -> None:

@@ -48,8 +48,8 @@ class Distillation:
 
     seconds: float = 60.0
     epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    batch_size: int = 32
+    learning_rate: float = 3e-3
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and self.learning_rate > 0) or self.epochs < 0 or self.batch_size < 1:
