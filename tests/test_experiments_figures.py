@@ -1,6 +1,7 @@
 """The paper's figures as commands: each runs on digits and is drawn from its result file, and claims are counted."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_a_figure_runs_once_says_where_it_comes_from_and_what_is_left(out):
     assert str(out) not in json.dumps(found)
     again = call("direction", "--scale", "smoke", "--minutes", "0", out=out)
     assert "7 of 7" in again.output
+    shutil.move(out / "runs", out / "others")
+    from_file = call("direction", "--scale", "smoke", "--minutes", "0", out=out)
+    assert "direction: 6 of 7 done" in from_file.output  # all rows; no dense network
+    shutil.rmtree(out / "runs")
+    shutil.move(out / "others", out / "runs")
     late = call("calibration", "--scale", "smoke", "--minutes", "0", out=out)
     assert late.exit_code == 0, late.output
     assert "64 images: 1 of 5 done" in late.output  # the dense network, which direction trained
@@ -98,6 +104,20 @@ def test_a_result_file_keeps_the_panels_of_other_scales(tmp_path):
     found = record.load("both", tmp_path)
     assert [(r["panel"], r["seed"]) for r in found.rows] == [("small", 2), ("large", 1)]
     assert found.head["settings"] == {"small": {"of": "small"}, "large": {"of": "large"}}
+
+
+def test_measurements_go_on_from_a_result_file(tmp_path):
+    def piece(folder: str):
+        todo = [({"seed": seed, "of": {"nodes": 0.1}}, lambda: {"value": 1}) for seed in range(2)]
+        return of_measurements("panel", {"images": (1, 2)}, todo, tmp_path / folder)
+
+    first, second = piece("first"), piece("second")
+    grid.sweep(first.jobs[:1])
+    record.save("one", "a command", [first], tmp_path)
+    record.restore("one", [second], tmp_path)
+    assert second.rows() == first.rows()
+    record.save("one", "a command", [second], tmp_path)
+    assert len(record.load("one", tmp_path).rows) == 1
 
 
 def test_a_measurement_that_is_refused_says_so(tmp_path):

@@ -45,8 +45,8 @@ def main(
 ) -> None:
     """Run what is missing of figures of the paper, and draw what there is.
 
-    Finished runs are kept, and the next call goes on. Start the command several times at once, and the processes share
-    what is left to do.
+    Finished runs are kept, and the next call goes on, from the result file if that is all there is. Start the command
+    several times at once, and the processes share what is left to do.
     """
     stop = time.monotonic() + 60 * minutes
     try:
@@ -82,6 +82,7 @@ def _experiment(figures: dict[str, Figure], site: Site, panel: str, stop: float,
     """Runs an experiment; the process that finishes last writes and draws what there is."""
     figure = next(iter(figures.values()))
     pieces = [piece for piece in figure.pieces(site) if panel in piece.name]
+    record.restore(figure.experiment, pieces, output.results)
     for piece in pieces:
         grid.sweep(piece.jobs, lambda: time.monotonic() < stop, lambda job: typer.echo(job.name))
     if grid.at_work(job for piece in pieces for job in piece.jobs):

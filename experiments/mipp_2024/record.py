@@ -11,7 +11,6 @@ from experiments.mipp_2024.figures.base import Piece, Row
 
 RESULTS = Path(__file__).parent / "results"
 PLOTS = Path(__file__).parent / "plots"
-_LEFT_OUT = ("workload", "machine", "widths")
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Found:
 
     Attributes:
         head: Command, machines, and settings of each panel.
-        rows: One for each run.
+        rows: One for each run; "machine" is the number of the one it ran on.
     """
 
     head: Row
@@ -42,9 +41,10 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
     for piece in pieces:
         found = piece.rows()
         settings |= {piece.name: piece.settings} if found else {}
-        machines += map(_used, found)
-        rows += [{k: v for k, v in row.items() if k not in _LEFT_OUT} for row in found]
-    machines = [machine for n, machine in enumerate(machines) if machine not in machines[:n]]
+        for row in found:
+            used = _used(row)
+            machines += [] if used in machines else [used]
+            rows.append({**{k: v for k, v in row.items() if k != "workload"}, "machine": machines.index(used)})
     head = {"program": "experiments.mipp_2024", "command": command, "machines": machines, "settings": settings}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{experiment}.json"
@@ -53,6 +53,18 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
     part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
     part.replace(path)
     return path
+
+
+def restore(experiment: str, pieces: Sequence[Piece], folder: Path = RESULTS) -> None:
+    """Puts the rows of a result file back where runs are looked for, so that they are not done again."""
+    found = load(experiment, folder)
+    if found is None:
+        return
+    machines, settings = found.head["machines"], found.head["settings"]
+    for piece in pieces:
+        if settings.get(piece.name) == json.loads(json.dumps(piece.settings)):
+            own = [row for row in found.rows if row["panel"] == piece.name]
+            piece.restore([{**row, "machine": machines[row["machine"]]} for row in own])
 
 
 def _used(row: Row) -> Row:

@@ -38,7 +38,7 @@ class Distillation:
     """How long and how fast to distil.
 
     Attributes:
-        seconds: Stops training after this time.
+        seconds: Stops training in time to be done after this time.
         epochs: Stops after this many passes over the calibration data.
         batch_size: Samples in a step, at most.
         learning_rate: Peak learning rate of Adam; it rises over the first tenth of time or passes, whichever is further
@@ -129,18 +129,20 @@ class _Distiller:
 
     def run(self, progress: Progress) -> tuple[float, float]:
         """Trains, and loads the best weights into the pruned model; returns the held-out loss before and after."""
+        start = time.monotonic()
         self.by_features = self._features_learn()
         first = best = self._score()
+        seconds = self.options.seconds - (time.monotonic() - start)  # the check at the end takes as long
         if not self.parameters:
             return first.outputs, first.outputs
         self.learning_rate, self.optimiser = self.options.learning_rate, torch.optim.Adam(self.parameters)
         options = self.options
         train = [i for i in range(len(self.batches)) if i not in self.held]
         steps = options.epochs * sum(math.ceil(self.batches[i].samples / options.batch_size) for i in train)
-        start, step, checks = time.monotonic(), 0, list(_CHECKS)
+        step, checks = 0, list(_CHECKS)
         for _ in progress(range(options.epochs), "distillation"):
             for batch in self._shuffled(train):
-                share, over = step / steps, (time.monotonic() - start) / options.seconds
+                share, over = step / steps, (time.monotonic() - start) / max(seconds, 1e-9)
                 share = share if over <= (step + 1) / steps else over  # in good time, the clock changes nothing
                 if share >= 1:
                     break

@@ -5,7 +5,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -58,6 +59,7 @@ class Piece:
         jobs: What is to be done; each writes a row, or a network that others need.
         rows: The rows there are.
         remaining: Seconds that the missing rows take in one process.
+        restore: Puts rows of an earlier result file, with the same settings, back where the jobs look for them.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Piece:
     jobs: Sequence[grid.Job]
     rows: Callable[[], list[Row]]
     remaining: Callable[[], float]
+    restore: Callable[[list[Row]], None]
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,12 @@ def of_grid(name: str, work: grid.Workload, todo: Sequence[grid.Run], folder: Pa
     def rows() -> list[Row]:
         return [{"panel": name, **row} for row in grid.finished(todo, work, folder)]
 
+    def restore(found: list[Row]) -> None:
+        whole = ({**row, "workload": work.options()} for row in found)
+        grid.restore(({k: v for k, v in row.items() if k != "panel"} for row in whole), folder)
+
     jobs = [*grid.trainings(todo, work, folder), *(grid.job(run, work, folder) for run in todo)]
-    return Piece(name, work.options(), jobs, rows, lambda: grid.remaining(todo, work, folder))
+    return Piece(name, work.options(), jobs, rows, lambda: grid.remaining(todo, work, folder), restore)
 
 
 def of_measurements(name: str, settings: Row, todo: Iterable[Measurement], folder: Path) -> Piece:
@@ -107,6 +114,7 @@ def of_measurements(name: str, settings: Row, todo: Iterable[Measurement], folde
 
     A measurement that mipp refuses leaves its message as the result.
     """
+    todo = list(todo)
     jobs = [_job(name, settings, key, function, folder) for key, function in todo]
 
     def rows() -> list[Row]:
@@ -117,7 +125,14 @@ def of_measurements(name: str, settings: Row, todo: Iterable[Measurement], folde
         missing = sum(not job.path.exists() for job in jobs)
         return missing * (statistics.fmean(seconds) if seconds else math.nan) if missing else 0.0
 
-    return Piece(name, settings, jobs, rows, remaining)
+    def restore(found: list[Row]) -> None:
+        for job, (key, _) in zip(jobs, todo, strict=True):
+            known = json.loads(json.dumps(key))
+            for row in found:
+                if all(row.get(k) == v for k, v in known.items()):
+                    grid.once(replace(job, write=partial(_write, row)))
+
+    return Piece(name, settings, jobs, rows, remaining, restore)
 
 
 def _job(name: str, settings: Row, key: Row, function: Callable[[], Row], folder: Path) -> grid.Job:
@@ -128,11 +143,14 @@ def _job(name: str, settings: Row, key: Row, function: Callable[[], Row], folder
         except MippError as error:
             row = {"error": f"{type(error).__name__}: {error}"}
         seconds = {**row.pop("seconds", {}), "run": time.perf_counter() - start}
-        whole = {"panel": name, **key, **row, "seconds": seconds, "machine": machine()}
-        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        _write({"panel": name, **key, **row, "seconds": seconds, "machine": machine()}, path)
 
     words = ", ".join(f"{k}={v}" for k, v in key.items())
     return grid.Job(f"{name}: {words}", folder / f"{digest({'settings': settings, 'key': key})}.json", write)
+
+
+def _write(row: Row, path: Path) -> None:
+    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
 
 
 def good(rows: Iterable[Row], **key: Any) -> list[Row]:
