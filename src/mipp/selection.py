@@ -1,5 +1,6 @@
 """Which nodes to remove first, knowing nothing but a set function: the information the kept nodes carry."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,9 @@ from mipp.estimators import Information
 
 Order = Literal["greedy", "mi"]
 Progress = Callable[[list[int]], Iterable[int]]
+
+_SCARCITY = 0.3
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,24 @@ class Elimination:
     def kept(self, number: int) -> tuple[int, ...]:
         """The `number` nodes that go last, ascending."""
         return tuple(sorted(self.order[len(self.order) - number :]))
+
+
+def with_scarcity(elimination: Elimination) -> Elimination:
+    """The same removals, at losses that rise beyond the information lost as a group runs out of it.
+
+    A loss l out of T costs l + s (T ln(T / (T - l)) - l), with s = 0.3: what it is where little is gone, and beyond any
+    price where all of it would be. Along a chain of layers what survives is a product, of which one factor of zero is
+    too much; a plain sum of losses does not know that.
+    """
+    whole = elimination.loss[-1]
+    if not 0 < whole < math.inf:
+        return elimination
+
+    def scarce(loss: float) -> float:
+        left = max(whole - loss, _LEAST * whole)
+        return loss + _SCARCITY * max(whole * math.log(whole / left) - loss, 0.0)
+
+    return Elimination(elimination.order, tuple(map(scarce, elimination.loss)))
 
 
 def confidence_schedule(number: int = 20) -> tuple[float, ...]:

@@ -32,7 +32,7 @@ from mipp.methods.base import Task
 from mipp.methods.scores import parts
 from mipp.pairs import Activation, Collapse, Reading, adjacent_samples
 from mipp.plan import Budget, PruningPlan, allocate
-from mipp.selection import Elimination, Order, Progress, backward_elimination, terc
+from mipp.selection import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
 from mipp.trials import Distance, search
 
 NOISE = 1.0
@@ -159,7 +159,8 @@ class MIPP:
 
     def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
         def allocated(curves: Mapping[str, Elimination]) -> dict[str, int]:
-            return allocate(curves, task.cost, budget, latency=task.latency).widths
+            priced = {name: with_scarcity(curve) for name, curve in curves.items()}
+            return allocate(priced, task.cost, budget, latency=task.latency).widths
 
         if not self.trials:
             return allocated(curves)
