@@ -337,6 +337,20 @@ class TestRefusals:
         assert len(seen[shown[0]]) == 6
 
 
+def test_a_layer_that_carries_little_is_not_emptied(monkeypatch):
+    """Ten logits take in less than a hundred nodes do, so that the last hidden layer has the cheapest nodes."""
+    torch.manual_seed(0)
+    model, images = mipp.zoo.LeNet5(), torch.rand(64, 1, 28, 28)
+    budget = mipp.Budget(nodes=0.1, min_keep=0)
+
+    def collapsed():
+        return mipp.prune(model, [images], budget, compensate=False, progress=False).plan.collapsed
+
+    assert collapsed() == ()
+    monkeypatch.setattr("mipp.selection._SCARCITY", 0.0)
+    assert collapsed() == ("fc2",)
+
+
 @pytest.mark.parametrize("activation", ["pre", "post"])
 @pytest.mark.parametrize("collapse", [None, "l1"])
 def test_samples_of_a_layer_used_twice_are_pooled(activation, collapse):

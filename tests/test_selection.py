@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipp.estimators import GaussianInformation
-from mipp.selection import Elimination, backward_elimination, terc
+from mipp.selection import Elimination, backward_elimination, terc, with_scarcity
 
 
 class TruthTable:
@@ -185,6 +185,26 @@ def gaussian(x: np.ndarray, y: np.ndarray) -> GaussianInformation:
     zero = torch.zeros(y.shape[1], dtype=torch.float64)
     blocks = torch.arange(f).reshape(f, 1)
     return GaussianInformation(joint[:f, :f], joint[:f, f:], joint[f:, f:], blocks, zero, len(x))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=12))
+def test_scarce_information_is_dearer_the_less_is_left(steps):
+    """Never cheaper, as good as the same where little is gone, steeper at every step of a convex curve."""
+    loss = np.concatenate([[0.0], np.cumsum(sorted(steps))])
+    found = np.array(with_scarcity(Elimination(tuple(range(len(steps))), tuple(loss))).loss)
+    assert (found >= loss).all()
+    if loss[-1] > 0:
+        little = loss < 0.01 * loss[-1]
+        assert np.allclose(found[little], loss[little], rtol=0.01)
+        assert found[-1] > 5 * loss[-1]
+        assert (np.diff(found, 2) >= -1e-9 * found[-1]).all()
+
+
+@pytest.mark.parametrize("whole", [0.0, float("inf")])
+def test_scarcity_leaves_curves_without_an_end_alone(whole):
+    curve = Elimination((0,), (0.0, whole))
+    assert with_scarcity(curve) == curve
 
 
 @both

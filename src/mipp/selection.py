@@ -46,8 +46,8 @@ def with_scarcity(elimination: Elimination) -> Elimination:
         return elimination
 
     def scarce(loss: float) -> float:
-        left = max(whole - loss, _LEAST * whole)
-        return loss + _SCARCITY * max(whole * math.log(whole / left) - loss, 0.0)
+        share = min(loss / whole, 1 - _LEAST)
+        return loss + _SCARCITY * max(-whole * math.log1p(-share) - loss, 0.0)
 
     return Elimination(elimination.order, tuple(map(scarce, elimination.loss)))
 
