@@ -319,8 +319,8 @@ def plot_parts(rows: list[Row]) -> Figure:
         places = [index + 0.2 * (place - 1.5) for index in range(len(groups))]
         axes.bar(places, [mean(v) for v in values], 0.19, yerr=[pstdev(v) for v in values], label=stage)
     axes.set_xticks(range(len(groups)), [f"{widths} widths,\n{nodes} nodes" for widths, nodes in groups])
-    axes.set_title(f"ResNet-20, MACs ÷ 2, n = {len(rows) // len(groups)} draws", fontsize=10)
-    axes.legend(fontsize=8)
+    axes.set_title(f"ResNet-20, MACs ÷ 2, n = {len(rows) // len(groups)}", fontsize=10)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=len(stages))
     return figure
 
 
@@ -335,7 +335,7 @@ def plot_curve(rows: list[Row]) -> Figure:
             up = [mean(p[stage] for p in point) for point in points]
             axes.plot(across, up, f"o{line}", color=f"C{number}", label=f"{method}, {stage}", markersize=3)
     axes.set_xlabel("fraction of MACs kept")
-    axes.set_title(f"ResNet-56, n = {len(draws)} draws", fontsize=10)
+    axes.set_title(f"ResNet-56, n = {len(draws)}", fontsize=10)
     axes.legend(fontsize=8)
     return figure
 

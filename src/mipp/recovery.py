@@ -99,9 +99,8 @@ def distill(
             f'recover="distill" needs two calibration batches, one of them to hold out; there are {len(batches)}. Pass '
             "more or smaller batches."
         )
-    work = _Distiller(small, dense, plan, graph, batches, options or Distillation(), seed)
     with modes_kept(small), differentiable_recurrence(small):
-        return work.run(progress)
+        return _Distiller(small, dense, plan, graph, batches, options or Distillation(), seed).run(progress)
 
 
 class _Distiller:
@@ -126,16 +125,16 @@ class _Distiller:
         self.teacher, self.student = (Runner(m, wanted, graph.program) for m in (model, self.learner))
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad and p.is_floating_point()]
         self.generator = torch.Generator().manual_seed(seed)
+        self.by_features = self._features_learn()
 
     def run(self, progress: Progress) -> tuple[float, float]:
         """Trains, and loads the best weights into the pruned model; returns the held-out loss before and after."""
         start = time.monotonic()
-        self.by_features = self._features_learn()
         first = best = self._score()
         seconds = self.options.seconds - (time.monotonic() - start)  # the check at the end takes as long
         if not self.parameters:
             return first.outputs, first.outputs
-        self.learning_rate, self.optimiser = self.options.learning_rate, torch.optim.Adam(self.parameters)
+        self._learn_at(self.options.learning_rate)
         options = self.options
         train = [i for i in range(len(self.batches)) if i not in self.held]
         steps = options.epochs * sum(math.ceil(self.batches[i].samples / options.batch_size) for i in train)
@@ -171,8 +170,10 @@ class _Distiller:
     def _start_again(self) -> None:
         """From the best weights so far, with smaller steps."""
         self.learner.load_state_dict(self.small.state_dict())
-        self.learning_rate *= _BACK
-        self.optimiser = torch.optim.Adam(self.parameters)
+        self._learn_at(_BACK * self.learning_rate)
+
+    def _learn_at(self, learning_rate: float) -> None:
+        self.learning_rate, self.optimiser = learning_rate, torch.optim.Adam(self.parameters)
 
     def _step(self, batch: Batch, share: float) -> None:
         for group in self.optimiser.param_groups:
@@ -206,7 +207,8 @@ class _Distiller:
         """The same images, varied in the same way, every time."""
         outputs, matched, samples = 0.0, 0.0, 0
         generator = torch.Generator().manual_seed(0)
-        for index in list(self.held) * _VARIATIONS:
+        varied = any(_may_vary(self.batches[index].call) for index in self.held)
+        for index in list(self.held) * (_VARIATIONS if varied else 1):
             batch = self.batches[index]
             call = _varied(batch.call, generator)
             (said, seen), (output, values) = self.teacher(call), self.student(call)
@@ -231,10 +233,13 @@ def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
 
 def _varied(call: Call, generator: torch.Generator) -> Call:
     """Images are shifted by up to an eighth and half of them mirrored; anything else is as it was."""
+    return call.map(lambda tensor: _shifted(tensor, generator) if _may_vary(call) else tensor.clone())
+
+
+def _may_vary(call: Call) -> bool:
+    """Whether it is on nothing but images."""
     tensors = call.tensors
-    if len(tensors) != 1 or tensors[0].ndim != 4 or tensors[0].shape[1] not in _IMAGE_CHANNELS:
-        return call.map(Tensor.clone)
-    return call.map(lambda images: _shifted(images, generator))
+    return len(tensors) == 1 and tensors[0].ndim == 4 and tensors[0].shape[1] in _IMAGE_CHANNELS
 
 
 def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
