@@ -57,7 +57,7 @@ bench: .venv
 	@$(BIN)/python -m benchmarks.defaults --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.lenet_mnist
 	@$(BIN)/python -m benchmarks.memory
-	@for piece in table parts calibration curve; do $(BIN)/python -m benchmarks.accuracy $$piece --weights $(WEIGHTS); done
+	@for piece in table parts calibration curve labels; do $(BIN)/python -m benchmarks.accuracy $$piece --weights $(WEIGHTS); done
 	@$(BIN)/python -m benchmarks.latency --weights $(WEIGHTS)
 	@$(BIN)/python -m benchmarks.tables
 
