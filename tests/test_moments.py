@@ -107,6 +107,16 @@ def test_merging_into_nothing_copies():
     assert_agrees(whole, x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blocks_of_rows_and_columns_change_nothing(dtype):
+    """More features and rows than are worked on at once, neither a multiple of a block."""
+    x = (3 + torch.randn(5001, 250)).to(dtype)
+    moments = Moments(250)
+    moments.update(x)
+    assert_agrees(moments, x)
+    assert torch.equal(moments.scatter, moments.scatter.mT)
+
+
 def test_single_precision_samples_are_accumulated_in_double():
     x = data(100.0).float()
     moments = Moments(FEATURES)

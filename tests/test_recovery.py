@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import mipp
+from mipp import recovery
 from mipp.calibration import Calibration, read
 from mipp.graph.groups import PruningGraph
 from mipp.matching import Runner, feature_loss, features
@@ -47,6 +48,18 @@ def test_distillation_keeps_the_weights_it_began_with_where_nothing_is_better():
     state = cut(dense, batches(1)[0])[0].state_dict()
     assert after == before
     assert all(torch.equal(state[k], v) for k, v in small.state_dict().items())
+
+
+def test_a_rate_that_is_too_large_is_lowered_until_something_is_better(monkeypatch):
+    rates = []
+    learn_at = recovery._Distiller._learn_at
+    monkeypatch.setattr(
+        recovery._Distiller, "_learn_at", lambda self, rate: (rates.append(rate), learn_at(self, rate))[1]
+    )
+    _, before, after = distilled(network(), batches(), epochs=40, learning_rate=3.0)
+    assert after < before
+    assert len(rates) > 1
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_distillation_leaves_frozen_parameters_modes_and_gradients():
