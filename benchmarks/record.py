@@ -1,9 +1,10 @@
 """Result files: rows that a program measured, with the hardware, versions, seed and command behind them."""
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,7 @@ class Record:
         return row
 
     def save(self) -> None:
-        self.path.parent.mkdir(exist_ok=True)
-        part = self.path.with_suffix(".part")
-        lines = ",\n".join(map(json.dumps, self.rows))
-        part.write_text(f'{json.dumps(self.head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n')
-        part.replace(self.path)
+        write(self.path, self.head, self.rows)
 
     def _written(self) -> list[Row]:
         """Rows of the file that belong to the same settings and machine."""
@@ -62,6 +59,15 @@ class Record:
         earlier = json.loads(self.path.read_text())
         same = earlier["settings"] == self.head["settings"] and earlier["machine"] == self.head["machine"]
         return list(earlier["rows"]) if same else []
+
+
+def write(path: Path, head: Row, rows: Sequence[Row]) -> None:
+    """Writes a result file, one row per line so that changes can be read; a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    lines = ",\n".join(map(json.dumps, rows))
+    part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
+    part.replace(path)
 
 
 def _program(name: str) -> str:

@@ -72,6 +72,21 @@ def test_a_figure_runs_once_says_where_it_comes_from_and_what_is_left(out):
     assert "64 images: 1 of 5 done" in late.output  # the dense network, which direction trained
 
 
+def test_jobs_are_handed_to_a_cluster_unless_it_is_late(tmp_path, monkeypatch):
+    handed = []
+
+    def in_order(function, items, address):
+        handed.append((address, len(items)))
+        yield from map(function, items)
+
+    monkeypatch.setattr("mipp.grid.on_ray", in_order)
+    arguments = ("direction", "--scale", "smoke", "--ray", "10.0.0.1:6379")
+    assert "direction: 0 of 7 done" in call(*arguments, "--minutes", "0", out=tmp_path).output
+    assert "direction: 7 of 7 done" in call(*arguments, out=tmp_path).output
+    call(*arguments, out=tmp_path)
+    assert handed == [("10.0.0.1:6379", 7), ("10.0.0.1:6379", 7), ("10.0.0.1:6379", 0)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [(("figure22",), "did you mean 'figure2'"), (("figure2", "--scale", "huge"), "smoke, laptop, gpu, paper")],

@@ -1,8 +1,9 @@
 """Runs and draws the experiments of arXiv 2411.00147: `python -m experiments.mipp_2024 FIGURE ... --scale laptop`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,22 +43,25 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     weights: Annotated[Path | None, typer.Option(help="Folder of the pretrained weights of ResNet-20.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results and plots, instead of where this is.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; 'local': on all processors here.")
+    ] = None,
 ) -> None:
     """Run what is missing of figures of the paper, and draw what there is.
 
     Finished runs are kept, and the next call goes on, from the result file if that is all there is. Start the command
     several times at once, and the processes share what is left to do.
     """
-    stop = time.monotonic() + 60 * minutes
+    stop = time.time() + 60 * minutes
     try:
         chosen = _chosen(names, scale)
-        site = Site(scale, device, runs, weights, seeds)  # type: ignore[arg-type]
+        site = Site(scale, device, runs.resolve(), weights and weights.resolve(), seeds)  # type: ignore[arg-type]
         output = Output() if out is None else Output(out / "results", out / "plots")
         for experiment in dict.fromkeys(figure.experiment for figure in chosen.values()):
             figures = {name: figure for name, figure in chosen.items() if figure.experiment == experiment}
             words = f"python -m experiments.mipp_2024 {' '.join(figures)} --scale {scale} --device {device}"
             try:
-                _experiment(figures, site, panel, stop, words, output)
+                _experiment(figures, site, panel, words, output, partial(_swept, stop=stop, ray=ray))
             except (DataSetError, MissingRequirementError) as error:
                 if names != ["all"]:
                     raise
@@ -78,14 +82,21 @@ def _chosen(names: Sequence[str], scale: str) -> dict[str, Figure]:
     return {name: FIGURES[name] for name in names}
 
 
-def _experiment(figures: dict[str, Figure], site: Site, panel: str, stop: float, words: str, output: Output) -> None:
+def _experiment(
+    figures: dict[str, Figure],
+    site: Site,
+    panel: str,
+    words: str,
+    output: Output,
+    sweep: Callable[[list[grid.Job]], None],
+) -> None:
     """Runs an experiment; the process that finishes last writes and draws what there is."""
     figure = next(iter(figures.values()))
     pieces = [piece for piece in figure.pieces(site) if panel in piece.name]
     record.restore(figure.experiment, pieces, output.results)
-    for piece in pieces:
-        grid.sweep(piece.jobs, lambda: time.monotonic() < stop, lambda job: typer.echo(job.name))
-    if grid.at_work(job for piece in pieces for job in piece.jobs):
+    jobs = [job for piece in pieces for job in piece.jobs]
+    sweep(jobs)
+    if grid.at_work(jobs):
         return
     output.results.mkdir(parents=True, exist_ok=True)
     with FileLock(output.results / f"{figure.experiment}.lock"):
@@ -98,6 +109,24 @@ def _experiment(figures: dict[str, Figure], site: Site, panel: str, stop: float,
         for name, each in figures.items():
             each.draw(found.rows, output.plots / f"{name}.svg")
             typer.echo(f"{name}.svg: {each.title}")
+
+
+def _swept(jobs: list[grid.Job], stop: float, ray: str | None) -> None:
+    """Does what is left of the jobs, here or on a cluster."""
+    if ray is None:
+        grid.sweep(jobs, lambda: time.time() < stop, lambda job: typer.echo(job.name))
+        return
+    for name in grid.on_ray(partial(_nth, jobs, stop), [n for n, job in enumerate(jobs) if not job.path.exists()], ray):
+        if name is not None:
+            typer.echo(name)
+
+
+def _nth(jobs: list[grid.Job], stop: float, number: int) -> str | None:
+    """Does one of the jobs; the workers of a cluster share the folder of the runs."""
+    if time.time() >= stop:
+        return None
+    grid.once(jobs[number])
+    return jobs[number].name
 
 
 def _told(pieces: Sequence[Piece]) -> None:

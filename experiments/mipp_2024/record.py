@@ -1,12 +1,12 @@
 """Result files: what the runs of an experiment found, with the hardware, versions, seeds and command behind them."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.record import write
 from experiments.mipp_2024.figures.base import Piece, Row
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,12 +46,8 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
             machines += [] if used in machines else [used]
             rows.append({**{k: v for k, v in row.items() if k != "workload"}, "machine": machines.index(used)})
     head = {"program": "experiments.mipp_2024", "command": command, "machines": machines, "settings": settings}
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{experiment}.json"
-    part = path.with_suffix(f".{os.getpid()}.part")
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
-    part.replace(path)
+    write(path, head, rows)
     return path
 
 
