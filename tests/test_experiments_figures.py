@@ -14,7 +14,7 @@ pytest.importorskip("lightning")
 from cases import quick  # noqa: F401
 from experiments.mipp_2024 import record, tables
 from experiments.mipp_2024.__main__ import app
-from experiments.mipp_2024.figures import claims, masks, plots, questions
+from experiments.mipp_2024.figures import claims, masks, plots, questions, variants
 from experiments.mipp_2024.figures.base import SCALES, fits, of_measurements
 from experiments.mipp_2024.figures.registry import FIGURES
 from typer.testing import CliRunner
@@ -70,6 +70,12 @@ def test_a_figure_runs_once_says_where_it_comes_from_and_what_is_left(out):
     late = call("calibration", "--scale", "smoke", "--minutes", "0", out=out)
     assert late.exit_code == 0, late.output
     assert "64 images: 1 of 5 done" in late.output  # the dense network, which direction trained
+
+
+def test_deformed_images_are_drawn_below_those_they_were(tmp_path):
+    variants.draw_images(zoo.load("digits", "train").subset(slice(3)), tmp_path / "images.svg")
+    pictures = ET.parse(tmp_path / "images.svg").iter("{http://www.w3.org/2000/svg}image")
+    assert len(list(pictures)) == 6
 
 
 def test_jobs_are_handed_to_a_cluster_unless_it_is_late(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def pictures(rows: list[Row], path: Path) -> None:
                 share = torch.zeros(own[0]["shape"])
                 for row in own:
                     share.view(-1)[row["pixels"]] += 1 / len(own)
-                axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+                axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
                 words = panel.rpartition(", ")[2]
                 axes.set(xticks=[], yticks=[])
                 axes.set_title(

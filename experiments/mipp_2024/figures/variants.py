@@ -12,7 +12,7 @@ from experiments.mipp_2024.figures.base import Piece, Row, Site, fits, good, of_
 from experiments.mipp_2024.figures.panels import DIGITS, LENET, PANELS
 from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, STEPS, title
 
-from mipp import grid
+from mipp import grid, zoo
 from mipp.methods import MIPP, Method
 from mipp.pairs import Collapse
 from mipp.plan import Budget
@@ -20,6 +20,8 @@ from mipp.selection import confidence_schedule
 
 RIVALS = ("sosph", "synflow", "grasp", "thinet", "l1")
 SURE = 0.9375
+SHOWN = 10
+"""Images in the picture of the deformed data."""
 
 
 def deformed(site: Site) -> list[Piece]:
@@ -41,8 +43,20 @@ def deformed(site: Site) -> list[Piece]:
 
 
 def draw_deformed(rows: list[Row], path: Path) -> None:
-    """Both data sets in one plot."""
+    """Both data sets in one plot, and in a second file some of their images."""
     plots.accuracy([{**row, "panel": str(row["panel"]).removesuffix(", deformed")} for row in rows], path)
+    draw_images(
+        zoo.load(rows[0]["panel"].split(", ")[1], "train").subset(slice(SHOWN)), path.with_stem(f"{path.stem}-images")
+    )
+
+
+def draw_images(data: zoo.ImageData, path: Path) -> None:
+    """Images as they are, and below them deformed."""
+    with plots.panels(path, 2, len(data), 0.9, 1.0) as axes_of:
+        for line, images in zip(axes_of, (data.images, deform(data).images), strict=True):
+            for axes, image in zip(line, images, strict=True):
+                axes.imshow(image[0].numpy(), cmap="gray_r")
+                axes.set(xticks=[], yticks=[])
 
 
 def collapse_functions(site: Site) -> list[Piece]:
