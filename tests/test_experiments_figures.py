@@ -209,6 +209,6 @@ def test_every_mask_keeps_as_many_nodes():
 
 def test_the_page_shows_what_the_result_files_hold():
     page = Path(__file__).parents[1] / tables.PAGES[0]
-    from benchmarks.tables import rendered
+    from benchmarks.markdown import rendered
 
     assert rendered(page.read_text(), tables.TABLES) == page.read_text()

@@ -4,8 +4,8 @@ import json
 from dataclasses import fields
 from typing import Any
 
+from benchmarks.markdown import render
 from benchmarks.record import RESULTS
-from benchmarks.tables import render
 from experiments.mipp_2024 import record
 from experiments.mipp_2024.figures.base import Figure, Row, good
 from experiments.mipp_2024.figures.plots import collapsed, shown
