@@ -1,60 +1,74 @@
-"""How many nodes each layer keeps: widths found by trials, judged without labels on training images held out.
+"""How many nodes each layer keeps: choices of MIPP, judged without labels on training images held out.
 
-    MIPP_DATA_DIR=... python -m benchmarks.allocation --weights FOLDER
+    MIPP_DATA_DIR=... python -m benchmarks.allocation --weights FOLDER [--network NAME] [--choice NAME] [--draws N]
 
-No label and no test image is read.
+No test image is read, and no label but those with which LeNet-5 is trained. Networks whose weights are not in the
+folder are left out.
 """
 
 import argparse
 import time
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.cifar import EXCLUDED, SAMPLES, calibration, pretrained
+from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, pretrained
+from benchmarks.cifar_networks import path_of, trained
 from benchmarks.record import Record, Row
+from benchmarks.workloads import EPOCHS, lenet5
 from mipp import zoo
 from mipp.methods import MIPP
 
 HELD_OUT = 4096
-BUDGETS = {"resnet20": (0.5,), "resnet56": (1 / 2.11, 1 / 2.57)}
-TRIALS = (0, 16, 32, 64, 128)
+BUDGETS: Mapping[str, tuple[dict[str, float], ...]] = {
+    "lenet5": ({"nodes": 0.3}, {"nodes": 0.1}, {"params": 0.2}, {"params": 0.05}, {"macs": 0.3}),
+    "vgg11": ({"params": 0.2},),
+    "resnet20": ({"macs": 0.5}, {"macs": 1 / 3}),
+    "resnet56": ({"macs": 1 / 2.11}, {"macs": 1 / 2.57}),
+}
+CHOICES: Mapping[str, dict[str, Any]] = {
+    "default": {},
+    "steps=1": {"steps": 1},
+    "steps=8": {"steps": 8},
+    "trials=24": {"trials": 24},
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the pretrained .safetensors files")
-    parser.add_argument("--networks", nargs="+", default=list(BUDGETS))
-    parser.add_argument("--trials", nargs="+", type=int, default=TRIALS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
+    parser.add_argument("--network", action="append", choices=BUDGETS, help="all of them by default")
+    parser.add_argument("--choice", action="append", choices=CHOICES, help="all of them by default")
     parser.add_argument("--draws", type=int, default=3)
     options = parser.parse_args()
     record = Record("allocation", samples=SAMPLES, held_out=HELD_OUT, excluded=EXCLUDED[0])
-    train = zoo.load("cifar10", "train")
-    for name in options.networks:
-        model = pretrained(name, options.weights)
-        for draw in range(options.draws):
-            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
-            held_out = train.normalised(order[-HELD_OUT:])
-            said = logits(model, held_out)
-            for macs in BUDGETS[name]:
-                for trials in options.trials:
-                    key = {"network": name, "macs": round(macs, 4), "draw": draw, "trials": trials}
-                    run = partial(pruned, model, calibration(train, draw), macs, trials, draw, held_out, said)
-                    record.measure(key, run)
+    for network in options.network or BUDGETS:
+        if network in WEIGHTS or network == "lenet5" or path_of(options.weights, network).exists():
+            for draw in range(options.draws):
+                for budget in BUDGETS[network]:
+                    for choice in options.choice or CHOICES:
+                        amounts = {name: round(amount, 4) for name, amount in budget.items()}
+                        key = {"network": network, **amounts, "choice": choice, "draw": draw}
+                        record.measure(key, partial(pruned, network, options.weights, budget, CHOICES[choice], draw))
 
 
-def pruned(
-    model: nn.Module, images: Tensor, macs: float, trials: int, draw: int, held_out: Tensor, said: Tensor
-) -> Row:
+def pruned(network: str, weights: Path, budget: Mapping[str, float], choice: dict[str, Any], draw: int) -> Row:
     """One run: agreement with the dense network in percent, KL(dense || pruned) in nats, seconds, widths."""
+    model, data = _network(network, weights), _data(network)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
+    images, held_out = data.normalised(order[:SAMPLES]), data.normalised(order[-HELD_OUT:])
     start = time.perf_counter()
-    budget, method = mipp.Budget(macs=macs), MIPP(trials=trials)
-    result = mipp.prune(model, [images], budget, method, exclude=EXCLUDED, seed=draw, progress=False)
+    result = mipp.prune(
+        model, list(images.split(128)), mipp.Budget(**budget), MIPP(**choice),  # type: ignore[arg-type]
+        exclude=EXCLUDED if network in WEIGHTS else (), seed=draw, progress=False,
+    )  # fmt: skip
     seconds = time.perf_counter() - start
-    found = logits(result.model, held_out)
+    found, said = logits(result.model, held_out), logits(model, held_out)
     logs = found.log_softmax(1), said.log_softmax(1)
     return {
         "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
@@ -63,6 +77,22 @@ def pruned(
         "phases": {k: round(v, 2) for k, v in result.report.seconds.items()},
         "widths": result.plan.widths,
     }
+
+
+@cache
+def _network(name: str, weights: Path) -> nn.Module:
+    if name in WEIGHTS:
+        return pretrained(name, weights)
+    if name != "lenet5":
+        return trained(name, weights)
+    model = lenet5(0)
+    zoo.fit(model, _data(name), epochs=EPOCHS, batch_size=128)
+    return model.eval()
+
+
+@cache
+def _data(network: str) -> zoo.ImageData:
+    return zoo.load("mnist" if network == "lenet5" else "cifar10", "train")
 
 
 @torch.no_grad()

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from benchmarks.markdown import chosen, column, footnote, load, spread, table
+from benchmarks.markdown import COSTS, chosen, column, footnote, load, spread, table
 from benchmarks.record import Row
-
-_COSTS = {"macs": "MACs", "params": "parameters", "nodes": "nodes"}
 
 
 def lenet_before() -> str:
@@ -75,7 +73,7 @@ def _cell(rows: list[Row], stage: str) -> str:
 
 
 def _written(budget: dict[str, Any]) -> str:
-    return ", ".join(f"{100 * budget[name]:.0f} % of the {words}" for name, words in _COSTS.items() if name in budget)
+    return ", ".join(f"{100 * budget[name]:.0f} % of the {words}" for name, words in COSTS.items() if name in budget)
 
 
 def _shown(method: str) -> str:

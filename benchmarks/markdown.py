@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.record import RESULTS, Row
 
 ROOT = Path(__file__).parents[1]
+COSTS = {"macs": "MACs", "params": "parameters", "nodes": "nodes"}
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -60,9 +61,10 @@ def column(rows: list[Row], key: str) -> list[float]:
     return [row[key] for row in rows]
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """The mean, and the standard deviation where there are several values."""
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def footnote(data: dict[str, Any]) -> str:

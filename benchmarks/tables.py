@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.grid_tables import lenet_after, lenet_before, resnet20, rivals
-from benchmarks.markdown import chosen, column, footnote, load, render, spread, table
+from benchmarks.markdown import COSTS, chosen, column, footnote, load, render, spread, table
 from benchmarks.record import RESULTS, Row
 from mipp.methods import all as all_methods
 from mipp.methods import needs_of
@@ -104,6 +104,22 @@ def defaults() -> str:
     data = load("defaults")
     cells = [[row["choice"], f"{row['agreement']:.2f}"] for row in data["rows"]]
     return table(["choice", "agreement with the dense network, %"], cells, footnote(data))
+
+
+def allocation() -> str:
+    """Agreement with and KL to the dense network, by choices about the widths."""
+    data = load("allocation")
+    cells = []
+    for network, *amounts in dict.fromkeys(
+        (r["network"], r.get("macs"), r.get("params"), r.get("nodes")) for r in data["rows"]
+    ):
+        budget = dict(zip(("macs", "params", "nodes"), amounts, strict=True))
+        smaller = next(f"{amount:.0%} of the {COSTS[name]}" for name, amount in budget.items() if amount)
+        for choice in dict.fromkeys(r["choice"] for r in chosen(data, network=network, **budget)):
+            rows = chosen(data, network=network, choice=choice, **budget)
+            found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 4)]
+            cells.append([_title(network), smaller, choice, *found, f"{mean(column(rows, 'seconds')):.0f}"])
+    return table(["network", "kept", "choice", "agreement, %", "KL, nats", "seconds"], cells, footnote(data))
 
 
 def memory() -> str:
@@ -213,8 +229,8 @@ def language() -> str:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, accuracy_table, accuracy_parts, accuracy_calibration, latency, lenet_mnist, defaults, memory, methods,
-        estimators, schedule, tracing, wide, language, lenet_before, lenet_after, resnet20, rivals,
+        headline, accuracy_table, accuracy_parts, accuracy_calibration, latency, lenet_mnist, defaults, allocation, memory,
+        methods, estimators, schedule, tracing, wide, language, lenet_before, lenet_after, resnet20, rivals,
     )
 }  # fmt: skip
 

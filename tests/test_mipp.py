@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import nn
 
 import mipp
+from mipp import zoo
 from mipp.calibration import Calibration, read
+from mipp.cost import cost_of
 from mipp.estimators import MLP, Gaussian, Surrogate
 from mipp.graph.draft import Draft
 from mipp.methods import MIPP
@@ -320,7 +323,6 @@ class TestRefusals:
             pruned(MIPP(Gaussian(), "mi", "l1", 0.9, noise=0), data=images(7))
 
     def test_progress_shows_layer_and_node(self):
-        from mipp.cost import cost_of
         from mipp.methods import Task
 
         batches = read(Calibration([images()]), None)
@@ -340,15 +342,55 @@ class TestRefusals:
 def test_a_layer_that_carries_little_is_not_emptied(monkeypatch):
     """Ten logits take in less than a hundred nodes do, so that the last hidden layer has the cheapest nodes."""
     torch.manual_seed(0)
-    model, images = mipp.zoo.LeNet5(), torch.rand(64, 1, 28, 28)
+    model, images = zoo.LeNet5(), torch.rand(64, 1, 28, 28)
     budget = mipp.Budget(nodes=0.1, min_keep=0)
 
     def collapsed():
-        return mipp.prune(model, [images], budget, compensate=False, progress=False).plan.collapsed
+        return mipp.prune(model, [images], budget, MIPP(steps=1), compensate=False, progress=False).plan.collapsed
 
     assert collapsed() == ()
     monkeypatch.setattr("mipp.selection._SCARCITY", 0.0)
     assert collapsed() == ("fc2",)
+
+
+class TestSteps:
+    """On the way to a budget, what a layer carries is measured towards the nodes that are to stay behind it."""
+
+    def widths(self, **fields):
+        torch.manual_seed(0)
+        sizes = (64, 50, 100, 100, 10)
+        layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+        images = zoo.load("digits", "train").normalised(slice(0, 256)).flatten(1)
+        method, budget = MIPP(**fields), mipp.Budget(nodes=0.1)
+        result = mipp.prune(nn.Sequential(*layers[:-1]), [images], budget, method, compensate=False, progress=False)
+        return list(result.plan.widths.values())
+
+    def test_a_layer_in_front_of_one_that_shrinks_needs_fewer_nodes(self):
+        once, often = self.widths(steps=1), self.widths(steps=4)
+        assert sum(often) == sum(once) == 25
+        assert often[1] < once[1]
+        assert often[2] > 2 * once[2]
+
+    def test_inside_of_residual_blocks_no_target_shrinks_and_they_change_nothing(self):
+        torch.manual_seed(0)
+        model, images, budget = zoo.resnet20(), torch.rand(16, 3, 32, 32), mipp.Budget(macs=0.4)
+        options = {"exclude": ("conv1", "layer*.conv2"), "compensate": False, "progress": False}
+        once, often = (mipp.prune(model, [images], budget, MIPP(steps=n), **options).plan for n in (1, 4))
+        assert once.widths == often.widths
+
+    def test_forward_takes_all_nodes_as_target_at_every_step(self):
+        assert self.widths(steps=4, direction="forward") == self.widths(steps=1, direction="forward")
+
+    @pytest.mark.parametrize("share", [0, 0.25, 0.5, 0.75])
+    def test_limits_fall_in_equal_ratios(self, share):
+        cost = cost_of(Draft(zoo.LeNet5(), read(Calibration([torch.rand(2, 1, 28, 28)]), None)[0].call).graph())
+        budget = mipp.Budget(params=20_000, macs=0.5, nodes=10**6, min_keep=0, widths={"fc1": 7})
+        eased = budget.eased(cost, share)
+        limits = {"params": 20_000.0, "macs": 0.5 * cost.dense("macs"), "nodes": cost.dense("nodes")}
+        expected = {name: cost.dense(name) ** (1 - share) * limit**share for name, limit in limits.items()}
+        assert eased.limits(cost) == pytest.approx(expected)
+        assert (eased.min_keep, eased.widths) == (0, {"fc1": 7})
+        assert budget.eased(cost, 1) == budget
 
 
 @pytest.mark.parametrize("activation", ["pre", "post"])

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mipp.activations import SiteStatistics, site_statistics
+from mipp.cost import Cost
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
 from mipp.estimators import (
     MLP,
@@ -61,6 +62,8 @@ class MIPP:
         activation: Targets are what the next weights write, "pre", or what its non-linearity makes of it, "post".
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer.
+        steps: With a budget: it is reached in so many, and how much a node carries is measured anew in each of them,
+            towards the nodes that the one before keeps downstream.
         trials: With a budget: that many times part of it moves between groups, and stays where the pruned network,
             refitted on half of the calibration batches, comes nearer to the dense one on the other half.
     """
@@ -74,6 +77,7 @@ class MIPP:
     activation: Activation = "pre"
     margin: float = 0.0
     positions: int = 64
+    steps: int = 4
     trials: int = 0
 
     def __post_init__(self) -> None:
@@ -89,10 +93,11 @@ class MIPP:
             raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_listed(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
-        if not (self.noise >= 0 and self.margin >= 0) or self.positions < 1 or self.trials < 0:
+        if not (self.noise >= 0 and self.margin >= 0) or min(self.positions, self.steps) < 1 or self.trials < 0:
             raise MippError(
-                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, trials={self.trials}): "
-                "expected noise, margin and trials of 0 or more, and at least one position."
+                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}, "
+                f"trials={self.trials}): expected noise, margin and trials of 0 or more, and at least one position and "
+                "one step."
             )
 
     @classmethod
@@ -106,7 +111,7 @@ class MIPP:
         settings = {f.name for f in fields(MLP)}
         own = {name: value for name, value in overrides.items() if name not in settings}
         estimator = MLP(**{name: value for name, value in overrides.items() if name in settings})
-        faithful = {"order": "mi", "collapse": "l1", "confidence": 0.95, "noise": 0.0, "activation": "post"}
+        faithful = {"order": "mi", "collapse": "l1", "confidence": 0.95, "noise": 0.0, "activation": "post", "steps": 1}
         unknown = own.keys() - {f.name for f in fields(cls)}
         if unknown:
             names = sorted(settings | {f.name for f in fields(cls)})
@@ -139,10 +144,13 @@ class MIPP:
         source = self._source(task)
         if not budget.has_target:
             return self._by_test(task, source, budget)
-        wanted = [g for g in self._groups(task) if self.trials or g.name not in budget.widths]
-        first = {group.name: self._elimination(task, source, group, {}) for group in wanted}
-        widths = self._widths(task, first, budget)
-        return self._by_width(task, source, budget, widths, first)
+        whole = {
+            group.name: self._elimination(task, source, group, {})
+            for group in self._groups(task)
+            if self.trials or group.name not in budget.widths
+        }
+        widths = self._widths(task, self._towards_kept(task, source, budget, whole), budget)
+        return self._by_width(task, source, budget, widths, whole)
 
     def information(self, task: Task) -> dict[str, float]:
         """What every group carries to its readers, in nats."""
@@ -157,11 +165,26 @@ class MIPP:
         groups = list(task.graph.groups.values())
         return groups if self.direction == "forward" else groups[::-1]
 
-    def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
-        def allocated(curves: Mapping[str, Elimination]) -> dict[str, int]:
-            priced = {name: with_scarcity(curve) for name, curve in curves.items()}
-            return allocate(priced, task.cost, budget, latency=task.latency).widths
+    def _towards_kept(
+        self, task: Task, source: "_Source", budget: Budget, whole: Mapping[str, Elimination]
+    ) -> Mapping[str, Elimination]:
+        """What removals lose of what nodes carry to those that are about to stay, found on the way to the budget."""
+        curves = whole
+        for step in range(1, self.steps if budget.limits(task.cost) else 1):
+            eased = budget.eased(task.cost, step / self.steps)
+            widths = _allocated(curves, task.cost, eased, partial(_by_table, task.cost))
+            kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
+            curves = {
+                group.name: self._elimination(task, source, group, kept)
+                if self._target_shrank(task, group, kept)
+                else whole[group.name]
+                for group in self._groups(task)
+                if group.name in whole
+            }
+        return curves
 
+    def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
+        allocated = partial(_allocated, cost=task.cost, budget=budget, latency=task.latency)
         if not self.trials:
             return allocated(curves)
         distance = Distance(task.model, task.graph, task.batches, task.memory)
@@ -250,6 +273,18 @@ class MIPP:
             return _from_moments(task, self.positions, self.noise)
         reading = Reading(self.collapse, self.activation, self.positions)
         return partial(self._from_samples, task, reading)
+
+
+def _allocated(
+    curves: Mapping[str, Elimination], cost: Cost, budget: Budget, latency: Callable[[Mapping[str, int]], float] | None
+) -> dict[str, int]:
+    priced = {name: with_scarcity(curve) for name, curve in curves.items()}
+    return allocate(priced, cost, budget, latency=latency).widths
+
+
+def _by_table(cost: Cost, widths: Mapping[str, int]) -> float:
+    """Latency as the sum of layers measured before: exact enough on the way, and nothing has to be run."""
+    return cost.value("latency_ms", cost.widths(widths))
 
 
 _Source = Callable[[NodeGroup, Kept], Information]
