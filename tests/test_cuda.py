@@ -183,7 +183,7 @@ def test_a_model_on_the_cpu_is_pruned_on_the_gpu(kind):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_large_layers_are_worked_on_where_they_are(kind, monkeypatch):
     expected = pruned(kind, "cpu", MIPP(order="greedy"))
-    monkeypatch.setattr("mipp.methods.mipp._LARGE", 1)
+    monkeypatch.setattr("mipp.methods.carried._LARGE", 1)
     assert_same(pruned(kind, "cuda", MIPP(order="greedy")), expected)
 
 

@@ -10,37 +10,27 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from mipp.activations import SiteStatistics, site_statistics
 from mipp.cost import Cost
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
 from mipp.estimators import (
     MLP,
     Gaussian,
-    GaussianInformation,
-    IndependentInformation,
     Information,
     Samples,
-    SumInformation,
     Surrogate,
-    apart,
 )
-from mipp.graph.groups import NodeGroup, Site
+from mipp.graph.groups import NodeGroup
 from mipp.methods.base import Task
-from mipp.methods.scores import parts
-from mipp.pairs import Activation, Collapse, Reading, adjacent_samples
+from mipp.methods.carried import Kept, Source, by_moments, by_samples, target_shrank
+from mipp.pairs import Activation, Collapse, Reading
 from mipp.plan import Budget, PruningPlan, allocate
 from mipp.selection import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
 from mipp.trials import Distance, search
 
 NOISE = 1.0
-_LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
 Direction = Literal["backward", "forward"]
-Statistics = Mapping[int, SiteStatistics]
-Kept = Mapping[str, tuple[int, ...]]
 _BY_NAME: dict[str, type[Gaussian | Surrogate | MLP]] = {"gaussian": Gaussian, "surrogate": Surrogate, "mlp": MLP}
 
 
@@ -166,7 +156,7 @@ class MIPP:
         return groups if self.direction == "forward" else groups[::-1]
 
     def _towards_kept(
-        self, task: Task, source: "_Source", budget: Budget, whole: Mapping[str, Elimination]
+        self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination]
     ) -> Mapping[str, Elimination]:
         """What removals lose of what nodes carry to those that are about to stay, found on the way to the budget."""
         curves = whole
@@ -176,7 +166,7 @@ class MIPP:
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
                 group.name: self._elimination(task, source, group, kept)
-                if self._target_shrank(task, group, kept)
+                if target_shrank(task, group, self._visible(kept))
                 else whole[group.name]
                 for group in self._groups(task)
                 if group.name in whole
@@ -200,7 +190,7 @@ class MIPP:
     def _by_width(
         self,
         task: Task,
-        source: "_Source",
+        source: Source,
         budget: Budget,
         widths: Mapping[str, int],
         known: Mapping[str, Elimination],
@@ -210,13 +200,13 @@ class MIPP:
         information: dict[str, tuple[float, float]] = {}
         for group in self._groups(task):
             elimination = known.get(group.name)
-            if elimination is None or self._target_shrank(task, group, kept):
+            if elimination is None or target_shrank(task, group, self._visible(kept)):
                 elimination = self._elimination(task, source, group, kept)
             kept[group.name] = elimination.kept(widths[group.name])
             information[group.name] = (elimination.loss[group.size - widths[group.name]], elimination.loss[-1])
         return replace(task.plan(kept, self, budget), information=information)
 
-    def _by_test(self, task: Task, source: "_Source", budget: Budget) -> PruningPlan:
+    def _by_test(self, task: Task, source: Source, budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
         information: dict[str, tuple[float, float]] = {}
         for group in self._groups(task):
@@ -226,7 +216,7 @@ class MIPP:
             information[group.name] = (found["lost"], found["whole"])
         return replace(task.plan(kept, self, budget), information=information)
 
-    def _tested(self, task: Task, source: "_Source", group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
+    def _tested(self, task: Task, source: Source, group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
         """Runs the test on one group."""
         assert self.confidence is not None
         information = source(group, self._visible(kept))
@@ -244,7 +234,7 @@ class MIPP:
             raise CalibrationError(f"Group '{group.name}': {error}") from error
         return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
 
-    def _elimination(self, task: Task, source: "_Source", group: NodeGroup, kept: Kept) -> Elimination:
+    def _elimination(self, task: Task, source: Source, group: NodeGroup, kept: Kept) -> Elimination:
         def eliminated() -> dict[str, Any]:
             information = source(group, self._visible(kept))
             found = backward_elimination(information, self.order, _shown(task, group))
@@ -257,22 +247,10 @@ class MIPP:
         """The nodes kept so far, where they limit the target."""
         return {} if self.direction == "forward" else kept
 
-    def _target_shrank(self, task: Task, group: NodeGroup, kept: Kept) -> bool:
-        alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in self._visible(kept).items()})
-        writes = np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))])
-        return not alive[writes[writes >= 0]].all()
-
-    def _from_samples(self, task: Task, reading: Reading, group: NodeGroup, kept: Kept) -> Information:
-        alive = _alive(task, group, kept)
-        samples = adjacent_samples(task.model, task.graph, group, task.batches, alive, reading, self.noise)
-        generator = task.generator().manual_seed(task.seed + group.first_node)
-        return SumInformation([self.estimate(part, generator) for part in samples] or [_by_weights(task, group)])
-
-    def _source(self, task: Task) -> "_Source":
+    def _source(self, task: Task) -> Source:
         if _settings(self.estimator) == Gaussian() and self.collapse is None and self.activation == "pre":
-            return _from_moments(task, self.positions, self.noise)
-        reading = Reading(self.collapse, self.activation, self.positions)
-        return partial(self._from_samples, task, reading)
+            return by_moments(task, self.positions, self.noise)
+        return by_samples(task, Reading(self.collapse, self.activation, self.positions), self.noise, self.estimate)
 
 
 def _allocated(
@@ -285,68 +263,6 @@ def _allocated(
 def _by_table(cost: Cost, widths: Mapping[str, int]) -> float:
     """Latency as the sum of layers measured before: exact enough on the way, and nothing has to be run."""
     return cost.value("latency_ms", cost.widths(widths))
-
-
-_Source = Callable[[NodeGroup, Kept], Information]
-"""What a group carries to its readers, given the nodes kept so far."""
-
-
-def _from_moments(task: Task, positions: int, noise: float) -> _Source:
-    """Second moments suffice where the target is linear: one pass serves all groups."""
-
-    def measured() -> Statistics:
-        batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        return site_statistics(task.model, task.graph, batches, positions, limit, task.notes)
-
-    statistics = task.once(f"statistics at {positions} positions", measured)
-
-    def source(group: NodeGroup, kept: Kept) -> Information:
-        alive = _alive(task, group, kept)
-        found: list[Information] = []
-        for site in task.graph.readers(group):
-            found.extend(_about(site, group, statistics[site.op], alive, noise))
-        return SumInformation(found or [_by_weights(task, group)])
-
-    return source
-
-
-def _by_weights(task: Task, group: NodeGroup) -> Information:
-    """Where nothing that reads the group can be observed: as if its nodes were independent, all of one variance."""
-    note = f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight."
-    task.notes.extend([] if note in task.notes else [note])
-    gain = torch.zeros(group.size, dtype=torch.float64)
-    for weights in parts(group, dict(task.model.named_parameters()), reads=True):
-        gain += weights.square().sum(1)
-    return IndependentInformation(0.5 * torch.log1p(gain / gain.mean().clamp_min(1e-300)), (1, 1), 2)
-
-
-def _alive(task: Task, group: NodeGroup, kept: Kept) -> NDArray[np.bool_]:
-    return task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items() if n != group.name})
-
-
-def _about(
-    site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
-) -> list[GaussianInformation | IndependentInformation]:
-    """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
-    blocks = site.features_of(group, statistics.weight)
-    rows = torch.from_numpy(site.kept_outputs(alive)).reshape(site.groups, -1)
-    weights = site.by_group(statistics.weight)
-    floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
-    found: list[GaussianInformation | IndependentInformation] = []
-    for index, weight in enumerate(weights):
-        weight, floor = weight[rows[index]], None if floors is None else noise * floors[index][rows[index]]
-        if statistics.layout != "unfolded":
-            found += apart(weight, statistics.parts, statistics.of_group(index), blocks, floor, noise)
-            continue
-        moments = statistics.inputs[index]
-        xx = moments.covariance
-        xx = xx if len(xx) >= _LARGE else xx.cpu()
-        weight = weight.to(xx.device)
-        xy = xx @ weight.mT
-        yy = weight @ xy
-        own = noise * yy.diagonal() if floor is None else floor.to(xx.device)
-        found.append(GaussianInformation(xx, xy, yy, blocks, own, moments.count))
-    return found
 
 
 def _shown(task: Task, group: NodeGroup) -> Progress:
