@@ -1,6 +1,5 @@
 """Renders benchmarks/results/*.json into the pages that show them: `python -m benchmarks.tables [--check]`."""
 
-import re
 from statistics import mean
 from typing import Any
 
@@ -15,6 +14,10 @@ PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
 PEER_TITLES = {
     "l1": "L1", "taylor": "Taylor", "wanda": "Wanda-style", "torch-pruning taylor": "Torch-Pruning, Taylor",
     "torch-pruning hessian": "Torch-Pruning, Hessian", "random": "random",
+}  # fmt: skip
+TITLES = {
+    "lenet5": "LeNet-5", "resnet20": "ResNet-20", "resnet56": "ResNet-56", "vgg11": "VGG-11",
+    "mobilenetv2": "MobileNetV2", "vit": "small ViT",
 }  # fmt: skip
 HEADLINE = ("l1", "taylor", "torch-pruning taylor", "random")
 
@@ -254,7 +257,7 @@ def _smaller(rows: list[Row]) -> str:
 
 
 def _title(network: str) -> str:
-    return re.sub(r"resnet(\d+)", r"ResNet-\1", network)
+    return TITLES.get(network, network)
 
 
 if __name__ == "__main__":
