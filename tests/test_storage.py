@@ -307,7 +307,7 @@ def test_a_finished_run_is_not_computed_again(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("computed again")
 
-    for name in ("mipp.methods.MIPP.plan", "mipp.pipeline.refit", "mipp.pipeline.distill"):
+    for name in ("mipp.methods.MIPP.plan", "mipp.finishing.refit", "mipp.finishing.distill"):
         monkeypatch.setattr(name, fail)
     again = pruned(case, **options)
     assert again.report.notes == first.report.notes

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,11 @@ from mipp.checks import (
     excluded,
     unwrapped,
 )
-from mipp.compensation import Refit, refit
+from mipp.compensation import Refit
 from mipp.cost import cost_of, latency_ms
 from mipp.distributed import sharded
-from mipp.errors import MippError, UnsupportedModelError
+from mipp.errors import MippError
+from mipp.finishing import finished
 from mipp.graph.copies import full_copy
 from mipp.graph.trees import tensors_in
 from mipp.measuring import Clock, device_of, measures, report_on, versions
@@ -34,7 +34,7 @@ from mipp.methods import MIPP, Method, Task
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.planning import example, proven_plan
 from mipp.progress import Bars
-from mipp.recovery import Distillation, distill
+from mipp.recovery import Distillation
 from mipp.report import Inspection, Report
 from mipp.surgery import apply, describe, verified_graph
 from mipp.timing import layer_times
@@ -216,17 +216,8 @@ def _results(
         with bars.phase("evaluation"):
             before = measures(model, {}, task, evaluate)
         for store, task, plan, weights, seconds in planned:
-            lap, small = Clock(seconds), apply(plan, weights)
-            if options is not None:
-                small = _noted(
-                    store, "compensated", small, task, partial(_refitted, small, weights, plan, task, options)
-                )
-                lap("compensation")
-            if recover is not None:
-                small = _noted(
-                    store, "recovered", small, task, partial(_recovered, small, weights, plan, task, recover)
-                )
-                lap("recovery")
+            lap = Clock(seconds)
+            small = finished(plan, weights, task, options, recover, store, lap)
             small = _like(small, model)
             describe(small, plan)
             _note_sizes(task, data)
@@ -315,44 +306,6 @@ def _task(
         return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
 
     return Task(model, graph, cost, batches, loss_fn, train, seed, latency, memory=memory, progress=bars)
-
-
-def _noted(
-    store: Checkpoint | None, step: str, small: nn.Module, task: Task, make: Callable[[], tuple[nn.Module, list[str]]]
-) -> nn.Module:
-    """The model after a step: from the checkpoint, else as `make` returns it with sentences for the report."""
-    notes = store.fill(step, small) if store else None
-    if notes is None:
-        small, notes = make()
-        if store:
-            store.save_model(step, small, notes)
-    task.notes.extend(notes)
-    return small
-
-
-def _refitted(
-    small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit
-) -> tuple[nn.Module, list[str]]:
-    """Refits; where that cannot be done the model stays as cut and a note says why."""
-    obstacle = task.graph.program.not_replayable
-    if not obstacle:
-        try:
-            notes = refit(small, dense, plan, task.graph, task.batches, options, task.progress, task.memory)
-        except UnsupportedModelError as error:
-            obstacle = str(error)
-        else:
-            if all(bool(torch.isfinite(p).all()) for p in small.parameters()):
-                return small, notes
-            obstacle = "the refitted weights were not finite"
-    return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
-
-
-def _recovered(
-    small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, how: Literal["distill"] | Distillation
-) -> tuple[nn.Module, list[str]]:
-    options = Distillation() if how == "distill" else how
-    before, after = distill(small, dense, plan, task.graph, task.batches, options, task.seed, task.progress)
-    return small, [f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
 
 
 def _note_sizes(task: Task, data: Calibration) -> None:
