@@ -71,7 +71,7 @@ class Training:
 TRAININGS: Mapping[str, Training] = {
     "vgg11": Training(zoo.vgg11, 15, 0.05),
     "mobilenetv2": Training(MobileNetV2, 10, 0.1),
-    "vit": Training(VisionTransformer, 15, 0.05),
+    "vit": Training(VisionTransformer, 10, 0.05),
 }
 
 

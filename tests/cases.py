@@ -426,6 +426,14 @@ def _():
     )  # fmt: skip
 
 
+@case("depthwise behind a refitted layer", IMAGE)
+def _():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.ReLU(), nn.Conv2d(5, 5, 3, groups=5), nn.ReLU(),
+        nn.Conv2d(5, 3, 1),
+    )  # fmt: skip
+
+
 @case("depthwise multiplier", IMAGE)
 def _():
     return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1))

@@ -253,6 +253,11 @@ def duplicated(name: str) -> tuple[Case, nn.Module, dict[str, tuple[int, ...]]]:
                     t[4] = t[2]
             model[3].bias.fill_(1.0)
             return case, model, {"0": (0, 1, 2, 3)}
+        if name == "depthwise behind a refitted layer":
+            model[0].weight[5], model[0].bias[5] = model[0].weight[1], model[0].bias[1]
+            for t in (model[2].weight, model[2].bias, model[4].weight, model[4].bias):
+                t[4] = t[2]
+            return case, model, {"0": (0, 1, 2, 3, 4), "2": (0, 1, 2, 3)}
         if name == "residual":
             rows = (model.stem.weight, model.b.weight)
             norms = [t for n in (model.bn0, model.bn2) for t in n.state_dict().values() if t.ndim]
@@ -291,7 +296,8 @@ def duplicated(name: str) -> tuple[Case, nn.Module, dict[str, tuple[int, ...]]]:
 
 
 DUPLICATED = [
-    "linear chain", "conv bn relu chain", "conv flatten linear", "gated linear unit", "depthwise", "residual",
+    "linear chain", "conv bn relu chain", "conv flatten linear", "gated linear unit", "depthwise",
+    "depthwise behind a refitted layer", "residual",
     "reader used twice", "concatenation", "functional calls", "embedding", "linear on the last axis of an image",
     "few groups", "conv1d",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ one dense and two pruned passes over the calibration data.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import ceil
 
@@ -144,6 +144,7 @@ class _Refitter:
     def refit(self, target: Target, following: int) -> None:
         """Refits one weight and moves the dense model on to op `following`."""
         self.cut.advance(target.uses[0].op)
+        target = Target(target.weight, [self._as_cut(site) for site in target.uses])
         ops = [self.program.ops[site.op] for site in target.uses]
         after = [downstream(self.program, op) for op in ops]
         blocks = self._blocks(target)
@@ -183,6 +184,11 @@ class _Refitter:
         offset = self._solve(target, regressions, columns, rectified)
         if place:
             self._add_offset(place, offset, ops[0], after[0])
+
+    def _as_cut(self, site: Site) -> Site:
+        """The site with the groups that are left of a convolution that lost whole ones."""
+        groups = self.cut.program(self.cut.batches[0]).ops[site.op].arguments.get("groups", site.groups)
+        return replace(site, groups=groups)
 
     def notes(self) -> list[str]:
         """Sentences for the report."""
