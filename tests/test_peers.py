@@ -1,6 +1,7 @@
 """What each method but MIPP promises on its own: formulas against finite differences, brute force and dense algebra."""
 
 import copy
+import dataclasses
 import itertools
 
 import pytest
@@ -410,6 +411,15 @@ def test_the_reinitialised_control_keeps_the_nodes_and_changes_every_weight():
     assert plan.kept == L1().plan(given, budget).kept
     assert all((state[name] != weight).all() for name, weight in given.model.state_dict().items())
     assert torch.equal(Reinitialised(like=L1()).plan(given, budget)[1]["0.weight"], state["0.weight"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_was_initialised_with_the_seed_of_the_task_gets_other_weights(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        given = dataclasses.replace(task(chain().float()), seed=seed)
+    _, state = Reinitialised(like=L1()).plan(given, mipp.Budget(macs=0.5))
+    assert all((state[name] != weight).all() for name, weight in given.model.state_dict().items())
 
 
 def test_scratch_trains_a_network_of_these_widths():

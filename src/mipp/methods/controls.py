@@ -85,7 +85,8 @@ def _drawn_anew(task: Task) -> nn.Module:
     """A copy with the weights its layers would begin with; layers that cannot say have theirs shuffled."""
     model = full_copy(task.model)
     with torch.random.fork_rng():
-        torch.manual_seed(task.seed)
+        # not the seed itself: the model may have been initialised with it, and would come out as it was
+        torch.manual_seed(int(torch.randint(2**62, (), generator=task.generator())))
         for module in model.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
