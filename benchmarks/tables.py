@@ -34,7 +34,7 @@ def headline() -> str:
     cells = []
     for network, rows in _cases(data):
         own = [spread(column(_by(rows, "mipp"), stage)) for stage in ("recover", "refit")]
-        found = [*own, *(spread(column(_by(rows, m), "refit")) for m in HEADLINE)]
+        found = [*own, *(spread(column(_by(rows, m), "refit")) if _by(rows, m) else "–" for m in HEADLINE)]
         bare = spread(column(_by(rows, "l1"), "as published"))
         cells.append([_title(network), f"{rows[0]['dense']:.2f}", _smaller(_by(rows, "mipp")), *found, bare])
     return table(columns, cells, footnote(data))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import mipp
+from mipp.errors import MippError
 from mipp.graph.groups import NodeGroup
 from mipp.plan import PruningPlan
 
@@ -19,7 +20,13 @@ _STEPS = 50
 def torch_pruning(
     score: str, dense: nn.Module, data: Labelled, budget: mipp.Budget, exclude: Sequence[str] = ()
 ) -> nn.Module:
-    """A smaller copy: 'l1', 'taylor' or 'hessian' scores from labelled images, ranked over all layers, in steps."""
+    """A smaller copy: 'l1', 'taylor' or 'hessian' scores from labelled images, ranked over all layers, in steps.
+
+    Linear layers stay as they are, which in convolutional networks are the classifier.
+
+    Raises:
+        MippError: The budget is out of its reach.
+    """
     import torch_pruning as tp
 
     model = copy.deepcopy(dense)
@@ -41,18 +48,20 @@ def torch_pruning(
         return macs, params
 
     before = sizes()
-    while any(
-        limit is not None and now > limit * full
-        for limit, now, full in zip((budget.macs, budget.params), sizes(), before, strict=True)
-    ):
+    for _ in range(_STEPS + 1):
+        if all(
+            limit is None or now <= limit * full
+            for limit, now, full in zip((budget.macs, budget.params), sizes(), before, strict=True)
+        ):
+            model.zero_grad()
+            return model
         if score == "taylor":
             model.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
         elif score == "hessian":
             _accumulate(importance, model, images[:16], labels[:16])
         pruner.step()
-    model.zero_grad()
-    return model
+    raise MippError(f"Torch-Pruning did not come down to {budget} in {_STEPS} steps.")
 
 
 def _accumulate(importance: Any, model: nn.Module, images: Tensor, labels: Tensor) -> None:
