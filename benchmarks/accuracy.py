@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import mipp
-from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, accuracy, forward_seconds, pretrained
-from benchmarks.cifar_networks import path_of, trained
+from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, accuracy, forward_seconds
+from benchmarks.cifar_networks import dense, path_of
 from benchmarks.record import Record, Row
 from benchmarks.torch_pruner import Labelled, plan_of, torch_pruning
 from mipp import zoo
@@ -61,10 +61,10 @@ class Bench:
     test: zoo.ImageData
 
     def has(self, network: str) -> bool:
-        return (self.weights / WEIGHTS[network] if network in WEIGHTS else path_of(self.weights, network)).exists()
+        return path_of(self.weights, network).exists()
 
     def dense(self, network: str) -> nn.Module:
-        return pretrained(network, self.weights) if network in WEIGHTS else trained(network, self.weights)
+        return dense(network, self.weights)
 
     @cache  # noqa: B019 - there is one bench
     def dense_accuracy(self, network: str) -> float:

@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Mapping
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, pretrained
-from benchmarks.cifar_networks import path_of, trained
+from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS
+from benchmarks.cifar_networks import dense, path_of
 from benchmarks.record import Record, Row
 from benchmarks.workloads import EPOCHS, lenet5
 from mipp import zoo
@@ -47,14 +48,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     options = parser.parse_args()
     record = Record("allocation", samples=SAMPLES, held_out=HELD_OUT, excluded=EXCLUDED[0])
-    for network in options.network or BUDGETS:
-        if network in WEIGHTS or network == "lenet5" or path_of(options.weights, network).exists():
-            for draw in range(options.draws):
-                for budget in BUDGETS[network]:
-                    for choice in options.choice or CHOICES:
-                        amounts = {name: round(amount, 4) for name, amount in budget.items()}
-                        key = {"network": network, **amounts, "choice": choice, "draw": draw}
-                        record.measure(key, partial(pruned, network, options.weights, budget, CHOICES[choice], draw))
+    networks = options.network or BUDGETS
+    for network in (n for n in networks if n == "lenet5" or path_of(options.weights, n).exists()):
+        for draw, budget, choice in product(range(options.draws), BUDGETS[network], options.choice or CHOICES):
+            amounts = {name: round(amount, 4) for name, amount in budget.items()}
+            key = {"network": network, **amounts, "choice": choice, "draw": draw}
+            record.measure(key, partial(pruned, network, options.weights, budget, CHOICES[choice], draw))
 
 
 def pruned(network: str, weights: Path, budget: Mapping[str, float], choice: dict[str, Any], draw: int) -> Row:
@@ -81,10 +80,8 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], choice: dic
 
 @cache
 def _network(name: str, weights: Path) -> nn.Module:
-    if name in WEIGHTS:
-        return pretrained(name, weights)
     if name != "lenet5":
-        return trained(name, weights)
+        return dense(name, weights)
     model = lenet5(0)
     zoo.fit(model, _data(name), epochs=EPOCHS, batch_size=128)
     return model.eval()

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.cifar import WEIGHTS, pretrained
 from benchmarks.record import Record, Row
 from benchmarks.zoo.attention import Block, FusedAttention
 from benchmarks.zoo.mobile import ConvNormActivation, InvertedResidual
@@ -116,8 +117,15 @@ def trained(name: str, folder: Path) -> nn.Module:
     return model.eval()
 
 
+def dense(name: str, folder: Path) -> nn.Module:
+    """A network with the weights in the folder, published or trained here."""
+    return pretrained(name, folder) if name in WEIGHTS else trained(name, folder)
+
+
 def path_of(folder: Path, name: str) -> Path:
-    """Where the trained weights are."""
+    """Where the weights of a network are, published or trained here."""
+    if name in WEIGHTS:
+        return folder / WEIGHTS[name]
     return folder / f"cifar_{name}.safetensors"
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from benchmarks.markdown import COSTS, chosen, column, footnote, load, spread, table
-from benchmarks.record import Row
+from benchmarks.markdown import COSTS, footnote, load, table
+from mipp import grid
+from mipp.grid.summary import written
 
 
 def lenet_before() -> str:
@@ -52,24 +53,22 @@ def rivals() -> str:
 def _by_budget(name: str, stage: str) -> str:
     """Means and standard deviations over the seeds, a line for each method; in brackets: runs that emptied a layer."""
     data = load(name)
-    budgets: list[dict[str, float]] = []
-    for row in data["rows"]:
-        if row["budget"] not in budgets:
-            budgets.append(row["budget"])
+    found = {(s.method, s.budget): s for s in grid.summarise(data["rows"])}
+    budgets = {written(row): _written(row["budget"]) for row in data["rows"]}
     cells = []
-    for method in dict.fromkeys(row["method"] for row in data["rows"]):
-        found = [_cell(chosen(data, method=method, budget=budget), stage) for budget in budgets]
-        if any(found):
-            cells.append([_shown(method), *found])
-    return table(["method", *map(_written, budgets)], cells, footnote(data))
+    for method in dict.fromkeys(method for method, _ in found):
+        own = [_cell(found.get((method, budget)), stage) for budget in budgets]
+        if any(own):
+            cells.append([_shown(method), *own])
+    return table(["method", *budgets.values()], cells, footnote(data))
 
 
-def _cell(rows: list[Row], stage: str) -> str:
-    good = [row for row in rows if stage in row.get("accuracy", ())]
-    if not good:
+def _cell(summary: grid.Summary | None, stage: str) -> str:
+    if summary is None or stage not in summary.accuracy:
         return ""
-    emptied = sum(bool(row["collapsed"]) for row in good)
-    return spread(column([row["accuracy"] for row in good], stage)) + (f" ({emptied})" if emptied else "")
+    mean, deviation = summary.accuracy[stage]
+    several = f" ± {deviation:.2f}" if summary.seeds > 1 else ""
+    return f"{mean:.2f}{several}" + (f" ({summary.collapsed})" if summary.collapsed else "")
 
 
 def _written(budget: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from mipp.compensation import Refit
 from mipp.cost import cost_of, latency_ms
 from mipp.distributed import sharded
 from mipp.errors import MippError
-from mipp.finishing import finished
+from mipp.finishing import Recovery, finished
 from mipp.graph.copies import full_copy
 from mipp.graph.trees import tensors_in
 from mipp.measuring import Clock, device_of, measures, report_on, versions
@@ -165,7 +165,7 @@ def _results(
     *,
     exclude: Sequence[str],
     compensate: bool | Refit,
-    recover: Literal["distill"] | Distillation | None,
+    recover: Recovery | None,
     evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
     loss_fn: Callable[..., Tensor] | None,
     train: Callable[..., None] | None,

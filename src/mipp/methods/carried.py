@@ -62,7 +62,7 @@ def by_samples(
 
 def target_shrank(task: Task, group: NodeGroup, kept: Kept) -> bool:
     """Whether some of what the readers of a group write has gone."""
-    alive = task.graph.keep_mask({n: nodes or (0,) for n, nodes in kept.items()})
+    alive = _alive(task, group, kept)
     writes = np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))])
     return not alive[writes[writes >= 0]].all()
 
