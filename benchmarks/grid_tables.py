@@ -16,8 +16,8 @@ def lenet_after() -> str:
     """LeNet-5 pruned after training: accuracy straight after, refitted, and trained further."""
     stages = {
         "straight after": "pruned",
-        "refitted": "compensated",
-        "refitted, and trained for 5 epochs": "compensated, 5 epochs",
+        "refitted": "refitted",
+        "refitted, and trained for 5 epochs": "refitted, 5 epochs",
     }
     return "\n\n".join(f"**{title}**\n\n{_by_budget('methods_lenet_after', key)}" for title, key in stages.items())
 
