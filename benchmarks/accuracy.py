@@ -234,16 +234,17 @@ def labels(bench: Bench, draw: int) -> Rows:
 
 
 def retrained(bench: Bench, network: str, budget: Mapping[str, float], draw: int) -> Row:
-    """Accuracy before and after; the dense network's logits are not used."""
+    """Accuracy before and after training with labels and the dense network's outputs."""
     dense, data, exclude = bench.dense(network), bench.draw(draw), _stream(network)
     result = pruned(dense, data, mipp.Budget(**budget), mipp.methods.MIPP(), exclude, draw)  # type: ignore[arg-type]
     model = recovered(dense, result.model, result.plan, data, exclude, draw)
     row = {"dense": bench.dense_accuracy(network), "recover": bench.accuracy(model)}
     start = time.perf_counter()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for one in (model, dense):
+        one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     zoo.fit(
         model, bench.train, epochs=EPOCHS, learning_rate=0.02, batch_size=128, augment="crop-flip", seed=draw,
-        autocast_bf16=True,
+        autocast_bf16=True, teacher=dense,
     )  # fmt: skip
     return {**row, "trained": bench.accuracy(model), "minutes": round((time.perf_counter() - start) / 60, 2)}
 

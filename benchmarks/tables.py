@@ -77,6 +77,31 @@ def accuracy_calibration() -> str:
     return table(["calibrated on", "accuracy", "seconds"], cells, footnote(data))
 
 
+def accuracy_labels() -> str:
+    """ResNet-56 trained further with labels."""
+    data = load("accuracy_labels")
+    cells = [
+        [_title(r["network"]), f"MACs ÷ {1 / r['macs']:.2f}", r["draw"], f"{r['dense']:.2f}", f"{r['recover']:.2f}",
+         f"{r['trained']:.2f}", r["epochs"], f"{r['minutes']:.0f}"]
+        for r in data["rows"]
+    ]  # fmt: skip
+    columns = ["network", "smaller", "draw", "dense", "recovered", "trained", "epochs", "minutes"]
+    return table(columns, cells, footnote(data))
+
+
+def effort() -> str:
+    """Passes and linear algebra of the closed-form call."""
+    data = load("effort")
+    keys = ("seconds", "one pass, seconds", "convolutions, seconds", "linear algebra, seconds")
+    cells = [
+        [_title(r["network"]), _asked(r), f"{r['passes']:.1f}", *(f"{r[key]:.1f}" for key in keys),
+         f"{100 * r['linear algebra, rate']:.0f} %"]
+        for r in data["rows"]
+    ]  # fmt: skip
+    columns = ["network", "smaller", "passes", "seconds", "one pass", "convolutions", "linear algebra", "its rate"]
+    return table(columns, cells, footnote(data))
+
+
 def latency() -> str:
     """Measured speed-up against the ratio of MACs."""
     data = load("latency")
@@ -232,7 +257,7 @@ def language() -> str:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, accuracy_table, accuracy_parts, accuracy_calibration, latency, lenet_mnist, defaults, allocation,
+        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist, defaults, allocation,
         memory, methods, estimators, schedule, tracing, wide, language, lenet_before, lenet_after, resnet20, rivals,
     )
 }  # fmt: skip
@@ -254,6 +279,12 @@ def _smaller(rows: list[Row]) -> str:
     """The ratio that the budget is about."""
     kind = "macs" if "macs" in rows[0] else "params"
     return f"{kind.replace('macs', 'MACs')} ÷ {mean(column(rows, f'{kind} ratio')):.2f}"
+
+
+def _asked(row: Row) -> str:
+    """The ratio that a budget asks for."""
+    kind = "macs" if "macs" in row else "params"
+    return f"{kind.replace('macs', 'MACs')} ÷ {1 / row[kind]:.2f}"
 
 
 def _title(network: str) -> str:

@@ -1,6 +1,7 @@
 """Networks against published key names and parameter counts; training and accuracy against what they promise."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,23 @@ def test_fit_trains_and_accuracy_evaluates():
     model.train().modes.clear()
     zoo.accuracy(model, bars())
     assert not any(model.modes)
+
+
+def test_fit_follows_a_teacher_where_labels_say_nothing():
+    data = zoo.load("digits", "train")
+    torch.manual_seed(0)
+    teacher = zoo.DigitsCNN()
+    zoo.fit(teacher, data, epochs=3)
+    teacher.eval()
+    lost = replace(data, labels=torch.randint(10, data.labels.shape))
+    found = {}
+    for name in ("alone", "taught"):
+        torch.manual_seed(1)
+        model = zoo.DigitsCNN()
+        zoo.fit(model, lost, epochs=3, teacher=teacher if name == "taught" else None)
+        found[name] = zoo.accuracy(model, zoo.load("digits", "test"))
+    assert found["taught"] > 80
+    assert found["alone"] < 50
 
 
 def test_a_loss_that_explodes_is_an_error():

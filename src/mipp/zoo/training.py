@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from mipp.errors import MippError
 from mipp.zoo.data import ImageData
 
+_TAUGHT, _TEMPERATURE = 0.9, 4.0
+
 
 def fit(
     model: nn.Module,
@@ -25,6 +27,7 @@ def fit(
     seed: int = 0,
     augment: Literal["crop-flip"] | None = None,
     autocast_bf16: bool = False,
+    teacher: nn.Module | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     after_step: Callable[[], None] | None = None,
     device: torch.device | str | None = None,
@@ -44,6 +47,8 @@ def fit(
         seed: of the order of the images and of their augmentation.
         augment: "crop-flip" shifts each image by up to an eighth of its height and mirrors half of them.
         autocast_bf16: compute the forward pass in bfloat16 where torch finds that safe.
+        teacher: a network whose outputs count for nine tenths of the loss, softened at temperature 4 (knowledge
+            distillation: Hinton, Vinyals & Dean, arXiv 1503.02531); evaluated as it is, on the model's device.
         progress: called as `progress(step, steps, loss)` after each step.
         after_step: called without arguments after each step of the optimiser.
         device: the model is moved there and stays there; None leaves it where it is.
@@ -69,7 +74,10 @@ def fit(
         for step, (images, labels) in enumerate(batches, start=1):
             inputs = images if augment is None else _crop_flip(images, generator)
             with torch.autocast(home.type, dtype=torch.bfloat16, enabled=autocast_bf16):
-                loss = F.cross_entropy(model(inputs), labels)
+                logits = model(inputs)
+                loss = F.cross_entropy(logits, labels)
+                if teacher is not None:
+                    loss = (1 - _TAUGHT) * loss + _TAUGHT * _divergence(teacher, inputs, logits)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -101,6 +109,14 @@ def accuracy(model: nn.Module, data: ImageData, batch_size: int = 512, limit: in
             correct += int((guesses == labels.to(home)[:, None]).sum())
             total += len(labels)
     return 100 * correct / total
+
+
+def _divergence(teacher: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
+    """From the outputs of a teacher, both softened, on the scale of the cross-entropy."""
+    with torch.no_grad():
+        soft = (teacher(inputs).float() / _TEMPERATURE).log_softmax(1)
+    found = (logits.float() / _TEMPERATURE).log_softmax(1)
+    return F.kl_div(found, soft, reduction="batchmean", log_target=True) * _TEMPERATURE**2
 
 
 def _one_cycle(step: int, steps: int) -> float:
