@@ -257,8 +257,9 @@ def language() -> str:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist, defaults, allocation,
-        memory, methods, estimators, schedule, tracing, wide, language, lenet_before, lenet_after, resnet20, rivals,
+        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
+        defaults, allocation, memory, methods, estimators, schedule, tracing, wide, language, lenet_before, lenet_after,
+        resnet20, rivals,
     )
 }  # fmt: skip
 

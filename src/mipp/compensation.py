@@ -10,7 +10,7 @@ one dense and two pruned passes over the calibration data.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -32,9 +32,11 @@ from mipp.rectified import Rectified
 from mipp.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.replay import Stream
 from mipp.targets import Target, targets_of
+from mipp.variations import Varied, may_vary
 
 ROWS = 65536
 """Rows of inputs per layer that suffice for its second moments."""
+_SCARCE, _VARIATIONS = 8, 3
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,23 @@ class Refit:
             chooses it for every weight by the error on calibration samples held out.
         positions: At most this many positions of each sample enter the statistics of one layer. None is 64, or more
             where samples are few: as many as make 65,536 rows of them all.
+        variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
+            positions. None is 3 where some convolution would be fitted to fewer than 8 rows an input, and 0 elsewhere.
+            Without effect on anything but images.
         allow_bias: Give layers without bias and without a following batch norm a bias. Adds parameters.
     """
 
     ridge: float | None = None
     positions: int | None = None
+    variations: int | None = None
     allow_bias: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.ridge is None or self.ridge > 0) or not (self.positions is None or self.positions >= 1):
+        fine = (self.ridge is None or self.ridge > 0) and (self.positions is None or self.positions >= 1)
+        if not (fine and (self.variations is None or self.variations >= 0)):
             raise MippError(
-                f"Refit(ridge={self.ridge}, positions={self.positions}): expected both to be positive, or None."
+                f"Refit(ridge={self.ridge}, positions={self.positions}, variations={self.variations}): expected ridge "
+                "and positions to be positive, variations to be 0 or more, or None."
             )
 
 
@@ -95,6 +103,7 @@ def refit(
     if options.allow_bias:
         dense = full_copy(dense)
         _add_biases((dense, small), targets, graph.program)
+    options = replace(options, variations=_variations(small, targets, graph.program, batches, options))
     work = _Refitter(small, dense, plan, graph, batches, options, memory or Memory())
     starts = [target.uses[0].op for target in targets]
     for target, following in zip(progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
@@ -115,6 +124,27 @@ def _add_biases(models: Sequence[nn.Module], targets: Sequence[Target], program:
                 owner.bias = nn.Parameter(weight.new_zeros(weight.shape[0]))
 
 
+def _variations(
+    small: nn.Module, targets: Sequence[Target], program: Program, batches: Sequence[Batch], options: Refit
+) -> int:
+    """How often images are varied: as often as wanted, else where a convolution has few rows an input."""
+    if not may_vary(batches[0].call):
+        return 0
+    if options.variations is not None:
+        return options.variations
+    _, samples = place(sum(batch.samples for batch in batches))
+    traced = program.values[program.inputs[0]].shape[0]
+
+    def scarce(target: Target) -> bool:
+        site = target.uses[0]
+        op, weight = program.ops[site.op], site.turned(_tensors(small)[target.weight])
+        written = program.values[op.outputs[0]].shape
+        rows = samples * prod(written) // written[channel_dim(op)] // traced
+        return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
+
+    return _VARIATIONS if any(map(scarce, targets)) else 0
+
+
 class _Refitter:
     """Refits weight after weight, while the dense and the cut model advance together."""
 
@@ -132,8 +162,11 @@ class _Refitter:
         self.small, self.ridge, self.limit = small, options.ridge, memory.statistics
         own = [batch.samples for batch in batches]
         first, samples = place(sum(own))
-        self.first_samples = list(accumulate(own, initial=first))
-        self.positions = options.positions or max(64, ceil(ROWS / samples))
+        starts = list(accumulate(own, initial=first))[:-1]
+        times = options.variations or 0
+        self.first_samples = starts * (1 + times)
+        self.positions = options.positions or ceil(max(64, ROWS / samples) / (1 + times))
+        batches = Varied(batches, times, starts, samples) if times else batches
         self.store = memory.store
         self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mipp.calibration import Batch, pieces
@@ -15,15 +14,14 @@ from mipp.errors import CalibrationError, MippError
 from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import full_copy, modes_kept
 from mipp.graph.groups import PruningGraph
-from mipp.graph.trace import Call
 from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
+from mipp.variations import may_vary, varied
 
 _CHECKS = (0.2, 0.4, 0.6, 0.8)  # of the time or passes; one more is at the end
 _VARIATIONS = 2
 _BACK = 0.3
-_IMAGE_CHANNELS = (1, 3, 4)
 
 
 class _Score(NamedTuple):
@@ -178,7 +176,7 @@ class _Distiller:
     def _step(self, batch: Batch, share: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
-        call = _varied(batch.call, self.generator)
+        call = varied(batch.call, self.generator)
         self.teacher.prepare(call)
         self.student.prepare(call)
         device = self.parameters[0].device
@@ -207,10 +205,10 @@ class _Distiller:
         """The same images, varied in the same way, every time."""
         outputs, matched, samples = 0.0, 0.0, 0
         generator = torch.Generator().manual_seed(0)
-        varied = any(_may_vary(self.batches[index].call) for index in self.held)
-        for index in list(self.held) * (_VARIATIONS if varied else 1):
+        images = any(may_vary(self.batches[index].call) for index in self.held)
+        for index in list(self.held) * (_VARIATIONS if images else 1):
             batch = self.batches[index]
-            call = _varied(batch.call, generator)
+            call = varied(batch.call, generator)
             (said, seen), (output, values) = self.teacher(call), self.student(call)
             own = output_loss(output, said)
             outputs += float(own) * batch.samples
@@ -229,25 +227,3 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
     copied = full_copy(model).eval()
     return copied.to(memory_format=torch.channels_last) if images else copied  # type: ignore[call-overload]
-
-
-def _varied(call: Call, generator: torch.Generator) -> Call:
-    """Images are shifted by up to an eighth and half of them mirrored; anything else is as it was."""
-    return call.map(lambda tensor: _shifted(tensor, generator) if _may_vary(call) else tensor.clone())
-
-
-def _may_vary(call: Call) -> bool:
-    """Whether it is on nothing but images."""
-    tensors = call.tensors
-    return len(tensors) == 1 and tensors[0].ndim == 4 and tensors[0].shape[1] in _IMAGE_CHANNELS
-
-
-def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    count, _, height, width = images.shape
-    down, right = (torch.randint(2 * (size // 8) + 1, (count, 1), generator=generator) for size in (height, width))
-    mirrored = torch.rand(count, 1, generator=generator) < 0.5
-    rows, columns = down + torch.arange(height), right + torch.arange(width)
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    padded = F.pad(images, (width // 8, width // 8, height // 8, height // 8)).movedim(1, 3)
-    places = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    return padded[tuple(place.to(images.device) for place in places)].movedim(3, 1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mipp.errors import MippError
+from mipp.variations import Moves, moved
 from mipp.zoo.data import ImageData
 
 _TAUGHT, _TEMPERATURE = 0.9, 4.0
@@ -72,7 +73,7 @@ def fit(
     with _mode(model, training=True):
         batches = islice(_endless(data.to(home), batch_size, generator), steps)
         for step, (images, labels) in enumerate(batches, start=1):
-            inputs = images if augment is None else _crop_flip(images, generator)
+            inputs = images if augment is None else moved(images, Moves.drawn(len(images), images.shape[2:], generator))
             with torch.autocast(home.type, dtype=torch.bfloat16, enabled=autocast_bf16):
                 logits = model(inputs)
                 loss = F.cross_entropy(logits, labels)
@@ -127,19 +128,6 @@ def _endless(data: ImageData, batch_size: int, generator: torch.Generator) -> It
     size = min(batch_size, len(data))
     while True:
         yield from data.batches(size, limit=len(data) // size * size, generator=generator)
-
-
-def _crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    count, channels, height, width = images.shape
-    margin = height // 8
-    down, right = torch.randint(0, 2 * margin + 1, (2, count, 1), generator=generator)
-    mirrored = torch.rand(count, 1, generator=generator) < 0.5
-    rows, columns = down + torch.arange(height), right + torch.arange(width)
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    image, channel = torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None]
-    padded = F.pad(images, (margin, margin, margin, margin))
-    places = (image, channel, rows[:, None, :, None], columns[:, None, None, :])
-    return padded[tuple(index.to(images.device) for index in places)]
 
 
 def _device(model: nn.Module) -> torch.device:
