@@ -54,11 +54,9 @@ docs: .venv
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv
-	@$(BIN)/python -m benchmarks.defaults --weights $(WEIGHTS)
-	@$(BIN)/python -m benchmarks.lenet_mnist
-	@$(BIN)/python -m benchmarks.memory
-	@for piece in table parts calibration curve labels; do $(BIN)/python -m benchmarks.accuracy $$piece --weights $(WEIGHTS); done
-	@$(BIN)/python -m benchmarks.latency --weights $(WEIGHTS)
+	@for program in lenet_mnist memory estimators tracing wide; do $(BIN)/python -m benchmarks.$$program; done
+	@for program in defaults allocation latency effort language $(addprefix accuracy_,table parts calibration curve labels); do \
+	  $(BIN)/python -m benchmarks.$$(echo $$program | tr _ ' ') --weights $(WEIGHTS); done
 	@$(BIN)/python -m benchmarks.tables
 
 zoo: .venv

@@ -23,6 +23,7 @@ from benchmarks.zoo.oracle import compare, explained
 
 PAGE = Path(__file__).parents[1] / "docs" / "supported.md"
 LIMIT, PEER_LIMIT = 120.0, 30.0  # seconds for a pattern, and for Torch-Pruning on it
+NOTHING_MISSING = "Nothing that the manifests name. `mipp.inspect` lists what is frozen in a model, with the reason."
 CHECKS = ("cut == masked", "MIPP", "train", "export", "ONNX")
 
 
@@ -107,7 +108,7 @@ def page(rows: list[Row]) -> str:
         "",
         "## What is not pruned, and why",
         "",
-        *[line for row in rows for line in _missing(row)],
+        *([line for row in rows for line in _missing(row)] or [NOTHING_MISSING]),
         "",
         "## Where Torch-Pruning finds other groups",
         "",

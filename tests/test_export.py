@@ -12,11 +12,12 @@ import mipp
 from mipp.export import export
 
 
+@pytest.mark.parametrize("samples", [1, 4])
 @pytest.mark.parametrize("name", ["residual", "several inputs", "concatenation"])
-def test_torch_export_of_a_pruned_model(name, tmp_path):
+def test_torch_export_of_a_pruned_model(name, samples, tmp_path):
     case = named(name)
     model = pruned(case).model
-    x = case.batch(4)
+    x = case.batch(samples)
     assert export(model, x, tmp_path / "small.pt2") <= 1e-6
     program = torch.export.load(tmp_path / "small.pt2").module()
     more = case.batch(7, seed=3)
@@ -35,6 +36,11 @@ def test_onnx_of_a_pruned_model(name, tmp_path):
     x = case.batch(7, seed=3).float()
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(found), outputs(model, x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_what_takes_one_sample_only_is_exported_for_one(tmp_path):
+    model = Net(lambda m, x: m.a(x.view(1, 3)), a=nn.Linear(3, 2))
+    assert export(model, torch.randn(1, 3), tmp_path / "one.pt2") <= 1e-6
 
 
 def test_a_file_that_computes_something_else_is_not_left_there(tmp_path, monkeypatch):

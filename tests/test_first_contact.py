@@ -48,6 +48,13 @@ def refusal(kind=mipp.MippError, **options) -> str:
     return message
 
 
+def refused(call) -> str:
+    """The paragraph with which something else refuses."""
+    with pytest.raises(mipp.MippError) as caught:
+        call()
+    return str(caught.value)
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -74,6 +81,35 @@ def test_the_smallest_value_named_can_be_met():
     message = refusal(mipp.InfeasibleBudgetError, budget=mipp.Budget(macs=1e-6))
     smallest = float(message.split("raise macs to ")[1].split(" ")[0])
     assert prune(budget=mipp.Budget(macs=smallest)).report.after.nodes == 2
+
+
+def test_fields_of_methods_have_only_the_values_they_name():
+    assert "L1(scope='gloabl'): expected 'local' or 'global'" in refusal(method=mipp.methods.L1(scope="gloabl"))
+    assert "SNIP(structure='gates'): expected" in refusal(method=mipp.methods.SNIP(structure="gates"))
+    assert "Random(like=...) is 'mipp'" in refusal(method=mipp.methods.Random(like="mipp"))
+
+
+def test_what_is_of_quite_another_kind_is_refused_before_anything_takes_long():
+    assert "a number, or a dict of numbers" in refusal(evaluate=lambda model: None)
+    assert "a number, or a dict of numbers" in refusal(evaluate=lambda model: {"accuracy": "good"})
+    assert "device='gpu' cannot be used" in refusal(device="gpu")
+    assert "data are a int; expected a list of batches" in refusal(data=3)
+    assert "'all'; expected a whole number" in refused(lambda: mipp.Calibration(images(), max_samples="all"))
+    assert "expected a dict such as {'conv1': 8}" in refused(lambda: mipp.Budget(widths=8))
+    assert "expected min_keep >= 0" in refused(lambda: mipp.Budget(min_keep="a"))
+    assert "frontier has no option progres" in refused(lambda: mipp.frontier(network(), images(), [HALF], progres=True))
+    assert "whose estimator is used" in refused(lambda: mipp.information(network(), images(), mipp.methods.L1()))
+    assert "expected one input, such as torch.randn" in refused(lambda: mipp.inspect(network(), (1, 3, 8, 8)))
+    plan = prune().plan
+    assert "expected a plan and the model it is for" in refused(lambda: mipp.apply(network(), plan))
+
+
+def test_a_folder_is_no_plan(tmp_path):
+    assert "cannot be read (Is a directory)" in refused(lambda: mipp.load_plan(tmp_path))
+
+
+def test_one_budget_has_a_frontier_of_one_result():
+    assert len(mipp.frontier(network(), images(), HALF, mipp.methods.L1(), progress=False)) == 1
 
 
 def test_unknown_names_come_with_the_nearest():
@@ -340,7 +376,7 @@ def test_the_library_logs_its_phases_and_prints_nothing(caplog, capfd):
     with caplog.at_level(logging.INFO, "mipp"):
         prune()
     phases = [record.message.split(":")[0] for record in caplog.records]
-    assert phases == ["read", "graph", "selection", "compensation", "report"]
+    assert phases == ["read", "graph", "report", "selection", "compensation", "report"]
     assert capfd.readouterr() == ("", "")
 
 

@@ -48,7 +48,7 @@ EMPTY = Report("M", "Random()", "", {}, NOTHING, NOTHING, {}, (), (), (), (), {}
 TEXT = """\
 LeNet pruned
 method  MIPP(estimator='gaussian')
-budget  macs=0.5 (0.062 % of dense left) · min_keep=1
+budget  macs=0.5 (0.062 % of dense unused) · min_keep=1
 
                dense     pruned   change  fine-tuned
 accuracy      0.9912     0.9750  −0.0162      0.9905

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from typing import Any, overload
 
 import torch
@@ -38,6 +39,13 @@ class Calibration:
     def __post_init__(self) -> None:
         if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them
             object.__setattr__(self, "batches", [self.batches])
+        if not isinstance(self.batches, Iterable) and not hasattr(self.batches, "__getitem__"):
+            raise CalibrationError(
+                f"The calibration data are a {type(self.batches).__name__}; expected a list of batches, a DataLoader, "
+                "or one batch."
+            )
+        if not (self.max_samples is None or isinstance(self.max_samples, Integral)):
+            raise CalibrationError(f"max_samples is {self.max_samples!r}; expected a whole number, or None for all.")
 
     @classmethod
     def of(cls, data: "Calibration | Iterable[Any]") -> "Calibration":

@@ -1,10 +1,12 @@
 """What a model and the options of `prune` must be like, checked before anything takes long."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from types import UnionType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +63,23 @@ def check_option(name: str, value: object, kind: type | UnionType, example: str)
         raise MippError(f"{name} is {_article(value)}; expected {example}, or None.")
 
 
-def check_method(method: Any) -> None:
-    """Refuses what has no `plan`, such as the name or the class of a method."""
+def check_method(method: Any, name: str = "method") -> None:
+    """Refuses what has no `plan`, such as the name or the class of a method, and fields that have no such choice."""
     if isinstance(method, type) or not callable(getattr(method, "plan", None)):
         hint = f"; make one: {method.__name__}()" if isinstance(method, type) else ", such as mipp.methods.MIPP()"
-        raise MippError(f"method is {_article(method)}; expected a method object{hint}.")
+        raise MippError(f"{name} is {_article(method)}; expected a method object{hint}.")
+    if not is_dataclass(method):
+        return
+    hints: dict[str, Any] = {}
+    with suppress(NameError):  # of a type that only its module knows
+        hints = get_type_hints(type(method))
+    for field in fields(method):
+        value, choices = getattr(method, field.name), hints.get(field.name)
+        if get_origin(choices) is Literal and value not in get_args(choices):
+            expected = " or ".join(map(repr, get_args(choices)))
+            raise MippError(f"{type(method).__name__}({field.name}={value!r}): expected {expected}.")
+        if field.name == "like" and value is not None:
+            check_method(value, f"{type(method).__name__}(like=...)")
 
 
 def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:

@@ -3,7 +3,7 @@
 import importlib
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mipp.calibration import as_call
 from mipp.errors import MippError, MissingRequirementError
 from mipp.graph.copies import working_copy
-from mipp.graph.trace import Call
+from mipp.graph.trace import Call, forward
 from mipp.graph.trees import tensors_in
 from mipp.storage import new_file
 from mipp.surgery import distance
@@ -37,6 +37,7 @@ def export(model: nn.Module, example: Any, path: str | Path) -> float:
         The largest difference of any output, relative to the largest value of that output.
 
     Raises:
+        UnsupportedModelError: The model does not run on the example.
         MissingRequirementError: ONNX needs packages that are not installed.
         MippError: The file exists, the model cannot be exported, or the file computes something else.
     """
@@ -44,8 +45,7 @@ def export(model: nn.Module, example: Any, path: str | Path) -> float:
     writers = {".onnx": _onnx, ".pt2": _torch}
     if path.suffix not in writers:
         raise MippError(f"{path} is neither ONNX nor torch.export by its name; expected a name in .onnx or .pt2.")
-    with torch.no_grad():
-        expected = tensors_in(call.map(Tensor.clone)(model))
+    expected = tensors_in(forward(model, call))
     with new_file(path) as part:
         found = writers[path.suffix](model, call, part)
         gap = distance(found, expected) if len(found) == len(expected) else float("inf")
@@ -74,6 +74,14 @@ def _onnx(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
 
 
 def _program(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    """What torch.export makes of a call; of one on a single sample, of two, or the file would take one for ever."""
+    if all(tensor.ndim and len(tensor) == 1 for tensor in call.tensors):
+        with suppress(MippError):
+            return _exported(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)))
+    return _exported(model, call)
+
+
+def _exported(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     sizes = torch.export.ShapesCollection()
     for tensor in call.tensors:
         if tensor.ndim:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mipp.cost import Cost, group_macs, latency_ms
+from mipp.errors import MippError
 from mipp.graph.copies import modes_kept
 from mipp.methods import Task
 from mipp.plan import Budget, PruningPlan
@@ -22,7 +23,7 @@ _UNMEASURED: tuple[float | None, float | None] = (None, None)
 
 
 class Clock:
-    """Seconds by phase: each call closes the phase it names.
+    """Seconds by phase: each call adds the time since the last one to the phase it names.
 
     Args:
         seconds: Phases that are over.
@@ -34,8 +35,8 @@ class Clock:
 
     def __call__(self, phase: str) -> None:
         now = time.perf_counter()
-        self.seconds[phase] = now - self._last
-        log.info("%s: %.2f s", phase, self.seconds[phase])
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        log.info("%s: %.2f s", phase, now - self._last)
         self._last = now
 
 
@@ -98,14 +99,18 @@ def measures(
     """
     with modes_kept(model):
         score = evaluate(model) if evaluate else {}
-    metrics = dict(score) if isinstance(score, Mapping) else {"score": float(score)}
+    metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
+    try:
+        metrics = {name: float(value) for name, value in metrics.items()}
+    except (TypeError, ValueError) as error:
+        raise MippError(f"evaluate(model) returned {score!r}; expected a number, or a dict of numbers.") from error
     cost, call, device = task.cost, task.batches[0].call, device_of(model)
     return Measures(
         params=sum(p.numel() for p in model.parameters()),
         macs=round(cost.value("macs", cost.widths(kept))),
         nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
         latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
-        metrics={name: float(value) for name, value in metrics.items()},
+        metrics=metrics,
     )
 
 

@@ -93,7 +93,8 @@ def prune(
         exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*".
         compensate: Refit the weights behind removed nodes, by least squares; `mipp.Refit(...)` sets how.
         recover: "distill" goes on with a short distillation from the dense model on the same unlabelled data (at most a
-            minute, held-out batches decide, never worse than before); `mipp.Distillation(...)` sets how long and fast.
+            minute; kept only where it is nearer to the dense model on held-out batches); `mipp.Distillation(...)` sets
+            how long and fast.
         evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report.
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
         train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it.
@@ -130,7 +131,7 @@ def prune(
 def frontier(
     model: nn.Module,
     calibration: Calibration | Iterable[Any],
-    budgets: Iterable[Budget],
+    budgets: Iterable[Budget] | Budget,
     method: Method | None = None,
     **options: Any,
 ) -> list[Result]:
@@ -154,7 +155,11 @@ def frontier(
     """
     if options.get("checkpoint") is not None:
         raise MippError("frontier takes no checkpoint, which notes one run; call mipp.prune for each budget instead.")
-    return _results(model, calibration, list(budgets), method, **{**(prune.__kwdefaults__ or {}), **options})
+    defaults = prune.__kwdefaults__ or {}
+    if unknown := options.keys() - defaults.keys():
+        raise MippError(f"frontier has no option {', '.join(sorted(unknown))}; expected {', '.join(defaults)}.")
+    listed = [budgets] if isinstance(budgets, Budget) else list(budgets)
+    return _results(model, calibration, listed, method, **{**defaults, **options})
 
 
 def _results(
@@ -200,6 +205,9 @@ def _results(
             for budget in budgets:
                 check_budget(budget or Budget(), task.cost)
         clock("graph")
+        with bars.phase("evaluation"):
+            before = measures(model, {}, task, evaluate)
+        clock("report")
         for budget in budgets:
             lap, own = Clock(clock.seconds), replace(task, notes=list(task.notes))
             with bars.phase("checkpoint"):
@@ -213,8 +221,6 @@ def _results(
             own.measured.clear()
         given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
         changed = _changed({**given, "memory_limit": memory_limit})
-        with bars.phase("evaluation"):
-            before = measures(model, {}, task, evaluate)
         for store, task, plan, weights, seconds in planned:
             lap = Clock(seconds)
             small = finished(plan, weights, task, options, recover, store, lap)
@@ -236,10 +242,22 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         model: Any module; never modified.
         example: One input: a Tensor; a tuple of positional arguments; a dict of keyword arguments.
         exclude: Names or globs of modules whose nodes stay.
+
+    Returns:
+        What there is to prune: `groups`, `frozen`, `macs` (of one sample), `params`, `num_nodes`; prints as a table.
+
+    Raises:
+        UnsupportedModelError: The model does not run on the example, or cannot be traced.
+        MippError: `example` holds no tensor, or `exclude` names no module.
     """
-    model = unwrapped(model)
+    model, call = unwrapped(model), as_call(example)
+    if not call.tensors:
+        raise MippError(
+            f"example is a {type(example).__name__} without tensors; expected one input, such as torch.randn(1, 3, 32, "
+            "32)."
+        )
     with _isolated(0):
-        graph = verified_graph(model, as_call(example), excluded(model, exclude))
+        graph = verified_graph(model, call, excluded(model, exclude))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -258,6 +276,7 @@ def information(
         MippError: See `mipp.errors`.
     """
     model = unwrapped(model)
+    check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
     with _isolated(seed):
         check_weights(model)
         batches = read(Calibration.of(calibration), device_of(model))
@@ -332,9 +351,13 @@ def _isolated(seed: int) -> Iterator[None]:
 
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    if device is None or device_of(model) == torch.device(device):
-        return model
-    return full_copy(model).to(device)
+    try:
+        if device is None or device_of(model) == torch.device(device):
+            return model
+        return full_copy(model).to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise MippError(f"device={str(device)!r} cannot be used: {reason}") from error
 
 
 def _like(small: nn.Module, model: nn.Module) -> nn.Module:

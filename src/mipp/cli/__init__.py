@@ -92,7 +92,7 @@ def _prune(
         typer.Option(
             metavar="NAME|PATH",
             help="Calibration data: digits, mnist, cifar10, cifar100; a .safetensors file with the tensor 'input' (and "
-            "'labels'); or a .npy file.",
+            "'labels'); or a .npy file. Named data are normalised by mipp.zoo.load(NAME, 'train').mean and .std.",
         ),
     ],
     weights: Weights = None,
@@ -115,9 +115,12 @@ def _prune(
     ] = None,
     exclude: Exclude = None,
     compensate: Annotated[
-        bool, typer.Option("--compensate/--no-compensate", help="Refit the layers that read removed nodes.")
+        bool, typer.Option("--compensate/--no-compensate", help="Refit every weight behind removed nodes.")
     ] = True,
-    max_samples: Annotated[int, typer.Option(help="Calibration samples to read.")] = 1024,
+    recover: Annotated[
+        str | None, typer.Option(metavar="distill", help="Go on with a minute of distillation, without labels.")
+    ] = None,
+    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024,
     seed: Seed = 0,
     device: Annotated[str | None, typer.Option(help="Where to work, such as cuda.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
@@ -139,7 +142,7 @@ def _prune(
     run(
         Source(model, weights, data, data_dir, max_samples, seed),
         Budgeted(macs, params, nodes, latency_ms, width or [], min_keep, round_to, uniform=uniform),
-        Chosen(method, settings or [], exclude or [], compensate, evaluate, device, checkpoint, memory_limit),
+        Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
         out,
         json=json,
         quiet=quiet,
@@ -159,7 +162,7 @@ def _select(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of MIPP. Repeatable.")
     ] = None,
-    max_samples: Annotated[int, typer.Option(help="Calibration samples to read.")] = 1024,
+    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The selection as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The selected pixels, .png or .svg.")] = None,
@@ -201,12 +204,12 @@ def _compare(
     ),
     weights: Weights = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; or set MIPP_DATA_DIR.")] = None,
-    before_epochs: Annotated[float, typer.Option(help="Train this long before pruning.")] = 0,
-    after_epochs: Annotated[float, typer.Option(help="Train copies this long after pruning.")] = 0,
-    whole_epochs: Annotated[float, typer.Option(help="A whole training, for imp, oto and scratch.")] = 1,
+    before_epochs: Annotated[float, typer.Option(min=0, help="Train this long before pruning.")] = 0,
+    after_epochs: Annotated[float, typer.Option(min=0, help="Train copies this long after pruning.")] = 0,
+    whole_epochs: Annotated[float, typer.Option(min=0, help="A whole training, for imp, oto and scratch.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Before pruning, and in a whole training.")] = 0.05,
     after_learning_rate: Annotated[float, typer.Option(help="After pruning.")] = 0.01,
-    max_samples: Annotated[int, typer.Option(help="Calibration samples to read.")] = 1024,
+    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024,
     exclude: Exclude = None,
     compensate: Annotated[
         bool, typer.Option("--compensate/--no-compensate", help="Also measure with the refit.")

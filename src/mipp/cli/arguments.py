@@ -26,9 +26,11 @@ def amount(option: str, text: str | None) -> float | int | None:
         return None
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        if kind is int or number <= 1 or option == "latency-ms":
+            return number
     raise CommandError(f"--{option} is '{text}'; expected a fraction such as 0.5, or a whole number such as 1000.")
 
 

@@ -53,7 +53,11 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
         arguments.methods(compared.methods), arguments.budgets(compared.budgets), arguments.seeds(compared.seeds)
     )
     work = _workload(compared, trained)
-    out.mkdir(parents=True, exist_ok=True)
+    grid.collect(out / "runs", work)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise CommandError(f"--out {out} is no folder; choose another place.") from error
     with sources.only_results_on_stdout():
         done = _performed(todo, work, (out / "runs").resolve(), ray)
         for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):

@@ -11,6 +11,7 @@ from rich.console import Console
 import mipp
 from mipp.cli import arguments, sources
 from mipp.cli.errors import CommandError
+from mipp.methods import needs_of
 from mipp.storage import PAGE
 
 
@@ -49,6 +50,7 @@ class Chosen:
     settings: Sequence[str]
     exclude: Sequence[str]
     compensate: bool
+    recover: str | None
     evaluate: bool | None
     device: str | None
     checkpoint: Path | None
@@ -78,6 +80,16 @@ def run(
 def _pruned(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
     model, data = source.opened()
+    if needs_of(method).training:
+        raise CommandError(
+            f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "
+            "compare` trains, and so does mipp.prune(train=...) in Python."
+        )
+    if not budget.has_target and getattr(method, "confidence", None) is None:
+        raise CommandError(
+            "Nothing says how small the network is to be; expected --macs 0.5, --params, --nodes, --latency-ms, "
+            "--width, or --set confidence=0.95."
+        )
     if chosen.evaluate and data.evaluate is None:
         raise CommandError(f"--evaluate needs a data set by name, with a test split; --data is {source.data}.")
     if source.weights is None:
@@ -89,6 +101,7 @@ def _pruned(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quie
         method,
         exclude=chosen.exclude,
         compensate=chosen.compensate,
+        recover=chosen.recover,  # type: ignore[arg-type]
         evaluate=None if chosen.evaluate is False else data.evaluate,
         loss_fn=data.loss_fn,
         device=device,

@@ -29,6 +29,8 @@ def run(
         if path is not None and (path.exists() or not path.parent.is_dir()):
             why = "exists already; nothing is overwritten" if path.exists() else "is in a folder that does not exist"
             raise CommandError(f"{path} {why}. Choose another file.")
+    if picture is not None and picture.suffix not in (".png", ".svg"):
+        raise CommandError(f"--picture is '{picture}'; expected a name in .png or .svg.")
     method = arguments.with_settings(MIPP.paper(estimator="gaussian"), "mipp", settings)
     with sources.only_results_on_stdout():
         selection = _selected(source, method, num_features, quiet=quiet)

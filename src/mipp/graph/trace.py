@@ -332,7 +332,7 @@ def run(model: nn.Module, call: Call) -> Any:
         shapes = ", ".join(str(tuple(t.shape)) for t in call.tensors) or "no tensors"
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with inputs of "
-            f"shape {shapes}; check that one calibration batch runs through the model on its own: model(*batch)."
+            f"shape {shapes}; check that the model runs on such an input by itself."
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

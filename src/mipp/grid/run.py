@@ -110,17 +110,22 @@ def restore(rows: Iterable[Row], folder: Path) -> None:
         once(Job(path.stem, path, partial(_write, row)))
 
 
-def collect(folder: Path) -> list[Row]:
+def collect(folder: Path, work: Workload | None = None) -> list[Row]:
     """All results in a folder, in the order of method, budget and seed.
 
+    Args:
+        folder: Where the runs of a grid are.
+        work: What is to be added to them, if anything is.
+
     Raises:
-        MippError: The folder holds results of different workloads.
+        MippError: These are results of different workloads.
     """
     rows = [_read(path) for path in sorted(folder.glob("*.json"))]
     works = {json.dumps(row["workload"], sort_keys=True) for row in rows}
+    works |= set() if work is None else {json.dumps(work.options(), sort_keys=True)}
     if len(works) > 1:
         raise MippError(
-            f"{folder} holds the results of {len(works)} different workloads, which no table should mix; use one "
+            f"{folder} would hold the results of {len(works)} different workloads, which no table should mix; use one "
             "folder for each."
         )
     return sorted(rows, key=lambda row: (row["method"], json.dumps(row["budget"]), row["seed"]))

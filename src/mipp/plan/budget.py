@@ -38,7 +38,10 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("macs", "params", "nodes", "latency_ms"):
             object.__setattr__(self, name, _amount(name, getattr(self, name)))
-        if self.min_keep < 0 or self.round_to < 1:
+        if not isinstance(self.widths, Mapping):
+            raise InfeasibleBudgetError(f"Budget(widths={self.widths!r}): expected a dict such as {{'conv1': 8}}.")
+        whole = all(isinstance(value, Integral) for value in (self.min_keep, self.round_to))
+        if not whole or self.min_keep < 0 or self.round_to < 1:
             raise InfeasibleBudgetError(
                 f"min_keep={self.min_keep} and round_to={self.round_to}; expected min_keep >= 0 and round_to >= 1."
             )

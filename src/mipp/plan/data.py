@@ -139,6 +139,8 @@ def load_plan(path: str | Path) -> PruningPlan:
         return PruningPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise PlanMismatchError(f"There is no plan at {path}; expected a plan.json that save() wrote.") from error
+    except OSError as error:
+        raise PlanMismatchError(f"{path} cannot be read ({error.strerror}); expected a plan.json.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise PlanMismatchError(f"{path} is not readable as JSON ({error}); it is damaged or not a plan.") from error
 

@@ -47,7 +47,7 @@ def percent(fraction: float | None) -> str:
 def slack(fraction: float) -> str:
     """Write the distance to a limit of the budget, given as a fraction of the dense model."""
     size = f"{100 * abs(fraction):.2g} %" if abs(fraction) < 0.1 else percent(abs(fraction))
-    return f"{size} of dense left" if fraction >= 0 else f"exceeded by {size} of dense"
+    return f"{size} of dense unused" if fraction >= 0 else f"exceeded by {size} of dense"
 
 
 def ratio(after: float | None, before: float | None) -> float | None:

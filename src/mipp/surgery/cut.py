@@ -75,6 +75,10 @@ def _kept_on_axes(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Re
 
 def check(plan: PruningPlan, model: nn.Module) -> None:
     """Raises PlanMismatchError, naming the first difference, if the plan was not made for such a model."""
+    if not isinstance(plan, PruningPlan) or not isinstance(model, nn.Module):
+        raise PlanMismatchError(
+            f"Found a {type(plan).__name__} and a {type(model).__name__}; expected a plan and the model it is for."
+        )
     found = shapes(model)
     for name, shape in plan.tensors.items():
         if name not in found:
