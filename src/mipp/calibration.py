@@ -55,12 +55,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: how to call the model on it, its number of samples, its labels if it has any, and its number."""
+    """One batch: how to call the model on it, its number of samples, its labels if it has any, and its number.
+
+    One that is `whole` has no dimension of samples to cut along, such as the nodes of a graph.
+    """
 
     call: Call
     samples: int
     labels: Any = None
     number: int = 0
+    whole: bool = False
 
 
 @contextmanager
@@ -126,6 +130,7 @@ def read(
     store: TensorStore | None = None,
     chunk: int = 128,
     progress: Progress = silent,
+    cuts: Callable[[Call], bool] = lambda _: True,
 ) -> Batches:
     """Reads the calibration data once, cut to `max_samples` and into pieces of at most `chunk` samples.
 
@@ -135,6 +140,7 @@ def read(
         store: Where they are kept; by default in memory. Batches that the caller holds in a list stay where they are.
         chunk: Samples per piece, at most.
         progress: Wraps the batches to show how far the reading is.
+        cuts: Whether batches like the first one can be cut.
 
     Raises:
         CalibrationError: There are no batches, a batch has no tensors, or holds NaN or infinity.
@@ -146,7 +152,9 @@ def read(
         raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
     for number, raw in enumerate(progress(calibration.batches, "reading")):
         missing = None if wanted is None else wanted - samples
-        for piece in pieces(_batch(raw, number, calibration.forward, device), missing, chunk):
+        batch = _batch(raw, number, calibration.forward, device)
+        batch = replace(batch, whole=batches[0].whole if batches else not cuts(batch.call))
+        for piece in pieces(batch, missing, chunk):
             batches.append(piece)
             samples += piece.samples
         if wanted is not None and samples >= wanted:
@@ -161,9 +169,19 @@ def read(
 
 def as_call(example: Any) -> Call:
     """Turns an input (a Tensor; tuple -> *args; dict -> **kwargs) into a call."""
-    if isinstance(example, Mapping):
-        return Call((), dict(example))
-    return Call(tuple(example) if isinstance(example, tuple | list) else (example,))
+    mapping = isinstance(example, Mapping)
+    call = (
+        Call((), dict(example))
+        if mapping
+        else Call(tuple(example) if isinstance(example, tuple | list) else (example,))
+    )
+    return call.map(_plain)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without a class of its own, and fit for gradients."""
+    tensor = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
@@ -175,7 +193,7 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
             raise CalibrationError(
                 f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels)."
             )
-        call, labels = as_call(raw[0]), raw[1] if len(raw) > 1 else None
+        call, labels = as_call(raw[0]), map_tensors(raw[1], _plain) if len(raw) > 1 else None
     else:
         call = as_call(raw)
     if not call.tensors:
@@ -185,8 +203,9 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
         )
     if call.samples == 0:
         raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
-    for tensor in call.tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    for place, tensor in enumerate(call.tensors):
+        hides = place > 0  # a mask may hide positions by minus infinity
+        if tensor.is_floating_point() and not bool((torch.isfinite(tensor) | (hides & tensor.isneginf())).all()):
             raise CalibrationError(
                 f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
                 "data or leave the batch out."
@@ -200,7 +219,7 @@ def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
     """Cuts a batch into pieces of at most `chunk` samples, `missing` (None: all) in sum, where it can be cut."""
     wanted = batch.samples if missing is None else min(missing, batch.samples)
     tensors = batch.call.tensors + tensors_in(batch.labels)
-    if any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
+    if batch.whole or any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
         yield batch  # no common first dimension to cut along
         return
     if wanted <= chunk and wanted == batch.samples:

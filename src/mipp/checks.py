@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
@@ -45,13 +46,19 @@ def unwrapped(model: Any) -> nn.Module:
 
 
 def check_weights(model: nn.Module) -> None:
-    """Refuses parameters and buffers that hold no numbers."""
+    """Refuses parameters and buffers that hold no numbers; a buffer may hide positions by minus infinity."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise UnsupportedModelError(
+                f"'{name}' has no shape yet: its layer is lazy. Run the model on a batch once, and prune it then."
+            )
         if tensor.is_meta:
             raise UnsupportedModelError(
                 f"'{name}' is on the meta device and has no values. Load the weights first; mipp.inspect works without."
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        hides = not isinstance(tensor, nn.Parameter) and "running_" not in name
+        values = tensor.detach()
+        if tensor.is_floating_point() and not bool((torch.isfinite(values) | (hides & values.isneginf())).all()):
             raise CalibrationError(
                 f"The weights hold NaN or infinite values in '{name}'; pass a model that trained well."
             )
@@ -88,7 +95,7 @@ def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
     Raises:
         MippError: A pattern names no module; the nearest name is suggested.
     """
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     listed = [patterns] if isinstance(patterns, str) else patterns
     for pattern in listed:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -96,6 +103,24 @@ def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
             hint = f" Did you mean '{near[0]}'?" if near else f" Its modules are {', '.join(names[:8])} ..."
             raise MippError(f"exclude names '{pattern}', but {type(model).__name__} has no such module.{hint}")
     return {p: Reason("excluded by the caller") for pattern in listed for p in (pattern, f"{pattern}.*")}
+
+
+def runs_in_parts(model: nn.Module, call: Call) -> bool:
+    """Whether the first dimension is that of samples: a model of graphs may run on all nodes only."""
+    model = working_copy(model)
+    try:
+        forward(model, call.map(lambda t: t[:2]))
+    except (UnsupportedModelError, IndexError):
+        return not _runs(model, call)  # what does not run at all is refused later, in better words
+    return True
+
+
+def _runs(model: nn.Module, call: Call) -> bool:
+    try:
+        forward(model, call)
+    except UnsupportedModelError:
+        return False
+    return True
 
 
 def check_groups(model: nn.Module, graph: PruningGraph) -> None:

@@ -1,6 +1,6 @@
 """How far a pruned model is from the dense one: in its outputs, and in the values that its refitted layers lead to."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,7 @@ class Runner:
         self._copy = working_copy(model)
         self._expected = expected
         self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self._programs: dict[tuple[tuple[int, ...], ...], tuple[Program, dict[int, Tensor]] | None] = {}
+        self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]] | None] = {}
 
     def __call__(self, call: Call) -> tuple[Values, Values]:
         """Floating-point outputs, and the features if there are any."""
@@ -85,7 +85,7 @@ class Runner:
         self._traced(call)
 
     def _traced(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
-        key = tuple(tuple(t.shape) for t in call.tensors)
+        key = call.form
         if key not in self._programs:
             self._programs[key] = self._replayable(call)
         return self._programs[key]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from mipp.checks import (
     check_option,
     check_weights,
     excluded,
+    runs_in_parts,
     unwrapped,
 )
 from mipp.compensation import Refit
@@ -193,7 +195,7 @@ def _results(
     with _isolated(seed), sharded(data.sharded), Bars(enabled=progress) as bars:
         dense = _placed(model, device)
         check_weights(dense)
-        batches = read(data, device_of(dense), memory.store, progress=bars)
+        batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
         clock("read")
         with bars.phase("graph"):
             task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
@@ -279,7 +281,7 @@ def information(
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
     with _isolated(seed):
         check_weights(model)
-        batches = read(Calibration.of(calibration), device_of(model))
+        batches = read(Calibration.of(calibration), device_of(model), cuts=partial(runs_in_parts, model))
         return (method or MIPP()).information(
             _task(model, batches, (), None, None, seed, Memory(), Bars(enabled=False))
         )
@@ -343,9 +345,9 @@ def _note_sizes(task: Task, data: Calibration) -> None:
 
 @contextmanager
 def _isolated(seed: int) -> Iterator[None]:
-    """Runs a block on its own random state and leaves the global one as it was."""
+    """Runs a block on its own random state, with gradients, and leaves the caller's as they were."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), torch.inference_mode(mode=False), torch.enable_grad():
         torch.manual_seed(seed)
         yield
 
@@ -372,7 +374,7 @@ def _checkpoint(
     if folder is None:
         return None
     functions = [getattr(f, "__qualname__", type(f).__name__) for f in (task.loss_fn, task.train, data.forward)]
-    state = task.model.state_dict()
+    state = {name: t for name, t in task.model.state_dict().items() if isinstance(t, Tensor)}
     inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
     found = {
         "model": fingerprint(state.values(), repr(task.model), *state, *(op.name for op in task.graph.program.ops)),

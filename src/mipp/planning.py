@@ -64,7 +64,7 @@ def proven_plan(
 def example(batches: Sequence[Batch]) -> Call:
     """The first two samples, where the batch can be cut."""
     call, samples = batches[0].call, batches[0].samples
-    if any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
+    if batches[0].whole or any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
         return call
     return call.map(lambda t: t[:2])
 

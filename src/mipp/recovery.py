@@ -14,6 +14,7 @@ from mipp.errors import CalibrationError, MippError
 from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import full_copy, modes_kept
 from mipp.graph.groups import PruningGraph
+from mipp.graph.trace import Call
 from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
@@ -158,7 +159,7 @@ class _Distiller:
         """Whether there are features, and some depend on what can learn."""
         some = next(pieces(self.batches[0], None, self.options.batch_size))
         with torch.enable_grad():
-            _, values = self.student(some.call.map(Tensor.clone))
+            _, values = self.student(_widened(some.call.map(Tensor.clone)))
         return any(value.requires_grad for value in values)
 
     def _shuffled(self, train: Sequence[int]) -> Iterator[Batch]:
@@ -176,7 +177,7 @@ class _Distiller:
     def _step(self, batch: Batch, share: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
-        call = varied(batch.call, self.generator)
+        call = _widened(varied(batch.call, self.generator))
         self.teacher.prepare(call)
         self.student.prepare(call)
         device = self.parameters[0].device
@@ -208,7 +209,7 @@ class _Distiller:
         images = any(may_vary(self.batches[index].call) for index in self.held)
         for index in list(self.held) * (_VARIATIONS if images else 1):
             batch = self.batches[index]
-            call = varied(batch.call, generator)
+            call = _widened(varied(batch.call, generator))
             (said, seen), (output, values) = self.teacher(call), self.student(call)
             own = output_loss(output, said)
             outputs += float(own) * batch.samples
@@ -225,5 +226,16 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
-    copied = full_copy(model).eval()
-    return copied.to(memory_format=torch.channels_last) if images else copied  # type: ignore[call-overload]
+    """A copy in eval mode; halves of 16 bits become floats, as Adam's smallest numbers are none of theirs."""
+    copied = full_copy(model)
+    copied.eval()
+    for tensor in [*copied.parameters(), *copied.buffers()]:
+        if tensor.dtype == torch.float16:
+            tensor.data = tensor.data.float()
+        if images and tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return copied
+
+
+def _widened(call: Call) -> Call:
+    return call.map(lambda tensor: tensor.float() if tensor.dtype == torch.float16 else tensor)

@@ -1,8 +1,8 @@
 """A model's activations for all calibration batches, advanced together through its straight-line program."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mipp.calibration import Batch, blamed
@@ -26,10 +26,20 @@ def replayable(
     program = trace(model, call, has_rule)
     if program.not_replayable:
         raise UnsupportedModelError(program.not_replayable)
+    if program.constants and not _constant(program, trace(model, call.map(lambda t: t.flip(0)), has_rule)):
+        raise UnsupportedModelError("the code makes tensors from values outside of torch, others for other samples")
     if [op.name for op in program.ops] != [op.name for op in expected.ops]:
         raise UnsupportedModelError("the model runs other ops on batches of another size")
     bound = {i: named[v.name] for i, v in enumerate(program.values) if v.name in named}
     return program, bound | program.constants
+
+
+def _constant(first: Program, second: Program) -> bool:
+    """Whether two passes found the same constants."""
+    found = [program.constants.values() for program in (first, second)]
+    return len(found[0]) == len(found[1]) and all(
+        a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*found, strict=True)
+    )
 
 
 class Stream:
@@ -48,7 +58,7 @@ class Stream:
     def __init__(self, model: nn.Module, batches: Sequence[Batch], expected: Program, store: TensorStore) -> None:
         self.batches, self.at = batches, 0
         self._expected = expected
-        self._programs: dict[tuple[Any, ...], tuple[Program, dict[int, Tensor]]] = {}
+        self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]]] = {}
         self._model = working_copy(model)
         self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._store = store
@@ -102,7 +112,7 @@ class Stream:
             state.release()
 
     def _traced(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
-        key = tuple(tuple(t.shape) for t in batch.call.tensors)
+        key = batch.call.form
         if key not in self._programs:
             with blamed(batch):
                 self._programs[key] = replayable(self._model, batch.call, self._expected, self._named)

@@ -48,9 +48,8 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     small = apply(plan, model if isinstance(model, nn.Module) else model())
     weights = read_weights(folder / WEIGHTS)
     add_biases(small, weights)
-    kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
-    small = small.to(kinds.pop()) if len(kinds) == 1 else small
-    own = small.state_dict()
+    _take_types(small, weights)
+    own = _tensors(small)
     for name in sorted(own.keys() | weights.keys()):
         found = tuple(weights[name].shape) if name in weights else None
         expected = tuple(own[name].shape) if name in own else None
@@ -59,7 +58,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
                 f"{folder / WEIGHTS} and the plan beside it do not fit: '{name}' has shape {found} in the file and "
                 f"{expected} in the cut model (None: not there). The two files come from different runs."
             )
-    small.load_state_dict({name: t.to(own[name].dtype) for name, t in weights.items()})
+    small.load_state_dict(weights, strict=False)  # a module's extra state is the dense model's
     describe(small, plan)
     return small
 
@@ -108,7 +107,8 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """Writes tensors; ties come back with the model that is loaded into."""
-    separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in state.items()}
+    tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
+    separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors.items()}
     save_file(separate, path, {"format": "pt"})
 
 
@@ -137,6 +137,20 @@ def add_biases(model: nn.Module, weights: dict[str, Tensor]) -> None:
         module = modules.get(path)
         if attribute == "bias" and module is not None and getattr(module, "bias", tensor) is None:
             module.bias = nn.Parameter(tensor.clone())
+
+
+def _take_types(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Gives every tensor the type it has in the file, and one that is not there the type of all that are."""
+    kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
+    usual = kinds.pop() if len(kinds) == 1 else None
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        wanted = weights[name].dtype if name in weights else usual if tensor.is_floating_point() else None
+        if wanted is not None and wanted != tensor.dtype:
+            tensor.data = tensor.data.to(wanted)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,9 @@ from mipp.graph.multihead import opened
 
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
-    return opened(full_copy(model)).eval()
+    copied = opened(full_copy(model))
+    copied.eval()  # what an overridden train() returns is nobody's promise
+    return copied
 
 
 def full_copy(model: nn.Module) -> nn.Module:

@@ -43,7 +43,9 @@ class Draft:
         weights = [(name, p) for name, p in self._parameters if p.ndim > 1 and name not in seen]
         self._unseen = {owner(name): p.shape[0] for name, p in weights}
         self._may_run = bool(program.guards) or bool(self._unseen and _run_in_training(model, call, self._unseen))
-        self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
+        self._aliases = [
+            (names[id(p)][0], n) for n, p in model.named_parameters(remove_duplicate=False) if names[id(p)][0] != n
+        ]
 
     def graph(
         self, freeze: Mapping[str, Reason] | None = None, rejected: Collection[int] = (), settled: Settled | None = None
@@ -87,8 +89,12 @@ class Draft:
             (self._walk.slots[slot], reason)
             for pattern, reason in freeze.items()
             for slot in self._produced
-            if fnmatchcase(owner(slot[0]), pattern)
+            if any(fnmatchcase(owner(name), pattern) for name in self._names_of(slot[0]))
         ]
+
+    def _names_of(self, tensor: str) -> list[str]:
+        """All names of a tensor, where several modules have it."""
+        return [tensor, *(alias for name, alias in self._aliases if name == tensor)]
 
     def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
         """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.
@@ -109,7 +115,8 @@ class Draft:
 def _run_in_training(model: nn.Module, call: Call, names: Collection[str]) -> bool:
     """Whether any of the modules named is called in train mode, as auxiliary heads are."""
     called: set[str] = set()
-    copied = working_copy(model).train()
+    copied = working_copy(model)
+    copied.train()
     for name in names:
         copied.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name))
     try:

@@ -7,7 +7,7 @@ Ops without a rule are decomposed until one is known or nothing is left to decom
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.cells import CELLS
 from mipp.graph.copies import canonical_names, has_memory
-from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
+from mipp.graph.trees import leaves, map_tensors, plain_in, results_in, tensors_in
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
@@ -53,6 +54,11 @@ class Call:
     def samples(self) -> int:
         """Length of the first dimension of the first tensor that has one, else 1."""
         return next((t.shape[0] for t in self.tensors if t.ndim), 1)
+
+    @property
+    def form(self) -> Hashable:
+        """What a program traced on this call depends on besides the values of its tensors."""
+        return tuple(tuple(t.shape) for t in self.tensors), plain_in((self.args, dict(self.kwargs)))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
         """The same call on changed tensors."""
@@ -245,12 +251,12 @@ class _Recorder(OpStream):
         source = _source_line()
         op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
         if self._stale.intersection(op.inputs):
-            self._refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
+            self.refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
         chosen = op.name == "index" and any(self._chosen_by_value(r) for r in op.args[1] if r is not None)
         if chosen or op.name in _ESCAPING_OPS:
             program.guards[number] = _guard(out)
         if op.func._schema.is_mutable:
-            self._refuse(f"{op.name} at {source} works in place only")
+            self.refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
             self._mark_stale(func, args, kwargs)
         made = [(t, Value(tuple(t.shape), "op", producer=number, dtype=t.dtype)) for t in leaves(out, Tensor)]
@@ -260,6 +266,10 @@ class _Recorder(OpStream):
 
     def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
         self._index[copied] = self.index_of(tensor)
+
+    def is_computed(self, tensor: Tensor) -> bool:
+        """Whether it is an input, or made from others."""
+        return self.program.values[self.index_of(tensor)].origin in ("input", "op")
 
     def _add(self, tensor: Tensor, value: Value) -> int:
         index = len(self.program.values)
@@ -279,14 +289,30 @@ class _Recorder(OpStream):
                 others = [t for t in list(self._index.keys()) if self._index[t] in sharing and t is not target]
                 self._stale.update(self._index[t] for t in others if _overlap(target, t))
                 if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
-                    self._refuse(f"{func} changes a parameter, buffer or constant in place")
+                    self.refuse(f"{func} changes a parameter, buffer or constant in place")
 
     def _chosen_by_value(self, mask: Ref) -> bool:
         value = self.program.values[mask.index]
         return value.dtype == torch.bool and value.origin in ("op", "input")
 
-    def _refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """Notes why running the ops again may differ from the model."""
         self.program.not_replayable = self.program.not_replayable or reason
+
+
+class _Listed(TorchFunctionMode):
+    """Sees lists of numbers that are taken out of tensors, which are no ops."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.tolist and self._recorder.is_computed(args[0]):
+            self._recorder.refuse(f"the code at {_source_line()} takes a list of numbers out of a tensor")
+        return func(*args, **(kwargs or {}))
 
 
 def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) -> Program:
@@ -303,7 +329,7 @@ def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) 
     recorder = _Recorder(model, has_rule)
     call = call.map(Tensor.clone)
     recorder.add_inputs(call)
-    with module_stack(model, recorder.modules), recorder:
+    with module_stack(model, recorder.modules), recorder, _Listed(recorder):
         output = run(model, call)
     for tensor in results_in(output):
         recorder.program.outputs.append(recorder.index_of(tensor))
@@ -420,6 +446,8 @@ def module_stack(model: nn.Module, stack: list[str]) -> Iterator[None]:
 
     handles = []
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
         handles.append(module.register_forward_hook(leave, always_call=True))
     try:

@@ -30,6 +30,14 @@ def results_in(output: Any) -> list[Tensor]:
     return tensors_in(output, objects=False) or tensors_in(output)
 
 
+def plain_in(tree: Any) -> tuple[Any, ...]:
+    """The numbers, words and gaps in nested tuples, lists and mappings, in a fixed order."""
+    if tree is None or isinstance(tree, bool | int | float | complex | str | bytes):
+        return (tree,)
+    items = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, tuple | list) else ()
+    return tuple(leaf for item in items for leaf in plain_in(item))
+
+
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     """`tree` with `function` applied to each tensor that `tensors_in` finds; containers are copied, not changed."""
     if isinstance(tree, Tensor):

@@ -24,7 +24,7 @@ def describe(model: nn.Module, plan: PruningPlan) -> bool:
         model: The pruned model; only its configuration is changed.
         plan: What was kept.
     """
-    if not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
+    if not hasattr(model, "save_pretrained") or not hasattr(getattr(model, "config", {}), "__dict__"):
         return False
     config, wanted = copy.deepcopy(model.config), shapes(model)
     left = _mismatches(model, config, wanted)
@@ -60,7 +60,7 @@ def _integers(config: Any) -> Iterator[tuple[Any, str, int]]:
     for name, value in vars(config).items():
         if type(value) is int and value > 1 and not name.startswith("_"):
             yield config, name, value
-        elif hasattr(value, "to_dict"):
+        elif hasattr(value, "to_dict") and hasattr(value, "__dict__"):
             yield from _integers(value)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
-from mipp.graph.copies import canonical_names, full_copy
+from mipp.graph.copies import canonical_names, full_copy, modes_kept
 from mipp.graph.groups import Reduction
 from mipp.graph.multihead import Multihead, opened
 from mipp.plan import PruningPlan, shapes
@@ -172,12 +172,15 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
     for (path, attribute), size in plan.attributes.items():
         value = size.fixed + sum(number * counts[group] for group, number in size.per_node.items())
         _set(model.get_submodule(path), attribute, value)
-    for module in model.modules():
-        for attribute, value in layer_sizes(module).items():
-            if getattr(module, attribute, value) != value:
-                setattr(module, attribute, value)
-        if isinstance(module, nn.RNNBase):  # it keeps a list of its own
-            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
+    with modes_kept(model):
+        for module in model.modules():
+            module.training = False  # in train mode spectral norm changes when its weight is looked at
+        for module in model.modules():
+            for attribute, value in layer_sizes(module).items():
+                if getattr(module, attribute, value) != value:
+                    setattr(module, attribute, value)
+            if isinstance(module, nn.RNNBase):  # it keeps a list of its own
+                module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
 
 
 def _set(module: nn.Module, attribute: str, value: int) -> None:

@@ -28,10 +28,19 @@ Settled = dict[tuple[str, str], int]
 
 def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
     """What a model returns in eval mode, computed by a copy in `dtype` (None: in its own)."""
-    copied = full_copy(model).eval()
+    copied = full_copy(model)
+    copied.eval()
     if dtype is None:
         return results_in(forward(copied, call))
-    return results_in(forward(copied.to(dtype), call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
+    _convert(copied, dtype)
+    return results_in(forward(copied, call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
+
+
+def _convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """Gives a model a type, and what is complex its complex counterpart."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point() or tensor.is_complex():
+            tensor.data = tensor.data.to(dtype.to_complex() if tensor.is_complex() else dtype)
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

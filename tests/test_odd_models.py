@@ -1,0 +1,275 @@
+"""What models and data do that most do not: pruned right, or told what is wrong."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import Net, quick  # noqa: F401
+from torch import nn
+
+import mipp
+
+pytestmark = pytest.mark.usefixtures("quick")
+HALF = mipp.Budget(nodes=0.5)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prune(model: nn.Module, data, **options) -> mipp.Result:
+    return mipp.prune(model, data, HALF, progress=False, **options)
+
+
+def layers(function, *widths: int) -> nn.Module:
+    """A network with the linear layers a, b, c, ..."""
+    torch.manual_seed(0)
+    return Net(function, **{name: nn.Linear(*pair) for name, pair in zip("abcdef", pairwise(widths), strict=False)})
+
+
+def error(model: nn.Module, other: nn.Module, calls) -> float:
+    with torch.no_grad():
+        return sum(float((model(*call) - other(*call)).square().mean()) for call in calls)
+
+
+# --- values that are no tensors ---------------------------------------------------------------------------------------
+
+
+def scaled(m, x, t):
+    return m.c(F.relu(m.b(F.relu(m.a(x * t)))))
+
+
+def test_a_number_among_the_inputs_is_that_of_its_batch():
+    model = layers(scaled, 6, 32, 32, 3)
+    calls = [(normal(64, 6, seed=n), t) for n, t in enumerate((0.1, 3.0, -2.0, 5.0))]
+    numbers = prune(model, [(call,) for call in calls])
+    tensors = prune(model, [((x, torch.tensor(t)),) for x, t in calls])
+    assert error(numbers.model, model, calls) == pytest.approx(error(tensors.model, model, calls), rel=1e-3)
+    assert error(numbers.model, model, calls) < 0.5 * error(mipp.apply(numbers.plan, model), model, calls)
+
+
+def through_numpy(m, x):
+    return m.b(F.relu(m.a(x))) * torch.from_numpy(x.detach().numpy().std(1, keepdims=True))
+
+
+def through_a_list(m, x):
+    return m.b(F.relu(m.a(x))) * torch.tensor(x.mean(1, keepdim=True).tolist())
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [(through_numpy, "makes tensors from values outside of torch"), (through_a_list, "takes a list of numbers out")],
+)
+def test_what_leaves_torch_in_the_code_is_not_replayed_on_other_batches(function, reason):
+    model = layers(function, 6, 32, 3)
+    result = prune(model, [normal(64, 6, seed=n) for n in range(3)])
+    assert any("Nothing was refitted: the code" in note and reason in note for note in result.report.notes)
+    cut = mipp.apply(result.plan, model)
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), cut.parameters(), strict=True))
+
+
+def test_a_constant_of_the_code_is_no_obstacle():
+    model = layers(lambda m, x: m.b(F.relu(m.a(x))) * torch.from_numpy(np.float32([1, 2, 3])), 6, 32, 3)
+    assert not any("Nothing was refitted" in note for note in prune(model, [normal(64, 6)]).report.notes)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [None, lambda model, batch: model(*batch)])
+@pytest.mark.parametrize("nodes", [40, 200])
+def test_a_graph_is_one_batch_whatever_its_size(nodes, how):
+    links = (normal(nodes, nodes) > 1).float() + torch.eye(nodes)
+    model = layers(lambda m, x, links: links @ m.b(F.relu(links @ m.a(x))), 6, 16, 3)
+    batch = (normal(nodes, 6), links / links.sum(1, keepdim=True))
+    result = prune(model, mipp.Calibration([batch if how else (batch,)], forward=how))
+    assert result.plan.widths == {"a": 8}
+    assert result.model(*batch).shape == (nodes, 3)
+
+
+def test_a_mask_may_hide_positions_by_minus_infinity():
+    mask = nn.Transformer.generate_square_subsequent_mask(5)
+
+    def attended(m, x):
+        h = m.a(x)
+        return m.c(h + m.b(F.relu((h @ h.mT + m.mask).softmax(-1) @ h)))
+
+    model = layers(attended, 6, 8, 8, 3)
+    model.register_buffer("mask", mask)
+    assert prune(model, [normal(8, 5, 6)]).plan.widths
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+    assert prune(encoder, [((normal(8, 5, 8), mask),)]).plan.widths
+    with pytest.raises(mipp.MippError, match="NaN or infinite values"):
+        prune(encoder, [((normal(8, 5, 8) - torch.inf, mask),)])
+
+
+class Marked(torch.Tensor):
+    pass
+
+
+def test_a_subclass_of_tensor_is_read_as_a_tensor():
+    model = layers(lambda m, x: m.b(F.relu(m.a(x))), 6, 16, 3)
+    assert prune(model, [normal(20, 6).as_subclass(Marked)]).plan.widths == {"a": 8}
+
+
+# --- modules ----------------------------------------------------------------------------------------------------------
+
+
+class Frozen(nn.Module):
+    """Keeps its batch norm in eval mode, and returns nothing from train()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.b(F.relu(self.norm(self.a(x))))
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+
+
+def test_train_may_return_nothing():
+    result = prune(Frozen(), [normal(20, 6), normal(20, 6)], recover="distill")
+    assert result.plan.widths == {"a": 8}
+
+
+def test_spectral_norm_is_pruned_in_train_mode_as_in_eval_mode():
+    spectral = nn.utils.parametrizations.spectral_norm
+    torch.manual_seed(0)
+    model = nn.Sequential(spectral(nn.Linear(6, 16)), nn.ReLU(), spectral(nn.Linear(16, 8)), nn.ReLU(), nn.Linear(8, 3))
+    widths = [prune(model.train(mode), [normal(200, 6)]).plan.widths for mode in (True, False)]
+    assert widths[0] == widths[1]
+    assert widths[0]
+
+
+@pytest.mark.parametrize("name", ["b", "c"])
+def test_a_tied_weight_is_excluded_by_any_of_its_names(name):
+    model = layers(lambda m, x: m.d(F.relu(m.c(F.relu(m.b(F.relu(m.a(x))))))), 6, 8, 8, 8, 3)
+    model.c.weight = model.b.weight
+    assert "a" in prune(model, [normal(50, 6)]).plan.widths
+    with pytest.raises(mipp.UnsupportedModelError, match="excluded by the caller"):
+        prune(model, [normal(50, 6)], exclude=[name])
+
+
+def test_a_module_that_is_used_several_times_has_several_names():
+    layer = nn.Linear(8, 8)
+    model = nn.Sequential(nn.Linear(6, 8), layer, nn.ReLU(), layer, nn.Linear(8, 3))
+    with pytest.raises(mipp.UnsupportedModelError, match="excluded by the caller"):
+        prune(model, [normal(50, 6)], exclude=["3"])
+
+
+def test_a_scripted_part_is_no_obstacle():
+    model = nn.Sequential(nn.Linear(6, 16), torch.jit.script(nn.ReLU()), nn.Linear(16, 3))
+    assert prune(model, [normal(50, 6)]).plan.widths == {"0": 8}
+
+
+def test_a_lazy_layer_is_refused_by_name():
+    with pytest.raises(mipp.UnsupportedModelError, match=r"'0\.weight' has no shape yet"):
+        prune(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 3)), [normal(5, 6)])
+
+
+def test_a_configuration_that_is_a_dict_stays_as_it_is():
+    model = layers(lambda m, x: m.b(F.relu(m.a(x))), 6, 16, 3)
+    model.config, model.save_pretrained = {"hidden": 16}, lambda: None
+    assert prune(model, [normal(50, 6)]).model.config == {"hidden": 16}
+
+
+class Stateful(nn.Linear):
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_extra_state_is_no_obstacle_to_saving_and_going_on(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(Stateful(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    result = prune(model, [normal(50, 6)], checkpoint=tmp_path / "notes")
+    again = prune(model, [normal(50, 6)], checkpoint=tmp_path / "notes")
+    result.save(tmp_path / "small")
+    loaded = mipp.load(tmp_path / "small", model)
+    for other in (again.model, loaded):
+        assert torch.equal(other(normal(5, 6)), result.model(normal(5, 6)))
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+class Fourier(nn.Module):
+    """A layer between two transforms, with complex weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.f, self.b = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.w = nn.Parameter(torch.randn(9, dtype=torch.cfloat))
+
+    def forward(self, x):
+        h = torch.fft.irfft(torch.fft.rfft(self.a(x)) * self.w, n=16)
+        return self.b(F.relu(self.f(h)))
+
+
+class Mixed(nn.Module):
+    """Layers in bfloat16, a norm in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        h = self.norm(self.a(x.to(self.a.weight.dtype)).to(self.norm.weight.dtype))
+        return self.b(F.relu(h).to(self.b.weight.dtype)).float()
+
+
+@pytest.mark.parametrize("kind", [Fourier, Mixed])
+def test_every_tensor_is_loaded_in_the_type_it_was_saved_in(kind, tmp_path):
+    torch.manual_seed(0)
+    model = kind()
+    if kind is Mixed:
+        model.a.bfloat16()
+        model.b.bfloat16()
+    result = prune(model, [normal(50, 6)])
+    result.save(tmp_path / "small")
+    loaded = mipp.load(tmp_path / "small", kind)
+    assert [t.dtype for t in loaded.state_dict().values()] == [t.dtype for t in result.model.state_dict().values()]
+    assert torch.equal(loaded(normal(7, 6)), result.model(normal(7, 6)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distillation_learns_in_half_precision_what_it_learns_in_full(dtype):
+    found = {}
+    for kind in (torch.float32, dtype):
+        model = layers(lambda m, x: m.c(F.relu(m.b(F.relu(m.a(x))))), 6, 32, 32, 3).to(kind)
+        data = [normal(64, 6, seed=n).to(kind) for n in range(9)]
+        how = mipp.Distillation(epochs=20)
+        result = prune(model, data, method=mipp.methods.L1(), compensate=False, recover=how)
+        assert result.model.a.weight.dtype == kind
+        cut = mipp.apply(result.plan, model)
+        found[kind] = error(result.model, model, [(x,) for x in data]) / error(cut, model, [(x,) for x in data])
+    assert found[torch.float32] < 0.8
+    assert found[dtype] == pytest.approx(found[torch.float32], rel=0.02)
+
+
+def test_distillation_of_images_that_become_volumes():
+    model = Net(lambda m, x: m.c(F.relu(m.b(F.relu(m.a(x)).unsqueeze(2))).flatten(1)),
+                a=nn.Conv2d(3, 8, 3), b=nn.Conv3d(8, 4, (1, 3, 3)), c=nn.Linear(64, 3))  # fmt: skip
+    result = prune(model, [normal(16, 3, 8, 8, seed=n) for n in range(3)], recover=mipp.Distillation(epochs=1))
+    assert result.model(normal(2, 3, 8, 8)).shape == (2, 3)
+
+
+# --- the caller's modes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_whoever_prunes_without_gradients_can_train_the_result(mode):
+    with mode():
+        model = layers(lambda m, x: m.b(F.relu(m.a(x))), 6, 16, 3)
+        loss = nn.functional.cross_entropy
+        data = [(normal(50, 6), torch.arange(50) % 3)]
+        result = prune(model, data, method=mipp.methods.Taylor(), loss_fn=loss)
+    result.model(normal(5, 6)).sum().backward()
+    assert all(p.grad is not None for p in result.model.parameters())
