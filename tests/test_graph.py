@@ -11,8 +11,9 @@ from torch import nn
 
 import mipp
 from mipp.graph.copies import working_copy
+from mipp.graph.program import Call, execute
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, execute, trace
+from mipp.graph.trace import trace
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:

@@ -11,8 +11,9 @@ from torch import nn
 
 from mipp.activations import Moments, Variances, channels_last, inputs_of, observe
 from mipp.graph.groups import Site
+from mipp.graph.program import Call
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, trace
+from mipp.graph.trace import trace
 
 FEATURES, SAMPLES = 4, 40
 

@@ -16,7 +16,7 @@ import mipp
 from benchmarks.zoo.registry import Pattern
 from mipp.calibration import as_call
 from mipp.graph.groups import NodeGroup, PruningGraph
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.plan import PruningPlan
 from mipp.surgery import distance, outputs

@@ -15,9 +15,10 @@ from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.copies import canonical_names, working_copy
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, channel_dim, is_layer
+from mipp.graph.program import Call, Program, Ref
 from mipp.graph.rules import has_rule
 from mipp.graph.streams import Downstream, downstream, norm_scale
-from mipp.graph.trace import Call, OpStream, Program, Ref, run
+from mipp.graph.trace import OpStream, run
 from mipp.graph.trees import map_tensors
 from mipp.layouts import Layout, choose, features_together, kernel_of
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import CalibrationError, UnsupportedModelError
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.memory import Stored, TensorStore
 from mipp.progress import Progress, silent
@@ -187,7 +187,7 @@ def _plain(tensor: Tensor) -> Tensor:
 def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
     labels = None
     if how is not None:
-        call = Call((raw,), {}, how)
+        call = Call((raw,), {}, how).map(_plain)
     elif isinstance(raw, tuple | list):
         if not raw:
             raise CalibrationError(

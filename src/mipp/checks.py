@@ -16,7 +16,8 @@ from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph
-from mipp.graph.trace import Call, forward
+from mipp.graph.program import Call
+from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 
 _TOLERANCE = 1e-3  # relative; kernels that sum in another order from run to run differ by less, noise by more

@@ -23,8 +23,8 @@ from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, bias_of, channel_dim
+from mipp.graph.program import Op, Program, Ref
 from mipp.graph.streams import Downstream, downstream, norm_scale, read_by_relu
-from mipp.graph.trace import Op, Program, Ref
 from mipp.memory import Memory, written
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent

@@ -12,7 +12,8 @@ from torch.utils.benchmark import Timer
 
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph, Work
-from mipp.graph.trace import Call, forward
+from mipp.graph.program import Call
+from mipp.graph.trace import forward
 
 Floats = NDArray[np.float64]
 

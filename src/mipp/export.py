@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mipp.calibration import as_call
 from mipp.errors import MippError, MissingRequirementError
 from mipp.graph.copies import working_copy
-from mipp.graph.trace import Call, forward
+from mipp.graph.program import Call
+from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.storage import new_file
 from mipp.surgery import distance

@@ -11,8 +11,8 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph
 from mipp.graph.layers import channel_dim
+from mipp.graph.program import Call, Program, execute
 from mipp.graph.streams import downstream, read_by_relu, result_of
-from mipp.graph.trace import Call, Program, execute
 from mipp.graph.trees import tensors_in
 from mipp.plan import PruningPlan
 from mipp.replay import replayable

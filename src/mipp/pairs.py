@@ -16,8 +16,8 @@ from mipp.estimators import Samples
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, PruningGraph, Site
 from mipp.graph.layers import channel_dim
+from mipp.graph.program import Op, Program, Ref
 from mipp.graph.streams import downstream
-from mipp.graph.trace import Op, Program, Ref
 
 Collapse = Literal["l1", "l2", "mean", "std"]
 Activation = Literal["pre", "post"]

@@ -15,7 +15,7 @@ from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import PruningGraph
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.methods import Method, Task
 from mipp.plan import Budget, PruningPlan
 from mipp.surgery import verified_graph, wrong_groups

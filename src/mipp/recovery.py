@@ -14,7 +14,7 @@ from mipp.errors import CalibrationError, MippError
 from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import full_copy, modes_kept
 from mipp.graph.groups import PruningGraph
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent

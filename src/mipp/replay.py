@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from mipp.calibration import Batch, blamed
 from mipp.errors import UnsupportedModelError
 from mipp.graph.copies import working_copy
+from mipp.graph.program import Call, Program, execute
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, Program, execute, trace
+from mipp.graph.trace import trace
 from mipp.memory import Shelf, TensorStore, storage_id
 
 Visit = Callable[[int, dict[int, Tensor]], None]

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from mipp.graph.groups import PruningGraph, Site
-from mipp.graph.trace import Program
+from mipp.graph.program import Program
 from mipp.plan import PruningPlan
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from mipp.cost import Floats, Latency, LayerTimes, cost_of, latency_ms
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import PruningGraph
+from mipp.graph.program import Call, execute
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, execute, trace
+from mipp.graph.trace import trace
 from mipp.plan import Budget, PruningPlan
 from mipp.surgery import apply
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipp.calibration import Batch
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 
 _IMAGE_CHANNELS = (1, 3, 4)
 _MARGIN = 8  # an image moves by up to one part in so many

@@ -14,8 +14,9 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Ints, Reason, Sets
 from mipp.graph.copies import canonical_names, working_copy
 from mipp.graph.groups import Doubt, Frozen, NodeGroup, ParamSlice, PruningGraph, Reduction, Site, Size, Work, owner
+from mipp.graph.program import Call
 from mipp.graph.rules import has_rule, walk
-from mipp.graph.trace import Call, forward, trace
+from mipp.graph.trace import forward, trace
 from mipp.graph.walk import Contraction, Walk
 from mipp.graph.walk import Doubt as WalkDoubt
 from mipp.graph.walk import Reduction as WalkReduction

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mipp.graph.axes import Ints, Reason
 from mipp.graph.layers import turned
-from mipp.graph.trace import Program
+from mipp.graph.program import Program
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mipp.graph.trace import Op, Ref
+from mipp.graph.program import Op, Ref
 
 LINEAR = ("linear", "addmm", "matmul", "mm")
 """Ops whose channels are the last dimension of input and output."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mipp.graph.layers import channel_dim
-from mipp.graph.trace import Op, Program, Ref
+from mipp.graph.program import Op, Program, Ref
 
 _TRANSPARENT = ("dropout", "clone", "detach", "alias")
 

@@ -7,10 +7,8 @@ Ops without a rule are decomposed until one is known or nothing is left to decom
 
 import dataclasses
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +23,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.cells import CELLS
 from mipp.graph.copies import canonical_names, has_memory
-from mipp.graph.trees import leaves, map_tensors, plain_in, results_in, tensors_in
+from mipp.graph.program import Call, Op, Program, Ref, Value, guard
+from mipp.graph.trees import leaves, map_tensors, results_in
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
@@ -34,139 +33,6 @@ _SILENT_OPS = {
     torch.ops.aten.is_floating_point.default,
     torch.ops.aten.is_complex.default,
 }
-_STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
-"""Twins of ops that need certain strides, for running a program again."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a model: `model(*args, **kwargs)`, or `how(model, *args)` where a function says how to call it."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    how: Callable[..., Any] | None = None
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return tensors_in((self.args, self.kwargs))
-
-    @property
-    def samples(self) -> int:
-        """Length of the first dimension of the first tensor that has one, else 1."""
-        return next((t.shape[0] for t in self.tensors if t.ndim), 1)
-
-    @property
-    def form(self) -> Hashable:
-        """What a program traced on this call depends on besides the values of its tensors."""
-        return tuple(tuple(t.shape) for t in self.tensors), plain_in((self.args, dict(self.kwargs)))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
-        """The same call on changed tensors."""
-        return Call(map_tensors(self.args, function), map_tensors(dict(self.kwargs), function), self.how)
-
-    def __call__(self, model: nn.Module) -> Any:
-        return model(*self.args, **self.kwargs) if self.how is None else self.how(model, *self.args)
-
-
-@dataclass(frozen=True)
-class Ref:
-    """Stands for a tensor among the arguments of an op: the index of a `Value`."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the traced pass.
-
-    Attributes:
-        shape: Its shape.
-        origin: "input", "parameter", "buffer", "constant" (any other tensor the code holds) or "op".
-        name: The qualified name of a parameter or buffer, else "".
-        producer: Index of the op that made it, -1 if none did.
-        dtype: Its type.
-    """
-
-    shape: tuple[int, ...]
-    origin: str
-    name: str = ""
-    producer: int = -1
-    dtype: torch.dtype = torch.float32
-
-
-@dataclass(frozen=True)
-class Op:
-    """One ATen call. In-place calls are recorded as their functional twins.
-
-    Attributes:
-        module: Path of the innermost module whose `forward` made the call, "" for the model itself.
-        source: "file.py:12", the innermost line outside torch.
-    """
-
-    index: int
-    func: OpOverload
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[int, ...]
-    module: str
-    source: str
-
-    @property
-    def name(self) -> str:
-        """The op without namespace and overload, such as `conv2d`."""
-        return str(self.func.overloadpacket.__name__)
-
-    @cached_property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments by the names of the op's schema, defaults filled in."""
-        schema = self.func._schema.arguments
-        given = {a.name: value for a, value in zip(schema, self.args, strict=False)}
-        return {a.name: given.get(a.name, self.kwargs.get(a.name, a.default_value)) for a in schema}
-
-    @cached_property
-    def inputs(self) -> tuple[int, ...]:
-        """Indices of the values read, in order of the arguments."""
-        return tuple(ref.index for ref in leaves((self.args, tuple(self.kwargs.values())), Ref))
-
-
-@dataclass
-class Program:
-    """A traced forward pass that can be run again, whole or in pieces, on inputs of the same shapes.
-
-    Attributes:
-        guards: What left the tensors for Python, by op: a value, or how many rows were chosen. The program holds for
-            inputs that give the same.
-        not_replayable: Why running the ops again may differ from the model ("" if it does not): an op reads memory that
-            was changed in place through another tensor.
-    """
-
-    ops: list[Op] = field(default_factory=list)
-    values: list[Value] = field(default_factory=list)
-    inputs: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
-    constants: dict[int, Tensor] = field(default_factory=dict)
-    guards: dict[int, Any] = field(default_factory=dict)
-    not_replayable: str = ""
-
-    @cached_property
-    def readers(self) -> list[list[int]]:
-        """For every value, the indices of the ops that read it."""
-        reading: list[list[int]] = [[] for _ in self.values]
-        for op in self.ops:
-            for index in dict.fromkeys(op.inputs):
-                reading[index].append(op.index)
-        return reading
-
-    @cached_property
-    def last_reads(self) -> list[int]:
-        """For every value, the index of the last op that reads it (outputs of the model: never dropped)."""
-        last = [-1] * len(self.values)
-        for op in self.ops:
-            for index in op.inputs:
-                last[index] = op.index
-        for index in self.outputs:
-            last[index] = len(self.ops)
-        return last
 
 
 class OpStream(TorchDispatchMode):
@@ -254,7 +120,7 @@ class _Recorder(OpStream):
             self.refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
         chosen = op.name == "index" and any(self._chosen_by_value(r) for r in op.args[1] if r is not None)
         if chosen or op.name in _ESCAPING_OPS:
-            program.guards[number] = _guard(out)
+            program.guards[number] = guard(out)
         if op.func._schema.is_mutable:
             self.refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
@@ -371,50 +237,6 @@ def _overlap(changed: Tensor, other: Tensor) -> bool:
     touched = torch.zeros(changed.untyped_storage().nbytes() // changed.element_size(), dtype=torch.bool)
     touched.as_strided(changed.shape, changed.stride(), changed.storage_offset()).fill_(True)
     return bool(touched.as_strided(other.shape, other.stride(), other.storage_offset()).any())
-
-
-def execute(
-    program: Program,
-    env: dict[int, Tensor],
-    bound: Mapping[int, Tensor],
-    span: tuple[int, int],
-    keep: Sequence[int] = (),
-) -> None:
-    """Runs ops `span[0]` to `span[1]` (exclusive) of a program.
-
-    Args:
-        env: Values by index. Results are added; values that nothing after the span reads are dropped, except `keep`.
-        bound: Parameters, buffers and constants by index.
-    """
-    last = program.last_reads
-    kept = set(keep)
-    for op in program.ops[span[0] : span[1]]:
-        args = _map_refs(op.args, env, bound)
-        kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
-        out = _STRIDELESS.get(op.func, op.func)(*args, **kwargs)
-        if op.index in program.guards and _guard(out) != program.guards[op.index]:
-            raise UnsupportedModelError(
-                f"the code at {op.source} reads a value out of a tensor ({op.name}), and not the same from all batches"
-            )
-        for index, tensor in zip(op.outputs, leaves(out, Tensor), strict=True):
-            env[index] = tensor
-        for index in (*op.inputs, *op.outputs):
-            if last[index] <= op.index and index not in kept:
-                env.pop(index, None)
-
-
-def _guard(out: Any) -> Any:
-    """What Python may have seen of a result: a number, or the shapes of tensors."""
-    tensors = leaves(out, Tensor)
-    return [tuple(t.shape) for t in tensors] if tensors else out
-
-
-def _map_refs(tree: Any, env: Mapping[int, Tensor], bound: Mapping[int, Tensor]) -> Any:
-    if isinstance(tree, Ref):
-        return env[tree.index] if tree.index in env else bound[tree.index]
-    if isinstance(tree, tuple | list):
-        return type(tree)(_map_refs(item, env, bound) for item in tree)
-    return tree
 
 
 def _functional(func: OpOverload) -> OpOverload:

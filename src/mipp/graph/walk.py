@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from mipp.graph.axes import FIXED, Atoms, Planes, Reason, along, varying
-from mipp.graph.trace import Op, Program, Ref
+from mipp.graph.program import Op, Program, Ref
 
 Rule = Callable[[Op, "Walk"], Sequence[Planes]]
 _RULES: dict[str, Rule] = {}

@@ -11,7 +11,7 @@ from mipp.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import working_copy
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.graph.trees import map_tensors
 from mipp.methods.base import Task
 

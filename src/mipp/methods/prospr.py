@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mipp.calibration import Batch
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.methods.base import Needs, OneShot, Scope, Task
 from mipp.methods.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
 from mipp.methods.scores import axis_factor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.errors import UnsupportedModelError
-from mipp.graph.trace import Call
+from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.methods.base import Needs, Task
 from mipp.methods.gradients import called, differentiable, parameters_of

@@ -8,8 +8,9 @@ from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.groups import Reduction
+from mipp.graph.program import Call
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import Call, OpStream, module_stack, run
+from mipp.graph.trace import OpStream, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 
 Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]

@@ -16,7 +16,8 @@ from mipp.graph.axes import Reason
 from mipp.graph.copies import full_copy
 from mipp.graph.draft import Draft
 from mipp.graph.groups import Doubt, PruningGraph
-from mipp.graph.trace import Call, forward
+from mipp.graph.program import Call
+from mipp.graph.trace import forward
 from mipp.graph.trees import results_in
 from mipp.plan import PruningPlan
 from mipp.surgery.cut import apply, mask

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from mipp.graph.axes import Planes, Reason, merged, varying
+from mipp.graph.program import Op, Ref
 from mipp.graph.rules.contractions import Factor, product
-from mipp.graph.trace import Op, Ref
 from mipp.graph.walk import Walk, rule
 
 

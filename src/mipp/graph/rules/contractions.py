@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, varying, without
-from mipp.graph.trace import Op, Ref
+from mipp.graph.program import Op, Ref
 from mipp.graph.walk import Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from mipp.graph.axes import Planes, Reason, along, merged, varying, without
+from mipp.graph.program import Op, Ref
 from mipp.graph.rules.movement import paired
-from mipp.graph.trace import Op, Ref
 from mipp.graph.walk import Doubt, Walk, rule
 
 

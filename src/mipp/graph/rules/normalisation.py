@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from mipp.graph.axes import Planes, Reason, along, merged, varying
+from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import per_channel
 from mipp.graph.rules.movement import paired
-from mipp.graph.trace import Op, Ref
 from mipp.graph.walk import Attribute, Doubt, Reduction, Walk, rule
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mipp.graph.axes import Planes, Reason, varying, without
+from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import pointwise
-from mipp.graph.trace import Op, Ref
 from mipp.graph.walk import Reduction, Walk, rule
 
 
