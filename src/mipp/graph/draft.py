@@ -44,9 +44,10 @@ class Draft:
         weights = [(name, p) for name, p in self._parameters if p.ndim > 1 and name not in seen]
         self._unseen = {owner(name): p.shape[0] for name, p in weights}
         self._may_run = bool(program.guards) or bool(self._unseen and _run_in_training(model, call, self._unseen))
-        self._aliases = [
-            (names[id(p)][0], n) for n, p in model.named_parameters(remove_duplicate=False) if names[id(p)][0] != n
-        ]
+        self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
+        self._owners: dict[str, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self._owners.setdefault(names[id(parameter)][0], []).append(owner(name))
 
     def graph(
         self, freeze: Mapping[str, Reason] | None = None, rejected: Collection[int] = (), settled: Settled | None = None
@@ -85,17 +86,13 @@ class Draft:
         return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
 
     def _named(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
-        """Atoms that modules whose names match produce."""
+        """Atoms that modules produce one of whose names matches."""
         return [
             (self._walk.slots[slot], reason)
             for pattern, reason in freeze.items()
             for slot in self._produced
-            if any(fnmatchcase(owner(name), pattern) for name in self._names_of(slot[0]))
+            if any(fnmatchcase(name, pattern) for name in self._owners.get(slot[0], [owner(slot[0])]))
         ]
-
-    def _names_of(self, tensor: str) -> list[str]:
-        """All names of a tensor, where several modules have it."""
-        return [tensor, *(alias for name, alias in self._aliases if name == tensor)]
 
     def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
         """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.
