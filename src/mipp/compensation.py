@@ -36,7 +36,7 @@ from mipp.variations import Varied, may_vary
 
 ROWS = 65536
 """Rows of inputs per layer that suffice for its second moments."""
-_SCARCE, _VARIATIONS = 8, 3
+_SCARCE, _VARIATIONS = 4, 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Refit:
         positions: At most this many positions of each sample enter the statistics of one layer. None is 64, or more
             where samples are few: as many as make 65,536 rows of them all.
         variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
-            positions. None is 3 where some convolution would be fitted to fewer than 8 rows an input, and 0 elsewhere.
+            positions. None is 3 where some convolution would be fitted to fewer than 4 rows an input, and 0 elsewhere.
             Without effect on anything but images.
         allow_bias: Give layers without bias and without a following batch norm a bias. Adds parameters.
     """
