@@ -147,14 +147,14 @@ def read(
     """
     held = device is None and isinstance(calibration.batches, list | tuple)
     batches = Batches(TensorStore(math.inf) if store is None or held else store)
-    wanted, samples = calibration.max_samples, 0
+    wanted, samples, whole = calibration.max_samples, 0, False
     if wanted is not None and wanted < 1:
         raise CalibrationError(f"max_samples is {wanted}; at least one sample is needed, or None for all of them.")
     for number, raw in enumerate(progress(calibration.batches, "reading")):
         missing = None if wanted is None else wanted - samples
         batch = _batch(raw, number, calibration.forward, device)
-        batch = replace(batch, whole=batches[0].whole if batches else not cuts(batch.call))
-        for piece in pieces(batch, missing, chunk):
+        whole = whole if batches else not cuts(batch.call)
+        for piece in pieces(replace(batch, whole=whole), missing, chunk):
             batches.append(piece)
             samples += piece.samples
         if wanted is not None and samples >= wanted:
@@ -169,13 +169,14 @@ def read(
 
 def as_call(example: Any) -> Call:
     """Turns an input (a Tensor; tuple -> *args; dict -> **kwargs) into a call."""
-    mapping = isinstance(example, Mapping)
-    call = (
-        Call((), dict(example))
-        if mapping
-        else Call(tuple(example) if isinstance(example, tuple | list) else (example,))
-    )
-    return call.map(_plain)
+    if isinstance(example, Mapping):
+        return _plainly(Call((), dict(example)))
+    return _plainly(Call(tuple(example) if isinstance(example, tuple | list) else (example,)))
+
+
+def _plainly(call: Call) -> Call:
+    odd = any(type(tensor) is not Tensor or tensor.is_inference() for tensor in call.tensors)
+    return call.map(_plain) if odd else call
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ def _plain(tensor: Tensor) -> Tensor:
 def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
     labels = None
     if how is not None:
-        call = Call((raw,), {}, how).map(_plain)
+        call = _plainly(Call((raw,), {}, how))
     elif isinstance(raw, tuple | list):
         if not raw:
             raise CalibrationError(
