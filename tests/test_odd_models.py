@@ -186,11 +186,12 @@ class Stateful(nn.Linear):
         pass
 
 
-def test_extra_state_is_no_obstacle_to_saving_and_going_on(tmp_path):
+@pytest.mark.parametrize("method", [mipp.methods.MIPP(), mipp.methods.Reinitialised()])
+def test_extra_state_is_no_obstacle_to_saving_and_going_on(method, tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(Stateful(6, 16), nn.ReLU(), nn.Linear(16, 3))
-    result = prune(model, [normal(50, 6)], checkpoint=tmp_path / "notes")
-    again = prune(model, [normal(50, 6)], checkpoint=tmp_path / "notes")
+    result = prune(model, [normal(50, 6)], method=method, checkpoint=tmp_path / "notes")
+    again = prune(model, [normal(50, 6)], method=method, checkpoint=tmp_path / "notes")
     result.save(tmp_path / "small")
     loaded = mipp.load(tmp_path / "small", model)
     for other in (again.model, loaded):

@@ -88,7 +88,7 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
     if state is None:
         return model
     other = full_copy(model)
-    other.load_state_dict(state)
+    other.load_state_dict(state, strict=False)  # extra state is no tensor, and stays
     return other
 
 
