@@ -1,5 +1,6 @@
 """Renders benchmarks/results/*.json into the pages that show them: `python -m benchmarks.tables [--check]`."""
 
+from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
@@ -81,7 +82,7 @@ def accuracy_labels() -> str:
     """ResNet-56 trained further with labels."""
     data = load("accuracy_labels")
     cells = [
-        [_title(r["network"]), f"MACs ÷ {1 / r['macs']:.2f}", r["draw"], f"{r['dense']:.2f}", f"{r['recover']:.2f}",
+        [_title(r["network"]), _asked(r), r["draw"], f"{r['dense']:.2f}", f"{r['recover']:.2f}",
          f"{r['trained']:.2f}", r["epochs"], f"{r['minutes']:.0f}"]
         for r in data["rows"]
     ]  # fmt: skip
@@ -277,15 +278,18 @@ def _by(rows: list[Row], method: str) -> list[Row]:
 
 
 def _smaller(rows: list[Row]) -> str:
-    """The ratio that the budget is about."""
-    kind = "macs" if "macs" in rows[0] else "params"
-    return f"{kind.replace('macs', 'MACs')} ÷ {mean(column(rows, f'{kind} ratio')):.2f}"
+    """The ratio that the budget is about, as it was reached."""
+    return _ratio(rows[0], lambda kind: mean(column(rows, f"{kind} ratio")))
 
 
 def _asked(row: Row) -> str:
     """The ratio that a budget asks for."""
+    return _ratio(row, lambda kind: 1 / float(row[kind]))
+
+
+def _ratio(row: Row, value: Callable[[str], float]) -> str:
     kind = "macs" if "macs" in row else "params"
-    return f"{kind.replace('macs', 'MACs')} ÷ {1 / row[kind]:.2f}"
+    return f"{kind.replace('macs', 'MACs')} ÷ {value(kind):.2f}"
 
 
 def _title(network: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.copies import holds_numbers
 from mipp.graph.program import Call
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.memory import Stored, TensorStore
@@ -205,8 +206,7 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
     if call.samples == 0:
         raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
     for place, tensor in enumerate(call.tensors):
-        hides = place > 0  # a mask may hide positions by minus infinity
-        if tensor.is_floating_point() and not bool((torch.isfinite(tensor) | (hides & tensor.isneginf())).all()):
+        if not holds_numbers(tensor, hides=place > 0):
             raise CalibrationError(
                 f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
                 "data or leave the batch out."

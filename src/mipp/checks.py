@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
-from mipp.graph.copies import working_copy
+from mipp.graph.copies import holds_numbers, working_copy
 from mipp.graph.groups import PruningGraph
 from mipp.graph.program import Call
 from mipp.graph.trace import forward
@@ -58,8 +58,7 @@ def check_weights(model: nn.Module) -> None:
                 f"'{name}' is on the meta device and has no values. Load the weights first; mipp.inspect works without."
             )
         hides = not isinstance(tensor, nn.Parameter) and "running_" not in name
-        values = tensor.detach()
-        if tensor.is_floating_point() and not bool((torch.isfinite(values) | (hides & values.isneginf())).all()):
+        if not holds_numbers(tensor, hides=hides):
             raise CalibrationError(
                 f"The weights hold NaN or infinite values in '{name}'; pass a model that trained well."
             )

@@ -374,7 +374,7 @@ def _checkpoint(
     if folder is None:
         return None
     functions = [getattr(f, "__qualname__", type(f).__name__) for f in (task.loss_fn, task.train, data.forward)]
-    state = {name: t for name, t in task.model.state_dict().items() if isinstance(t, Tensor)}
+    state = storage.tensors_of(task.model.state_dict())
     inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
     found = {
         "model": fingerprint(state.values(), repr(task.model), *state, *(op.name for op in task.graph.program.ops)),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mipp.calibration import Batch, pieces
 from mipp.errors import CalibrationError, MippError
 from mipp.graph.cells import differentiable_recurrence
-from mipp.graph.copies import full_copy, modes_kept
+from mipp.graph.copies import cast, full_copy, modes_kept
 from mipp.graph.groups import PruningGraph
 from mipp.graph.program import Call
 from mipp.matching import Runner, feature_loss, features, output_loss
@@ -229,9 +229,8 @@ def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
     """A copy in eval mode; halves of 16 bits become floats, as Adam's smallest numbers are none of theirs."""
     copied = full_copy(model)
     copied.eval()
+    cast(copied, lambda _, tensor: torch.float32 if tensor.dtype == torch.float16 else tensor.dtype)
     for tensor in [*copied.parameters(), *copied.buffers()]:
-        if tensor.dtype == torch.float16:
-            tensor.data = tensor.data.float()
         if images and tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return copied

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mipp.errors import MippError, PlanMismatchError
+from mipp.graph.copies import cast
 from mipp.plan import PruningPlan, load_plan
 from mipp.report import Report
 from mipp.surgery import apply, describe
@@ -49,7 +51,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     weights = read_weights(folder / WEIGHTS)
     add_biases(small, weights)
     _take_types(small, weights)
-    own = _tensors(small)
+    own = tensors_of(small.state_dict())
     for name in sorted(own.keys() | weights.keys()):
         found = tuple(weights[name].shape) if name in weights else None
         expected = tuple(own[name].shape) if name in own else None
@@ -107,9 +109,14 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """Writes tensors; ties come back with the model that is loaded into."""
-    tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
-    separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors.items()}
+    tensors = tensors_of(state).items()
+    separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors}
     save_file(separate, path, {"format": "pt"})
+
+
+def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What is a tensor in a state dict; the extra state of a module may be anything."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -143,14 +150,13 @@ def _take_types(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Gives every tensor the type it has in the file, and one that is not there the type of all that are."""
     kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
     usual = kinds.pop() if len(kinds) == 1 else None
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        wanted = weights[name].dtype if name in weights else usual if tensor.is_floating_point() else None
-        if wanted is not None and wanted != tensor.dtype:
-            tensor.data = tensor.data.to(wanted)
 
+    def wanted(name: str, tensor: Tensor) -> torch.dtype:
+        if name in weights:
+            return weights[name].dtype
+        return usual if usual is not None and tensor.is_floating_point() else tensor.dtype
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+    cast(model, wanted)
 
 
 def _reason(error: Exception) -> str:

@@ -1,10 +1,11 @@
 """Copies of models, and what their tensors are called."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
@@ -50,6 +51,12 @@ def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
     return copies
 
 
+def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None:
+    """Gives every parameter and buffer, in place, the type wanted for its name and values."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tensor.data = tensor.data.to(wanted(name, tensor))
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Gives every module its training mode back after the block."""
@@ -70,6 +77,12 @@ def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
             memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if has_memory(tensor) else id(tensor)
             by_id[id(tensor)] = names.setdefault(memory, (name, origin))
     return by_id
+
+
+def holds_numbers(tensor: Tensor, *, hides: bool) -> bool:
+    """Whether all is finite; what may hide positions, such as a mask, may also hold minus infinity."""
+    values = tensor.detach()
+    return not tensor.is_floating_point() or bool((torch.isfinite(values) | (hides & values.isneginf())).all())
 
 
 def has_memory(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import cast, full_copy
 from mipp.graph.draft import Draft
 from mipp.graph.groups import Doubt, PruningGraph
 from mipp.graph.program import Call
@@ -33,15 +33,8 @@ def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.floa
     copied.eval()
     if dtype is None:
         return results_in(forward(copied, call))
-    _convert(copied, dtype)
+    cast(copied, lambda _, t: dtype if t.is_floating_point() else dtype.to_complex() if t.is_complex() else t.dtype)
     return results_in(forward(copied, call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)))
-
-
-def _convert(model: nn.Module, dtype: torch.dtype) -> None:
-    """Gives a model a type, and what is complex its complex counterpart."""
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if tensor.is_floating_point() or tensor.is_complex():
-            tensor.data = tensor.data.to(dtype.to_complex() if tensor.is_complex() else dtype)
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
