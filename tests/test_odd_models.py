@@ -89,6 +89,16 @@ def test_a_graph_is_one_batch_whatever_its_size(nodes, how):
     assert result.model(*batch).shape == (nodes, 3)
 
 
+def test_a_sparse_graph_is_refused_and_its_dense_twin_makes_a_model_for_both():
+    links = (normal(40, 40) > 1).float()
+    model = layers(lambda m, x, links: links @ m.b(F.relu(links @ m.a(x))), 6, 16, 3)
+    x, few = normal(40, 6), links.to_sparse()
+    with pytest.raises(mipp.CalibrationError, match=r"batch 0 holds a sparse tensor .* Pass its to_dense\(\)"):
+        prune(model, [((x, few),)])
+    small = prune(model, [((x, links),)]).model
+    torch.testing.assert_close(small(x, few), small(x, links))
+
+
 def test_a_mask_may_hide_positions_by_minus_infinity():
     mask = nn.Transformer.generate_square_subsequent_mask(5)
 

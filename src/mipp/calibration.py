@@ -206,6 +206,11 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
     if call.samples == 0:
         raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
     for place, tensor in enumerate(call.tensors):
+        if tensor.layout is not torch.strided:
+            raise CalibrationError(
+                f"Calibration batch {number} holds a sparse tensor ({tensor.layout}); mipp follows dense ones. "
+                "Pass its to_dense(), and multiply by it with @ in place of torch.sparse.mm."
+            )
         if not holds_numbers(tensor, hides=place > 0):
             raise CalibrationError(
                 f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
