@@ -13,7 +13,7 @@ Networks whose weights are not in the folder are left out. Process I of N does e
 import argparse
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -23,13 +23,13 @@ from statistics import mean, pstdev
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 import mipp
 from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, accuracy, forward_seconds
 from benchmarks.cifar_networks import dense, path_of
 from benchmarks.record import Record, Row
-from benchmarks.torch_pruner import Labelled, plan_of, torch_pruning
+from benchmarks.rivals import TorchPruning
 from mipp import zoo
 from mipp.calibration import read
 from mipp.methods import Method, Random
@@ -49,6 +49,7 @@ SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 EPOCHS = 10
 PAGES = Path(__file__).parents[1] / "docs"
+Labelled = Sequence[tuple[Tensor, Tensor]]
 Rows = list[tuple[Row, Callable[[], Row]]]
 
 
@@ -76,16 +77,6 @@ class Bench:
 
     def accuracy(self, model: nn.Module) -> float:
         return accuracy(model, self.test)
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """Keeps what a plan keeps."""
-
-    chosen: PruningPlan
-
-    def plan(self, task: mipp.methods.Task, budget: mipp.Budget) -> PruningPlan:
-        return task.plan(self.chosen.kept, self, budget)
 
 
 def main() -> None:
@@ -128,8 +119,7 @@ def compared(bench: Bench, network: str, budget: Mapping[str, float], method: st
     fixed = mipp.Budget(**budget)  # type: ignore[arg-type]
     one_pass = forward_seconds(dense, torch.cat([images for images, _ in data]))
     start = time.perf_counter()
-    chosen = peer(method, dense, data, fixed, exclude)
-    result = pruned(dense, data, fixed, chosen, exclude, draw)
+    result = pruned(dense, data, fixed, peer(method, exclude), exclude, draw)
     seconds = time.perf_counter() - start
     before, after = result.report.before, result.report.after
     row = {
@@ -277,12 +267,10 @@ def recovered(
     return learner
 
 
-def peer(method: str, dense: nn.Module, data: Labelled, budget: mipp.Budget, exclude: tuple[str, ...]) -> Method:
-    """A method by its key; what Torch-Pruning keeps becomes a method too, so that it can be refitted."""
+def peer(method: str, exclude: tuple[str, ...]) -> Method:
+    """A method by its key."""
     library, _, score = method.rpartition(" ")
-    if not library:
-        return mipp.methods.all()[method]()
-    return Fixed(plan_of(dense, torch_pruning(score, dense, data, budget, exclude), data[0][0][:2], exclude))
+    return TorchPruning(score, exclude) if library else mipp.methods.all()[method]()
 
 
 def _stream(network: str) -> tuple[str, ...]:

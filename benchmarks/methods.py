@@ -4,51 +4,43 @@
 
 Pieces: `lenet-before` and `lenet-after` (LeNet-5 on MNIST, pruned before or after 5 epochs of training, and trained for
 1 and for 5 more), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed;
-also the time of each method), `rivals` (the same network by Torch-Pruning and NVIDIA Model Optimizer). A piece stops
+also the time of each method, and Torch-Pruning and, where it is installed, NVIDIA Model Optimizer). A piece stops
 between runs when its minutes are over; called again it goes on from what its result file holds, and called several
 times at once, its processes share the runs. `--smoke` takes few images and methods, and writes elsewhere.
 """
 
 import argparse
-import copy
 import json
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cifar import EXCLUDED, SAMPLES, accuracy, pretrained
-from benchmarks.record import RESULTS, Record, Row
-from benchmarks.torch_pruner import torch_pruning
+from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
+from benchmarks.record import RESULTS, Record
+from benchmarks.rivals import rivals
 from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers
 from mipp import grid, zoo
-from mipp.cost import cost_of
 from mipp.methods import Method, needs_of
-from mipp.pipeline import inspect
 from mipp.plan import Budget
 
 LENET = [*MATCHED, *SPARSE]
 RESNET = [Budget(macs=0.5)]
-FRACTION = 0.5  # of the MACs, for the rivals
 SMOKE = ("mipp", "l1", "taylor", "snip", "imp", "oto")
 Clock = Callable[[], bool]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("piece", choices=["lenet-before", "lenet-after", "resnet", "rivals"])
+    parser.add_argument("piece", choices=["lenet-before", "lenet-after", "resnet"])
     parser.add_argument("--weights", type=Path, help="folder of the pretrained .safetensors files")
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     stop = time.monotonic() + 60 * options.minutes
-    piece = {"resnet": resnet, "rivals": rivals}.get(options.piece, partial(_lenet, options.piece))
+    piece = resnet if options.piece == "resnet" else partial(_lenet, options.piece)
     piece(options.weights, lambda: time.monotonic() < stop, smoke=options.smoke)
 
 
@@ -60,19 +52,10 @@ def _lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> 
 
 
 def resnet(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
-    """ResNet-20 on CIFAR-10, trained: every method that prunes after training, and its time."""
+    """ResNet-20 on CIFAR-10, trained: every method that prunes after training, those of other libraries, their time."""
     work = _resnet_work(weights, smoke=smoke)
-    methods = {name: m for name, m in _peers(smoke=smoke).items() if not needs_of(m).training}
+    methods = {name: m for name, m in _peers(smoke=smoke).items() if not needs_of(m).training} | rivals(EXCLUDED)
     _grid("resnet", work, grid.runs(methods, RESNET, [0]), on_time, smoke=smoke)
-
-
-def rivals(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
-    """ResNet-20 on CIFAR-10 by other libraries: wall time, accuracy straight after, after one epoch."""
-    work = _resnet_work(weights, smoke=smoke)
-    record = Record("methods_rivals" + ("_smoke" if smoke else ""), macs=FRACTION, workload=work.options())
-    for name, prune in RIVALS.items():
-        if on_time():
-            record.measure({"method": name}, partial(_rival, prune, work))
 
 
 def _resnet20(folder: Path, seed: int) -> nn.Module:
@@ -120,83 +103,6 @@ def _kept(path: Path) -> list[grid.Row]:
     found = json.loads(path.read_text())
     shared = {"machine": found["machine"], "workload": found["settings"]["workload"]}
     return [{**shared, **row} for row in found["rows"]]
-
-
-# --- rivals -----------------------------------------------------------------------------------------------------------
-
-Pruner = Callable[[nn.Module, grid.Workload], nn.Module]
-
-
-def _rival(prune: Pruner, work: grid.Workload) -> Row:
-    dense = work.make(0).eval()
-    start = time.perf_counter()
-    try:
-        small = prune(copy.deepcopy(dense), work)
-    except ImportError as error:
-        return {"error": str(error)}
-    seconds = time.perf_counter() - start
-    trained = copy.deepcopy(small)
-    work.after(trained, work.train, 0)
-    sizes = {name: _macs(model, work) for name, model in (("dense", dense), ("small", small))}
-    return {
-        "accuracy": accuracy(small, work.test),
-        "accuracy, trained": accuracy(trained, work.test),
-        "macs": sizes["small"] / sizes["dense"],
-        "params": sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters()),
-        "seconds": round(seconds, 2),
-    }
-
-
-def _macs(model: nn.Module, work: grid.Workload) -> float:
-    return cost_of(inspect(model, work.train.normalised(slice(2))).graph).dense("macs")
-
-
-def _torch_pruning(score: str, model: nn.Module, work: grid.Workload) -> nn.Module:
-    return torch_pruning(score, model, work.batches(0), Budget(macs=FRACTION))
-
-
-def _fastnas(model: nn.Module, work: grid.Workload) -> nn.Module:
-    """NVIDIA Model Optimizer's FastNAS: widths by search, scored by accuracy on training images.
-
-    It counts MACs with torchprofile, which needs torchvision; torch's own counter stands in for it.
-    """
-    import modelopt.torch.prune as mtp
-    from modelopt.torch.prune.fastnas import FastNASConfig
-
-    package, counter = ModuleType("torchprofile"), ModuleType("torchprofile.profile")
-    vars(counter).update(profile_macs=_counted, handlers=())
-    vars(package).update(profile=counter)
-    sys.modules |= {"torchprofile": package, "torchprofile.profile": counter}
-    space = FastNASConfig().model_dump()
-    for layer in space.values():  # its widths are multiples of 32, which leaves a network of 16 to 64 no choice
-        layer["*"] |= {name: 4 for name in layer["*"] if name.endswith("_divisor")}
-    images = work.train.normalised(slice(2))
-    found, _ = mtp.prune(
-        model,
-        mode=[("fastnas", space)],
-        constraints={"flops": f"{100 * FRACTION:.0f}%"},
-        dummy_input=images[:1],
-        config={
-            "data_loader": work.batches(0),
-            "score_func": lambda m: zoo.accuracy(m, work.train, limit=1024),
-            "checkpoint": "runs/fastnas.pth",
-        },
-    )
-    return found  # type: ignore[no-any-return]
-
-
-def _counted(model: nn.Module, args: Any, **_: Any) -> int:
-    with FlopCounterMode(display=False) as counter:
-        model(*args if isinstance(args, tuple) else (args,))
-    return counter.get_total_flops() // 2
-
-
-RIVALS: Mapping[str, Pruner] = {
-    "torch-pruning L1": partial(_torch_pruning, "l1"),
-    "torch-pruning Taylor": partial(_torch_pruning, "taylor"),
-    "torch-pruning Hessian": partial(_torch_pruning, "hessian"),
-    "FastNAS": _fastnas,
-}
 
 
 if __name__ == "__main__":
