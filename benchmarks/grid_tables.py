@@ -13,9 +13,10 @@ def lenet_before() -> str:
 
 
 def lenet_after() -> str:
-    """LeNet-5 pruned after training: accuracy straight after, refitted, and trained further."""
+    """LeNet-5 pruned after training: accuracy straight after, and trained further, without and with the refit."""
     stages = {
         "straight after": "pruned",
+        "trained for 5 epochs": "pruned, 5 epochs",
         "refitted": "refitted",
         "refitted, and trained for 5 epochs": "refitted, 5 epochs",
     }
@@ -35,19 +36,6 @@ def resnet20() -> str:
         values = [f"{row['accuracy'][stage]:.2f}" if stage in row["accuracy"] else "–" for stage in stages]
         cells.append([name, *values, f"÷ {1 / row['params']:.2f}", f"{row['seconds']['selection']:.1f}"])
     return table(["method", *stages, "parameters", "selection, s"], cells, footnote(data))
-
-
-def rivals() -> str:
-    """ResNet-20 at half of its MACs by other libraries."""
-    data = load("methods_rivals")
-    columns = ["library", "straight after", "after one epoch", "MACs", "parameters", "seconds"]
-    cells = [
-        [r["method"], f"{r['accuracy']:.2f}", f"{r['accuracy, trained']:.2f}", f"÷ {1 / r['macs']:.2f}",
-         f"÷ {1 / r['params']:.2f}", f"{r['seconds']:.0f}"]
-        if "error" not in r else [r["method"], r["error"], *[""] * 4]
-        for r in data["rows"]
-    ]  # fmt: skip
-    return table(columns, cells, footnote(data))
 
 
 def _by_budget(name: str, stage: str) -> str:

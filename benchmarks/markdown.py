@@ -71,5 +71,10 @@ def footnote(data: dict[str, Any]) -> str:
     """The command and the machine behind a result file."""
     machine = data["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
-    return f"<sub>`{data['command']}` on {where}; {versions}.</sub>"
+    return f"<sub>`{data['command']}` on {hardware(machine)}; {versions}.</sub>"
+
+
+def hardware(machine: Row) -> str:
+    """The GPU; without one, the processor and how many threads were used."""
+    threads = machine["threads"]
+    return str(machine["gpu"] or f"{machine['cpu']}, {threads} thread{'s' * (threads != 1)}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
-from benchmarks.grid_tables import lenet_after, lenet_before, resnet20, rivals
+from benchmarks.grid_tables import lenet_after, lenet_before, resnet20
 from benchmarks.markdown import COSTS, chosen, column, footnote, load, render, spread, table
 from benchmarks.record import RESULTS, Row
 from mipp.methods import all as all_methods
@@ -260,7 +260,7 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
         defaults, allocation, memory, methods, estimators, schedule, tracing, wide, language, lenet_before, lenet_after,
-        resnet20, rivals,
+        resnet20,
     )
 }  # fmt: skip
 

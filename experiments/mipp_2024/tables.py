@@ -4,7 +4,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from benchmarks.markdown import render
+from benchmarks.markdown import hardware, render
 from benchmarks.record import RESULTS
 from experiments.mipp_2024 import record
 from experiments.mipp_2024.figures.base import Figure, Row, good
@@ -102,8 +102,7 @@ def _row(name: str, figure: Figure) -> str:
 
 
 def _hardware(found: record.Found) -> str:
-    machines = found.head["machines"]
-    return "<br>".join(dict.fromkeys(m["gpu"] or f"{m['cpu']}, {m['threads']} threads" for m in machines))
+    return "<br>".join(dict.fromkeys(map(hardware, found.head["machines"])))
 
 
 def _emptied(rows: list[Row]) -> str:
@@ -121,10 +120,9 @@ def _language() -> str:
         words = ", ".join(f"{shown(n)} {sum(values) / len(values):.2f}" for n, values in each.items())
         told.append(f"{model}, {kept:.0%} kept, perplexity with the refit: {words}")
     minutes = sum(v for r in data["rows"] for k, v in r.items() if k.startswith("seconds")) / 60
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
     return (
         "| language: a transformer and an LSTM | `python -m benchmarks.language --weights FOLDER` | asked: does it "
-        f"work beyond convolutions? | – | {where} | {minutes:,.0f} | {'<br>'.join(told)} |"
+        f"work beyond convolutions? | – | {hardware(machine)} | {minutes:,.0f} | {'<br>'.join(told)} |"
     )
 
 
