@@ -40,7 +40,11 @@ class TorchPruning:
     needs: ClassVar[Needs] = Needs(labels=True, gradients=True, stage="trained")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
-        """Returns what the library keeps.
+        """Returns what the library keeps."""
+        return task.plan(_kept(task, self.smaller(task, budget)), self, budget)
+
+    def smaller(self, task: Task, budget: Budget) -> nn.Module:
+        """The network as the library leaves it.
 
         Raises:
             MippError: The budget is out of its reach.
@@ -71,7 +75,7 @@ class TorchPruning:
                 limit is None or now <= limit * full
                 for limit, now, full in zip((budget.macs, budget.params), sizes(), before, strict=True)
             ):
-                return task.plan(_kept(task, model), self, budget)
+                return model
             if self.score == "taylor":
                 model.zero_grad()
                 nn.functional.cross_entropy(model(images), labels).backward()

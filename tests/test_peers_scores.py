@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch_pruning
+from benchmarks.rivals import TorchPruning
 from cases import named
 from test_peers import chain, task
 from torch import nn
@@ -32,6 +33,7 @@ from mipp.methods.lamp import relative
 from mipp.methods.maps import independence
 from mipp.methods.reconstruction import LayerError
 from mipp.methods.thinet import removal_order, scale_factors
+from mipp.zoo import DigitsCNN, load
 
 # --- reconstruction ---------------------------------------------------------------------------------------------------
 
@@ -202,3 +204,18 @@ def test_scores_agree_with_torch_pruning(name):
             expected = oracle(chosen)
             if expected is not None and len(expected):
                 torch.testing.assert_close(method.rank(given)[group.name], expected.double(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("score", ["l1", "taylor", "hessian"])
+def test_what_torch_pruning_keeps_becomes_a_plan_for_the_very_same_network(score):
+    torch.manual_seed(0)
+    model = DigitsCNN().eval()
+    for vector in (p for p in model.parameters() if p.ndim == 1):
+        nn.init.uniform_(vector, 0.5, 1.5)  # as after training: by these the nodes are recognised
+    data = list(load("digits", "train").batches(64, limit=64, generator=torch.Generator().manual_seed(0)))
+    found = mipp.inspect(model, data[0][0])
+    given = Task(model, found.graph, cost_of(found.graph), read(mipp.Calibration(data), None))
+    method, budget = TorchPruning(score), mipp.Budget(macs=0.5)
+    cut = mipp.apply(method.plan(given, budget), model)
+    torch.testing.assert_close(cut(data[0][0]), method.smaller(given, budget)(data[0][0]))
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in model.parameters())
