@@ -8,7 +8,7 @@ from benchmarks.markdown import hardware, render
 from benchmarks.record import RESULTS
 from experiments.mipp_2024 import record
 from experiments.mipp_2024.figures.base import Figure, Row, good
-from experiments.mipp_2024.figures.plots import collapsed, shown
+from experiments.mipp_2024.figures.plots import collapsed, counted, shown
 from experiments.mipp_2024.figures.registry import FIGURES
 from experiments.mipp_2024.recipes import PAPER, SHORT
 from experiments.mipp_2024.training import Recipe
@@ -97,7 +97,7 @@ def _row(name: str, figure: Figure) -> str:
     head = f"| {plot}: {figure.title} | `python -m experiments.mipp_2024 {name}` | {figure.says} | {figure.tolerance} "
     if found is None:
         return f"{head}| | | not run |"
-    outcome = "<br>".join(figure.outcome(found.rows)) or f"{len(good(found.rows))} runs, shown"
+    outcome = "<br>".join([*figure.outcome(found.rows), counted(good(found.rows))])
     return f"{head}| {_hardware(found)} | {found.minutes:,.0f} | {outcome} |"
 
 

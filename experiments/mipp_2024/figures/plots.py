@@ -50,7 +50,8 @@ def panels(path: Path, rows: int, columns: int, width: float = 4.6, height: floa
 
 def counted(rows: Sequence[Row]) -> str:
     """How many runs and seeds there are."""
-    return f"{len(rows)} runs, {len({row['seed'] for row in rows})} seeds"
+    seeds = len({row["seed"] for row in rows})
+    return f"{len(rows):,} runs, {seeds} seed{'s' * (seeds != 1)}"
 
 
 def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str) -> None:
