@@ -44,7 +44,7 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("mobilenetv2", {"macs": 0.7}),
     ("vit", {"macs": 0.7}),
 )
-PEERS = ("random", "l1", "taylor", "wanda", "torch-pruning taylor", "torch-pruning hessian")
+PEERS = ("random", "l1", "taylor", "wanda", *(f"torch-pruning {score}" for score in ("l1", "taylor", "hessian")))
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 EPOCHS = 10

@@ -13,14 +13,15 @@ from mipp.methods import needs_of
 PAGES = ("README.md", "docs/accuracy.md", "docs/results.md", "docs/methods/index.md", "docs/methods/measured.md")
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
 PEER_TITLES = {
-    "l1": "L1", "taylor": "Taylor", "wanda": "Wanda-style", "torch-pruning taylor": "Torch-Pruning, Taylor",
+    "l1": "L1", "taylor": "Taylor", "wanda": "Wanda-style", "torch-pruning l1": "Torch-Pruning, L1",
+    "torch-pruning taylor": "Torch-Pruning, Taylor",
     "torch-pruning hessian": "Torch-Pruning, Hessian", "random": "random",
 }  # fmt: skip
 TITLES = {
     "lenet5": "LeNet-5", "resnet20": "ResNet-20", "resnet56": "ResNet-56", "vgg11": "VGG-11",
     "mobilenetv2": "MobileNetV2", "vit": "small ViT",
 }  # fmt: skip
-HEADLINE = ("l1", "taylor", "torch-pruning taylor", "random")
+HEADLINE = ("l1", "taylor", "torch-pruning l1", "random")
 
 
 def main() -> None:

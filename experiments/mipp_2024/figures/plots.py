@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from experiments.mipp_2024.figures.base import Row, by, good, spread
 
 CONFIDENCE = ", confidence "
@@ -72,9 +73,11 @@ def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable
 def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
     """Accuracy against the nodes removed: a row of plots for each panel, a column for each stage, a line per method.
 
-    Bars are standard deviations over the seeds. MIPP's line goes through its confidences, which size it, too.
+    Bars are standard deviations over the seeds. MIPP's line goes through its confidences, which size it, too. Runs at
+    given MACs or parameters are left out where there are others.
     """
     rows = [row for row in good(rows) if "nodes" in row]
+    rows = [row for (_,), own in by(rows, "panel").items() for row in own if _free(row) or not any(map(_free, own))]
     titles = list(dict.fromkeys(row["panel"] for row in rows))
     stages = {title: _stages(good(rows, panel=title), metric) for title in titles}
     with panels(path, len(titles), max(map(len, stages.values()))) as grid:
@@ -89,7 +92,27 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
                     axes.axhline(spread(dense)[0], color="grey", linewidth=0.6, linestyle="--", label="dense")
                 axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel="nodes removed, %", ylabel=f"{metric}, %")
                 axes.title.set_fontsize("small")
-            line[0].legend(fontsize="xx-small", ncols=2)
+                scale_by_error(axes)
+        legend_below(grid)
+
+
+def scale_by_error(axes: Any) -> None:
+    """An axis of percentages on which errors of 10 %, 5 %, 2 % and 1 % are as far apart as their logarithms."""
+    ends = 100.5  # just above 100, so that no error is none
+    scale = (lambda y: -np.log10(np.clip(ends - y, 0.1, None)), lambda v: ends - 10.0**-v)
+    axes.set_yscale("function", functions=scale)
+    axes.set(ylim=(0, 100), yticks=(0, 50, 80, 90, 95, 98, 99, 100))
+
+
+def legend_below(grid: Any) -> None:
+    """One legend for all plots of a figure, each name once."""
+    shown_once: dict[str, Any] = {}
+    for axes in grid.flat:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            shown_once.setdefault(label, handle)
+    figure = grid.flat[0].figure
+    columns = max(4, 4 * grid.shape[1] // 2)
+    figure.legend(shown_once.values(), shown_once, fontsize="x-small", loc="outside lower center", ncols=columns)
 
 
 def guesses(rows: list[Row], path: Path) -> None:
@@ -186,14 +209,17 @@ def bars(
                 if places:
                     means, deviations = zip(*(spread(values) for values in found.values() if values), strict=True)
                     axes.bar(places, means, 0.7 / len(names), yerr=deviations, color=colours[each], label=shown(each))
-            axes.set(title=f"{title}: {counted(own)}", ylabel=f"{metric}, %")
+            axes.set(title=f"{title}: {counted(own)}", ylabel=f"{metric}, %", ylim=(0, 101))
             axes.set_xticks(range(len(stages)), stages, fontsize="x-small")
             axes.title.set_fontsize("small")
-        grid[0, 0].legend(fontsize="x-small")
+        legend_below(grid)
 
 
 def costs(rows: list[Row], path: Path) -> None:
-    """Accuracy at the last stage against nodes, parameters and MACs kept: a row of plots for each panel."""
+    """Accuracy at the last stage against nodes, parameters and MACs kept: a row of plots for each panel.
+
+    Each plot shows the runs that were given that cost; where there are none, all.
+    """
     rows = [row for row in good(rows) if "nodes" in row]
     titles = list(dict.fromkeys(row["panel"] for row in rows))
     kept = {"nodes": "nodes", "params": "parameters", "macs": "MACs"}
@@ -202,13 +228,19 @@ def costs(rows: list[Row], path: Path) -> None:
             own = good(rows, panel=title)
             stage = [s for s in _stages(own, "accuracy") if s.startswith("pruned")][-1]
             for axes, (cost, words) in zip(line, kept.items(), strict=True):
-                for each in dict.fromkeys(map(family, own)):
-                    mine = [row for row in own if family(row) == each]
-                    curve(axes, mine, lambda row, c=cost: 100 * row[c], lambda row, s=stage: row["accuracy"][s], each)
-                axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel=f"{words} kept, %", ylabel="accuracy, %")
-                axes.set_xscale("log")
+                chosen = [row for row in own if cost in row["budget"]] or own
+                names = list(dict.fromkeys(map(family, chosen)))
+                for number, each in enumerate(names):
+                    mine = [row for row in chosen if family(row) == each]
+                    apart = 100 * 1.03 ** (number - len(names) / 2)  # side by side, as all were given the same
+                    curve(axes, mine, lambda r, c=cost, a=apart: a * r[c], lambda r, s=stage: r["accuracy"][s], each)
+                axes.set(title=f"{title}: {stage}\n{counted(chosen)}", ylabel="accuracy, %", xscale="log")
+                axes.set_xlabel(f"{words} kept, %; methods side by side", fontsize="small")
+                axes.set_xticks((5, 10, 20, 30, 50, 100), ("5", "10", "20", "30", "50", "100"))
+                axes.minorticks_off()
                 axes.title.set_fontsize("small")
-            line[0].legend(fontsize="xx-small", ncols=2)
+                scale_by_error(axes)
+        legend_below(grid)
 
 
 def epochs(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> None:
@@ -216,6 +248,11 @@ def epochs(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
     rows = [row for row in good(rows) if row["budget"].get("nodes") in (0.3, 0.1)]
     rows = [row for row in rows if names is None or family(row) in names]
     bars(rows, path, lambda row: f"{row['panel']}, {row['budget']['nodes']:.0%} of the nodes", family)
+
+
+def _free(row: Row) -> bool:
+    """Whether a run was sized by its nodes, or by a test."""
+    return not {"macs", "params"} & row["budget"].keys()
 
 
 def removed(row: Row) -> float:
