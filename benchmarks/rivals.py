@@ -102,8 +102,14 @@ class FastNAS:
         return Needs(labels=True, stage="trained", reweights=self.recalibrated)
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan | tuple[PruningPlan, dict[str, Tensor]]:
-        """Returns what the library keeps."""
-        small = _searched(copy.deepcopy(task.model), _labelled(task), budget)
+        """Returns what the library keeps.
+
+        Raises:
+            MippError: The budget says nothing of MACs.
+        """
+        if budget.macs is None:
+            raise MippError(f"FastNAS was given {budget}; it takes a fraction of the MACs.")
+        small = _searched(copy.deepcopy(task.model), _labelled(task), budget.macs)
         plan = task.plan(_kept(task, small), self, budget)
         return (plan, _statistics(task, small)) if self.recalibrated else plan
 
@@ -131,8 +137,8 @@ def _accumulate(importance: Any, model: nn.Module, images: Tensor, labels: Tenso
         importance.accumulate_grad(model)
 
 
-def _searched(model: nn.Module, data: list[tuple[Tensor, Tensor]], budget: Budget) -> nn.Module:
-    """The smaller network that FastNAS finds.
+def _searched(model: nn.Module, data: list[tuple[Tensor, Tensor]], macs: float) -> nn.Module:
+    """The smaller network that FastNAS finds, with that fraction of the MACs.
 
     It counts MACs with torchprofile, which needs torchvision; torch's own counter stands in for it.
     """
@@ -151,7 +157,7 @@ def _searched(model: nn.Module, data: list[tuple[Tensor, Tensor]], budget: Budge
         found, _ = mtp.prune(
             model,
             mode=[("fastnas", space)],
-            constraints={"flops": f"{100 * (budget.macs or 1):.6g}%"},
+            constraints={"flops": f"{100 * macs:.6g}%"},
             dummy_input=data[0][0][:1],
             config={
                 "data_loader": small,
