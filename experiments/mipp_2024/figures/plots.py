@@ -56,7 +56,16 @@ def counted(rows: Sequence[Row]) -> str:
 
 
 def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str) -> None:
-    """Means and standard deviations over the seeds, one point for each budget or confidence."""
+    """Means and standard deviations over the seeds: a line through the budgets, and a cross for each confidence."""
+    sized = [row for row in rows if row["budget"].keys() <= {"min_keep"}]
+    _points(axes, [row for row in rows if row not in sized], x, y, name, marker="o", markersize=3, label=shown(name))
+    words = f"{shown(name)}, sized by confidence"
+    _points(axes, sized, x, y, name, marker="x", markersize=5, linestyle="none", label=words)
+
+
+def _points(
+    axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str, **style: Any
+) -> None:
     points = []
     for members in by(rows, "method", "budget").values():
         mean, deviation = spread([y(row) for row in members])
@@ -64,17 +73,14 @@ def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable
     if not points:
         return
     across, up, deviations = zip(*sorted(points), strict=True)
-    axes.errorbar(
-        across, up, yerr=deviations, color=COLOURS.get(name), marker="o", markersize=3, capsize=2, linewidth=1,
-        label=shown(name),
-    )  # fmt: skip
+    axes.errorbar(across, up, yerr=deviations, color=COLOURS.get(name), capsize=2, linewidth=1, **style)
 
 
 def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
     """Accuracy against the nodes removed: a row of plots for each panel, a column for each stage, a line per method.
 
-    Bars are standard deviations over the seeds. MIPP's line goes through its confidences, which size it, too. Runs at
-    given MACs or parameters are left out where there are others.
+    Bars are standard deviations over the seeds. Crosses are MIPP sized by its confidence. Runs at given MACs or
+    parameters are left out where there are others.
     """
     rows = [row for row in good(rows) if "nodes" in row]
     rows = [row for (_,), own in by(rows, "panel").items() for row in own if _free(row) or not any(map(_free, own))]
