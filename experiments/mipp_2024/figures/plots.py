@@ -191,7 +191,7 @@ def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
             axes.set(title=f"{title}: {counted(own)}", ylabel="removed, over the mean of the layers")
             axes.set_xticks(range(len(own[0]["keep"])), list(own[0]["keep"]), rotation=90, fontsize="xx-small")
             axes.title.set_fontsize("small")
-            axes.legend(fontsize="xx-small", ncols=2)
+        legend_below(grid)
 
 
 def bars(

@@ -98,7 +98,7 @@ def draw_discovery(rows: list[Row], path: Path) -> None:
             own = good(rows, panel=panel)
             names = list(dict.fromkeys(row["method"] for row in own))[::-1]
             values = [[row["seconds"]["selection"] for row in own if row["method"] == name] for name in names]
-            axes.barh(names, [sum(v) / len(v) for v in values], color="#1f77b4")
+            axes.barh(list(map(plots.shown, names)), [sum(v) / len(v) for v in values], color="#1f77b4")
             for at, value in enumerate(values):
                 axes.text(
                     sum(value) / len(value), at, f" {sum(value) / len(value):.3g} s", va="center", fontsize="small"
