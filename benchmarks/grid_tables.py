@@ -9,7 +9,8 @@ from mipp.grid.summary import written
 
 def lenet_before() -> str:
     """LeNet-5 pruned at initialisation: accuracy after training, one column for each budget."""
-    return _by_budget("methods_lenet_before", "pruned, 5 epochs")
+    data = load("methods_lenet_before")
+    return f"{_by_budget(data, 'pruned, 5 epochs')}\n\n{footnote(data)}"
 
 
 def lenet_after() -> str:
@@ -20,7 +21,9 @@ def lenet_after() -> str:
         "refitted": "refitted",
         "refitted, and trained for 5 epochs": "refitted, 5 epochs",
     }
-    return "\n\n".join(f"**{title}**\n\n{_by_budget('methods_lenet_after', key)}" for title, key in stages.items())
+    data = load("methods_lenet_after")
+    tables = [f"**{title}**\n\n{_by_budget(data, key)}" for title, key in stages.items()]
+    return "\n\n".join([*tables, footnote(data)])
 
 
 def resnet20() -> str:
@@ -38,9 +41,8 @@ def resnet20() -> str:
     return table(["method", *stages, "parameters", "selection, s"], cells, footnote(data))
 
 
-def _by_budget(name: str, stage: str) -> str:
+def _by_budget(data: dict[str, Any], stage: str) -> str:
     """Means and standard deviations over the seeds, a line for each method; in brackets: runs that emptied a layer."""
-    data = load(name)
     found = {(s.method, s.budget): s for s in grid.summarise(data["rows"])}
     budgets = {written(row): _written(row["budget"]) for row in data["rows"]}
     cells = []
@@ -48,7 +50,7 @@ def _by_budget(name: str, stage: str) -> str:
         own = [_cell(found.get((method, budget)), stage) for budget in budgets]
         if any(own):
             cells.append([_shown(method), *own])
-    return table(["method", *budgets.values()], cells, footnote(data))
+    return table(["method", *budgets.values()], cells)
 
 
 def _cell(summary: grid.Summary | None, stage: str) -> str:
