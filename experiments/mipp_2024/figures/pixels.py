@@ -51,7 +51,7 @@ def pictures(rows: list[Row], path: Path) -> None:
                 words = panel.rpartition(", ")[2]
                 axes.set(xticks=[], yticks=[])
                 axes.set_title(
-                    f"{words}, {nodes:.0%} of the nodes\n{kept:.0%} of the pixels, {len(own)} seeds", fontsize=7
+                    f"{words}, {nodes:.0%} of the nodes\n{kept:.0%} of the pixels, {plots.counted(own)}", fontsize=7
                 )
 
 
