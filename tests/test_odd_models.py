@@ -196,6 +196,17 @@ class Stateful(nn.Linear):
         pass
 
 
+class Forgetful(mipp.methods.Random):
+    def plan(self, task, budget):
+        return super().plan(task, budget), {"0.weight": task.model.state_dict()["0.weight"]}
+
+
+def test_a_method_that_leaves_out_some_of_the_weights_it_changes_is_not_believed():
+    model = nn.Sequential(Stateful(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    with pytest.raises(RuntimeError, match=r"Missing key.*2\.weight"):
+        prune(model, [normal(50, 6)], method=Forgetful())
+
+
 @pytest.mark.parametrize("method", [mipp.methods.MIPP(), mipp.methods.Reinitialised()])
 def test_extra_state_is_no_obstacle_to_saving_and_going_on(method, tmp_path):
     torch.manual_seed(0)

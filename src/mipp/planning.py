@@ -88,7 +88,8 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
     if state is None:
         return model
     other = full_copy(model)
-    other.load_state_dict(state, strict=False)  # extra state is no tensor, and stays
+    extra = {name: value for name, value in other.state_dict().items() if not isinstance(value, Tensor)}
+    other.load_state_dict({**extra, **state})  # a checkpoint holds tensors only; what else a module has, it keeps
     return other
 
 
