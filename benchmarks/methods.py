@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
 from benchmarks.record import RESULTS, Record
-from benchmarks.rivals import rivals
+from benchmarks.rivals import installed, rivals
 from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers
 from mipp import grid, zoo
 from mipp.methods import Method, needs_of
@@ -78,11 +78,14 @@ def _peers(*, smoke: bool) -> dict[str, Method]:
 
 
 def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, *, smoke: bool) -> None:
-    """Does what is left of a grid, and writes one result file of what there is."""
+    """Does what is left of a grid, and writes one result file of what there is.
+
+    Runs of libraries that are not installed are not done; those that the file holds stay.
+    """
     place = folder(name, smoke=smoke)
     record = Record("methods_" + name.replace("-", "_") + ("_smoke" if smoke else ""), workload=work.options())
     grid.restore(_kept(record.path), place)
-    jobs = [*grid.trainings(todo, work, place), *(grid.job(run, work, place) for run in todo)]
+    jobs = [*grid.trainings(todo, work, place), *(grid.job(r, work, place) for r in todo if installed(r.method))]
     grid.sweep(jobs, on_time, lambda job: print(job.name, flush=True))
     rows = grid.finished(todo, work, place)
     if grid.at_work(jobs) or not rows:

@@ -37,6 +37,7 @@ class TorchPruning:
 
     score: str
     exclude: tuple[str, ...] = ()
+    library: ClassVar[str] = "torch_pruning"
     needs: ClassVar[Needs] = Needs(labels=True, gradients=True, stage="trained")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
@@ -95,6 +96,7 @@ class FastNAS:
     """
 
     recalibrated: bool = True
+    library: ClassVar[str] = "modelopt"
 
     @property
     def needs(self) -> Needs:
@@ -110,18 +112,24 @@ class FastNAS:
         if budget.macs is None:
             raise MippError(f"FastNAS was given {budget}; it takes a fraction of the MACs.")
         small = _searched(copy.deepcopy(task.model), _labelled(task), budget.macs)
-        plan = task.plan(_kept(task, small), self, budget)
-        return (plan, _statistics(task, small)) if self.recalibrated else plan
+        kept = _kept(task, small)
+        plan = task.plan(kept, self, budget)
+        return (plan, _statistics(task, small, kept)) if self.recalibrated else plan
 
 
 def rivals(exclude: tuple[str, ...]) -> Mapping[str, Method]:
-    """The methods of other libraries that are installed, by name."""
-    found: dict[str, Method] = {
-        f"torch-pruning {score}": TorchPruning(score, exclude) for score in ("l1", "taylor", "hessian")
+    """The methods of other libraries by name, installed or not."""
+    return {
+        **{f"torch-pruning {score}": TorchPruning(score, exclude) for score in ("l1", "taylor", "hessian")},
+        "fastnas": FastNAS(),
+        "fastnas, its nodes": FastNAS(recalibrated=False),
     }
-    if find_spec("modelopt"):
-        found |= {"fastnas": FastNAS(), "fastnas, its nodes": FastNAS(recalibrated=False)}
-    return found
+
+
+def installed(method: Method) -> bool:
+    """Whether the library that a method belongs to is there, if it is one of another library."""
+    library = getattr(method, "library", None)
+    return library is None or find_spec(library) is not None
 
 
 def _labelled(task: Task) -> list[tuple[Tensor, Tensor]]:
@@ -198,10 +206,10 @@ def _recognised(dense: Mapping[str, Tensor], small: Mapping[str, Tensor], group:
     return same.int().argmax(1).tolist()
 
 
-def _statistics(task: Task, small: nn.Module) -> dict[str, Tensor]:
+def _statistics(task: Task, small: nn.Module, kept: Mapping[str, list[int]]) -> dict[str, Tensor]:
     """The dense network's state, with the statistics that the smaller one has of the nodes it kept."""
     state = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    buffers, kept = dict(task.model.named_buffers()), _kept(task, small)
+    buffers = dict(task.model.named_buffers())
     inner = {v: kept[name] for name, group in task.graph.groups.items() for v in _vectors(group, buffers)}
     for name, values in small.named_buffers():
         state[name][inner.get(name, ...)] = values

@@ -57,9 +57,10 @@ def counted(rows: Sequence[Row]) -> str:
 
 def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str) -> None:
     """Means and standard deviations over the seeds: a line through the budgets, and a cross for each confidence."""
-    sized = [row for row in rows if row["budget"].keys() <= {"min_keep"}]
-    _points(axes, [row for row in rows if row not in sized], x, y, name, marker="o", markersize=3, label=shown(name))
+    given = [row for row in rows if CONFIDENCE not in row["method"]]
+    sized = [row for row in rows if CONFIDENCE in row["method"]]
     words = f"{shown(name)}, sized by confidence"
+    _points(axes, given, x, y, name, marker="o", markersize=3, label=shown(name))
     _points(axes, sized, x, y, name, marker="x", markersize=5, linestyle="none", label=words)
 
 
