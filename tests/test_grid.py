@@ -199,6 +199,19 @@ def test_a_sweep_passes_over_what_another_process_is_doing_and_stops_when_its_ti
     assert seen == ["b", "a", "c"]
 
 
+def test_what_another_process_finished_at_the_last_moment_is_not_done_again(tmp_path, monkeypatch):
+    class LateLock(FileLock):
+        def acquire(self, *arguments, **options):
+            (tmp_path / "a").write_text("theirs")
+            return super().acquire(*arguments, **options)
+
+    monkeypatch.setattr("mipp.grid.store.FileLock", LateLock)
+    seen: list[grid.Job] = []
+    grid.sweep([grid.Job("a", tmp_path / "a", lambda path: path.write_text("ours"))], done=seen.append)
+    assert not seen
+    assert (tmp_path / "a").read_text() == "theirs"
+
+
 def test_a_job_that_fails_leaves_nothing_behind(tmp_path):
     def fail(path: Path) -> None:
         path.write_text("half")

@@ -23,20 +23,25 @@ class Job:
     write: Callable[[Path], None]
 
 
-def once(job: Job, *, wait: bool = True) -> None:
+def once(job: Job, *, wait: bool = True) -> bool:
     """Writes a file unless it is there; it is there whole or not at all, and no two processes write it.
+
+    Returns:
+        Whether it was written here: another process may have been first.
 
     Raises:
         filelock.Timeout: Another process is at it, and it was not to be waited for.
     """
     if job.path.exists():
-        return
+        return False
     job.path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{job.path}.lock", timeout=-1 if wait else 0):
-        if not job.path.exists():
-            part = job.path.with_suffix(f".{os.getpid()}.part")
-            job.write(part)
-            part.replace(job.path)
+        if job.path.exists():
+            return False
+        part = job.path.with_suffix(f".{os.getpid()}.part")
+        job.write(part)
+        part.replace(job.path)
+        return True
 
 
 def at_work(jobs: Iterable[Job]) -> bool:
@@ -62,10 +67,11 @@ def sweep(
         if not on_time():
             return
         try:
-            once(job, wait=False)
+            written = once(job, wait=False)
         except Timeout:
             continue
-        done(job)
+        if written:
+            done(job)
 
 
 def _locked(job: Job) -> bool:
