@@ -115,16 +115,33 @@ def test_all_leaves_out_what_has_no_data_and_a_figure_by_name_says_what_is_missi
 
 
 def test_a_result_file_keeps_the_panels_of_other_scales(tmp_path):
-    def piece(panel: str, seed: int):
-        return of_measurements(panel, {"of": panel}, [({"seed": seed}, lambda: {"value": 1})], tmp_path / "runs")
+    def piece(panel: str, epochs: int):
+        todo = [({"seed": 0}, lambda: {"value": epochs})]
+        return of_measurements(panel, {"of": panel, "epochs": epochs}, todo, tmp_path / "runs")
 
     for panels in (["small", "large"], ["large"]):
-        pieces = [piece(name, seed=len(panels)) for name in panels]
+        pieces = [piece(name, epochs=len(panels)) for name in panels]
         grid.sweep(job for one in pieces for job in one.jobs)
         record.save("both", "a command", pieces, tmp_path)
     found = record.load("both", tmp_path)
-    assert [(r["panel"], r["seed"]) for r in found.rows] == [("small", 2), ("large", 1)]
-    assert found.head["settings"] == {"small": {"of": "small"}, "large": {"of": "large"}}
+    assert [(r["panel"], r["value"]) for r in found.rows] == [("small", 2), ("large", 1)]
+    assert found.head["settings"] == {"small": {"of": "small", "epochs": 2}, "large": {"of": "large", "epochs": 1}}
+
+
+def test_a_result_file_keeps_the_seeds_that_are_not_asked_for(tmp_path):
+    def piece(seeds: range, images: int = 1):
+        todo = [({"seed": seed}, lambda: {"value": images}) for seed in seeds]
+        return of_measurements("panel", {"images": images}, todo, tmp_path / "runs")
+
+    def saved(one):
+        record.restore("one", [one], tmp_path)
+        grid.sweep(one.jobs)
+        record.save("one", "a command", [one], tmp_path)
+        return sorted((r["seed"], r["value"]) for r in record.load("one", tmp_path).rows)
+
+    assert saved(piece(range(3))) == [(0, 1), (1, 1), (2, 1)]
+    assert saved(piece(range(1))) == [(0, 1), (1, 1), (2, 1)]
+    assert saved(piece(range(1), images=2)) == [(0, 2)]
 
 
 def test_measurements_go_on_from_a_result_file(tmp_path):

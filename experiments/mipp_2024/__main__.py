@@ -60,7 +60,7 @@ def main(
         for experiment in dict.fromkeys(figure.experiment for figure in chosen.values()):
             figures = {name: figure for name, figure in chosen.items() if figure.experiment == experiment}
             words = f"python -m experiments.mipp_2024 {' '.join(figures)} --scale {scale} --device {device}"
-            words += f" --seeds {seeds}" if seeds else ""
+            words += (f" --seeds {seeds}" if seeds else "") + (f" --panel '{panel}'" if panel else "")
             try:
                 _experiment(figures, site, panel, words, output, partial(_swept, stop=stop, ray=ray))
             except (DataSetError, MissingRequirementError) as error:

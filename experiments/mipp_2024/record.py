@@ -1,7 +1,7 @@
 """Result files: what the runs of an experiment found, with the hardware, versions, seeds and command behind them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ class Found:
 
 
 def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = RESULTS) -> Path:
-    """Writes what there is of an experiment; panels of an earlier file that are not among the pieces stay."""
+    """Writes what there is of an experiment; an earlier file's other panels stay, and other seeds of these panels."""
     earlier = load(experiment, folder)
-    names = {piece.name for piece in pieces}
-    rows = [row for row in (earlier.rows if earlier else []) if row["panel"] not in names]
     settings: dict[str, Any] = dict(earlier.head["settings"]) if earlier else {}
+    renewed = {piece.name: piece for piece in pieces}
+    rows = [row for row in (earlier.rows if earlier else []) if _stays(row, renewed.get(row["panel"]), settings)]
     machines: list[Row] = list(earlier.head["machines"]) if earlier and rows else []
     for piece in pieces:
         found = piece.rows()
@@ -58,9 +58,19 @@ def restore(experiment: str, pieces: Sequence[Piece], folder: Path = RESULTS) ->
         return
     machines, settings = found.head["machines"], found.head["settings"]
     for piece in pieces:
-        if settings.get(piece.name) == json.loads(json.dumps(piece.settings)):
+        if _same(piece, settings):
             own = [row for row in found.rows if row["panel"] == piece.name]
             piece.restore([{**row, "machine": machines[row["machine"]]} for row in own])
+
+
+def _stays(row: Row, piece: Piece | None, settings: Mapping[str, Row]) -> bool:
+    """Whether a row of an earlier file is none of those that a piece writes anew."""
+    return piece is None or (_same(piece, settings) and row["seed"] not in piece.seeds)
+
+
+def _same(piece: Piece, settings: Mapping[str, Row]) -> bool:
+    """Whether rows under these settings of each panel are those of the piece."""
+    return settings.get(piece.name) == json.loads(json.dumps(piece.settings))
 
 
 def _used(row: Row) -> Row:

@@ -56,6 +56,7 @@ class Piece:
     Attributes:
         name: The panel of the figure, and a field of each of its rows.
         settings: What all rows have in common.
+        seeds: Those that it is about; a result file may hold others.
         jobs: What is to be done; each writes a row, or a network that others need.
         rows: The rows there are.
         remaining: Seconds that the missing rows take in one process.
@@ -64,6 +65,7 @@ class Piece:
 
     name: str
     settings: Row
+    seeds: frozenset[int]
     jobs: Sequence[grid.Job]
     rows: Callable[[], list[Row]]
     remaining: Callable[[], float]
@@ -106,7 +108,8 @@ def of_grid(name: str, work: grid.Workload, todo: Sequence[grid.Run], folder: Pa
         grid.restore(({k: v for k, v in row.items() if k != "panel"} for row in whole), folder)
 
     jobs = [*grid.trainings(todo, work, folder), *(grid.job(run, work, folder) for run in todo)]
-    return Piece(name, work.options(), jobs, rows, lambda: grid.remaining(todo, work, folder), restore)
+    seeds = frozenset(run.seed for run in todo)
+    return Piece(name, work.options(), seeds, jobs, rows, lambda: grid.remaining(todo, work, folder), restore)
 
 
 def of_measurements(name: str, settings: Row, todo: Iterable[Measurement], folder: Path) -> Piece:
@@ -132,7 +135,7 @@ def of_measurements(name: str, settings: Row, todo: Iterable[Measurement], folde
                 if all(row.get(k) == v for k, v in known.items()):
                     grid.once(replace(job, write=partial(_write, row)))
 
-    return Piece(name, settings, jobs, rows, remaining, restore)
+    return Piece(name, settings, frozenset(key["seed"] for key, _ in todo), jobs, rows, remaining, restore)
 
 
 def _job(name: str, settings: Row, key: Row, function: Callable[[], Row], folder: Path) -> grid.Job:
