@@ -89,7 +89,14 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
         return model
     other = full_copy(model)
     extra = {name: value for name, value in other.state_dict().items() if not isinstance(value, Tensor)}
-    other.load_state_dict({**extra, **state})  # a checkpoint holds tensors only; what else a module has, it keeps
+    try:
+        other.load_state_dict({**extra, **state})  # a checkpoint holds tensors only; what else a module has, it keeps
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise MippError(
+            f"The method's weights are not those of {type(model).__name__}: {reason} Return a state dict that holds "
+            "every tensor of the dense model, at its size."
+        ) from error
     return other
 
 
