@@ -384,6 +384,43 @@ def test_oto_leaves_nothing_to_lose_in_the_nodes_it_removes(variant, dtype):
     torch.testing.assert_close(mipp.apply(plan, whole)(x), whole(x))
 
 
+def least_redundant(weights, gradient, count: int) -> dict[str, set[int]]:
+    """Half the cosine of weights and gradient and half the inverse mean size, each scaled to [0, 1]; the least stay."""
+    cosines, small = [], []
+    for name in ("0", "2"):
+        x, g = (torch.cat([of[f"{name}.weight"], of[f"{name}.bias"][:, None]], 1) for of in (weights, gradient))
+        cosines.append(F.cosine_similarity(x, g))
+        small.append(x.shape[1] ** 0.5 / x.norm(dim=1))
+    cosine, size = (torch.cat(each) - torch.cat(each).min() for each in (cosines, small))
+    nodes = (cosine / cosine.max() + size / size.max()).argsort()[:count].tolist()
+    first = len(weights["0.bias"])
+    return {"0": {n for n in nodes if n < first}, "2": {n - first for n in nodes if n >= first}}
+
+
+@pytest.mark.parametrize("leaves_gradients", [True, False])
+def test_oto_scores_by_the_gradient_or_else_by_the_way_of_the_weights(leaves_gradients):
+    given, training = trained_task(chain())
+    seen: list[nn.Module] = []
+
+    def ending_at_rate_zero(model, *, fraction=1.0, after_step=lambda: None):
+        training(model, fraction=fraction)
+        model.zero_grad()
+        if leaves_gradients:
+            F.cross_entropy(model(training.data[0]), training.data[1]).backward()
+        after_step()  # of a step of no length
+        seen.append(copy.deepcopy(model))
+
+    plan, _ = OTO(start=0.2).plan(dataclasses.replace(given, train=ending_at_rate_zero), mipp.Budget(nodes=0.5))
+    weights, start = seen[0].state_dict(), given.model.state_dict()
+    if leaves_gradients:
+        seen[0].zero_grad()
+        F.cross_entropy(seen[0](training.data[0]), training.data[1]).backward()
+        gradient = {name: p.grad for name, p in seen[0].named_parameters()}
+    else:
+        gradient = {name: start[name] - weight for name, weight in weights.items()}
+    assert {n: set(k) for n, k in plan.kept.items()} == least_redundant(weights, gradient, sum(plan.widths.values()))
+
+
 def test_half_space_projection_of_two_nodes():
     """x = (1, 0): a step to (0.5, 5) stays, a step to (-0.1, 5) does not; with a larger least part neither does."""
     before, after = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.5, 5.0], [-0.1, 5.0]])

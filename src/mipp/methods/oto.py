@@ -53,25 +53,29 @@ class OTO:
         """Trains until the budget holds; returns the trained weights of the whole network with the plan."""
         require_target(self, budget)
         model = full_copy(task.model)
-        last = _LastStep(model)
-        steps = train(task, model, self.start, last.note)
+        gradient = _Gradient(model)
+        steps = train(task, model, self.start, gradient.note)
         score = _dhspg_scores if self.variant == "dhspg" else _hesso_scores
-        kept = select(task, score(task, last.before, last.after), budget, self.scope)
+        kept = select(task, score(task, _copied(model), gradient.found()), budget, self.scope)
         left = max(1, round(steps * (1 - self.start) / self.start * self.ramp))
         train(task, model, 1 - self.start, _Shrinking(task, model, kept, self, left).step)
         return task.plan(kept, self, budget), model.state_dict()
 
 
-class _LastStep:
-    """The weights before and after the last step of the optimiser."""
+class _Gradient:
+    """The gradient of the last step; where the training leaves none, the way that the weights came stands in for it."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self.before: Weights = {}
-        self.after = _copied(model)
+        self._model, self._start = model, _copied(model)
+        self._last: Weights = {}
 
     def note(self) -> None:
-        self.before, self.after = self.after, _copied(self._model)
+        """Called after each step of the optimiser."""
+        self._last = {name: p.grad.detach().clone() for name, p in _parameters(self._model) if p.grad is not None}
+
+    def found(self) -> Weights:
+        """By name of the parameter."""
+        return {name: self._start[name] - weight for name, weight in _copied(self._model).items()} | self._last
 
 
 class _Shrinking:
@@ -142,30 +146,28 @@ def half_space(square: Tensor, inner: Tensor, least: float) -> Tensor:
     return inner > least * square
 
 
-def _dhspg_scores(task: Task, before: Weights, after: Weights) -> dict[str, Tensor]:
+def _dhspg_scores(task: Task, weights: Weights, gradient: Weights) -> dict[str, Tensor]:
     """Minus the redundancy: half the cosine of weights and gradient, half the inverse mean size; each from 0 to 1."""
-    cosine = _unit_range(_cosine(task, before, after))
-    small = _unit_range({n: 1 / size.clamp_min(1e-12) for n, size in _mean_norms(task, before).items()})
+    cosine = _unit_range(_cosine(task, weights, gradient))
+    small = _unit_range({n: 1 / size.clamp_min(1e-12) for n, size in _mean_norms(task, weights).items()})
     return {name: -0.5 * (cosine[name] + small[name]) for name in cosine}
 
 
-def _hesso_scores(task: Task, before: Weights, after: Weights) -> dict[str, Tensor]:
+def _hesso_scores(task: Task, weights: Weights, gradient: Weights) -> dict[str, Tensor]:
     """The mean of five importances, each of norm 1 over the network."""
-    step = {name: before[name] - after[name] for name in before}
-    first = {name: _inner(task, name, before, step).abs() for name in task.graph.groups}
+    first = {name: _inner(task, name, weights, gradient).abs() for name in task.graph.groups}
     second = {name: 0.5 * value.square() for name, value in first.items()}
-    against = {name: 1 - value for name, value in _cosine(task, before, after).items()}
-    found = [_unit_norm(s) for s in (_norms(task, before), _mean_norms(task, before), against, first, second)]
+    against = {name: 1 - value for name, value in _cosine(task, weights, gradient).items()}
+    found = [_unit_norm(s) for s in (_norms(task, weights), _mean_norms(task, weights), against, first, second)]
     return {name: torch.stack([scores[name] for scores in found]).mean(0) for name in first}
 
 
-def _cosine(task: Task, before: Weights, after: Weights) -> dict[str, Tensor]:
-    """Cosine between the weights that produce each node and the gradient, for which the last step stands in."""
-    step = {name: before[name] - after[name] for name in before}
+def _cosine(task: Task, weights: Weights, gradient: Weights) -> dict[str, Tensor]:
+    """Cosine between the weights that produce each node and their gradient."""
     found = {}
     for name in task.graph.groups:
-        sizes = _inner(task, name, before, before) * _inner(task, name, step, step)
-        found[name] = _inner(task, name, before, step) / sizes.sqrt().clamp_min(1e-300)
+        sizes = _inner(task, name, weights, weights) * _inner(task, name, gradient, gradient)
+        found[name] = _inner(task, name, weights, gradient) / sizes.sqrt().clamp_min(1e-300)
     return found
 
 
@@ -198,8 +200,12 @@ def _unit_norm(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: s / max(norm, 1e-300) for name, s in scores.items()}
 
 
+def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.is_floating_point()]
+
+
 def _weights(model: nn.Module) -> Weights:
-    return {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    return dict(_parameters(model))
 
 
 def _copied(model: nn.Module) -> Weights:
