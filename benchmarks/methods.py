@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock
 from torch import nn
 
 from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
@@ -92,11 +93,12 @@ def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, 
         return
     record.head["machine"] = rows[0]["machine"]
     record.rows = [{k: v for k, v in row.items() if k != "workload" and v != record.head["machine"]} for row in rows]
-    record.save()
+    with FileLock(f"{record.path}.lock"):
+        record.save()
+        for picture in grid.draw(record.rows, place.parent):
+            picture.rename(picture.with_name(f"{name}-{picture.name}"))
     print(f"{len(rows)} of {len(todo)} runs are done: {record.path.relative_to(RESULTS.parents[1])}")
     print(f"The others take about {grid.remaining(todo, work, place) / 60:.0f} minutes in one process.")
-    for picture in grid.draw(record.rows, place.parent):
-        picture.rename(picture.with_name(f"{name}-{picture.name}"))
 
 
 def _kept(path: Path) -> list[grid.Row]:

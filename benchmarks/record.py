@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from mipp.measuring import machine
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
+_PARTIAL = ("--minutes", "--shard", "--network", "--choice", "--method", "--part")
+"""Options, each with a value, that leave rows to other calls: a file holds what all of them measured."""
 
 
 class Record:
@@ -81,9 +82,12 @@ def _program(name: str) -> str:
 
 
 def _command(name: str) -> str:
-    def shown(word: str) -> str:
-        shard = re.fullmatch(r"\d+/\d+", word)
-        return word if shard or not ("/" in word or Path(word).exists()) else "FOLDER"
-
-    words = map(shown, sys.argv[1:])
+    """The command that measures all rows, without the names of folders."""
+    given = iter(sys.argv[1:])
+    words = []
+    for word in given:
+        if word in _PARTIAL:
+            next(given)
+        elif not word.startswith(tuple(f"{option}=" for option in _PARTIAL)):
+            words.append("FOLDER" if "/" in word or Path(word).exists() else word)
     return " ".join(["python -m", _program(name), *words])

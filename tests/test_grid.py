@@ -99,6 +99,19 @@ def test_methods_that_change_weights_are_not_refitted(work, tmp_path):
     assert set(row["accuracy"]) == {"dense", "pruned", "pruned, trained"}
 
 
+def test_a_method_gets_as_many_calibration_images_as_the_workload_says(work, tmp_path):
+    counts: list[int] = []
+
+    class Counting(L1):
+        def plan(self, task, budget):
+            counts.append(sum(batch.samples for batch in task.batches))
+            return super().plan(task, budget)
+
+    many = dataclasses.replace(work, train=zoo.load("digits", "train"), samples=1200, before=grid.Recipe(), after={})
+    grid.perform(grid.Run("counting", Counting(), mipp.Budget(nodes=6), 0), many, tmp_path)
+    assert counts == [1200]
+
+
 def test_a_refusal_is_a_result(work, tmp_path):
     row = grid.perform(grid.Run("l1", L1(), mipp.Budget(macs=0.001), 0), work, tmp_path)
     assert row["error"].startswith("InfeasibleBudgetError")

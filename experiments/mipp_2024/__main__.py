@@ -126,8 +126,7 @@ def _nth(jobs: list[grid.Job], stop: float, number: int) -> str | None:
     """Does one of the jobs; the workers of a cluster share the folder of the runs."""
     if time.time() >= stop:
         return None
-    grid.once(jobs[number])
-    return jobs[number].name
+    return jobs[number].name if grid.once(jobs[number]) else None
 
 
 def _told(pieces: Sequence[Piece]) -> None:

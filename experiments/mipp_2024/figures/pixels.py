@@ -16,6 +16,7 @@ from experiments.mipp_2024.figures.sparsity import title
 from torch import nn
 
 from mipp import grid
+from mipp.calibration import Calibration
 from mipp.pipeline import prune
 from mipp.pixels import select_inputs
 from mipp.plan import Budget
@@ -105,7 +106,7 @@ def _piece(panel: Panel, site: Site, *, trained: bool) -> Piece:
 
 
 def _measured(work: grid.Workload, folder: Path, method: str, budget: Budget, kept: float, seed: int) -> Row:
-    dense, batches = work.dense(seed, folder), work.batches(seed)
+    dense, batches = work.dense(seed, folder), Calibration(work.batches(seed), max_samples=None)
     small = prune(
         dense,
         batches,

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from mipp.calibration import Calibration
 from mipp.errors import MippError
 from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
@@ -183,7 +184,7 @@ def _pruned(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> 
 
     return prune(
         dense,
-        work.batches(run.seed),
+        Calibration(work.batches(run.seed), max_samples=None),
         run.budget,
         run.method,
         exclude=work.exclude,

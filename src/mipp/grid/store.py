@@ -7,6 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+_INSTANT = 0.2
+"""Seconds: for less than that a lock is held by whoever only looks whether it is."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,7 +38,7 @@ def once(job: Job, *, wait: bool = True) -> bool:
     if job.path.exists():
         return False
     job.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{job.path}.lock", timeout=-1 if wait else 0):
+    with FileLock(f"{job.path}.lock", timeout=-1 if wait else _INSTANT):
         if job.path.exists():
             return False
         part = job.path.with_suffix(f".{os.getpid()}.part")
@@ -76,7 +79,7 @@ def sweep(
 
 def _locked(job: Job) -> bool:
     try:
-        with FileLock(f"{job.path}.lock", timeout=0):
+        with FileLock(f"{job.path}.lock", timeout=_INSTANT):
             return False
     except Timeout:
         return True
