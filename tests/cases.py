@@ -766,4 +766,20 @@ def _():
     return Net(forward, a=nn.Linear(4, 4), b=nn.Linear(2, 4), c=nn.Linear(4, 2))
 
 
+class StackedExperts(nn.Module):
+    """Expert networks whose weights are stacked, and read by no layer that can be observed."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(3, 4, 6)), nn.Parameter(torch.randn(3, 6, 2))
+
+    def forward(self, x):
+        return torch.einsum("neh,ehd->nd", F.relu(torch.einsum("nd,edh->neh", x, self.up)), self.down)
+
+
+@case("stacked experts", VECTOR, counted=False)
+def _():
+    return StackedExperts()
+
+
 PRUNABLE = [c for c in CASES if c.prunable]

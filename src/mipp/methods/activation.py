@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.activations import Moments, SiteStatistics
+from mipp.activations import Variances
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.inputs import readers_of, statistics_of
+from mipp.methods.inputs import Seen, by_weight, readers_of, seen_by_readers
 
-PerFeature = Callable[[Moments, Tensor], Tensor]
+PerFeature = Callable[[Variances, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Wanda(OneShot):
     """
 
     scope: Scope = "local"
-    needs: ClassVar[Needs] = Needs(stage="trained", widths="equal")
+    needs: ClassVar[Needs] = Needs(memory="a mean and a variance per input", stage="trained", widths="equal")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return _scores(task, lambda m, w: w.abs().sum(0) * m.raw.diagonal().cpu().clamp_min(0).sqrt())
+        return _scores(task, lambda v, w: w.abs().sum(0) * (v.variance + v.mean.square()).sqrt().cpu())
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,24 @@ class FLAP(OneShot):
     """
 
     scope: Scope = "global"
-    needs: ClassVar[Needs] = Needs(stage="trained")
+    needs: ClassVar[Needs] = Needs(memory="a mean and a variance per input", stage="trained")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        scores = _scores(task, lambda m, w: w.square().sum(0) * m.covariance.diagonal().cpu())
+        scores = _scores(task, lambda v, w: w.square().sum(0) * v.variance.cpu())
         return {name: (s - s.mean()) / s.std(correction=0).clamp_min(1e-300) for name, s in scores.items()}
 
 
 def _scores(task: Task, score: PerFeature) -> dict[str, Tensor]:
-    statistics = statistics_of(task)
+    seen = seen_by_readers(task)
     found = {}
     for group, sites in readers_of(task):
-        found[group.name] = torch.stack([_of_reader(s, group, statistics[s.op], score) for s in sites]).sum(0)
+        each = [_of_reader(site, group, seen[site.op], score) for site in sites] or [by_weight(task, group)]
+        found[group.name] = torch.stack(each).sum(0)
     return found
 
 
-def _of_reader(site: Site, group: NodeGroup, statistics: SiteStatistics, score: PerFeature) -> Tensor:
-    blocks = site.features_of(group, statistics.weight)
-    weights = site.by_group(statistics.weight)
-    parts = [score(m, w)[blocks].sum(1) for m, w in zip(statistics.inputs, weights, strict=True)]
+def _of_reader(site: Site, group: NodeGroup, seen: Seen, score: PerFeature) -> Tensor:
+    blocks = site.features_of(group, seen.weight)
+    weights = site.by_group(seen.weight)
+    parts = [score(v, w)[blocks].sum(1) for v, w in zip(seen.features, weights, strict=True)]
     return torch.stack(parts).sum(0)

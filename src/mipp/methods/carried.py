@@ -17,9 +17,10 @@ from mipp.estimators import (
 )
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Task
-from mipp.methods.scores import parts
+from mipp.methods.inputs import by_weight
 from mipp.pairs import Reading, adjacent_samples
 
+_CERTAIN = 2**53  # samples
 _LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
 Statistics = Mapping[int, SiteStatistics]
 Kept = Mapping[str, tuple[int, ...]]
@@ -68,13 +69,9 @@ def target_shrank(task: Task, group: NodeGroup, kept: Kept) -> bool:
 
 
 def _by_weights(task: Task, group: NodeGroup) -> Information:
-    """Where nothing that reads the group can be observed: as if its nodes were independent, all of one variance."""
-    note = f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight."
-    task.notes.extend([] if note in task.notes else [note])
-    gain = torch.zeros(group.size, dtype=torch.float64)
-    for weights in parts(group, dict(task.model.named_parameters()), reads=True):
-        gain += weights.square().sum(1)
-    return IndependentInformation(0.5 * torch.log1p(gain / gain.mean().clamp_min(1e-300)), (1, 1), 2)
+    """Where nothing that reads the group can be observed; a test, which has no samples, is sure of every weight."""
+    gain = by_weight(task, group)
+    return IndependentInformation(0.5 * torch.log1p(gain / gain.mean().clamp_min(1e-300)), (1, 1), _CERTAIN)
 
 
 def _alive(task: Task, group: NodeGroup, kept: Kept) -> NDArray[np.bool_]:

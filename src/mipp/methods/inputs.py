@@ -1,24 +1,81 @@
 """What the layers that read a group see: shared by methods that look at activations."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mipp.activations import SiteStatistics, check_finite, observe, site_statistics
+from mipp.activations import SiteStatistics, Variances, check_finite, inputs_of, observe, site_statistics
 from mipp.calibration import blamed
+from mipp.errors import MippError
 from mipp.graph.copies import working_copy
 from mipp.graph.groups import NodeGroup, Site
+from mipp.memory import written
 from mipp.methods.base import Task
+from mipp.methods.scores import parts
 
 POSITIONS = 64
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a reader of nodes sees.
+
+    Attributes:
+        weight: Of the reader.
+        features: Mean and variance of the inputs of each convolution group.
+    """
+
+    weight: Tensor
+    features: list[Variances]
+
+
+def seen_by_readers(task: Task) -> dict[int, Seen]:
+    """Means and variances of what every reader of nodes sees, by index of the op, from one pass over the data.
+
+    All uses of one weight are together, under the first of them.
+    """
+    return task.once("means and variances", lambda: _seen(task))
+
+
+def _seen(task: Task) -> dict[int, Seen]:
+    found: dict[int, Seen] = {}
+    first = {use: site.op for site in task.graph.distinct_sites for use in task.graph.uses(site)}
+
+    def visit(site: Site, arguments: Mapping[str, Any]) -> None:
+        inputs = inputs_of(site, arguments, POSITIONS)
+        own = found.setdefault(first[site.op], Seen(arguments["weight"].detach(), [Variances() for _ in inputs]))
+        for variances, rows in zip(own.features, inputs, strict=True):
+            for some in rows.split(_ROWS):
+                variances.update(some)
+
+    watch(task, None, visit)
+    return {op: Seen(own.weight, [v.pooled() for v in own.features]) for op, own in sorted(found.items())}
 
 
 def statistics_of(task: Task) -> dict[int, SiteStatistics]:
-    """Second moments of what every reader of nodes sees, by index of the op, from one pass over the data."""
-    batches = task.progress(task.batches, "statistics")
-    return task.once("statistics", lambda: site_statistics(task.model, task.graph, batches, POSITIONS))
+    """Second moments of what every reader of nodes sees, by index of the op, from one pass over the data.
+
+    Raises:
+        MippError: They do not fit into memory.
+    """
+    return task.once("statistics", lambda: _whole_statistics(task))
+
+
+def _whole_statistics(task: Task) -> dict[int, SiteStatistics]:
+    batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
+    found = site_statistics(task.model, task.graph, batches, POSITIONS, limit)
+    wide = [task.graph.program.ops[op].module for op, own in found.items() if own.layout != "unfolded"]
+    if wide:
+        raise MippError(
+            f"The method needs the second moments of all inputs of a layer together, and memory_limit leaves "
+            f"{written(limit)} for those of {len(found)} layers, too little for {', '.join(wide[:5])}. Pass a larger "
+            "memory_limit, or take a method that needs less, such as mipp.methods.MIPP()."
+        )
+    return found
 
 
 def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, Any]], None]) -> int:
@@ -70,6 +127,28 @@ def _convolved(x: Tensor, spatial: int, groups: int, positions: Tensor) -> Tenso
 
 
 def readers_of(task: Task) -> Iterator[tuple[NodeGroup, list[Site]]]:
-    """Every group with the ops that read it."""
+    """Every group with the ops that read it; where there are none, see `by_weight`."""
     for group in task.graph.groups.values():
         yield group, task.graph.readers(group)
+
+
+def groups_read(task: Task) -> dict[int, list[NodeGroup]]:
+    """The groups that are read by every op, at each use of its weight."""
+    found: dict[int, list[NodeGroup]] = {site.op: [] for site in task.graph.sites}
+    for group, sites in readers_of(task):
+        for use in (use for site in sites for use in task.graph.uses(site)):
+            found[use].append(group)
+    return found
+
+
+def by_weight(task: Task, group: NodeGroup) -> Tensor:
+    """Squared weights that read each node, shape [nodes]: where nothing that reads a group can be observed.
+
+    It is as if the nodes were independent and of one variance; the report gets a note.
+    """
+    note = f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight."
+    task.notes.extend([] if note in task.notes else [note])
+    gain = torch.zeros(group.size, dtype=torch.float64)
+    for weights in parts(group, dict(task.model.named_parameters()), reads=True):
+        gain += weights.square().sum(1)
+    return gain

@@ -13,7 +13,7 @@ from torch import Tensor
 from mipp.activations import SiteStatistics
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, Task, require_target, select_by
-from mipp.methods.inputs import readers_of, statistics_of
+from mipp.methods.inputs import by_weight, readers_of, statistics_of
 from mipp.plan import Budget, PruningPlan
 from mipp.selection import Elimination
 
@@ -33,7 +33,7 @@ class Interpolative:
         statistics = statistics_of(task)
         found = {}
         for group, sites in readers_of(task):
-            grams = [gram_of(site, group, statistics[site.op]) for site in sites]
+            grams = [gram_of(site, group, statistics[site.op]) for site in sites] or [by_weight(task, group).diag()]
             found[group.name] = pivots(torch.stack(grams).sum(0))
         return task.plan(select_by(task, found, budget), self, budget)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mipp.graph.groups import Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.inputs import maps_of, readers_of, watch
+from mipp.methods.inputs import by_weight, groups_read, maps_of, readers_of, watch
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def _nuclear(gram: Tensor) -> Tensor:
 def _averaged(task: Task, samples: int, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """Means over the samples of scores of maps [samples, nodes, maps per node, height, width], summed over readers."""
     total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in task.graph.groups.items()}
-    by_op = {site.op: [g for g, sites in readers_of(task) if site in sites] for site in task.graph.sites}
+    groups = groups_read(task)
 
     def visit(site: Site, arguments: Mapping[str, Any]) -> None:
-        for group in by_op[site.op]:
+        for group in groups[site.op]:
             maps = maps_of(site, group, arguments).double()
             total[group.name] += score(maps).double().sum(0).cpu()
 
     seen = watch(task, samples, visit)
-    return {name: scores / seen for name, scores in total.items()}
+    return {g.name: total[g.name] / seen if sites else by_weight(task, g) for g, sites in readers_of(task)}

@@ -15,7 +15,7 @@ from mipp.activations import SiteStatistics
 from mipp.errors import MippError
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, Task, require_target, select_by
-from mipp.methods.inputs import readers_of, statistics_of
+from mipp.methods.inputs import by_weight, readers_of, statistics_of
 from mipp.plan import Budget, PruningPlan
 from mipp.selection import Elimination
 
@@ -45,7 +45,7 @@ class OSSCAR:
         found = {}
         for group, sites in task.progress(list(readers_of(task)), "selection"):
             layers = [layer for s in sites for layer in self._layers(s, group, statistics[s.op])]
-            found[group.name] = _elimination(layers, group.size)
+            found[group.name] = _elimination(layers or [self._unobserved(task, group)], group.size)
         return task.plan(select_by(task, found, budget, "cost"), self, budget)
 
     def _layers(self, site: Site, group: NodeGroup, statistics: SiteStatistics) -> "list[LayerError]":
@@ -56,6 +56,13 @@ class OSSCAR:
         return [
             LayerError(xx / max(energy, 1e-300), w, blocks, self.ridge) for w, xx in zip(weights, seconds, strict=True)
         ]
+
+    def _unobserved(self, task: Task, group: NodeGroup) -> "LayerError":
+        gain = by_weight(task, group)
+        weight = (gain / gain.sum().clamp_min(1e-300)).sqrt().diag()
+        return LayerError(
+            torch.eye(group.size, dtype=torch.float64), weight, torch.arange(group.size)[:, None], self.ridge
+        )
 
 
 class LayerError:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mipp.activations import inputs_of
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
-from mipp.methods.inputs import readers_of, watch
+from mipp.methods.inputs import by_weight, groups_read, readers_of, watch
 from mipp.methods.scores import axis_factor
 from mipp.plan import Budget, PruningPlan
 
@@ -53,12 +53,17 @@ class ThiNet(OneShot):
     def _grams(self, task: Task) -> dict[str, Tensor]:
         """Second moments of the contributions of the nodes of each group, shape [nodes, nodes]."""
         generator = task.generator()
-        found = {n: torch.zeros(g.size, g.size, dtype=torch.float64) for n, g in task.graph.groups.items()}
-        by_op = {site.op: [g for g, sites in readers_of(task) if site in sites] for site in task.graph.sites}
+        found = {
+            group.name: torch.zeros(group.size, group.size, dtype=torch.float64)
+            if sites
+            else by_weight(task, group).diag()
+            for group, sites in readers_of(task)
+        }
+        groups = groups_read(task)
 
         def visit(site: Site, arguments: Mapping[str, Any]) -> None:
             products = _sampled_products(site, arguments, self.locations, generator)
-            for group in by_op[site.op]:
+            for group in groups[site.op]:
                 given = products[:, site.features_of(group, arguments["weight"])].sum(2)
                 found[group.name] += given.mT @ given
 
