@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.methods import L1, L2, MIPP, Random
+from mipp.methods import IMP, L1, L2, MIPP, OTO, IterGraSP, IterSNIP, ProsPr, Random, SynFlow, ThiNet
 
 
 def chain() -> nn.Sequential:
@@ -106,3 +106,37 @@ def test_mipp_without_a_budget_needs_a_confidence_and_then_drops_what_says_nothi
 def test_wrong_fields_are_refused(fields):
     with pytest.raises(mipp.MippError, match=next(iter(fields))):
         MIPP(**fields)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        (SynFlow, {"rounds": 0}),
+        (IterSNIP, {"rounds": 0}),
+        (IterGraSP, {"rounds": -1}),
+        (IMP, {"per_round": 0.0}),
+        (IMP, {"per_round": 1.0}),
+        (IMP, {"rewind": 0.0}),
+        (OTO, {"start": 0.0}),
+        (OTO, {"ramp": 1.5}),
+        (ProsPr, {"learning_rate": 0.0}),
+        (ThiNet, {"locations": 0}),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_words(method, fields):
+    with pytest.raises(mipp.MippError, match=rf"{method.__name__}\(.*{next(iter(fields))}=.*\): expected"):
+        method(**fields)
+
+
+class Greedy(Random):
+    """Keeps everything, whatever the budget says."""
+
+    def plan(self, task, budget):
+        return task.plan({name: tuple(range(group.size)) for name, group in task.graph.groups.items()}, self, budget)
+
+
+def test_a_plan_beyond_the_budget_is_refused():
+    with pytest.raises(mipp.MippError, match="returned a plan of 10 nodes; expected at most 5"):
+        kept(chain(), Greedy(), nodes=0.5)
+    with pytest.raises(mipp.MippError, match=r"plan of \d+ macs; expected at most"):
+        kept(chain(), Greedy(), macs=0.5)

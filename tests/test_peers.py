@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch.func import functional_call
 
 import mipp
 from mipp.calibration import read
-from mipp.cost import cost_of
+from mipp.cost import LayerTimes, cost_of
 from mipp.methods import (
     IMP,
     L1,
@@ -34,7 +35,7 @@ from mipp.methods import (
     Taylor,
 )
 from mipp.methods.oto import half_space
-from mipp.methods.scores import parts
+from mipp.methods.scores import parts, select_in_rounds
 from mipp.methods.synflow import flow
 
 
@@ -314,6 +315,22 @@ def test_prospr_is_the_derivative_of_the_loss_after_training_by_the_gates():
     found = method.rank(given)
     for name in SIZES:
         torch.testing.assert_close(found[name], expected[name].abs(), rtol=1e-5, atol=1e-9)
+
+
+def test_a_network_shrinks_from_round_to_round_towards_a_latency():
+    """A MAC takes a millisecond: the rounds on the way are priced by the table of layers."""
+    given, seen = task(chain()), []
+    ops = [work.op for work in given.graph.macs]
+    grid = np.tile([0.0, 1e3], (len(ops), 1))
+    cost = cost_of(given.graph, LayerTimes(tuple((op,) for op in ops), grid, grid))
+
+    def rank(_, kept):
+        seen.append(sum(map(len, kept.values())))
+        return {name: torch.arange(group.size).double() for name, group in given.graph.groups.items()}
+
+    timed = dataclasses.replace(given, cost=cost, latency=cost.tabled_ms)
+    found = select_in_rounds(L1(), timed, mipp.Budget(latency_ms=0.3), 4, rank)
+    assert all(a > b for a, b in itertools.pairwise([*seen, sum(map(len, found.values()))]))
 
 
 # --- methods that train -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mipp.calibration import Batch
 from mipp.checkpoint import Checkpoint
 from mipp.checks import check_groups
-from mipp.cost import cost_of
+from mipp.cost import Cost, cost_of
 from mipp.distributed import gathered
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
@@ -50,6 +50,7 @@ def proven_plan(
         made = method.plan(task, budget)
         plan, state = made if isinstance(made, tuple) else (made, None)
         _check_agreed(plan, method)
+        _check_met(plan, method, budget, task.cost)
         dense = _with_state(task.model, state)
         wrong = wrong_groups(plan, dense, example(task.batches))
         if not wrong:
@@ -76,6 +77,17 @@ def _check_agreed(plan: PruningPlan, method: Method) -> None:
             f"The processes chose different nodes: {method!r} does not merge what it measures on sharded data. Choose "
             "a method that does, such as mipp.methods.MIPP(), or prune in one process without sharded=True."
         )
+
+
+def _check_met(plan: PruningPlan, method: Method, budget: Budget, cost: Cost) -> None:
+    """Refuses a plan beyond the budget; latency, which is measured, is up to the allocation."""
+    widths = cost.widths(plan.widths)
+    for name, limit in budget.limits(cost).items():
+        if name != "latency_ms" and cost.value(name, widths) > limit * (1 + 1e-9):
+            raise MippError(
+                f"{method!r} returned a plan of {cost.value(name, widths):,.6g} {name}; expected at most "
+                f"{limit:,.6g}, as the budget says. A method of your own can leave that to `mipp.plan.allocate`."
+            )
 
 
 def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:

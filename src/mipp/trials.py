@@ -89,7 +89,7 @@ class Distance:
         CalibrationError: There are fewer than two batches.
     """
 
-    options = Refit(ridge=1e-3, positions=16)
+    options = Refit(ridge=1e-3, positions=16, variations=0)
 
     def __init__(self, model: nn.Module, graph: PruningGraph, batches: Sequence[Batch], memory: Memory) -> None:
         if len(batches) < 2:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.methods.base import Needs, Task, require_target
 from mipp.methods.scores import fraction_kept, parts, select_in_rounds, silence
@@ -40,6 +41,10 @@ class IMP:
         memory="the optimiser's",
         reweights=True,
     )
+
+    def __post_init__(self) -> None:
+        if not (0 < self.per_round < 1 and 0 < self.rewind < 1):
+            raise MippError(f"IMP(per_round={self.per_round}, rewind={self.rewind}): expected both between 0 and 1.")
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Prunes in rounds until the budget holds; returns the early weights of the whole network with the plan."""

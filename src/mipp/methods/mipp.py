@@ -162,7 +162,7 @@ class MIPP:
         curves = whole
         for step in range(1, self.steps if budget.limits(task.cost) else 1):
             eased = budget.eased(task.cost, step / self.steps)
-            widths = _allocated(curves, task.cost, eased, partial(_by_table, task.cost))
+            widths = _allocated(curves, task.cost, eased, task.cost.tabled_ms)
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
                 group.name: self._elimination(task, source, group, kept)
@@ -258,11 +258,6 @@ def _allocated(
 ) -> dict[str, int]:
     priced = {name: with_scarcity(curve) for name, curve in curves.items()}
     return allocate(priced, cost, budget, latency=latency).widths
-
-
-def _by_table(cost: Cost, widths: Mapping[str, int]) -> float:
-    """Latency as the sum of layers measured before: exact enough on the way, and nothing has to be run."""
-    return cost.value("latency_ms", cost.widths(widths))
 
 
 def _shown(task: Task, group: NodeGroup) -> Progress:

@@ -12,13 +12,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.methods.base import Needs, Scope, Task, require_target, select
 from mipp.methods.scores import axis_factor, parts
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
 
-_CAP = 10.0
+_MOST_PRESSURE, _MOST_SHARE = 10.0, 10.0
 Weights = dict[str, Tensor]
 
 
@@ -48,6 +49,13 @@ class OTO:
         memory="two copies of the weights",
         reweights=True,
     )
+
+    def __post_init__(self) -> None:
+        if not (0 < self.start < 1 and 0 < self.ramp <= 1 and 0 <= self.half_space < 1):
+            raise MippError(
+                f"OTO(start={self.start}, ramp={self.ramp}, half_space={self.half_space}): expected each between 0 and "
+                "1."
+            )
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Trains until the budget holds; returns the trained weights of the whole network with the plan."""
@@ -107,9 +115,10 @@ class _Shrinking:
         """One penalty step and half-space projection of one group."""
         norm = _inner(self.task, name, self.before, self.before).sqrt()
         resists = _inner(self.task, name, self.before, _weights(self.model)) > norm.square()
-        doubled = (2 * self.pressure[name]).clamp_max(_CAP)
+        doubled = (2 * self.pressure[name]).clamp_max(_MOST_PRESSURE)
         self.pressure[name] = torch.where(resists, doubled, torch.ones_like(doubled))
-        share = (self.pressure[name] * self.amount[name] / norm.clamp_min(1e-300)).clamp_max(_CAP)  # zero stays zero
+        share = self.pressure[name] * self.amount[name] / norm.clamp_min(1e-300)
+        share = share.clamp_max(_MOST_SHARE)  # zero stays zero
         self._subtract(name, torch.where(self.redundant[name], share, torch.zeros_like(share)))
         stays = half_space(
             norm.square(), _inner(self.task, name, self.before, _weights(self.model)), self.rule.half_space

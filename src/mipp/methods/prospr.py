@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mipp.calibration import Batch
+from mipp.errors import MippError
 from mipp.graph.program import Call
 from mipp.methods.base import Needs, OneShot, Scope, Task
 from mipp.methods.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
@@ -42,6 +43,13 @@ class ProsPr(OneShot):
         memory="the graphs of 4 batches",
         stage="initialisation",
     )
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.learning_rate > 0:
+            raise MippError(
+                f"ProsPr(steps={self.steps}, learning_rate={self.learning_rate}): expected steps of 0 or more, and a "
+                "positive learning_rate."
+            )
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         require_loss(task)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mipp.cost import Cost
+from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph
 from mipp.methods.base import Scope, Task, require_target, select
@@ -68,6 +69,10 @@ class InRounds:
 
     rounds: int = 1
 
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise MippError(f"{type(self).__name__}(rounds={self.rounds}): expected at least one round.")
+
     def scores(self, task: Task, model: nn.Module) -> Scores:
         """Score of every node by group, shape [size], from a copy of the model in which removed nodes are silent."""
         raise NotImplementedError
@@ -101,12 +106,14 @@ def select_in_rounds(
     whole = {name: torch.zeros(group.size) for name, group in task.graph.groups.items()}
     select(task, whole, replace(budget, latency_ms=None), scope)  # a budget that cannot be met is refused at once
     kept: dict[str, tuple[int, ...]] = {name: tuple(range(group.size)) for name, group in task.graph.groups.items()}
+    by_table = replace(task, latency=task.cost.tabled_ms)
     for number in task.progress(range(1, rounds + 1), "rounds"):
         masked = full_copy(task.model)
         silence(masked, task.graph, kept)
-        goal = budget if number == rounds else _on_the_way(budget, task.cost, number / rounds)
-        kept = select(task, _removed_last(rank(masked, kept), kept), goal, scope)
-    return kept
+        scores = _removed_last(rank(masked, kept), kept)
+        if number < rounds:
+            kept = select(by_table, scores, _on_the_way(budget, task.cost, number / rounds), scope)
+    return select(task, scores, budget, scope)
 
 
 @torch.no_grad()
@@ -130,22 +137,24 @@ def fraction_kept(budget: Budget, cost: Cost) -> float:
 
 
 def _on_the_way(budget: Budget, cost: Cost, share: float) -> Budget:
+    """An eased budget in whole amounts and widths, rounded up, so that no round removes more than its share."""
     sizes = dict(zip(cost.groups, cost.sizes.tolist(), strict=True))
-    amounts = {n: _between(cost.dense(n), limit, share) for n, limit in budget.limits(cost).items()}
-    widths = {name: _between(sizes[name], width, share) for name, width in budget.widths.items()}
-    macs, params, nodes = (amounts.get(name) for name in ("macs", "params", "nodes"))
-    return replace(budget, macs=macs, params=params, nodes=nodes, latency_ms=None, widths=widths)
+    eased = budget.eased(cost, share)
+    amounts: dict[str, Any] = {n: _whole(limit) for n, limit in eased.limits(cost).items() if n != "latency_ms"}
+    widths = {name: _whole(sizes[name] * (width / sizes[name]) ** share) for name, width in budget.widths.items()}
+    return replace(eased, **amounts, widths=widths)
 
 
-def _between(whole: float, limit: float, share: float) -> int:
-    return max(1, math.ceil(whole * math.pow(min(limit / whole, 1.0), share) - 1e-9))
+def _whole(amount: float) -> int:
+    return max(1, math.ceil(amount - 1e-9))
 
 
 def _removed_last(scores: Scores, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     low = min(float(values.min()) for values in scores.values())
+    high = max(float(values.max()) for values in scores.values())
     found = {}
     for name, values in scores.items():
-        found[name] = torch.full_like(values, low - max(1.0, abs(low)))
+        found[name] = torch.full_like(values, low - ((high - low) or 1.0))
         alive = list(kept[name])
         found[name][alive] = values[alive]
     return found

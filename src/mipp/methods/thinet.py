@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mipp.activations import inputs_of
+from mipp.errors import MippError
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
 from mipp.methods.inputs import by_weight, groups_read, readers_of, watch
@@ -37,6 +38,10 @@ class ThiNet(OneShot):
     rescale: bool = False
     scope: Scope = "local"
     needs: ClassVar[Needs] = Needs(memory="a matrix of nodes x nodes per layer", stage="trained", widths="equal")
+
+    def __post_init__(self) -> None:
+        if self.locations < 1:
+            raise MippError(f"ThiNet(locations={self.locations}): expected at least one.")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         return {name: removal_order(gram) for name, gram in self._grams(task).items()}
