@@ -1,9 +1,11 @@
 """A new user with a model and mistakes of their own: what goes through, and what is told in one paragraph."""
 
 import copy
+import json
 import logging
 import resource
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -384,3 +386,163 @@ def test_the_report_says_how_it_was_called():
     call = prune(exclude=["0"], seed=3, memory_limit="1GB", compensate=False).report.call
     assert call.endswith(", exclude=['0'], compensate=False, seed=3, memory_limit='1GB')")
     assert prune(exclude=[]).report.call.endswith("trials=0))")
+
+
+# --- what callers hand over in another form ---------------------------------------------------------------------------
+
+
+def test_exclude_may_be_a_generator():
+    found = prune(exclude=(name for name in ["0"]))
+    assert found.plan.widths.keys() == {"4"}
+    assert mipp.inspect(network(), images()[0], (n for n in ["0"])).groups.keys() == {"4"}
+
+
+def test_apply_mask_and_load_take_wrappers_off_as_prune_does(tmp_path):
+    model = nn.DataParallel(network())
+    found = prune(model)
+    found.save(tmp_path / "small")
+    for other in (mipp.apply(found.plan, model), mipp.mask(found.plan, model), mipp.load(tmp_path / "small", model)):
+        assert type(other) is nn.Sequential
+
+
+def test_what_is_no_model_is_refused_by_load(tmp_path):
+    prune().save(tmp_path / "small")
+    for wrong in (None, network().state_dict()):
+        assert "expected a plan and the model it is for" in refused(lambda w=wrong: mipp.load(tmp_path / "small", w))
+
+
+def test_an_example_without_samples_is_refused():
+    assert "no samples" in refused(lambda: mipp.inspect(network(), torch.zeros(0, 3, 8, 8)))
+
+
+def test_an_empty_folder_is_filled_even_where_somebody_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prune().save(".")
+    assert mipp.load(tmp_path, network())(images()[0]).shape == (16, 4)
+
+
+def test_one_sample_is_too_few_for_a_test():
+    chain = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    method = mipp.methods.MIPP(confidence=0.95)
+    assert "1 samples are too few" in refusal(model=chain, data=[torch.randn(1, 8)], budget=None, method=method)
+
+
+def test_integers_of_numpy_make_a_plan_that_can_be_written():
+    budget = mipp.Budget(widths={"0": np.int64(4)}, min_keep=np.int32(1), round_to=np.int64(2))
+    plan = prune(budget=budget).plan.with_kept({"4": np.array([1, 2])})
+    assert mipp.PruningPlan.from_dict(json.loads(plan.to_json())) == plan
+    for wrong in ({"0": 4.6}, {"0": True}):
+        assert "of whole numbers" in refused(lambda w=wrong: mipp.Budget(widths=w))
+
+
+def test_pruning_under_autocast_is_done_in_full_precision():
+    options = {"recover": mipp.Distillation(epochs=3)}
+    usual = prune(**options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = prune(**options)
+    assert found.plan.kept == usual.plan.kept
+    assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), usual.model.parameters(), strict=True))
+
+
+def test_a_budget_that_cannot_be_met_names_one_that_can():
+    message = refusal(budget=mipp.Budget(macs=0.9, min_keep=100))
+    assert "raise macs to 1.000 or more" in message
+    prune(budget=mipp.Budget(macs=1.0, min_keep=100))
+
+
+def test_a_model_that_returns_integers_has_nothing_to_distil():
+    model = Net(lambda m, x: m.b(F.relu(m.a(x))).argmax(1), a=nn.Linear(8, 16), b=nn.Linear(16, 4))
+    data = [torch.randn(32, 8) for _ in range(2)]
+    assert "no floating-point tensor" in refusal(model=model, data=data, recover=mipp.Distillation(epochs=1))
+
+
+def test_labels_may_be_a_list_or_an_array_and_go_with_a_forward_of_ones_own():
+    x, y = torch.cat(images(12)), torch.arange(192) % 4
+    options = {"method": mipp.methods.Taylor(), "loss_fn": F.cross_entropy}
+    usual = prune(data=[(x, y)], **options).plan.kept
+    for labels in (y.tolist(), y.numpy()):
+        assert prune(data=[(x, labels)], **options).plan.kept == usual
+    data = mipp.Calibration([(x, y)], forward=lambda model, batch: model(batch[0]))
+    assert prune(data=data, **options).plan.kept == usual
+
+
+def test_a_list_with_an_entry_for_each_sample_stays_with_its_samples():
+    model = Net(
+        lambda m, x, scale: m.b(F.relu(m.a(x * torch.tensor(scale)[:, None]))), a=nn.Linear(8, 16), b=nn.Linear(16, 4)
+    )
+    x, scale = torch.randn(256, 8, generator=torch.Generator().manual_seed(0)), [1.0] * 128 + [0.01] * 128
+    whole = prune(model, [{"x": x, "scale": scale}]).plan.kept
+    halves = [{"x": x[part], "scale": scale[part]} for part in (slice(128), slice(128, None))]
+    assert prune(model, halves).plan.kept == whole
+
+
+class OneShort(mipp.methods.Random):
+    def rank(self, task):
+        return {name: scores[:-1] for name, scores in super().rank(task).items()}
+
+
+class Silent(mipp.methods.Random):
+    def plan(self, task, budget):
+        return None
+
+
+def test_methods_of_ones_own_are_checked():
+    assert "have shape [7]; expected [8], one a node" in refusal(method=OneShort())
+    assert "returned a NoneType; expected a plan" in refusal(method=Silent())
+
+
+def test_a_plan_of_an_attention_with_other_heads_is_refused():
+    def attention(heads: int) -> nn.Module:
+        return Net(
+            lambda m, x: m.o(m.a(x, x, x)[0]), a=nn.MultiheadAttention(8, heads, batch_first=True), o=nn.Linear(8, 3)
+        )
+
+    plan = prune(attention(4), [torch.randn(64, 4, 8)], mipp.Budget(widths={"a": 2})).plan
+    assert "'a' has 4 heads, but here it has 2" in refused(lambda: mipp.apply(plan, attention(2)))
+    assert mipp.PruningPlan.from_dict(plan.to_dict()).heads == {"a": 4}
+
+
+# --- what no shape tells ----------------------------------------------------------------------------------------------
+
+NUMBERS = {
+    "mean by hand": lambda m, h: h / (h.pow(2).sum(-1, keepdim=True) / h.size(-1) + 1e-5).sqrt(),
+    "a share": lambda m, h: h / h.shape[1],
+    "scaled": lambda m, h: h * h.shape[1] ** 0.5,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_nodes_whose_number_enters_the_code_as_a_number_are_frozen_with_op_and_line(name):
+    model = Net(
+        lambda m, x: m.o(F.relu(m.b(NUMBERS[name](m, m.a(x))))),
+        a=nn.Linear(8, 16),
+        b=nn.Linear(16, 12),
+        o=nn.Linear(12, 3),
+    )
+    found = mipp.inspect(model, torch.randn(4, 8))
+    assert found.groups.keys() == {"b"}
+    frozen = next(f for f in found.frozen if f.name == "a")
+    if name != "scaled":  # there the number is another one
+        assert frozen.op in ("div", "pow")
+        assert frozen.source.startswith("test_first_contact.py:")
+
+
+@pytest.mark.parametrize("options", [{"add_bias_kv": True}, {"add_zero_attn": True}])
+def test_groups_of_attention_that_cannot_be_cut_are_not_offered(options):
+    attention = nn.MultiheadAttention(8, 2, batch_first=True, **options)
+    model = Net(lambda m, x: m.o(m.a(m.e(x), m.e(x), m.e(x))[0]), e=nn.Linear(5, 8), a=attention, o=nn.Linear(8, 3))
+    x = torch.randn(6, 4, 5)
+    found = mipp.inspect(model, x)
+    plan = mipp.PruningPlan.of(found.graph, model, {n: range(g.size - 1) for n, g in found.groups.items()})
+    torch.testing.assert_close(mipp.apply(plan, model)(x), mipp.mask(plan, model)(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(nn.BatchNorm1d(16), "n"), (nn.LayerNorm(16), "n"), (nn.PReLU(16), "n"), (nn.PReLU(16), "?")]
+)
+def test_excluding_a_norm_keeps_the_nodes_that_it_scales(layer, name):
+    model = Net(
+        lambda m, x: m.o(F.relu(m.b(m.n(m.a(x))))), a=nn.Linear(8, 16), n=layer, b=nn.Linear(16, 12), o=nn.Linear(12, 3)
+    )
+    groups = mipp.inspect(model, torch.randn(4, 8), exclude=[name]).groups
+    assert groups.keys() == ({"b"} if name == "n" else set())

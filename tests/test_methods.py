@@ -92,6 +92,19 @@ def test_mipp_without_a_budget_needs_a_confidence_and_then_drops_what_says_nothi
     assert 0 not in kept(model, MIPP(confidence=0.9))["0"]
 
 
+def test_widths_that_a_test_decides_are_rounded_up_and_alike_where_the_budget_says_so():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)).double()
+    with torch.no_grad():
+        model[2].weight[:, :5] = 0
+    method = MIPP(confidence=0.95, margin=0.001)
+    usual, rounded, alike = (kept(model, method, **options) for options in ({}, {"round_to": 4}, {"uniform": True}))
+    assert len(usual["0"]) % 4
+    assert [len(nodes) for nodes in rounded.values()] == [4 * -(-len(nodes) // 4) for nodes in usual.values()]
+    assert set(usual["2"]) <= set(rounded["2"])
+    assert len(alike["0"]) == len(alike["2"]) == max(map(len, usual.values()))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -135,8 +148,8 @@ class Greedy(Random):
         return task.plan({name: tuple(range(group.size)) for name, group in task.graph.groups.items()}, self, budget)
 
 
-def test_a_plan_beyond_the_budget_is_refused():
-    with pytest.raises(mipp.MippError, match="returned a plan of 10 nodes; expected at most 5"):
-        kept(chain(), Greedy(), nodes=0.5)
-    with pytest.raises(mipp.MippError, match=r"plan of \d+ macs; expected at most"):
-        kept(chain(), Greedy(), macs=0.5)
+def test_a_plan_beyond_the_budget_is_told_in_the_report():
+    data, budget = [torch.randn(40, 4, dtype=torch.float64)], mipp.Budget(nodes=0.5)
+    notes = mipp.prune(chain(), data, budget, Greedy(), progress=False).report.notes
+    assert any("returned a plan of 10 nodes, more than the 5 of the budget" in note for note in notes)
+    assert not any("more than" in note for note in mipp.prune(chain(), data, budget, L1(), progress=False).report.notes)

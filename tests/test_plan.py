@@ -485,3 +485,20 @@ def test_a_method_may_return_weights_with_its_plan():
     ).model
     assert all(bool((t == 0.25).all()) for t in small.state_dict().values())
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data["kept"].pop("stem"),
+        lambda data: data["kept"].update(stem=[0.5, 1.5]),
+        lambda data: data["tensors"].pop("stem.weight"),
+        lambda data: data["groups"]["stem"]["slices"][0].__setitem__(1, 7),
+        lambda data: data["groups"]["stem"]["slices"][0].__setitem__(0, "none"),
+    ],
+)
+def test_a_plan_whose_nodes_are_nowhere_is_refused(damage):
+    data = plan_for(named("residual"), {}).to_dict()
+    damage(data)
+    with pytest.raises(mipp.PlanMismatchError, match=r"stem|damaged"):
+        mipp.PruningPlan.from_dict(data)

@@ -163,3 +163,15 @@ def test_one_batch_cannot_be_held_out():
 def test_an_unknown_way_to_recover_is_refused():
     with pytest.raises(mipp.MippError, match="distill"):
         mipp.prune(network(), batches(), mipp.Budget(nodes=0.3), recover="magic", progress=False)
+
+
+def test_distillation_leaves_emptied_groups_silent():
+    """Law 7: no output depends on the input through the node that stands in for a group that has gone."""
+    torch.manual_seed(0)
+    dense, data = network(), batches()
+    graph = mipp.inspect(dense, data[0]).graph
+    plan = PruningPlan.of(graph, dense, {"0": ()})
+    small = mipp.apply(plan, dense)
+    distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(epochs=5, learning_rate=1e-2))
+    assert not torch.equal(small[2].bias, mipp.apply(plan, dense)[2].bias)
+    assert float(small(data[0]).detach().std(0).max()) == 0

@@ -143,3 +143,53 @@ def test_everything_can_be_eliminated_whatever_the_number_of_features():
         elimination = backward_elimination(GaussianInformation(*parts))
         assert sorted(elimination.order) == list(range(nodes))
         assert elimination.loss[-1] == pytest.approx(total, rel=1e-6)
+
+
+def test_biases_are_added_as_far_as_the_budget_of_parameters_allows():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 12, bias=False), nn.ReLU(), nn.Linear(12, 4, bias=False)
+    )
+    data, options = [torch.randn(200, 8)], {"compensate": Refit(allow_bias=True), "progress": False}
+    tight = mipp.prune(model, data, mipp.Budget(params=0.5), **options)
+    assert tight.report.after.params <= 0.5 * tight.report.before.params
+    assert any("left none for a bias of" in note for note in tight.report.notes)
+    loose = mipp.prune(model, data, mipp.Budget(params=0.5, nodes=0.3), **options)
+    assert loose.model[2].bias is not None
+    assert loose.report.after.params <= 0.5 * loose.report.before.params
+
+
+def test_a_transposed_convolution_gets_a_bias_of_its_outputs():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 5, 2, bias=False))
+    options = {"compensate": Refit(allow_bias=True), "progress": False}
+    small = mipp.prune(model, [torch.randn(40, 3, 6, 6)], mipp.Budget(nodes=0.5), **options).model
+    assert small[2].bias.shape == (5,)
+
+
+class TiedAutoencoder(nn.Module):
+    """Decodes with the transposed weights of the encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        code = nn.functional.relu(self.b(nn.functional.relu(self.a(x))))
+        decoded = nn.functional.relu(nn.functional.linear(code, self.b.weight.t()))
+        return nn.functional.linear(decoded, self.a.weight.t())
+
+
+def test_a_weight_that_is_read_transposed_as_well_is_not_refitted_and_the_report_says_so():
+    torch.manual_seed(0)
+    model, data = TiedAutoencoder(), [torch.randn(200, 8)]
+    refitted, cut = (
+        mipp.prune(model, data, mipp.Budget(widths={"a": 12}), compensate=c, progress=False) for c in (True, False)
+    )
+    assert torch.equal(refitted.model(data[0]), cut.model(data[0]))
+    assert any(note.startswith("Left as cut, because") and " b" in note for note in refitted.report.notes)
+
+
+def test_a_computed_weight_is_left_as_cut_and_the_report_says_so():
+    layers = nn.Linear(6, 16), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))
+    result = mipp.prune(nn.Sequential(*layers), [torch.randn(60, 6)], mipp.Budget(nodes=0.5), progress=False)
+    assert any(note.startswith("Left as cut, because") for note in result.report.notes)

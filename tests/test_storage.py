@@ -1,16 +1,20 @@
 """Law 9: what is saved comes back bit for bit, and what does not fit is refused by name."""
 
+import copy
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import PRUNABLE, Keep, named, outputs, quick  # noqa: F401
 from cases import pruned as pruned_once
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mipp
+from mipp.checkpoint import described
 
 pytestmark = pytest.mark.usefixtures("quick")
 prunable = pytest.mark.parametrize("case", PRUNABLE, ids=str)
@@ -250,6 +254,40 @@ def test_a_checkpoint_of_another_run_is_refused(what, named_as, tmp_path):
         }[what]
     with pytest.raises(mipp.PlanMismatchError, match=f"checkpoint .* not the same {named_as}\\."):
         mipp.prune(model, data, budget, progress=False, checkpoint=tmp_path, **options)
+
+
+def smoothed(by: float):
+    return lambda output, labels: F.cross_entropy(output, labels, label_smoothing=by)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (partial(F.cross_entropy, label_smoothing=0.9), partial(F.cross_entropy, label_smoothing=0.0)),
+        (smoothed(0.9), smoothed(0.0)),
+        (nn.CrossEntropyLoss(weight=torch.arange(1.0, 4)), nn.CrossEntropyLoss()),
+        (lambda output, labels: F.cross_entropy(output, labels), lambda output, labels: F.nll_loss(output, labels)),
+    ],
+)
+def test_a_checkpoint_of_another_loss_is_refused_and_one_of_the_same_is_not(first, second, tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    data = [(torch.randn(12, 4), torch.arange(12) % 3)]
+
+    def run(loss):
+        options = {"loss_fn": loss, "checkpoint": tmp_path, "progress": False}
+        return mipp.prune(model, data, mipp.Budget(nodes=0.5), mipp.methods.Taylor(), **options)
+
+    run(first)
+    assert run(copy.deepcopy(first)).resumed
+    with pytest.raises(mipp.PlanMismatchError, match="not the same options"):
+        run(second)
+
+
+def test_a_function_that_holds_itself_can_be_described():
+    def outer(x):
+        return outer(x)
+
+    assert described(outer) == described(outer)
 
 
 def test_a_method_that_changes_weights_resumes_with_its_weights(tmp_path):

@@ -8,6 +8,7 @@ from functools import partial
 from numbers import Integral
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +28,8 @@ class Calibration:
         batches: Iterable of batches: a Tensor or dict is the input; of a tuple or list the first element is the input
             (Tensor; tuple -> *args; dict -> **kwargs) and the second the labels. Read once.
         max_samples: How many samples to read (along the first dimension), None for all of them.
-        forward: Called as `forward(model, batch)` for batches of any other shape.
+        forward: Called as `forward(model, batch)` for batches of any other shape; of a tuple or list the second element
+            is still the labels, for methods that read them.
         sharded: These are the data of this process, one of several that prune together: their statistics are merged
             through `torch.distributed`, and each returns the same plan and weights. `max_samples` is per process.
     """
@@ -187,21 +189,18 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.device | None) -> Batch:
-    labels = None
-    if how is not None:
-        call = _plainly(Call((raw,), {}, how))
-    elif isinstance(raw, tuple | list):
-        if not raw:
-            raise CalibrationError(
-                f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels)."
-            )
-        call, labels = as_call(raw[0]), map_tensors(raw[1], _plain) if len(raw) > 1 else None
-    else:
-        call = as_call(raw)
+    pair = isinstance(raw, tuple | list)
+    if how is None and pair and not raw:
+        raise CalibrationError(
+            f"Calibration batch {number} is an empty {type(raw).__name__}; expected (input, labels)."
+        )
+    call = _plainly(Call((raw,), {}, how)) if how is not None else as_call(raw[0] if pair else raw)
+    labels = map_tensors(_as_tensor(raw[1]), _plain) if pair and len(raw) > 1 else None
     if not call.tensors:
+        hint = "" if how is not None else "; for anything else pass mipp.Calibration(batches, forward=...)"
         raise CalibrationError(
             f"Calibration batch {number} holds no tensor (it is a {type(raw).__name__}). Expected a Tensor, a dict of "
-            "Tensors, or (input, labels); for anything else pass mipp.Calibration(batches, forward=...)."
+            f"Tensors, or (input, labels){hint}. torch.from_numpy makes tensors of arrays."
         )
     if call.samples == 0:
         raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")
@@ -221,11 +220,18 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
     return Batch(call, call.samples, labels, number)
 
 
+def _as_tensor(labels: Any) -> Any:
+    """Labels in an array or a list of numbers as a tensor, others as they are."""
+    numbers = isinstance(labels, list) and all(isinstance(label, int | float) for label in labels)
+    return torch.as_tensor(labels) if labels is not None and (numbers or isinstance(labels, np.ndarray)) else labels
+
+
 def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
     """Cuts a batch into pieces of at most `chunk` samples, `missing` (None: all) in sum, where it can be cut."""
     wanted = batch.samples if missing is None else min(missing, batch.samples)
     tensors = batch.call.tensors + tensors_in(batch.labels)
-    if batch.whole or any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
+    each = _one_a_sample((batch.call.args, batch.call.kwargs, batch.labels), batch.samples)
+    if batch.whole or each or any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
         yield batch  # no common first dimension to cut along
         return
     if wanted <= chunk and wanted == batch.samples:
@@ -235,6 +241,17 @@ def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
         stop = min(start + chunk, wanted)
         part = partial(_rows, start=start, stop=stop)
         yield replace(_mapped(batch, part), samples=stop - start)
+
+
+def _one_a_sample(tree: Any, samples: int) -> bool:
+    """Whether there is a list or an array, not of tensors, with an entry for each sample: it cannot be cut along."""
+    if isinstance(tree, Mapping):
+        return any(_one_a_sample(item, samples) for item in tree.values())
+    if isinstance(tree, np.ndarray):
+        return tree.ndim > 0 and len(tree) == samples
+    if not isinstance(tree, tuple | list):
+        return False
+    return (len(tree) == samples > 1 and not tensors_in(tree)) or any(_one_a_sample(item, samples) for item in tree)
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:

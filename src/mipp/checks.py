@@ -1,6 +1,6 @@
 """What a model and the options of `prune` must be like, checked before anything takes long."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -89,6 +89,11 @@ def check_method(method: Any, name: str = "method") -> None:
             check_method(value, f"{type(method).__name__}(like=...)")
 
 
+def listed(patterns: Iterable[str]) -> list[str]:
+    """What `exclude` names: one pattern, or several from any iterable, which may be one that is read only once."""
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
 def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
     """What the caller excludes, as globs of module names with the reason.
 
@@ -96,13 +101,12 @@ def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
         MippError: A pattern names no module; the nearest name is suggested.
     """
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    listed = [patterns] if isinstance(patterns, str) else patterns
-    for pattern in listed:
+    for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             near = get_close_matches(pattern, names, 1)
             hint = f" Did you mean '{near[0]}'?" if near else f" Its modules are {', '.join(names[:8])} ..."
             raise MippError(f"exclude names '{pattern}', but {type(model).__name__} has no such module.{hint}")
-    return {p: Reason("excluded by the caller") for pattern in listed for p in (pattern, f"{pattern}.*")}
+    return {p: Reason("excluded by the caller") for pattern in patterns for p in (pattern, f"{pattern}.*")}
 
 
 def runs_in_parts(model: nn.Module, call: Call) -> bool:

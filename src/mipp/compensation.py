@@ -10,7 +10,8 @@ one dense and two pruned passes over the calibration data.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import ceil, prod
+from math import ceil, inf, prod
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from mipp.progress import Progress, silent
 from mipp.rectified import Rectified
 from mipp.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.replay import Stream
-from mipp.targets import Target, targets_of
+from mipp.targets import Target, left_as_cut, targets_of
 from mipp.variations import Varied, may_vary
 
 ROWS = 65536
@@ -51,7 +52,8 @@ class Refit:
         variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
             positions. None is 3 where some convolution would be fitted to fewer than 4 rows an input, and 0 elsewhere.
             Without effect on anything but images.
-        allow_bias: Give layers without bias and without a following batch norm a bias. Adds parameters.
+        allow_bias: Give layers without bias and without a following batch norm a bias, as far as a budget of parameters
+            allows. Adds parameters.
     """
 
     ridge: float | None = None
@@ -78,6 +80,7 @@ def refit(
     options: Refit,
     progress: Progress = silent,
     memory: Memory | None = None,
+    spare: float = inf,
 ) -> list[str]:
     """Refits `small` in place.
 
@@ -90,38 +93,54 @@ def refit(
         options: How to refit.
         progress: Wraps the list of weights to show how far the refit is.
         memory: Where activations are kept, and what the second moments of one layer may take.
+        spare: Parameters that biases may add, if the options allow any.
 
     Returns:
-        Sentences for the report: which weights were refitted in blocks.
+        Sentences for the report: which layers could not be refitted, and which were in blocks.
 
     Raises:
         UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
     """
     targets = targets_of(plan, graph)
+    names = ", ".join(name or "the model itself" for name in left_as_cut(plan, graph, targets))
+    left = [f"Left as cut, because other ops read the weight too, or it is computed: {names}."] if names else []
     if not targets:
-        return []
+        return left
     if options.allow_bias:
         dense = full_copy(dense)
-        _add_biases((dense, small), targets, graph.program)
+        left += _add_biases((dense, small), targets, graph.program, spare)
     options = replace(options, variations=_variations(small, targets, graph.program, batches, options))
     work = _Refitter(small, dense, plan, graph, batches, options, memory or Memory())
     starts = [target.uses[0].op for target in targets]
     for target, following in zip(progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
-    return work.notes()
+    return [*left, *work.notes()]
 
 
-def _add_biases(models: Sequence[nn.Module], targets: Sequence[Target], program: Program) -> None:
-    """Gives zero biases to the layers that have none and no batch norm behind them."""
+def _add_biases(
+    models: tuple[nn.Module, nn.Module], targets: Sequence[Target], program: Program, spare: float
+) -> list[str]:
+    """Gives zero biases to the layers of both models that have none and no batch norm behind them.
+
+    Returns:
+        A sentence for the report if there were not parameters enough for all.
+    """
+    without: list[str] = []
     for target in targets:
         op = program.ops[target.uses[0].op]
-        for model in models:
-            owner = model.get_submodule(op.module)
-            own = f"{op.module}.weight".lstrip(".") == target.weight
-            bare = isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) and owner.bias is None
-            if own and bare and downstream(program, op).norm < 0:
-                weight = _tensors(model)[target.weight]
-                owner.bias = nn.Parameter(weight.new_zeros(weight.shape[0]))
+        own = f"{op.module}.weight".lstrip(".") == target.weight and downstream(program, op).norm < 0
+        owners = [model.get_submodule(op.module) for model in models]
+        if not own or not all(isinstance(o, nn.Linear | nn.modules.conv._ConvNd) and o.bias is None for o in owners):
+            continue
+        lengths = [o.out_features if isinstance(o, nn.Linear) else cast(int, o.out_channels) for o in owners]
+        if lengths[1] > spare:
+            without.append(op.module)
+            continue
+        spare -= lengths[1]
+        for owner, length in zip(owners, lengths, strict=True):
+            weight = cast(Tensor, owner.weight)
+            owner.bias = nn.Parameter(weight.new_zeros(length))
+    return [f"The budget of parameters left none for a bias of {', '.join(without)}."] if without else []
 
 
 def _variations(
@@ -191,7 +210,7 @@ class _Refitter:
             want, until = [*want, joined], max(until, self.program.values[joined].producer + 1)
         rectified = Rectified(*self._scale(after[0]), self.store) if joined >= 0 else None
         columns = blocks[0]
-        place = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
+        bias = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
         regressions: list[Regression] = []
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
@@ -201,7 +220,7 @@ class _Refitter:
                 missing = self._missing(site, op, behind, dense, pruned)
                 folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
                 folds = folds.to(missing.device)
-                _add(regressions, inputs, missing, folds, centred=bool(place))
+                _add(regressions, inputs, missing, folds, centred=bool(bias))
                 if rectified is not None:
                     rectified.update(inputs, missing, *self._sides(site, op, joined, dense, pruned), folds)
             moments = [fold for regression in regressions for fold in regression.folds]
@@ -215,8 +234,8 @@ class _Refitter:
         columns, regressions = blocks[-1], []
         self.full.advance(following, want, until, visit)
         offset = self._solve(target, regressions, columns, rectified)
-        if place:
-            self._add_offset(place, offset, ops[0], after[0])
+        if bias:
+            self._add_offset(bias, offset, ops[0], after[0])
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""
@@ -300,10 +319,10 @@ class _Refitter:
         _tensors(self.small)[target.weight].add_(change.to(weight.dtype))
         return torch.cat([fit.offset for fit in fits])
 
-    def _add_offset(self, place: str, offset: Tensor, op: Op, after: Downstream) -> None:
+    def _add_offset(self, name: str, offset: Tensor, op: Op, after: Downstream) -> None:
         if bias_of(op) is None:  # the batch norm takes it
             offset = offset * self._scale(after)[0]
-        bias = _tensors(self.small)[place]
+        bias = _tensors(self.small)[name]
         bias.add_(offset.to(bias.dtype))
 
     def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
@@ -314,12 +333,12 @@ class _Refitter:
 
     def _offset_place(self, op: Op, after: Downstream, uses: int) -> str:
         """Name of the parameter that takes the offset, "" if there is none, or if other ops read it too."""
-        place = bias_of(op)
-        if place is None and after.norm >= 0:
-            place = self.program.ops[after.norm].arguments["bias"]
-        if not isinstance(place, Ref) or self.program.values[place.index].origin != "parameter":
+        bias = bias_of(op)
+        if bias is None and after.norm >= 0:
+            bias = self.program.ops[after.norm].arguments["bias"]
+        if not isinstance(bias, Ref) or self.program.values[bias.index].origin != "parameter":
             return ""
-        return self.program.values[place.index].name if len(self.program.readers[place.index]) == uses else ""
+        return self.program.values[bias.index].name if len(self.program.readers[bias.index]) == uses else ""
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

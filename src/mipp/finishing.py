@@ -1,5 +1,6 @@
 """From a plan to the smaller network: cut, refitted, recovered; each step from the checkpoint where it is there."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -12,7 +13,7 @@ from mipp.compensation import Refit, refit
 from mipp.errors import UnsupportedModelError
 from mipp.measuring import Clock
 from mipp.methods import Task
-from mipp.plan import PruningPlan
+from mipp.plan import Budget, PruningPlan
 from mipp.recovery import Distillation, distill
 from mipp.surgery import apply
 
@@ -69,7 +70,8 @@ def _refitted(
     obstacle = task.graph.program.not_replayable
     if not obstacle:
         try:
-            notes = refit(small, dense, plan, task.graph, task.batches, options, task.progress, task.memory)
+            given = plan, task.graph, task.batches, options, task.progress, task.memory
+            notes = refit(small, dense, *given, spare=_spare(plan, task))
         except UnsupportedModelError as error:
             obstacle = str(error)
         else:
@@ -77,6 +79,12 @@ def _refitted(
                 return small, notes
             obstacle = "the refitted weights were not finite"
     return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
+
+
+def _spare(plan: PruningPlan, task: Task) -> float:
+    """Parameters that the budget allows besides those that stay."""
+    limit = Budget(**plan.budget).limits(task.cost).get("params", math.inf)
+    return limit - task.cost.value("params", task.cost.widths(plan.widths))
 
 
 def _recovered(

@@ -100,7 +100,16 @@ class Runner:
 
 
 def output_loss(outputs: Values, targets: Values) -> Tensor:
-    """KL(dense || small) of outputs of shape [samples, classes], of others the error relative to the dense ones."""
+    """KL(dense || small) of outputs of shape [samples, classes], of others the error relative to the dense ones.
+
+    Raises:
+        UnsupportedModelError: There are no floating-point outputs.
+    """
+    if not outputs:
+        raise UnsupportedModelError(
+            "The model returns no floating-point tensor, so outputs cannot be compared: distillation and trials need "
+            "one. Return the logits, or leave recover and trials out."
+        )
     parts = []
     for output, target in zip(outputs, targets, strict=True):
         if output.ndim == 2 and output.shape[1] > 1:

@@ -1,7 +1,7 @@
 """The whole library in one function: `prune`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipp import storage
 from mipp.calibration import Batches, Calibration, as_call, read
-from mipp.checkpoint import Checkpoint, fingerprint
+from mipp.checkpoint import Checkpoint, described, fingerprint
 from mipp.checks import (
     check_deterministic,
     check_groups,
@@ -20,6 +20,7 @@ from mipp.checks import (
     check_option,
     check_weights,
     excluded,
+    listed,
     runs_in_parts,
     unwrapped,
 )
@@ -160,8 +161,8 @@ def frontier(
     defaults = prune.__kwdefaults__ or {}
     if unknown := options.keys() - defaults.keys():
         raise MippError(f"frontier has no option {', '.join(sorted(unknown))}; expected {', '.join(defaults)}.")
-    listed = [budgets] if isinstance(budgets, Budget) else list(budgets)
-    return _results(model, calibration, listed, method, **{**defaults, **options})
+    several = [budgets] if isinstance(budgets, Budget) else list(budgets)
+    return _results(model, calibration, several, method, **{**defaults, **options})
 
 
 def _results(
@@ -184,6 +185,7 @@ def _results(
 ) -> list[Result]:
     """The flow of `prune`: what serves all budgets, then all plans, then what is made of each."""
     model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
+    exclude = listed(exclude)
     options = _options(budgets, method, compensate, recover)
     data = Calibration.of(calibration)
     if data.sharded and recover is not None:
@@ -258,8 +260,10 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
             f"example is a {type(example).__name__} without tensors; expected one input, such as torch.randn(1, 3, 32, "
             "32)."
         )
+    if call.samples == 0:
+        raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
     with _isolated(0):
-        graph = verified_graph(model, call, excluded(model, exclude))
+        graph = verified_graph(model, call, excluded(model, listed(exclude)))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -345,9 +349,15 @@ def _note_sizes(task: Task, data: Calibration) -> None:
 
 @contextmanager
 def _isolated(seed: int) -> Iterator[None]:
-    """Runs a block on its own random state, with gradients, and leaves the caller's as they were."""
+    """Runs a block on its own random state, with gradients and in full precision; leaves the caller's as they were."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), torch.inference_mode(mode=False), torch.enable_grad():
+    with ExitStack() as stack:
+        for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+            # without the cache: it is emptied at the end of the outermost block, and weights are trained inside of it
+            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.enable_grad())
         torch.manual_seed(seed)
         yield
 
@@ -373,7 +383,7 @@ def _checkpoint(
     """The checkpoint in a folder, under everything the result depends on."""
     if folder is None:
         return None
-    functions = [getattr(f, "__qualname__", type(f).__name__) for f in (task.loss_fn, task.train, data.forward)]
+    functions = [described(f) for f in (task.loss_fn, task.train, data.forward)]
     state = storage.tensors_of(task.model.state_dict())
     inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
     found = {

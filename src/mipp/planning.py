@@ -1,7 +1,6 @@
 """Plans that are proven: what cannot be cut as it is masked is frozen, and the plan is made anew."""
 
-import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -11,14 +10,13 @@ from mipp.checkpoint import Checkpoint
 from mipp.checks import check_groups
 from mipp.cost import Cost, cost_of
 from mipp.distributed import gathered
-from mipp.errors import MippError, UnsupportedModelError
+from mipp.errors import MippError
 from mipp.graph.axes import Reason
 from mipp.graph.copies import full_copy
-from mipp.graph.groups import PruningGraph
 from mipp.graph.program import Call
 from mipp.methods import Method, Task
 from mipp.plan import Budget, PruningPlan
-from mipp.surgery import verified_graph, wrong_groups
+from mipp.surgery import grown, names_of, verified_graph, wrong_groups
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
 
@@ -43,19 +41,23 @@ def proven_plan(
         plan, state, notes = earlier
         unknown = [name for name in task.graph.groups if name not in plan.groups]
         if unknown:  # frozen by the proof of the run that made the plan
-            task = _with_graph(task, {**freeze, **_names_of(task.graph, unknown, _UNPROVEN)})
+            task = _with_graph(task, {**freeze, **names_of(task.graph, unknown, _UNPROVEN)})
         task.notes.extend(notes)
         return task, plan, _with_state(task.model, state)
     while True:
         made = method.plan(task, budget)
         plan, state = made if isinstance(made, tuple) else (made, None)
+        if not isinstance(plan, PruningPlan):
+            raise MippError(
+                f"{method!r} returned a {type(plan).__name__}; expected a plan: return task.plan(kept, ...)."
+            )
         _check_agreed(plan, method)
-        _check_met(plan, method, budget, task.cost)
+        task.notes.extend(_beyond(plan, method, budget, task.cost))
         dense = _with_state(task.model, state)
         wrong = wrong_groups(plan, dense, example(task.batches))
         if not wrong:
             break
-        freeze = _grown(freeze, _names_of(task.graph, wrong, _UNPROVEN), wrong)
+        freeze = grown(freeze, names_of(task.graph, wrong, _UNPROVEN), wrong)
         task = _with_graph(task, freeze)
     if store:
         store.save_plan(plan, state, task.notes)
@@ -79,15 +81,15 @@ def _check_agreed(plan: PruningPlan, method: Method) -> None:
         )
 
 
-def _check_met(plan: PruningPlan, method: Method, budget: Budget, cost: Cost) -> None:
-    """Refuses a plan beyond the budget; latency, which is measured, is up to the allocation."""
+def _beyond(plan: PruningPlan, method: Method, budget: Budget, cost: Cost) -> list[str]:
+    """Sentences on constraints that a method of the caller's does not meet; latency is measured elsewhere."""
     widths = cost.widths(plan.widths)
-    for name, limit in budget.limits(cost).items():
-        if name != "latency_ms" and cost.value(name, widths) > limit * (1 + 1e-9):
-            raise MippError(
-                f"{method!r} returned a plan of {cost.value(name, widths):,.6g} {name}; expected at most "
-                f"{limit:,.6g}, as the budget says. A method of your own can leave that to `mipp.plan.allocate`."
-            )
+    needed = {name: (cost.value(name, widths), limit) for name, limit in budget.limits(cost).items()}
+    return [
+        f"{method!r} returned a plan of {value:,.6g} {name}, more than the {limit:,.6g} of the budget."
+        for name, (value, limit) in needed.items()
+        if name != "latency_ms" and value > limit * (1 + 1e-9)
+    ]
 
 
 def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:
@@ -110,20 +112,3 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
             "every tensor of the dense model, at its size."
         ) from error
     return other
-
-
-def _grown(freeze: Mapping[str, Reason], more: dict[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
-    """Adds names to freeze; with nothing to add the same groups would fail for ever."""
-    if more.keys() <= freeze.keys():
-        raise UnsupportedModelError(
-            f"Cutting {', '.join(groups[:5])} does not equal masking it, and freezing it does not help. Please "
-            "report the model, and meanwhile exclude the modules that read it."
-        )
-    return {**freeze, **more}
-
-
-def _names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
-    found: dict[str, Reason] = {}
-    for group in (graph.groups[name] for name in groups):
-        found |= {glob.escape(owner): reason for owner in group.producers or group.consumers}
-    return found

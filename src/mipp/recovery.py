@@ -18,6 +18,7 @@ from mipp.graph.program import Call
 from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.progress import Progress, silent
+from mipp.surgery import apply
 from mipp.variations import may_vary, varied
 
 _CHECKS = (0.2, 0.4, 0.6, 0.8)  # of the time or passes; one more is at the end
@@ -123,6 +124,7 @@ class _Distiller:
         wanted = [feature.value for feature in self.features]
         self.teacher, self.student = (Runner(m, wanted, graph.program) for m in (model, self.learner))
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad and p.is_floating_point()]
+        self.audible = _audible(plan, dense) if plan.collapsed else {}
         self.generator = torch.Generator().manual_seed(seed)
         self.by_features = self._features_learn()
 
@@ -193,6 +195,10 @@ class _Distiller:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
+        with torch.no_grad():
+            for name, parameter in self.learner.named_parameters():
+                if name in self.audible:
+                    parameter.mul_(self.audible[name].to(parameter))
 
     def _kept_if_better(self, score: _Score, best: _Score, first: _Score) -> _Score:
         """Loads the weights into the pruned model if they match better than any before."""
@@ -217,6 +223,15 @@ class _Distiller:
             samples += batch.samples
         finite = math.isfinite(outputs) and math.isfinite(matched)
         return _Score(outputs / samples, matched / samples) if finite else _Score(math.inf, math.inf)
+
+
+@torch.no_grad()
+def _audible(plan: PruningPlan, dense: nn.Module) -> dict[str, Tensor]:
+    """Ones for the weights of the cut model; zeros for those that read nodes which stand in for emptied groups."""
+    ones = full_copy(dense)
+    for parameter in ones.parameters():
+        parameter.fill_(1)
+    return dict(apply(plan, ones).named_parameters())
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -47,7 +47,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     """
     folder = Path(folder)
     plan = load_plan(folder / PLAN)
-    small = apply(plan, model if isinstance(model, nn.Module) else model())
+    small = apply(plan, model() if callable(model) and not isinstance(model, nn.Module) else model)
     weights = read_weights(folder / WEIGHTS)
     add_biases(small, weights)
     _take_types(small, weights)
@@ -73,6 +73,10 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
     with _beside(folder) as part:
         yield part
+        if folder.exists():  # it is empty, and may be where somebody is: it stays
+            for file in part.iterdir():
+                file.replace(folder / file.name)
+            return
         part.chmod(0o755)
         part.replace(folder)
 

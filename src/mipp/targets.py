@@ -17,20 +17,36 @@ class Target:
 
 
 def targets_of(plan: PruningPlan, graph: PruningGraph) -> list[Target]:
-    """Weights that read removed nodes, or what depends on those that do, in order of their first use."""
-    keep = graph.keep_mask(plan.kept)
+    """Weights that read removed nodes, or what depends on those that do, in order of their first use.
+
+    One that something else reads as well, such as its transpose, would change there unfitted: it stays. Of those that
+    an embedding shares, the ones that read removed nodes are refitted all the same: they lose more than it does.
+    """
     by_weight: dict[str, Target] = {}
     for site in graph.sites:
         if site.weight:
             by_weight.setdefault(site.weight, Target(site.weight)).uses.append(site)
-    lossy = {site.op for site in graph.sites if (~keep[site.reads[site.reads >= 0]]).any()}
+    lossy = _lossy(plan, graph)
     behind = _behind(graph.program, lossy)
 
     def wanted(target: Target) -> bool:
         ops = {site.op for site in target.uses}
-        return bool(ops & lossy) or (bool(ops & behind) and _unshared(graph.program, target.weight, ops))
+        embedding = {op.index for op in graph.program.ops if ops & lossy and op.name == "embedding"}
+        return bool(ops & (lossy | behind)) and _unshared(graph.program, target.weight, ops | embedding)
 
     return sorted(filter(wanted, by_weight.values()), key=lambda target: target.uses[0].op)
+
+
+def left_as_cut(plan: PruningPlan, graph: PruningGraph, targets: Collection[Target]) -> list[str]:
+    """Names of the modules that read removed nodes by weights which are not refitted."""
+    refitted = {site.op for target in targets for site in target.uses}
+    return list(dict.fromkeys(graph.program.ops[op].module for op in sorted(_lossy(plan, graph) - refitted)))
+
+
+def _lossy(plan: PruningPlan, graph: PruningGraph) -> set[int]:
+    """Ops that read removed nodes."""
+    keep = graph.keep_mask(plan.kept)
+    return {site.op for site in graph.sites if (~keep[site.reads[site.reads >= 0]]).any()}
 
 
 def _behind(program: Program, lossy: Collection[int]) -> set[int]:
@@ -46,6 +62,6 @@ def _behind(program: Program, lossy: Collection[int]) -> set[int]:
 
 
 def _unshared(program: Program, weight: str, uses: Collection[int]) -> bool:
-    """Whether nothing but these ops reads the weight; an embedding that shares it has run before the refit."""
+    """Whether nothing but these ops reads the weight."""
     readers = (program.readers[index] for index, value in enumerate(program.values) if value.name == weight)
     return all(reader in uses for reading in readers for reader in reading)

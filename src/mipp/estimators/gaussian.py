@@ -83,9 +83,9 @@ class GaussianInformation:
         features = int((self._xx.diagonal()[self._remaining()] > 0).sum())
         targets = self._xy.shape[1]
         freedom = self.samples - 1 - features
-        if targets == 0:
+        if targets == 0 and self.samples > 1:
             return 0.0
-        if freedom < targets:
+        if freedom < targets or self.samples < 2:
             raise CalibrationError(
                 f"{self.samples} samples are too few to test {features} features against {targets} targets; expected "
                 f"at least {features + targets + 1}. Pass more (mipp.Calibration(batches, max_samples=...)), or a "

@@ -86,12 +86,17 @@ class Draft:
         return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
 
     def _named(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
-        """Atoms that modules produce one of whose names matches."""
+        """Atoms that modules produce one of whose names matches; of those that produce none, such as norms, all."""
+        scaled = [slot for slot in self._walk.slots if slot not in self._produced and slot not in self._read]
+
+        def matching(pattern: str, slots: Iterable[Slot]) -> list[Slot]:
+            names = ((slot, self._owners.get(slot[0], [owner(slot[0])])) for slot in slots)
+            return [slot for slot, owners in names if any(fnmatchcase(name, pattern) for name in owners)]
+
         return [
             (self._walk.slots[slot], reason)
             for pattern, reason in freeze.items()
-            for slot in self._produced
-            if any(fnmatchcase(name, pattern) for name in self._owners.get(slot[0], [owner(slot[0])]))
+            for slot in matching(pattern, self._produced) or matching(pattern, scaled)
         ]
 
     def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch
 from mipp.cost import Cost
-from mipp.errors import CalibrationError, MissingRequirementError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError
 from mipp.graph.groups import PruningGraph
 from mipp.memory import Memory
 from mipp.plan import Budget, PruningPlan, Unit, allocate
@@ -150,6 +150,10 @@ def select(task: Task, scores: Mapping[str, Tensor], budget: Budget, scope: Scop
         CalibrationError: A score is no number.
         InfeasibleBudgetError: Even the smallest network the budget allows is too large.
     """
+    for name, group in task.graph.groups.items():
+        if name not in scores or scores[name].shape != (group.size,):
+            found = list(scores[name].shape) if name in scores else "none"
+            raise MippError(f"The scores of group '{name}' have shape {found}; expected [{group.size}], one a node.")
     for name, values in scores.items():
         if not bool(torch.isfinite(values).all()):
             raise CalibrationError(

@@ -5,6 +5,7 @@ Source: Westphal, Hailes & Musolesi, Mutual Information Preserving Neural Networ
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -25,7 +26,7 @@ from mipp.graph.groups import NodeGroup
 from mipp.methods.base import Task
 from mipp.methods.carried import Kept, Source, by_moments, by_samples, target_shrank
 from mipp.pairs import Activation, Collapse, Reading
-from mipp.plan import Budget, PruningPlan, allocate
+from mipp.plan import Budget, PruningPlan, allocate, kinds
 from mipp.selection import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
 from mipp.trials import Distance, search
 
@@ -46,7 +47,8 @@ class MIPP:
             the paper's perceptrons; or one of `mipp.estimators.Gaussian`, `Surrogate` and `MLP` with settings.
         order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first.
         collapse: None makes every position of a map a sample; "l1", "l2", "mean" and "std" make one number of each map.
-        confidence: Without a budget: keep a node if it is at least this sure that it carries information.
+        confidence: Without a target in the budget: keep a node if it is at least this sure that it carries information;
+            to make widths multiples of `round_to`, or `uniform`, the most informative of the others stay too.
         noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off.
         direction: "backward" from the outputs, with the nodes kept downstream as target; "forward" with all of them.
         activation: Targets are what the next weights write, "pre", or what its non-linearity makes of it, "post".
@@ -208,19 +210,26 @@ class MIPP:
 
     def _by_test(self, task: Task, source: Source, budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
+        spare: dict[str, Sequence[int]] = {}
         information: dict[str, tuple[float, float]] = {}
         for group in self._groups(task):
             tested = partial(self._tested, task, source, group, dict(kept), budget.min_keep)
             found = _once(task, ["test", group.name], kept, tested)
-            kept[group.name] = tuple(found["kept"])
+            multiple = budget.round_to if group.size >= budget.round_to else 1
+            width = min(math.ceil(len(found["kept"]) / multiple) * multiple, group.size)
+            kept[group.name], spare[group.name] = tuple(found["kept"]), found["spare"]
+            kept[group.name] = _widened(kept[group.name], spare[group.name], width)
             information[group.name] = (found["lost"], found["whole"])
+        for kind in kinds(task.cost) if budget.uniform else ():
+            width = max(len(kept[name]) for name in kind)
+            kept |= {name: _widened(kept[name], spare[name], width) for name in kind}
         return replace(task.plan(kept, self, budget), information=information)
 
     def _tested(self, task: Task, source: Source, group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
-        """Runs the test on one group."""
+        """Runs the test on one group; "spare" are the nodes that go, the most informative by themselves first."""
         assert self.confidence is not None
         information = source(group, self._visible(kept))
-        whole = information.total()
+        whole, by_itself = information.total(), information.marginal()
         try:
             chosen = terc(
                 information,
@@ -232,7 +241,10 @@ class MIPP:
             )
         except CalibrationError as error:
             raise CalibrationError(f"Group '{group.name}': {error}") from error
-        return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
+        order = by_itself.argsort(descending=True, stable=True).tolist()
+        spare = [node for node in order if node not in set(chosen)]
+        lost = max(whole - information.total(), 0.0)
+        return {"kept": list(chosen), "spare": spare, "lost": lost, "whole": whole}
 
     def _elimination(self, task: Task, source: Source, group: NodeGroup, kept: Kept) -> Elimination:
         def eliminated() -> dict[str, Any]:
@@ -258,6 +270,12 @@ def _allocated(
 ) -> dict[str, int]:
     priced = {name: with_scarcity(curve) for name, curve in curves.items()}
     return allocate(priced, cost, budget, latency=latency).widths
+
+
+def _widened(kept: Sequence[int], spare: Sequence[int], width: int) -> tuple[int, ...]:
+    """With as many spare nodes, the first ones, as make the width, unless there are enough."""
+    few = [node for node in spare if node not in set(kept)][: max(width - len(kept), 0)]
+    return tuple(sorted([*kept, *few]))
 
 
 def _shown(task: Task, group: NodeGroup) -> Progress:

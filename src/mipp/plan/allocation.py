@@ -1,7 +1,7 @@
 """Spreads a budget over the groups at one price."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -95,7 +95,9 @@ class _Allocator:
                 )
             self.widths[cost.groups.index(name)] = width
         free = [i for i, name in enumerate(cost.groups) if name not in budget.widths]
-        self.movers = _kinds(free, cost) if budget.uniform else [[i] for i in free]
+        self.movers = [[i] for i in free]
+        if budget.uniform:
+            self.movers = [[cost.groups.index(n) for n in kind] for kind in kinds(cost, budget.widths)]
         self._counts = np.array([len(mover) for mover in self.movers], float)
         self._lead = np.array([mover[0] for mover in self.movers], np.int64)
         self._member = np.array([g for mover in self.movers for g in mover], np.int64)
@@ -229,12 +231,14 @@ def _convex_slopes(loss: Sequence[float]) -> Floats:
     return np.repeat([b[0] / b[1] for b in blocks], [int(b[1]) for b in blocks]) if blocks else np.empty(0)
 
 
-def _kinds(free: Sequence[int], cost: Cost) -> list[list[int]]:
-    kinds: dict[tuple[str, float], list[int]] = {}
-    for index in free:
-        kinds.setdefault((re.sub(r"\d+", "*", cost.groups[index]), float(cost.sizes[index])), []).append(index)
-    return list(kinds.values())
+def kinds(cost: Cost, fixed: Collection[str] = ()) -> list[list[str]]:
+    """Groups of one size whose names differ in numbers only, which `uniform` keeps alike; without those fixed."""
+    found: dict[tuple[str, float], list[str]] = {}
+    for name, size in zip(cost.groups, cost.sizes.tolist(), strict=True):
+        if name not in fixed:
+            found.setdefault((re.sub(r"\d+", "*", name), size), []).append(name)
+    return list(found.values())
 
 
 def _rounded_up(fraction: float) -> str:
-    return f"{np.ceil(fraction * 1000 + 1e-9) / 1000:.3f}"
+    return f"{min(np.ceil(fraction * 1000 + 1e-9) / 1000, 1.0):.3f}"

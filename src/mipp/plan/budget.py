@@ -38,13 +38,17 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("macs", "params", "nodes", "latency_ms"):
             object.__setattr__(self, name, _amount(name, getattr(self, name)))
-        if not isinstance(self.widths, Mapping):
-            raise InfeasibleBudgetError(f"Budget(widths={self.widths!r}): expected a dict such as {{'conv1': 8}}.")
-        whole = all(isinstance(value, Integral) for value in (self.min_keep, self.round_to))
-        if not whole or self.min_keep < 0 or self.round_to < 1:
+        if not isinstance(self.widths, Mapping) or not all(map(_is_whole, self.widths.values())):
+            raise InfeasibleBudgetError(
+                f"Budget(widths={self.widths!r}): expected a dict such as {{'conv1': 8}}, of whole numbers."
+            )
+        if not (_is_whole(self.min_keep) and _is_whole(self.round_to)) or self.min_keep < 0 or self.round_to < 1:
             raise InfeasibleBudgetError(
                 f"min_keep={self.min_keep} and round_to={self.round_to}; expected min_keep >= 0 and round_to >= 1."
             )
+        plain = {"widths": {name: int(width) for name, width in self.widths.items()}}  # integers of NumPy are no JSON
+        for name, value in {**plain, "min_keep": int(self.min_keep), "round_to": int(self.round_to)}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def has_target(self) -> bool:
@@ -68,11 +72,14 @@ class Budget:
         return replace(self, **{n: min(limit / cost.dense(n), 1.0) ** share for n, limit in limits.items()})
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _amount(name: str, amount: Any) -> float | int | None:
     if amount is None:
         return None
-    whole = isinstance(amount, Integral) and not isinstance(amount, bool)
-    if whole and int(amount) > 0:
+    if _is_whole(amount) and int(amount) > 0:
         return int(amount)
     most = math.inf if name == "latency_ms" else 1
     if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < float(amount) <= most:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class PruningPlan:
         method: `repr` of the method that made it.
         budget: What had to hold.
         information: Nats that the removed nodes took with them, and nats of the whole group, where the method knows.
+        heads: Number of heads of every attention layer of torch's, which no shape tells.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -40,8 +42,17 @@ class PruningPlan:
     method: str = ""
     budget: Mapping[str, Any] = field(default_factory=dict)
     information: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    heads: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        kept = {name: tuple(map(index, nodes)) for name, nodes in self.kept.items()}  # of NumPy's, too
+        object.__setattr__(self, "kept", kept)
+        if lacking := self.groups.keys() - self.kept.keys():
+            raise PlanMismatchError(
+                f"The plan does not say which nodes of group '{min(lacking)}' stay; add it to kept."
+            )
+        for group in self.groups.values():
+            _check_places(group, self.tensors)
         for name, nodes in self.kept.items():
             group = known(name, self.groups, "group")
             if list(nodes) != sorted(set(nodes)) or (nodes and not 0 <= nodes[0] <= nodes[-1] < group.size):
@@ -58,7 +69,9 @@ class PruningPlan:
         for name in kept:
             known(name, graph.groups, "group")
         full = {name: tuple(sorted(kept.get(name, range(group.size)))) for name, group in graph.groups.items()}
-        return cls(full, graph.groups, shapes(model), graph.attributes, graph.reductions, method, budget)
+        return cls(
+            full, graph.groups, shapes(model), graph.attributes, graph.reductions, method, budget, heads=heads(model)
+        )
 
     @property
     def collapsed(self) -> tuple[str, ...]:
@@ -91,6 +104,7 @@ class PruningPlan:
             "information": {name: list(nats) for name, nats in self.information.items()},
             "groups": {g.name: _group_to_dict(g) for g in self.groups.values()},
             "attributes": [[*key, size.fixed, dict(size.per_node)] for key, size in self.attributes.items()],
+            "heads": dict(self.heads),
             "reductions": [_reduction_to_list(r) for r in self.reductions],
             "tensors": {name: list(shape) for name, shape in self.tensors.items()},
         }
@@ -113,7 +127,7 @@ class PruningPlan:
             for name, item in data["groups"].items():
                 groups[name] = _group_from_dict(name, item, sum(g.size for g in groups.values()))
             return cls(
-                {str(n): tuple(int(i) for i in nodes) for n, nodes in data["kept"].items()},
+                {str(n): tuple(nodes) for n, nodes in data["kept"].items()},
                 groups,
                 {n: tuple(shape) for n, shape in data["tensors"].items()},
                 {(m, a): Size(fixed, per_node) for m, a, fixed, per_node in data["attributes"]},
@@ -121,6 +135,7 @@ class PruningPlan:
                 data["method"],
                 data["budget"],
                 {n: (float(lost), float(whole)) for n, (lost, whole) in data["information"].items()},
+                {n: int(count) for n, count in data.get("heads", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanMismatchError(
@@ -151,6 +166,11 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in named}
 
 
+def heads(model: nn.Module) -> dict[str, int]:
+    """Number of heads of every attention layer of torch's in a model, by path."""
+    return {path: m.num_heads for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
+
+
 def known(name: str, names: Mapping[str, Any], what: str) -> Any:
     if name in names:
         return names[name]
@@ -166,6 +186,18 @@ def known(name: str, names: Mapping[str, Any], what: str) -> Any:
 def _group_to_dict(group: NodeGroup) -> dict[str, Any]:
     slices = [[s.tensor, s.axis, s.reads, *_encoded(s.positions)] for s in group.slices]
     return {"size": group.size, "slices": slices}
+
+
+def _check_places(group: NodeGroup, tensors: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses a group whose nodes are where no tensor of the model is."""
+    for s in group.slices:
+        shape = tensors.get(s.tensor, ())
+        length = shape[s.axis] if 0 <= s.axis < len(shape) else 0
+        if len(s.positions) != group.size or s.positions.min(initial=0) < 0 or s.positions.max(initial=0) >= length:
+            raise PlanMismatchError(
+                f"Group '{group.name}' has {group.size} nodes along axis {s.axis} of '{s.tensor}', whose shape in the "
+                f"plan is {tuple(shape)}; expected positions inside of it."
+            )
 
 
 def _group_from_dict(name: str, item: Mapping[str, Any], first_node: int) -> NodeGroup:

@@ -2,7 +2,7 @@
 
 from mipp.surgery.configuration import describe
 from mipp.surgery.cut import apply, check, layer_sizes, mask
-from mipp.surgery.proof import agrees, distance, outputs, verified_graph, wrong_groups
+from mipp.surgery.proof import agrees, distance, grown, names_of, outputs, verified_graph, wrong_groups
 
 __all__ = [
     "agrees",
@@ -10,8 +10,10 @@ __all__ = [
     "check",
     "describe",
     "distance",
+    "grown",
     "layer_sizes",
     "mask",
+    "names_of",
     "outputs",
     "verified_graph",
     "wrong_groups",

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mipp.checks import unwrapped
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.copies import canonical_names, full_copy, modes_kept
 from mipp.graph.groups import Reduction
 from mipp.graph.multihead import Multihead, opened
-from mipp.plan import PruningPlan, shapes
+from mipp.plan import PruningPlan, heads, shapes
 from mipp.surgery.masked import MaskedForward
 
 
@@ -54,6 +55,7 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
 
 def _checked_copy(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """A copy of a model that the plan fits; attention layers are opened where any of them loses something."""
+    model = unwrapped(model) if isinstance(model, nn.Module) else model
     check(plan, model)
     copied = full_copy(model)
     cut = {s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices}
@@ -90,6 +92,13 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
             raise PlanMismatchError(
                 f"The plan is for a model whose '{name}' has shape {tuple(shape)}, but here it has {found[name]}. Pass "
                 "the dense model the plan was made for; a pruned model needs a new plan."
+            )
+    counts = heads(model)
+    for path, number in plan.heads.items():
+        if counts.get(path) != number:
+            raise PlanMismatchError(
+                f"The plan is for a model whose '{path}' has {number} heads, but here it has {counts.get(path)}. Pass "
+                "the dense model the plan was made for."
             )
     for name in found:
         if name not in plan.tensors:

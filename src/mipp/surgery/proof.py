@@ -4,8 +4,9 @@ A trial cut also settles what tracing cannot: whether a size in the code follows
 by an attribute of the module (`self.num_heads`, which is then updated), or is fixed, so that the nodes must stay.
 """
 
+import glob
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from mipp.graph.draft import Draft
 from mipp.graph.groups import Doubt, PruningGraph
 from mipp.graph.program import Call
 from mipp.graph.trace import forward
-from mipp.graph.trees import results_in
-from mipp.plan import PruningPlan
+from mipp.graph.trees import plain_in, results_in
+from mipp.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply, mask
 
 log = logging.getLogger(__name__)
 _PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
+_ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "pow", "full_like")
 Settled = dict[tuple[str, str], int]
 
 
@@ -91,10 +93,57 @@ def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
 
 
 def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> PruningGraph:
-    """The pruning graph of a model, with the sizes in its code settled by trial cuts."""
-    trial = _Trial(model, call, freeze)
-    trial.settle()
-    return trial.graph
+    """The pruning graph of a model, with the sizes in its code settled by trial cuts; groups that fail are frozen.
+
+    Raises:
+        UnsupportedModelError: A trial cut fails whatever is frozen.
+    """
+    while True:
+        trial = _Trial(model, call, freeze)
+        if trial.settle():
+            return trial.graph
+        wrong = wrong_groups(_less(trial.graph, model, trial.graph.groups), model, call)
+        if not wrong:
+            return trial.graph
+        more: dict[str, Reason] = {}
+        for name in wrong:
+            more |= names_of(trial.graph, [name], _number_in_code(trial.graph, name, model))
+        freeze = grown(freeze, more, wrong)
+
+
+def grown(freeze: Mapping[str, Reason], more: Mapping[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
+    """Adds names to freeze; with nothing to add the same groups would fail for ever."""
+    if more.keys() <= freeze.keys():
+        raise UnsupportedModelError(
+            f"Cutting {', '.join(groups[:5])} does not equal masking it, and freezing it does not help. Please "
+            "report the model, and meanwhile exclude the modules that read it."
+        )
+    return {**freeze, **more}
+
+
+def names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict[str, Reason]:
+    """Globs of the modules whose nodes are those of groups, with a reason to freeze them."""
+    found: dict[str, Reason] = {}
+    for group in (graph.groups[name] for name in groups):
+        found |= {glob.escape(owner): reason for owner in group.producers or group.consumers}
+    return found
+
+
+def _less(graph: PruningGraph, model: nn.Module, names: Iterable[str]) -> PruningPlan:
+    """A plan without the first and the last node of some groups."""
+    sizes = {name: graph.groups[name].size for name in names}
+    return PruningPlan.of(graph, model, {n: range(int(size > 2), size - 1) for n, size in sizes.items() if size > 1})
+
+
+def _number_in_code(graph: PruningGraph, name: str, model: nn.Module) -> Reason:
+    """Why a cut of a group fails: most often its size is a number in an op, such as x.sum() / x.shape[1]."""
+    held = shapes(model)
+    sizes = {held[s.tensor][s.axis] for s in graph.groups[name].slices}
+    for op in graph.program.ops:
+        numbers = {a for a in plain_in((op.args, dict(op.kwargs))) if isinstance(a, int | float) and a is not True}
+        if op.name.rstrip("_") in _ARITHMETIC and not sizes.isdisjoint(numbers):
+            return Reason(f"its size is a number in {op.name}, which a cut does not change", op.name, op.source)
+    return Reason("cutting it did not equal masking it")
 
 
 class _Trial:
@@ -107,15 +156,17 @@ class _Trial:
         self.settled: Settled = {}
         self.graph = self.draft.graph(freeze)
 
-    def settle(self) -> None:
-        if self._holds(self.graph, self.graph.doubts):
-            return
+    def settle(self) -> bool:
+        """Returns whether a trial cut of all groups holds at once; otherwise those that remain are to be tried."""
+        if self._holds(self.graph, self.graph.groups):
+            return True
         for doubts in _related(self.graph.doubts):
             if not self._remedied(doubts):
                 for part in _by_group(doubts):
                     if len(part) == len(doubts) or not self._remedied(part):
                         self.rejected |= {d.number for d in part}
             self.graph = self.draft.graph(self.freeze, self.rejected, self.settled)
+        return False
 
     def _remedied(self, doubts: Sequence[Doubt]) -> bool:
         for names in _remedies(self.model, doubts):
@@ -136,14 +187,13 @@ class _Trial:
         settled = self.settled | _attributes(self.model, doubts, names)
         graph = self.draft.graph(self.freeze, self.rejected, settled)
         numbers = {d.number for d in doubts}
-        return self._holds(graph, [d for d in graph.doubts if d.number in numbers])
+        return self._holds(graph, {name for d in graph.doubts if d.number in numbers for name in d.count.per_node})
 
-    def _holds(self, graph: PruningGraph, doubts: Collection[Doubt]) -> bool:
-        """Whether a cut of the first and the last node of every group in doubt agrees with its mask."""
-        names = dict.fromkeys(name for d in doubts for name in d.count.per_node)
-        sizes = {name: graph.groups[name].size for name in names}
-        less = {name: range(int(size > 2), size - 1) for name, size in sizes.items() if size > 1}
-        return not less or agrees(PruningPlan.of(graph, self.model, less), self.model, self.call)
+    def _holds(self, graph: PruningGraph, names: Iterable[str]) -> bool:
+        """Whether a cut of the first and the last node of each of these groups agrees with its mask."""
+        plan = _less(graph, self.model, names)
+        removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
+        return not removes or agrees(plan, self.model, self.call)
 
 
 def _related(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
