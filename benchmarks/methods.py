@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
-from torch import nn
 
-from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
+from benchmarks.cifar import EXCLUDED
 from benchmarks.record import RESULTS, Record
 from benchmarks.rivals import installed, rivals
-from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers
-from mipp import grid, zoo
+from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers, resnet20
+from mipp import grid
 from mipp.methods import Method, needs_of
 from mipp.plan import Budget
 
@@ -54,24 +53,10 @@ def _lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> 
 
 def resnet(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
     """ResNet-20 on CIFAR-10, trained: every method that prunes after training, those of other libraries, their time."""
-    work = _resnet_work(weights, smoke=smoke)
+    assert weights is not None, "--weights FOLDER holds the pretrained networks"
+    work = resnet20(weights, images=1024 if smoke else None)
     methods = {name: m for name, m in _peers(smoke=smoke).items() if not needs_of(m).training} | rivals(EXCLUDED)
     _grid("resnet", work, grid.runs(methods, RESNET, [0]), on_time, smoke=smoke)
-
-
-def _resnet20(folder: Path, seed: int) -> nn.Module:
-    return pretrained("resnet20", folder)
-
-
-def _resnet_work(weights: Path | None, *, smoke: bool) -> grid.Workload:
-    assert weights is not None, "--weights FOLDER holds the pretrained networks"
-    train, test = zoo.load("cifar10", "train"), zoo.load("cifar10", "test")
-    if smoke:
-        train, test = train.subset(slice(1024)), test.subset(slice(500))
-    after = grid.Recipe(1, learning_rate=0.01, augment="crop-flip")
-    samples = 128 if smoke else SAMPLES
-    make = partial(_resnet20, weights)
-    return grid.Workload("resnet20", make, train, test, after=after, samples=samples, exclude=EXCLUDED)
 
 
 def _peers(*, smoke: bool) -> dict[str, Method]:

@@ -1,17 +1,18 @@
-"""LeNet-5 on MNIST as every grid prunes it, so that what several of them need is computed once."""
+"""Networks as every grid prunes them, so that what several grids need is computed once."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
 from mipp import grid, zoo
 from mipp.methods import Method, Random, Reinitialised, Scratch
 from mipp.methods import all as all_methods
 from mipp.plan import Budget
 
 EPOCHS = 5
-SAMPLES = 1024
 SEEDS = range(3)
 MATCHED = [Budget(macs=0.3, min_keep=0), Budget(params=0.2, min_keep=0)]
 SPARSE = [Budget(nodes=0.3, min_keep=0), Budget(nodes=0.1, min_keep=0)]
@@ -45,6 +46,30 @@ def lenet5(seed: int) -> nn.Module:
     """LeNet-5 as its layers are initialised."""
     torch.manual_seed(seed)
     return zoo.LeNet5()
+
+
+def resnet20(weights: Path, device: str = "cpu", images: int | None = None) -> grid.Workload:
+    """ResNet-20 on CIFAR-10 with published weights; straight after pruning, and after one epoch.
+
+    Args:
+        weights: Folder of the pretrained weights.
+        device: Of the network and the data.
+        images: Only so many training images, half as many test images, and an eighth as many to calibrate on.
+    """
+    train, test = (zoo.load("cifar10", split).to(device) for split in ("train", "test"))
+    return grid.Workload(
+        "resnet20",
+        partial(_pretrained, weights, device),
+        train if images is None else train.subset(slice(images)),
+        test if images is None else test.subset(slice(images // 2)),
+        after=grid.Recipe(1, learning_rate=0.01, augment="crop-flip"),
+        samples=SAMPLES if images is None else images // 8,
+        exclude=EXCLUDED,
+    )
+
+
+def _pretrained(weights: Path, device: str, seed: int) -> nn.Module:
+    return pretrained("resnet20", weights).to(device)
 
 
 def folder(name: str, *, smoke: bool = False) -> Path:

@@ -38,8 +38,8 @@ def call(*arguments: str, out: Path):
 def row(method: str, accuracy: float, panel: str = "lenet5, mnist, trained", nodes: float = 0.1, **more):
     return {
         "panel": panel, "method": method, "budget": {"nodes": nodes}, "seed": 0, "nodes": nodes, "collapsed": [],
-        "accuracy": {"dense": 99.0, "pruned": 50.0, "pruned, 5 epochs": accuracy}, **more,
-    }  # fmt: skip
+        "accuracy": {"dense": 99.0, "pruned": 50.0, "pruned, 5 epochs": accuracy},
+    } | more  # fmt: skip
 
 
 @pytest.mark.slow
@@ -183,6 +183,21 @@ def test_a_claim_counts_sparsities_and_names_the_strongest_rival():
     assert told.startswith("**in part**")
     assert "1 of 2 sparsities; -0.60 points against ThiNet at 90% removed, -0.40 against GraSP at 70%" in told
     assert claims.better([]) == []
+
+
+def test_variants_are_compared_on_the_runs_that_both_have_and_at_equal_sizes():
+    sized = {"budget": {"min_keep": 0}}
+    rows = [row("a", 97.0), row("b", 96.0), row("a", 90.0, seed=1), row("a", 99.0, **sized), row("b", 10.0, **sized)]
+    (told,) = claims.pairs("a", "b")(rows)
+    assert told == "**reproduced** points: pruned +0.00, pruned, 5 epochs +1.00"
+    assert claims.pairs("a", "c")(rows) == []
+
+
+def test_a_claim_is_about_the_stage_without_refit_where_there_is_one():
+    assert claims.last([row("mipp", 98.0)]) == "pruned, 5 epochs"
+    assert (
+        claims.last([{"accuracy": {"dense": 99.0, "refitted": 98.0, "refitted, 1 epoch": 98.5}}]) == "refitted, 1 epoch"
+    )
 
 
 def test_a_claim_on_collapse_compares_shares_of_runs():

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mipp.activations import Moments, Variances, channels_last, inputs_of, observe
+from mipp.activations import Moments, Variances, observe
 from mipp.graph.groups import Site
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
+from mipp.rows import channels_last, inputs_of
 
 FEATURES, SAMPLES = 4, 40
 

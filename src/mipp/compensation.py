@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.activations import channels_last, check_finite, inputs_of
+from mipp.activations import check_finite
 from mipp.calibration import Batch
 from mipp.distributed import place
 from mipp.errors import MippError
@@ -32,6 +32,7 @@ from mipp.progress import Progress, silent
 from mipp.rectified import Rectified
 from mipp.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.replay import Stream
+from mipp.rows import channels_last, inputs_of
 from mipp.targets import Target, left_as_cut, targets_of
 from mipp.variations import Varied, may_vary
 

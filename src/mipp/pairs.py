@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mipp.activations import channels_last, check_finite, inputs_of, observe
+from mipp.activations import check_finite, observe
 from mipp.calibration import Batch, blamed
 from mipp.distributed import gathered, is_sharded
 from mipp.estimators import Samples
@@ -18,6 +18,7 @@ from mipp.graph.groups import NodeGroup, PruningGraph, Site
 from mipp.graph.layers import channel_dim
 from mipp.graph.program import Op, Program, Ref
 from mipp.graph.streams import downstream
+from mipp.rows import channels_last, inputs_of
 
 Collapse = Literal["l1", "l2", "mean", "std"]
 Activation = Literal["pre", "post"]

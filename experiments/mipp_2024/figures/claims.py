@@ -121,11 +121,16 @@ def masks(rows: list[Row]) -> list[str]:
 
 
 def pairs(first: str, second: str) -> Callable[[list[Row]], list[str]]:
-    """Whether one variant is at least as accurate as another, at every stage, over all budgets."""
+    """Whether one variant is at least as accurate as another, at every stage, over the runs that both have.
+
+    What a confidence sized is left out: the networks are of different sizes.
+    """
 
     def check(rows: list[Row]) -> list[str]:
-        one, other = good(rows, method=first), good(rows, method=second)
-        if not one or not other:
+        sized = [row for row in good(rows) if row["budget"].keys() - {"min_keep"}]
+        runs = [by(good(sized, method=name), "budget", "seed") for name in (first, second)]
+        one, other = ([row for key in own if key in runs[0] and key in runs[1] for row in own[key]] for own in runs)
+        if not one:
             return []
         stages = [s for s in one[0]["accuracy"] if s != "dense"]
         gaps = {s: statistics.fmean(_values(one, s)) - statistics.fmean(_values(other, s)) for s in stages}
@@ -226,8 +231,9 @@ def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list
 
 
 def last(rows: Sequence[Row]) -> str:
-    """The last stage without refit."""
-    return [s for r in rows[:1] for s in r["accuracy"] if s.startswith("pruned")][-1]
+    """The last stage without refit, where there is one."""
+    stages = [s for r in rows[:1] for s in r["accuracy"] if s != "dense"]
+    return ([s for s in stages if s.startswith("pruned")] or stages)[-1]
 
 
 def _mean(rows: Iterable[Row], method: str, stage: str) -> float | None:

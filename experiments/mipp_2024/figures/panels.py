@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.cifar import EXCLUDED, pretrained
-from benchmarks.workloads import SAMPLES, lenet
+from benchmarks.cifar import SAMPLES
+from benchmarks.workloads import lenet
 from experiments.mipp_2024.data import load
 from experiments.mipp_2024.figures.base import Scale, Site
 from experiments.mipp_2024.networks import build
@@ -90,15 +90,6 @@ def folder(panel: Panel, site: Site, *, trained: bool) -> Path:
     return site.folder(f"lenet-{stage}" if _shared(panel, site) else f"{panel.network}-{panel.data}-{stage}")
 
 
-def resnet20(site: Site) -> grid.Workload:
-    """ResNet-20 on CIFAR-10 with published weights; straight after pruning, and after one epoch."""
-    assert site.weights is not None
-    train, test = (load("cifar10", split).to(site.device) for split in ("train", "test"))
-    after = grid.Recipe(1, learning_rate=0.01, augment="crop-flip")
-    make = partial(_pretrained, site.weights, site.device)
-    return grid.Workload("resnet20", make, train, test, after=after, samples=SAMPLES, exclude=EXCLUDED)
-
-
 def _smoke(panel: Panel, train: zoo.ImageData, test: zoo.ImageData, *, trained: bool) -> grid.Workload:
     """As little as still runs everything."""
     recipe = grid.Recipe(1, learning_rate=0.02, batch_size=64)
@@ -123,7 +114,3 @@ def _after(full: Recipe, scale: Scale) -> Mapping[str, Trainer]:
 
 def _placed(panel: Panel, train: zoo.ImageData, device: str, seed: int) -> nn.Module:
     return build(panel.network, train, seed).to(device)
-
-
-def _pretrained(weights: Path, device: str, seed: int) -> nn.Module:
-    return pretrained("resnet20", weights).to(device)

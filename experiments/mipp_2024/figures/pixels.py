@@ -107,13 +107,14 @@ def _piece(panel: Panel, site: Site, *, trained: bool) -> Piece:
 
 def _measured(work: grid.Workload, folder: Path, method: str, budget: Budget, kept: float, seed: int) -> Row:
     dense, batches = work.dense(seed, folder), Calibration(work.batches(seed), max_samples=None)
+    compensate = work.compensate and method != "reinit@mipp"
     small = prune(
         dense,
         batches,
         budget,
         peers()[method],
         exclude=work.exclude,
-        compensate=work.compensate and method != "reinit@mipp",
+        compensate=compensate,
         loss_fn=nn.functional.cross_entropy,
         seed=seed,
         progress=False,
@@ -126,11 +127,12 @@ def _measured(work: grid.Workload, folder: Path, method: str, budget: Budget, ke
         pixels = chosen.kept
         train, test = (_only(data, torch.from_numpy(chosen.mask)) for data in (train, test))
     seen = replace(work, train=train, test=test)
-    stages: dict[str, Any] = {"pruned": seen.measure(small.model)["accuracy"]}
+    stage = "refitted" if compensate else "pruned"
+    stages: dict[str, Any] = {stage: seen.measure(small.model)["accuracy"]}
     for name, recipe in work.trainings_after().items():
         trained = copy.deepcopy(small.model)
         recipe(trained, train, seed)
-        stages[f"pruned, {name}"] = seen.measure(trained)["accuracy"]
+        stages[f"{stage}, {name}"] = seen.measure(trained)["accuracy"]
     collapsed = list(small.plan.collapsed)
     return {"accuracy": stages, "pixels": list(pixels), "shape": list(shape), "collapsed": collapsed}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.workloads import MATCHED, SPARSE, peers
+from benchmarks.workloads import MATCHED, SPARSE, peers, resnet20
 from experiments.mipp_2024.figures import panels
 from experiments.mipp_2024.figures.base import Piece, Site, fits, of_grid
 from experiments.mipp_2024.figures.panels import IMAGENET, LENET, PANELS, Panel
@@ -81,8 +81,9 @@ def _resnet20(site: Site) -> Piece:
     """ResNet-20 with published weights: the methods that need no training, straight after and after one epoch."""
     names = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "taylor", "random@mipp")
     budgets = [Budget(macs=kept) for kept in (0.5, 0.7, 0.35, 0.25)]
+    assert site.weights is not None
     todo = grid.runs(_named(names), budgets, range(site.seeds or 1))
-    return of_grid("resnet20, cifar10, trained", panels.resnet20(site), todo, site.folder("resnet"))
+    return of_grid("resnet20, cifar10, trained", resnet20(site.weights, site.device), todo, site.folder("resnet"))
 
 
 def _named(names: Sequence[str]) -> dict[str, Method]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.activations import SiteStatistics, Variances, check_finite, inputs_of, observe, site_statistics
+from mipp.activations import SiteStatistics, Variances, check_finite, observe, site_statistics
 from mipp.calibration import blamed
 from mipp.errors import MippError
 from mipp.graph.copies import working_copy
@@ -15,6 +15,7 @@ from mipp.graph.groups import NodeGroup, Site
 from mipp.memory import written
 from mipp.methods.base import Task
 from mipp.methods.scores import parts
+from mipp.rows import inputs_of
 
 POSITIONS = 64
 _ROWS = 4096

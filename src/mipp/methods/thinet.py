@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mipp.activations import inputs_of
 from mipp.errors import MippError
 from mipp.graph.groups import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
 from mipp.methods.inputs import by_weight, groups_read, readers_of, watch
 from mipp.methods.scores import axis_factor
 from mipp.plan import Budget, PruningPlan
+from mipp.rows import inputs_of
 
 
 @dataclass(frozen=True)
