@@ -4,7 +4,7 @@ Sites are refitted from input to output: those that read removed nodes, and thos
 Each is fitted from what it reads in the *pruned* network to what it wrote in the *dense* one; where its output is added
 to a residual stream, the error the stream has gathered so far is added to the target, so that later blocks repair
 earlier ones. Dense and pruned activations advance together through the straight-line program, so the whole costs about
-one dense and two pruned passes over the calibration data.
+one dense and two pruned passes over the calibration data; where images are read in variations, that many times more.
 """
 
 from collections.abc import Mapping, Sequence

@@ -54,7 +54,7 @@ def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
 def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None:
     """Gives every parameter and buffer, in place, the type wanted for its name and values."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        tensor.data = tensor.data.to(wanted(name, tensor))
+        tensor.data = tensor.data.to(wanted(name, tensor))  # it stays the same object to everything that holds it
 
 
 @contextmanager
