@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import record
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,6 +22,24 @@ def test_result_files_say_where_they_come_from():
         assert {"program", "command", "machine", "settings", "rows"} <= data.keys()
         assert {"cpu", "threads", "versions"} <= data["machine"].keys()
         assert "/" not in data["command"]
+
+
+def test_a_recorded_command_is_the_one_that_measures_all_rows(monkeypatch):
+    words = [
+        "run",
+        "resnet",
+        "--weights",
+        "/data/weights",
+        "--minutes",
+        "5",
+        "--method=l1",
+        "--shard",
+        "0/2",
+        "--draws",
+        "3",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert record._command("methods") == "python -m benchmarks.methods resnet --weights FOLDER --draws 3"
 
 
 def test_peak_memory_is_bounded_by_the_limit_whatever_the_number_of_batches():
