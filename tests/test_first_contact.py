@@ -13,6 +13,8 @@ from cases import Net, assert_same, named, outputs, quick  # noqa: F401
 from torch import nn
 
 import mipp
+from mipp.calibration import as_call, read
+from mipp.surgery import wrong_groups
 
 pytestmark = pytest.mark.usefixtures("quick")
 HALF = mipp.Budget(nodes=0.5)
@@ -466,14 +468,19 @@ def test_labels_may_be_a_list_or_an_array_and_go_with_a_forward_of_ones_own():
     assert prune(data=data, **options).plan.kept == usual
 
 
-def test_a_list_with_an_entry_for_each_sample_stays_with_its_samples():
-    model = Net(
-        lambda m, x, scale: m.b(F.relu(m.a(x * torch.tensor(scale)[:, None]))), a=nn.Linear(8, 16), b=nn.Linear(16, 4)
-    )
-    x, scale = torch.randn(256, 8, generator=torch.Generator().manual_seed(0)), [1.0] * 128 + [0.01] * 128
-    whole = prune(model, [{"x": x, "scale": scale}]).plan.kept
-    halves = [{"x": x[part], "scale": scale[part]} for part in (slice(128), slice(128, None))]
-    assert prune(model, halves).plan.kept == whole
+def test_a_list_with_an_entry_for_each_sample_is_cut_as_the_samples_are():
+    x, scale, size = torch.randn(300, 8), [float(n) for n in range(300)], (1, 2)
+    batch = {"x": x, "scale": scale, "size": size}, np.arange(300)
+    found = read(mipp.Calibration([batch], max_samples=200), None)
+    assert [piece.samples for piece in found] == [128, 72]
+    assert found[1].call.kwargs["scale"] == scale[128:200]
+    assert all(piece.call.kwargs["size"] == size for piece in found)
+    assert found[1].labels.tolist() == list(range(128, 200))
+
+
+def test_labels_that_are_no_numbers_are_left_alone():
+    for labels in (np.array(["a"] * 16), [], None, ["a"] * 16):
+        assert sum(piece.samples for piece in read(mipp.Calibration([(images(1)[0], labels)], 12), None)) == 12
 
 
 class OneShort(mipp.methods.Random):
@@ -533,16 +540,66 @@ def test_groups_of_attention_that_cannot_be_cut_are_not_offered(options):
     model = Net(lambda m, x: m.o(m.a(m.e(x), m.e(x), m.e(x))[0]), e=nn.Linear(5, 8), a=attention, o=nn.Linear(8, 3))
     x = torch.randn(6, 4, 5)
     found = mipp.inspect(model, x)
+    assert found.groups.keys() == {"a.out_proj"}
     plan = mipp.PruningPlan.of(found.graph, model, {n: range(g.size - 1) for n, g in found.groups.items()})
     torch.testing.assert_close(mipp.apply(plan, model)(x), mipp.mask(plan, model)(x))
 
 
 @pytest.mark.parametrize(
-    ("layer", "name"), [(nn.BatchNorm1d(16), "n"), (nn.LayerNorm(16), "n"), (nn.PReLU(16), "n"), (nn.PReLU(16), "?")]
+    ("layer", "name"),
+    [
+        (nn.BatchNorm1d(16), "n"),
+        (nn.LayerNorm(16), "n"),
+        (nn.PReLU(16), "n"),
+        (nn.PReLU(16), "?"),
+        (nn.PReLU(16), "[no]"),
+    ],
 )
 def test_excluding_a_norm_keeps_the_nodes_that_it_scales(layer, name):
     model = Net(
         lambda m, x: m.o(F.relu(m.b(m.n(m.a(x))))), a=nn.Linear(8, 16), n=layer, b=nn.Linear(16, 12), o=nn.Linear(12, 3)
     )
     groups = mipp.inspect(model, torch.randn(4, 8), exclude=[name]).groups
-    assert groups.keys() == ({"b"} if name == "n" else set())
+    assert groups.keys() == (set() if name == "?" else {"b"})
+
+
+def test_what_a_model_draws_at_random_is_told_by_inspect_as_by_prune():
+    model = Net(lambda m, x: m.b(F.dropout(m.a(x), 0.5)), a=nn.Linear(8, 16), b=nn.Linear(16, 3))
+    assert "not deterministic" in refused(lambda: mipp.inspect(model, torch.randn(4, 8)))
+
+
+def test_groups_that_fit_alone_but_not_together_are_found_one_by_one(monkeypatch):
+    """Only as many are frozen as have to be."""
+    model, x = network(), images()[0]
+    plan = prune(model).plan
+    monkeypatch.setattr(
+        "mipp.surgery.proof.agrees", lambda plan, *_: any(len(plan.kept[n]) == g.size for n, g in plan.groups.items())
+    )
+    assert wrong_groups(plan, model, as_call(x)) == ["4"]
+
+
+def test_a_model_of_half_precision_in_its_code_keeps_its_groups():
+    torch.manual_seed(3)
+    blocks = nn.ModuleList(nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)) for _ in range(8))
+
+    def forward(m, x):
+        x = x.to(torch.float16)
+        for block in m.blocks:
+            x = x + block(x)
+        return x
+
+    model = Net(forward, blocks=blocks).half()
+    assert len(mipp.inspect(model, torch.randn(8, 64)).groups) == 8
+
+
+class Own(mipp.methods.Random):
+    """Notes what it likes in the plan."""
+
+    def plan(self, task, budget):
+        return mipp.PruningPlan.of(task.graph, task.model, {"0": (0, 1)}, "mine", sparsity=0.5)
+
+
+def test_a_plan_carries_the_budget_that_was_given_and_the_report_says_what_it_exceeds():
+    found = prune(method=Own(), budget=mipp.Budget(nodes=0.5))
+    assert found.plan.budget == {"nodes": 0.5}
+    assert [note for note in found.report.notes if "more than the 7 of the budget" in note]

@@ -105,6 +105,17 @@ def test_widths_that_a_test_decides_are_rounded_up_and_alike_where_the_budget_sa
     assert len(alike["0"]) == len(alike["2"]) == max(map(len, usual.values()))
 
 
+def test_nodes_that_stay_to_round_a_width_up_are_not_counted_as_lost():
+    model, data = chain(), [torch.randn(256, 4, dtype=torch.float64)]
+    with torch.no_grad():
+        model[2].weight[:, 0] = 0
+    for options in ({"round_to": 6}, {"uniform": True}):
+        plan = mipp.prune(model, data, mipp.Budget(**options), MIPP(confidence=0.9), progress=False).plan
+        for name, (lost, whole) in plan.information.items():
+            assert 0 <= lost <= whole
+            assert lost == 0 or plan.widths[name] < plan.groups[name].size
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -414,22 +414,22 @@ def least_redundant(weights, gradient, count: int) -> dict[str, set[int]]:
     return {"0": {n for n in nodes if n < first}, "2": {n - first for n in nodes if n >= first}}
 
 
-@pytest.mark.parametrize("leaves_gradients", [True, False])
-def test_oto_scores_by_the_gradient_or_else_by_the_way_of_the_weights(leaves_gradients):
+@pytest.mark.parametrize("leaves", ["gradients", "zeros", "none"])
+def test_oto_scores_by_the_gradient_or_else_by_the_way_of_the_weights(leaves):
     given, training = trained_task(chain())
     seen: list[nn.Module] = []
 
     def ending_at_rate_zero(model, *, fraction=1.0, after_step=lambda: None):
         training(model, fraction=fraction)
-        model.zero_grad()
-        if leaves_gradients:
+        model.zero_grad(set_to_none=leaves != "zeros")
+        if leaves == "gradients":
             F.cross_entropy(model(training.data[0]), training.data[1]).backward()
         after_step()  # of a step of no length
         seen.append(copy.deepcopy(model))
 
     plan, _ = OTO(start=0.2).plan(dataclasses.replace(given, train=ending_at_rate_zero), mipp.Budget(nodes=0.5))
     weights, start = seen[0].state_dict(), given.model.state_dict()
-    if leaves_gradients:
+    if leaves == "gradients":
         seen[0].zero_grad()
         F.cross_entropy(seen[0](training.data[0]), training.data[1]).backward()
         gradient = {name: p.grad for name, p in seen[0].named_parameters()}

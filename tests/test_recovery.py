@@ -175,3 +175,16 @@ def test_distillation_leaves_emptied_groups_silent():
     distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(epochs=5, learning_rate=1e-2))
     assert not torch.equal(small[2].bias, mipp.apply(plan, dense)[2].bias)
     assert float(small(data[0]).detach().std(0).max()) == 0
+
+
+def test_two_empty_groups_in_a_row_leave_something_to_compare():
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5)
+    )
+    data = batches()
+    graph = mipp.inspect(dense, data[0]).graph
+    plan = PruningPlan.of(graph, dense, {"0": (), "2": (), "4": range(4)})
+    small = mipp.apply(plan, dense)
+    before, after = distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(epochs=5))
+    assert after <= before < float("inf")

@@ -1,10 +1,13 @@
 """Law 9: what is saved comes back bit for bit, and what does not fit is refused by name."""
 
 import copy
+import dataclasses
 import json
 import re
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mipp
-from mipp.checkpoint import described
+from mipp.identity import described
 
 pytestmark = pytest.mark.usefixtures("quick")
 prunable = pytest.mark.parametrize("case", PRUNABLE, ids=str)
@@ -279,15 +282,78 @@ def test_a_checkpoint_of_another_loss_is_refused_and_one_of_the_same_is_not(firs
 
     run(first)
     assert run(copy.deepcopy(first)).resumed
-    with pytest.raises(mipp.PlanMismatchError, match="not the same options"):
+    with pytest.raises(mipp.PlanMismatchError, match="not the same loss_fn"):
         run(second)
 
 
-def test_a_function_that_holds_itself_can_be_described():
-    def outer(x):
-        return outer(x)
+class Focal:
+    def __init__(self, gamma: float):
+        self.gamma, self.seen = gamma, []
 
-    assert described(outer) == described(outer)
+    def __call__(self, output, labels):
+        self.seen.append(len(output))
+        return F.cross_entropy(output, labels) * self.gamma
+
+    def fit(self, model, **options):
+        self.seen.append(model)
+
+
+@dataclasses.dataclass
+class Settings:
+    rate: float
+
+
+def closing_over(value):
+    return lambda: value
+
+
+OTHERS = [
+    (Focal(1.0), Focal(2.0)),
+    (Focal(1.0).fit, Focal(2.0).fit),
+    (closing_over(np.zeros(2)), closing_over(np.ones(2))),
+    (closing_over(np.float32(1)), closing_over(np.float32(2))),
+    (closing_over(torch.zeros(2)), closing_over(torch.ones(2))),
+    (closing_over((1, 2)), closing_over((1, 3))),
+    (closing_over(Settings(0.1)), closing_over(Settings(0.2))),
+    (closing_over(torch.float16), closing_over(torch.bfloat16)),
+    (closing_over(frozenset("ab")), closing_over(frozenset("ac"))),
+    (partial(sum, start=1), partial(sum, start=2)),
+    (F.cross_entropy, F.nll_loss),
+    (None, F.nll_loss),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), OTHERS)
+def test_functions_are_told_apart_by_what_they_hold(one, other):
+    assert described(one) == described(copy.deepcopy(one))
+    assert described(one) != described(other)
+
+
+def test_what_grows_as_a_function_runs_is_no_part_of_it():
+    losses: list[float] = []
+
+    def train(model):
+        losses.append(1.0)
+
+    before, loss = described(train), Focal(1.0)
+    called = described(loss)
+    train(None)
+    loss(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
+    assert described(train) == before
+    assert described(loss) == called
+
+
+def test_odd_functions_can_be_described():
+    def outer(x):
+        return outer(x), late
+
+    assert described(outer) == described(outer)  # it holds itself, and a name that is not set yet
+    late = torch.zeros(3, device="meta")
+    assert described(outer) != described(lambda x: x)
+    shared: tuple = ()
+    for _ in range(60):
+        shared = (shared, shared)
+    assert described(closing_over(shared))
 
 
 def test_a_method_that_changes_weights_resumes_with_its_weights(tmp_path):
@@ -357,3 +423,20 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"):
         pruned(named("residual"), checkpoint=tmp_path / "file" / "below")
+
+
+def test_nothing_is_left_in_a_folder_that_could_not_be_filled(tmp_path, monkeypatch):
+    result = pruned(named("linear chain"))
+    replace, calls = Path.replace, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) in (1, 4):  # the folder as a whole, and then the third file
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(mipp.MippError, match="nothing was left behind"):
+        result.save(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []

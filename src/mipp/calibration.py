@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, overload
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.copies import holds_numbers
 from mipp.graph.program import Call
-from mipp.graph.trees import map_tensors, tensors_in
+from mipp.graph.trees import cut, map_tensors, tensors_in
 from mipp.memory import Stored, TensorStore
 from mipp.progress import Progress, silent
 
@@ -222,16 +221,16 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
 
 def _as_tensor(labels: Any) -> Any:
     """Labels in an array or a list of numbers as a tensor, others as they are."""
-    numbers = isinstance(labels, list) and all(isinstance(label, int | float) for label in labels)
-    return torch.as_tensor(labels) if labels is not None and (numbers or isinstance(labels, np.ndarray)) else labels
+    numbers = isinstance(labels, list) and labels and all(isinstance(label, Real) for label in labels)
+    array = np.asarray(labels) if numbers or isinstance(labels, np.ndarray) else None
+    return torch.from_numpy(array) if array is not None and array.dtype.kind in "biufc" else labels
 
 
 def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
     """Cuts a batch into pieces of at most `chunk` samples, `missing` (None: all) in sum, where it can be cut."""
     wanted = batch.samples if missing is None else min(missing, batch.samples)
     tensors = batch.call.tensors + tensors_in(batch.labels)
-    each = _one_a_sample((batch.call.args, batch.call.kwargs, batch.labels), batch.samples)
-    if batch.whole or each or any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
+    if batch.whole or any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors):
         yield batch  # no common first dimension to cut along
         return
     if wanted <= chunk and wanted == batch.samples:
@@ -239,20 +238,5 @@ def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
         return
     for start in range(0, wanted, chunk):
         stop = min(start + chunk, wanted)
-        part = partial(_rows, start=start, stop=stop)
-        yield replace(_mapped(batch, part), samples=stop - start)
-
-
-def _one_a_sample(tree: Any, samples: int) -> bool:
-    """Whether there is a list or an array, not of tensors, with an entry for each sample: it cannot be cut along."""
-    if isinstance(tree, Mapping):
-        return any(_one_a_sample(item, samples) for item in tree.values())
-    if isinstance(tree, np.ndarray):
-        return tree.ndim > 0 and len(tree) == samples
-    if not isinstance(tree, tuple | list):
-        return False
-    return (len(tree) == samples > 1 and not tensors_in(tree)) or any(_one_a_sample(item, samples) for item in tree)
-
-
-def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
-    return tensor[start:stop]
+        labels = cut(batch.labels, batch.samples, start, stop)
+        yield replace(batch, call=batch.call.part(start, stop), labels=labels, samples=stop - start)

@@ -1,16 +1,12 @@
 """Checkpoints: what a run has finished, so that it can be killed at any moment and started again."""
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -140,45 +136,3 @@ class _Finished(dict[str, Any]):
     def __setitem__(self, step: str, value: Any) -> None:
         self._append(step, value)
         super().__setitem__(step, value)
-
-
-def described(function: Any, within: tuple[int, ...] = ()) -> str:
-    """What a function computes, as far as can be told: its code, and the numbers and tensors that it holds."""
-    if id(function) in within:  # it holds itself
-        return "..."
-    if isinstance(function, Tensor):
-        return fingerprint([function])
-    if function is None or isinstance(function, str | bytes | bool | int | float | complex):
-        return repr(function)
-    parts = _parts(function)
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return name + "".join(f"({described(part, (*within, id(function)))})" for part in parts)
-
-
-def _parts(function: Any) -> list[Any]:
-    """What a function, or something that it holds, consists of."""
-    if isinstance(function, nn.Module):
-        return [vars(function)]
-    if isinstance(function, partial):
-        return [function.func, function.args, function.keywords]
-    if isinstance(function, MethodType):
-        return [function.__func__, function.__self__]
-    if isinstance(function, FunctionType):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        return [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
-    if isinstance(function, CodeType):
-        return [function.co_code, function.co_names, function.co_consts]
-    if isinstance(function, Mapping):
-        return [*function, *function.values()]
-    return list(function) if isinstance(function, tuple | list) else []
-
-
-def fingerprint(tensors: Iterable[Tensor], *texts: str) -> str:
-    """SHA-256 of tensors and texts, as hex."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\0")
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

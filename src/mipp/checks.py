@@ -113,7 +113,7 @@ def runs_in_parts(model: nn.Module, call: Call) -> bool:
     """Whether the first dimension is that of samples: a model of graphs may run on all nodes only."""
     model = working_copy(model)
     try:
-        forward(model, call.map(lambda t: t[:2]))
+        forward(model, call.part(0, 2))
     except (UnsupportedModelError, IndexError):
         return not _runs(model, call)  # what does not run at all is refused later, in better words
     return True

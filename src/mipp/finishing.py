@@ -71,7 +71,7 @@ def _refitted(
     if not obstacle:
         try:
             given = plan, task.graph, task.batches, options, task.progress, task.memory
-            notes = refit(small, dense, *given, spare=_spare(plan, task))
+            notes = refit(small, dense, *given, spare=_spare(plan, task) if options.allow_bias else 0.0)
         except UnsupportedModelError as error:
             obstacle = str(error)
         else:

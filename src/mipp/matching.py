@@ -48,7 +48,8 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
         if rectified >= 0:
             value = program.ops[program.readers[rectified][0]].outputs[0]
         kept = torch.from_numpy(np.flatnonzero(site.kept_outputs(keep)))
-        found[value] = Feature(value, channel_dim(op), kept)
+        if len(kept):  # else what the site writes has gone, and one silent channel stands in for it
+            found[value] = Feature(value, channel_dim(op), kept)
     return [feature for value, feature in found.items() if value not in program.outputs]
 
 

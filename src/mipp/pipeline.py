@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipp import storage
 from mipp.calibration import Batches, Calibration, as_call, read
-from mipp.checkpoint import Checkpoint, described, fingerprint
+from mipp.checkpoint import Checkpoint
 from mipp.checks import (
     check_deterministic,
     check_groups,
@@ -31,6 +31,7 @@ from mipp.errors import MippError
 from mipp.finishing import Recovery, finished
 from mipp.graph.copies import full_copy
 from mipp.graph.trees import tensors_in
+from mipp.identity import described, fingerprint
 from mipp.measuring import Clock, device_of, measures, report_on, versions
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task
@@ -104,10 +105,14 @@ def prune(
         device: Where to work; by default where the model is.
         seed: Seed of everything random.
         progress: Show progress on a terminal.
-        checkpoint: Folder from which an interrupted run goes on.
+        checkpoint: Folder from which an interrupted run goes on. Functions count as the same if their code is, and the
+            numbers, words and tensors that they hold; what their lists and dictionaries hold may change.
         memory_limit: Bytes, or a string such as "2GB", for what is kept between passes: half for calibration data and
             activations (more goes to temporary files), half for statistics (wide layers get coarser ones, and a note).
             None is 4 GB, on every machine, so that plans do not depend on it. Model and one batch come on top.
+
+    An autocast around the call is switched off in it, also for the functions given: statistics are measured, and
+    weights refitted, in the precision of the model.
 
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
@@ -262,8 +267,11 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         )
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
+    freeze = excluded(model, listed(exclude))
     with _isolated(0):
-        graph = verified_graph(model, call, excluded(model, listed(exclude)))
+        if not any(parameter.is_meta for parameter in model.parameters()):
+            check_deterministic(model, call)
+        graph = verified_graph(model, call, freeze)
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -383,13 +391,15 @@ def _checkpoint(
     """The checkpoint in a folder, under everything the result depends on."""
     if folder is None:
         return None
-    functions = [described(f) for f in (task.loss_fn, task.train, data.forward)]
     state = storage.tensors_of(task.model.state_dict())
     inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
     found = {
         "model": fingerprint(state.values(), repr(task.model), *state, *(op.name for op in task.graph.program.ops)),
         "calibration data": fingerprint(inputs),
-        "options": fingerprint((), repr(options), repr(list(exclude)), str(task.seed), *functions),
+        "options": fingerprint((), repr(options), repr(list(exclude)), str(task.seed)),
+        "loss_fn": described(task.loss_fn),
+        "train": described(task.train),
+        "forward": described(data.forward),
         "versions": fingerprint((), *(versions()[name] for name in ("torch-mipp", "torch"))),
     }
     return Checkpoint(folder, found)

@@ -52,13 +52,14 @@ def proven_plan(
                 f"{method!r} returned a {type(plan).__name__}; expected a plan: return task.plan(kept, ...)."
             )
         _check_agreed(plan, method)
-        task.notes.extend(_beyond(plan, method, budget, task.cost))
         dense = _with_state(task.model, state)
         wrong = wrong_groups(plan, dense, example(task.batches))
         if not wrong:
             break
         freeze = grown(freeze, names_of(task.graph, wrong, _UNPROVEN), wrong)
         task = _with_graph(task, freeze)
+    plan = replace(plan, budget=budget.to_dict())
+    task.notes.extend(_beyond(plan, method, budget, task.cost))
     if store:
         store.save_plan(plan, state, task.notes)
     return task, plan, dense
@@ -69,7 +70,7 @@ def example(batches: Sequence[Batch]) -> Call:
     call, samples = batches[0].call, batches[0].samples
     if batches[0].whole or any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
         return call
-    return call.map(lambda t: t[:2])
+    return call.part(0, 2)
 
 
 def _check_agreed(plan: PruningPlan, method: Method) -> None:

@@ -227,11 +227,14 @@ class _Distiller:
 
 @torch.no_grad()
 def _audible(plan: PruningPlan, dense: nn.Module) -> dict[str, Tensor]:
-    """Ones for the weights of the cut model; zeros for those that read nodes which stand in for emptied groups."""
+    """Factors of the cut model's weights: 0 for those that read nodes which stand in for emptied groups, 1 for others.
+
+    Parameters without any 0 are left out.
+    """
     ones = full_copy(dense)
     for parameter in ones.parameters():
         parameter.fill_(1)
-    return dict(apply(plan, ones).named_parameters())
+    return {name: factors for name, factors in apply(plan, ones).named_parameters() if not factors.all()}
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

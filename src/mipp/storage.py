@@ -73,12 +73,26 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
     with _beside(folder) as part:
         yield part
-        if folder.exists():  # it is empty, and may be where somebody is: it stays
-            for file in part.iterdir():
-                file.replace(folder / file.name)
-            return
         part.chmod(0o755)
-        part.replace(folder)
+        try:
+            part.replace(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            _fill(folder, part)  # an empty folder in which somebody stands cannot be replaced
+
+
+def _fill(folder: Path, part: Path) -> None:
+    """Moves all files of one folder to another, or none."""
+    moved: list[Path] = []
+    try:
+        for file in part.iterdir():
+            moved.append(folder / file.name)
+            file.replace(moved[-1])
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -147,7 +161,8 @@ def add_biases(model: nn.Module, weights: dict[str, Tensor]) -> None:
         path, _, attribute = name.rpartition(".")
         module = modules.get(path)
         if attribute == "bias" and module is not None and getattr(module, "bias", tensor) is None:
-            module.bias = nn.Parameter(tensor.clone())
+            home = next(module.parameters(), tensor).device
+            module.bias = nn.Parameter(tensor.to(home, copy=True))
 
 
 def _take_types(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

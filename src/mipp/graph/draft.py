@@ -86,18 +86,21 @@ class Draft:
         return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
 
     def _named(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
-        """Atoms that modules produce one of whose names matches; of those that produce none, such as norms, all."""
-        scaled = [slot for slot in self._walk.slots if slot not in self._produced and slot not in self._read]
-
-        def matching(pattern: str, slots: Iterable[Slot]) -> list[Slot]:
-            names = ((slot, self._owners.get(slot[0], [owner(slot[0])])) for slot in slots)
-            return [slot for slot, owners in names if any(fnmatchcase(name, pattern) for name in owners)]
-
-        return [
-            (self._walk.slots[slot], reason)
-            for pattern, reason in freeze.items()
-            for slot in matching(pattern, self._produced) or matching(pattern, scaled)
+        """Atoms that modules produce one of whose names matches; what a norm or the like scales counts as its own."""
+        produced, read = set(self._produced), set(self._read)
+        producing = {name for slot in produced for name in self._names(slot)}
+        own = [
+            (slot, name)
+            for slot in self._walk.slots
+            for name in self._names(slot)
+            if slot in produced or (name not in producing and slot not in read)
         ]
+        found = {slot: reason for pattern, reason in freeze.items() for slot, name in own if fnmatchcase(name, pattern)}
+        return [(self._walk.slots[slot], reason) for slot, reason in found.items()]
+
+    def _names(self, slot: Slot) -> list[str]:
+        """The modules that hold a parameter."""
+        return self._owners.get(slot[0], [owner(slot[0])])
 
     def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
         """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.trees import leaves, map_tensors, plain_in, tensors_in
+from mipp.graph.trees import cut, leaves, map_tensors, plain_in, tensors_in
 
 _STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 """Twins of ops that need certain strides, for running a program again."""
@@ -41,6 +41,11 @@ class Call:
     def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
         """The same call on changed tensors."""
         return Call(map_tensors(self.args, function), map_tensors(dict(self.kwargs), function), self.how)
+
+    def part(self, start: int, stop: int) -> "Call":
+        """The same call on some of the samples."""
+        args, kwargs = cut((self.args, dict(self.kwargs)), self.samples, start, stop)
+        return Call(args, kwargs, self.how)
 
     def __call__(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs) if self.how is None else self.how(model, *self.args)

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 
@@ -58,6 +59,24 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
             object.__setattr__(new, name, map_tensors(getattr(tree, name), function))
         return new
     return tree
+
+
+def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
+    """`tree` for some of the samples: tensors along their first dimension, lists and arrays with an entry for each."""
+    if isinstance(tree, Tensor) or (isinstance(tree, np.ndarray) and tree.ndim and len(tree) == samples):
+        return tree[start:stop]
+    if isinstance(tree, list) and len(tree) == samples and not tensors_in(tree):
+        return tree[start:stop]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(cut(item, samples, start, stop) for item in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(cut(item, samples, start, stop) for item in tree)
+    if isinstance(tree, dict):
+        new = copy.copy(tree)
+        for key, item in tree.items():
+            new[key] = cut(item, samples, start, stop)
+        return new
+    return map_tensors(tree, lambda tensor: tensor[start:stop])
 
 
 def leaves(tree: Any, kind: type) -> list[Any]:

@@ -210,26 +210,43 @@ class MIPP:
 
     def _by_test(self, task: Task, source: Source, budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
-        spare: dict[str, Sequence[int]] = {}
         information: dict[str, tuple[float, float]] = {}
+
+        def widen(group: NodeGroup, width: int) -> None:
+            if width > len(kept[group.name]):
+                kept[group.name], information[group.name] = self._widened(task, source, group, kept, width)
+
         for group in self._groups(task):
             tested = partial(self._tested, task, source, group, dict(kept), budget.min_keep)
             found = _once(task, ["test", group.name], kept, tested)
-            multiple = budget.round_to if group.size >= budget.round_to else 1
-            width = min(math.ceil(len(found["kept"]) / multiple) * multiple, group.size)
-            kept[group.name], spare[group.name] = tuple(found["kept"]), found["spare"]
-            kept[group.name] = _widened(kept[group.name], spare[group.name], width)
+            kept[group.name] = tuple(found["kept"])
             information[group.name] = (found["lost"], found["whole"])
+            multiple = budget.round_to if group.size >= budget.round_to else 1
+            widen(group, min(math.ceil(len(found["kept"]) / multiple) * multiple, group.size))
         for kind in kinds(task.cost) if budget.uniform else ():
             width = max(len(kept[name]) for name in kind)
-            kept |= {name: _widened(kept[name], spare[name], width) for name in kind}
+            for name in kind:
+                widen(task.graph.groups[name], width)
         return replace(task.plan(kept, self, budget), information=information)
 
+    def _widened(
+        self, task: Task, source: Source, group: NodeGroup, kept: Kept, width: int
+    ) -> tuple[tuple[int, ...], tuple[float, float]]:
+        """More nodes of a group, the most informative by themselves first; and what those lost take, of the whole."""
+        information = source(group, self._visible(kept))
+        whole, own = information.total(), set(kept[group.name])
+        order = information.marginal().argsort(descending=True, stable=True).tolist()
+        ranked = [*own, *(node for node in order if node not in own)]
+        for node in ranked[width:]:
+            information.remove(node)
+        lost = max(whole - information.total(), 0.0) if width < group.size else 0.0
+        return tuple(sorted(ranked[:width])), (lost, whole)
+
     def _tested(self, task: Task, source: Source, group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
-        """Runs the test on one group; "spare" are the nodes that go, the most informative by themselves first."""
+        """Runs the test on one group."""
         assert self.confidence is not None
         information = source(group, self._visible(kept))
-        whole, by_itself = information.total(), information.marginal()
+        whole = information.total()
         try:
             chosen = terc(
                 information,
@@ -241,10 +258,7 @@ class MIPP:
             )
         except CalibrationError as error:
             raise CalibrationError(f"Group '{group.name}': {error}") from error
-        order = by_itself.argsort(descending=True, stable=True).tolist()
-        spare = [node for node in order if node not in set(chosen)]
-        lost = max(whole - information.total(), 0.0)
-        return {"kept": list(chosen), "spare": spare, "lost": lost, "whole": whole}
+        return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
 
     def _elimination(self, task: Task, source: Source, group: NodeGroup, kept: Kept) -> Elimination:
         def eliminated() -> dict[str, Any]:
@@ -270,12 +284,6 @@ def _allocated(
 ) -> dict[str, int]:
     priced = {name: with_scarcity(curve) for name, curve in curves.items()}
     return allocate(priced, cost, budget, latency=latency).widths
-
-
-def _widened(kept: Sequence[int], spare: Sequence[int], width: int) -> tuple[int, ...]:
-    """With as many spare nodes, the first ones, as make the width, unless there are enough."""
-    few = [node for node in spare if node not in set(kept)][: max(width - len(kept), 0)]
-    return tuple(sorted([*kept, *few]))
 
 
 def _shown(task: Task, group: NodeGroup) -> Progress:

@@ -83,7 +83,8 @@ class _Gradient:
 
     def found(self) -> Weights:
         """By name of the parameter."""
-        return {name: self._start[name] - weight for name, weight in _copied(self._model).items()} | self._last
+        way = {name: self._start[name] - weight for name, weight in _copied(self._model).items()}
+        return way | (self._last if any(bool(g.any()) for g in self._last.values()) else {})
 
 
 class _Shrinking:

@@ -25,7 +25,8 @@ from mipp.surgery.cut import apply, mask
 
 log = logging.getLogger(__name__)
 _PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
-_ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "pow", "full_like")
+_ROUNDINGS = 32  # of a type of fewer digits, by which two ways to compute the same may differ in the end
+_ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "full_like")
 Settled = dict[tuple[str, str], int]
 
 
@@ -75,7 +76,10 @@ def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
                 raise
             continue
         try:
-            return distance(outputs(apply(plan, model), call, dtype), expected) <= tolerance
+            found = outputs(apply(plan, model), call, dtype)
+            kinds = {t.dtype for t in [*model.parameters(), *found] if t.is_floating_point()} if dtype is None else ()
+            coarse = max((_ROUNDINGS * torch.finfo(kind).eps for kind in kinds), default=0.0)
+            return distance(found, expected) <= max(tolerance, coarse)
         except (UnsupportedModelError, RuntimeError) as error:
             log.info("a trial cut failed: %s", error)
             return False
@@ -89,7 +93,19 @@ def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
     changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
     whole = {name: range(group.size) for name, group in plan.groups.items()}
     alone = [n for n in changed if not agrees(plan.with_kept({**whole, n: plan.kept[n]}), model, call)]
-    return alone or changed
+    return alone or _wrong_together(plan, model, call, changed)
+
+
+def _wrong_together(plan: PruningPlan, model: nn.Module, call: Call, changed: Sequence[str]) -> list[str]:
+    """Groups of which each can be cut alone: those that cannot be cut besides the others before them."""
+    kept: dict[str, Sequence[int]] = {name: range(group.size) for name, group in plan.groups.items()}
+    wrong = []
+    for name in changed:
+        if agrees(plan.with_kept({**kept, name: plan.kept[name]}), model, call):
+            kept[name] = plan.kept[name]
+        else:
+            wrong.append(name)
+    return wrong or list(changed)
 
 
 def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> PruningGraph:
@@ -140,7 +156,7 @@ def _number_in_code(graph: PruningGraph, name: str, model: nn.Module) -> Reason:
     held = shapes(model)
     sizes = {held[s.tensor][s.axis] for s in graph.groups[name].slices}
     for op in graph.program.ops:
-        numbers = {a for a in plain_in((op.args, dict(op.kwargs))) if isinstance(a, int | float) and a is not True}
+        numbers = {a for a in plain_in((op.args, dict(op.kwargs))) if type(a) is int}
         if op.name.rstrip("_") in _ARITHMETIC and not sizes.isdisjoint(numbers):
             return Reason(f"its size is a number in {op.name}, which a cut does not change", op.name, op.source)
     return Reason("cutting it did not equal masking it")
