@@ -563,9 +563,10 @@ def test_excluding_a_norm_keeps_the_nodes_that_it_scales(layer, name):
     assert groups.keys() == (set() if name == "?" else {"b"})
 
 
-def test_what_a_model_draws_at_random_is_told_by_inspect_as_by_prune():
+def test_a_model_that_draws_at_random_can_be_inspected_but_not_pruned():
     model = Net(lambda m, x: m.b(F.dropout(m.a(x), 0.5)), a=nn.Linear(8, 16), b=nn.Linear(16, 3))
-    assert "not deterministic" in refused(lambda: mipp.inspect(model, torch.randn(4, 8)))
+    assert mipp.inspect(model, torch.randn(4, 8)).groups.keys() == {"a"}
+    assert "not deterministic" in refusal(model=model, data=[torch.randn(20, 8)])
 
 
 def test_groups_that_fit_alone_but_not_together_are_found_one_by_one(monkeypatch):

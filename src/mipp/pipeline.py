@@ -267,11 +267,8 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         )
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
-    freeze = excluded(model, listed(exclude))
     with _isolated(0):
-        if not any(parameter.is_meta for parameter in model.parameters()):
-            check_deterministic(model, call)
-        graph = verified_graph(model, call, freeze)
+        graph = verified_graph(model, call, excluded(model, listed(exclude)))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
