@@ -462,7 +462,9 @@ def test_labels_may_be_a_list_or_an_array_and_go_with_a_forward_of_ones_own():
     x, y = torch.cat(images(12)), torch.arange(192) % 4
     options = {"method": mipp.methods.Taylor(), "loss_fn": F.cross_entropy}
     usual = prune(data=[(x, y)], **options).plan.kept
-    for labels in (y.tolist(), y.numpy()):
+    fixed = y.numpy().copy()
+    fixed.flags.writeable = False
+    for labels in (y.tolist(), y.numpy(), fixed, y.flip(0).numpy()[::-1]):
         assert prune(data=[(x, labels)], **options).plan.kept == usual
     data = mipp.Calibration([(x, y)], forward=lambda model, batch: model(batch[0]))
     assert prune(data=data, **options).plan.kept == usual

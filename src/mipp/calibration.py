@@ -222,7 +222,7 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
 def _as_tensor(labels: Any) -> Any:
     """Labels in an array or a list of numbers as a tensor, others as they are."""
     numbers = isinstance(labels, list) and labels and all(isinstance(label, Real) for label in labels)
-    array = np.asarray(labels) if numbers or isinstance(labels, np.ndarray) else None
+    array = np.array(labels, order="C") if numbers or isinstance(labels, np.ndarray) else None
     return torch.from_numpy(array) if array is not None and array.dtype.kind in "biufc" else labels
 
 
