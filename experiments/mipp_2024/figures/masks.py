@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ from mipp.selection import backward_elimination
 TASKS, SMOKE_TASKS = 4096, 64
 INPUTS, HIDDEN, CLASSES = 8, 16, 2
 SAMPLES, STEPS = 256, 200
+TOGETHER = 64
+"""Tasks whose networks are trained side by side."""
 KEPT = (2, 4, 8)
 RULES = ("mipp", "magnitude of the activations", "magnitude of the weights", "hash of the data", "same for all")
 
@@ -77,15 +79,9 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def study(rule: str, kept: int, seed: int, tasks: int, *, trained: bool) -> Row:
     """One rule: the entropy of its masks over all tasks, and the accuracy of the pruned networks after training."""
-    generator = torch.Generator().manual_seed(seed)
-    x, y = family(tasks, generator)
-    weights = initial(generator)
-    dense = tuple(w.expand(tasks, *w.shape).clone() for w in weights)
-    if trained:
-        dense = fit(dense, x[:, :SAMPLES], y[:, :SAMPLES], torch.ones(tasks, HIDDEN))
+    x, y, dense = _dense(seed, tasks, trained=trained)
     masks = RULE[rule](dense, x[:, :SAMPLES], kept)
-    start = dense if trained else tuple(w.expand(tasks, *w.shape).clone() for w in weights)
-    small = fit(start, x[:, :SAMPLES], y[:, :SAMPLES], masks)
+    small = fit(dense, x[:, :SAMPLES], y[:, :SAMPLES], masks)
     right = logits(small, x[:, SAMPLES:], masks).argmax(-1) == y[:, SAMPLES:]
     counts = Counter(tuple(mask) for mask in masks.int().tolist())
     plug_in = -sum(n / tasks * math.log2(n / tasks) for n in counts.values())
@@ -100,6 +96,16 @@ def study(rule: str, kept: int, seed: int, tasks: int, *, trained: bool) -> Row:
         "different masks": len(counts),
         "accuracy": 100 * float(right.float().mean()),
     }
+
+
+@cache
+def _dense(seed: int, tasks: int, *, trained: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Inputs and labels of all tasks, and the weights that are pruned."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = family(tasks, generator)
+    dense = tuple(w.expand(tasks, *w.shape).clone() for w in initial(generator))
+    whole = torch.ones(tasks, HIDDEN)
+    return x, y, fit(dense, x[:, :SAMPLES], y[:, :SAMPLES], whole) if trained else dense
 
 
 def family(tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -128,7 +134,13 @@ def logits(weights: tuple[Tensor, ...], x: Tensor, masks: Tensor) -> Tensor:
 
 
 def fit(weights: tuple[Tensor, ...], x: Tensor, y: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-    """All tasks' networks after full-batch Adam, each by itself."""
+    """All tasks' networks after full-batch Adam, each by itself; as many at a time as the processor's cache holds."""
+    parts = [part.split(TOGETHER) for part in (*weights, x, y, masks)]
+    fitted = [_fit(some[:-3], *some[-3:]) for some in zip(*parts, strict=True)]
+    return tuple(torch.cat(each) for each in zip(*fitted, strict=True))
+
+
+def _fit(weights: tuple[Tensor, ...], x: Tensor, y: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
     trained = [w.clone().requires_grad_() for w in weights]
     optimiser = torch.optim.Adam(trained, lr=0.02)
     for _ in range(STEPS):
