@@ -207,6 +207,13 @@ def test_a_claim_on_collapse_compares_shares_of_runs():
     assert told.startswith("**reproduced**")
 
 
+def test_plots_say_with_how_many_seeds_their_runs_were_done():
+    rows = [row("mipp", 98.0, seed=seed) for seed in range(3)]
+    assert plots.counted(rows) == "3 runs, 3 seeds"
+    assert plots.counted([*rows, row("l1", 98.0)]) == "4 runs, 1 to 3 seeds"
+    assert plots.counted(rows[:1]) == "1 runs, 1 seed"
+
+
 def test_bins_hold_five_percent_each_and_ratios_average_to_one():
     rows = [{"nodes": kept} for kept in (0.96, 0.94, 0.5, 0.04, 0.0)]
     assert {start: len(members) for start, members in plots.bins(rows).items()} == {0: 1, 5: 1, 50: 1, 95: 2}

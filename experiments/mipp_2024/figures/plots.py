@@ -9,6 +9,8 @@ import numpy as np
 from experiments.mipp_2024.figures.base import Row, by, good, spread
 
 CONFIDENCE = ", confidence "
+_CASE = ("panel", "method", "rule", "budget", "nodes kept", "kept")
+"""What a run is about, besides its seed."""
 COLOURS = {
     "mipp": "#d62728", "mipp of the paper": "#ff9896", "sosph": "#1f77b4", "synflow": "#2ca02c", "grasp": "#9467bd",
     "thinet": "#8c564b", "imp": "#e377c2", "oto": "#bcbd22", "snip": "#17becf", "itersnip": "#aec7e8",
@@ -50,9 +52,10 @@ def panels(path: Path, rows: int, columns: int, width: float = 4.6, height: floa
 
 
 def counted(rows: Sequence[Row]) -> str:
-    """How many runs and seeds there are."""
-    seeds = len({row["seed"] for row in rows})
-    return f"{len(rows):,} runs, {seeds} seed{'s' * (seeds != 1)}"
+    """How many runs there are, and with how many seeds each of them was done."""
+    each = {len(members) for members in by(rows, *_CASE).values()} or {0}
+    seeds = f"{min(each)} to {max(each)}" if len(each) > 1 else f"{max(each)}"
+    return f"{len(rows):,} runs, {seeds} seed{'s' * (max(each) != 1)}"
 
 
 def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str) -> None:
