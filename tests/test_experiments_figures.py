@@ -238,6 +238,19 @@ def test_masks_from_a_hash_tell_all_about_the_data_and_masks_that_ignore_it_noth
     assert rows["mipp"]["accuracy"] > 60
 
 
+def test_masks_that_tell_more_have_to_be_worth_more():
+    def rows(accuracies):
+        rules = zip(("same for all", "mipp", "hash of the data"), (0.0, 4.0, 7.0), accuracies, strict=True)
+        return [{"panel": "trained", "kept": 2, "rule": r, "seed": 0, "bits": b, "accuracy": a} for r, b, a in rules]
+
+    (rising,), (falling,) = claims.masks(rows((90.0, 95.0, 96.0))), claims.masks(rows((98.0, 97.0, 96.0)))
+    assert rising.startswith(
+        "**reproduced** trained, rank correlation of bits and accuracy over the rules +1.00; 2 kept"
+    )
+    assert falling.startswith("**not reproduced**")
+    assert "the same for all 0.0 bits, 98.00 %" in falling
+
+
 def test_every_mask_keeps_as_many_nodes():
     generator = torch.Generator().manual_seed(0)
     x, _ = masks.family(8, generator)

@@ -1,13 +1,18 @@
 """What the paper says about each figure, and what the rows say: sentences whose numbers come from the result files."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.mipp_2024.figures.base import Row, by, good, spread
 from experiments.mipp_2024.figures.plots import collapsed, family, shown
+from scipy.stats import spearmanr
 
 POINTS = 0.5
 """Of accuracy, in percent: differences that are smaller count as none."""
+CORRELATION = 0.5
+"""Of ranks: a lower one counts as none."""
+_MASKS = {"mipp": "MIPP", "hash of the data": "from a hash", "same for all": "the same for all"}
 RIVALS = {
     "trained": ("synflow", "grasp", "thinet", "sosph"),
     "untrained": ("synflow", "grasp", "thinet", "reinit@mipp"),
@@ -104,20 +109,30 @@ def pixels(rows: list[Row]) -> list[str]:
 
 
 def masks(rows: list[Row]) -> list[str]:
-    """Whether masks that tell more about the data are worth more: against the control."""
+    """Whether rules whose masks tell more about the data leave more accurate networks, at each number of nodes."""
     found = []
-    for (panel, kept), own in by(good(rows), "panel", "kept").items():
-        mipp, control = good(own, rule="mipp"), good(own, rule="hash of the data")
-        if mipp and control:
-            (ours, accuracy), (theirs, random) = (
-                (_mean_of(members, "bits"), _mean_of(members, "accuracy")) for members in (mipp, control)
-            )
-            ok = (ours >= theirs) == (accuracy >= random)
+    for (panel,), own in by(good(rows), "panel").items():
+        correlations, told = [], []
+        for (kept,), members in by(own, "kept").items():
+            each = {str(rule): some for (rule,), some in by(members, "rule").items()}
+            bits, accuracy = ({r: _mean_of(some, key) for r, some in each.items()} for key in ("bits", "accuracy"))
+            if not {"mipp", "hash of the data", "same for all"} <= each.keys():
+                continue
+            correlations.append(_rank_correlation(list(bits.values()), list(accuracy.values())))
+            words = (f"{name} {bits[r]:.1f} bits, {accuracy[r]:.2f} %" for r, name in _MASKS.items())
+            told.append(f"{kept} kept: {'; '.join(words)}")
+        if told:
+            mean = statistics.fmean(correlations)
             found.append(
-                f"{_verdict(ok, 1)} {panel}, {kept} nodes kept: MIPP {ours:.2f} bits and {accuracy:.2f} %, masks from "
-                f"a hash {theirs:.2f} bits and {random:.2f} %"
+                f"{_verdict(mean > CORRELATION, 1)} {panel}, rank correlation of bits and accuracy over the rules "
+                f"{mean:+.2f}; {'. '.join(told)}"
             )
     return found
+
+
+def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    found = float(spearmanr(x, y).statistic)
+    return found if math.isfinite(found) else 0.0
 
 
 def pairs(first: str, second: str) -> Callable[[list[Row]], list[str]]:

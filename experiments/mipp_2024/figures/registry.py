@@ -124,7 +124,7 @@ FIGURES: Mapping[str, Figure] = {
         masks.pieces,
         masks.draw,
         "the later version: the more a mask tells about the data, the better; control: masks from a hash of the data",
-        "sign of the difference",
+        f"rank correlation above {claims.CORRELATION}, mean over the numbers of nodes",
         claims.masks,
     ),
     "epochs": Figure(
