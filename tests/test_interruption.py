@@ -31,23 +31,35 @@ class Runs:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen([sys.executable, FOLDER / "killed.py"], **pipes)
 
-    def __call__(self, folder: Path, kill_after: float | None = None) -> tuple[dict | None, float]:
-        """Runs once, killed that many seconds after it is ready; its answer (None if killed before) and its seconds."""
+    def __call__(self, folder: Path, kill_at: int | None = None, later: float = 0.0) -> tuple[dict | None, float]:
+        """Runs once, killed when the journal has so many lines, or a little later.
+
+        Returns:
+            Its answer, None if it was killed before, and its seconds.
+        """
         result = folder / "result.json"
         result.unlink(missing_ok=True)
         print(folder / "checkpoint", result, file=self.process.stdin, flush=True)
         word, pid = self.process.stdout.readline().split()
         assert word == "READY"
         started = time.perf_counter()
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with suppress(ProcessLookupError):  # the machine was less busy than in the first run: it has ended
+        if kill_at is not None:
+            while lines(folder) < kill_at and not result.exists():
+                time.sleep(1e-3)
+            time.sleep(later)
+            with suppress(ProcessLookupError):  # it has ended
                 os.kill(int(pid), signal.SIGKILL)
         word, status = self.process.stdout.readline().split()
         assert word == "DONE"
-        assert int(status) in ((0,) if kill_after is None else (0, signal.SIGKILL))
+        assert int(status) in ((0,) if kill_at is None else (0, signal.SIGKILL))
         seconds = time.perf_counter() - started
         return json.loads(result.read_text()) if result.exists() else None, seconds
+
+
+def lines(folder: Path) -> int:
+    """Lines of the journal of a run; 0 before there is one."""
+    journal = folder / "checkpoint" / "journal.jsonl"
+    return journal.read_text().count("\n") if journal.exists() else 0
 
 
 @pytest.fixture
@@ -65,27 +77,26 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_result(kills, runs, tmp_
     """The moments are spread over the run; each killed run is started again until one survives."""
     expected, seconds = runs(tmp_path)
     assert not expected.pop("resumed")
-    generator = random.Random(0)
+    generator, total = random.Random(0), lines(tmp_path)
     steps = set()
     for kill in range(kills):
         folder = tmp_path / str(kill)
         folder.mkdir()
-        runs(folder, seconds * (kill + generator.random()) / kills)
-        journal = folder / "checkpoint" / "journal.jsonl"
-        begun = journal.exists()
-        steps.add(journal.read_text().count("\n") if begun else 0)
+        runs(folder, kill * total // kills, generator.random() * seconds / total)
+        begun = lines(folder)
+        steps.add(begun)
         answer, _ = runs(folder)
-        assert answer.pop("resumed") == begun
+        assert answer.pop("resumed") == (begun > 0)
         assert answer == expected
     assert len(steps) > 1  # it was hit in several phases
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_gets_there(runs, tmp_path):
-    expected, seconds = runs(tmp_path)
+    expected, _ = runs(tmp_path)
     (tmp_path / "again").mkdir()
-    for part in (0.3, 0.4, 0.5):
-        runs(tmp_path / "again", part * seconds)
+    for part in (0.3, 0.5, 0.8):
+        runs(tmp_path / "again", round(part * lines(tmp_path)))
     answer, _ = runs(tmp_path / "again")
     assert (answer["plan"], answer["weights"]) == (expected["plan"], expected["weights"])
 
