@@ -70,11 +70,11 @@ def draw(rows: list[Row], path: Path) -> None:
             tasks = own[0]["tasks"]
             axes.axvline(math.log2(tasks), color="grey", linewidth=0.8)
             axes.set(
-                title=f"{panel}: {tasks:,} tasks, {len({row['seed'] for row in own})} seeds",
+                title=f"{panel}: {tasks:,} tasks, {plots.counted(own)}",
                 xlabel="I(D;M) = H(M), bits (dotted: all masks; line: log2 of the tasks)",
                 ylabel="accuracy after training, %",
             )
-        axes_of[0][0].legend(fontsize=5, ncols=1)
+        plots.legend_below(axes_of)
 
 
 def study(rule: str, kept: int, seed: int, tasks: int, *, trained: bool) -> Row:
