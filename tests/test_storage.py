@@ -440,3 +440,17 @@ def test_nothing_is_left_in_a_folder_that_could_not_be_filled(tmp_path, monkeypa
     with pytest.raises(mipp.MippError, match="nothing was left behind"):
         result.save(tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_another_process_filled_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    result, folder = pruned(named("linear chain")), tmp_path / "run"
+
+    def filled(self, path):
+        folder.mkdir()
+        (folder / "report.html").write_text("theirs")
+        path.write_text("ours")
+
+    monkeypatch.setattr("mipp.report.Report.to_html", filled)
+    with pytest.raises(mipp.MippError, match="nothing was left behind"):
+        result.save(folder)
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("report.html", "theirs")]

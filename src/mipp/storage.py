@@ -69,17 +69,21 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `folder` when the block succeeds, and vanishes when it does not."""
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not _is_empty(folder):
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
-    with _beside(folder) as part:
+    with _beside(folder.absolute()) as part:  # "." is its own parent
         yield part
         part.chmod(0o755)
         try:
             part.replace(folder)
         except OSError:
-            if not folder.is_dir():
+            if not _is_empty(folder):
                 raise
             _fill(folder, part)  # an empty folder in which somebody stands cannot be replaced
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _fill(folder: Path, part: Path) -> None:
