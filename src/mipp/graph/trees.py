@@ -41,42 +41,40 @@ def plain_in(tree: Any) -> tuple[Any, ...]:
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     """`tree` with `function` applied to each tensor that `tensors_in` finds; containers are copied, not changed."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_tensors(item, function) for item in tree))
-    if isinstance(tree, tuple | list):
-        return type(tree)(map_tensors(item, function) for item in tree)
-    if isinstance(tree, dict):
-        new = copy.copy(tree)
-        for key, item in tree.items():  # some dictionaries of outputs have no update()
-            new[key] = map_tensors(item, function)
-        return new
-    if tensors_in(tree):
-        new = copy.copy(tree)
-        names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else vars(tree)
-        for name in names:
-            object.__setattr__(new, name, map_tensors(getattr(tree, name), function))
-        return new
-    return tree
+    return _mapped(tree, lambda item: isinstance(item, Tensor), function)
 
 
 def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
     """`tree` for some of the samples: tensors along their first dimension, lists and arrays with an entry for each."""
-    if isinstance(tree, Tensor) or (isinstance(tree, np.ndarray) and tree.ndim and len(tree) == samples):
-        return tree[start:stop]
-    if isinstance(tree, list) and len(tree) == samples and not tensors_in(tree):
-        return tree[start:stop]
+
+    def has_samples(item: Any) -> bool:
+        if isinstance(item, np.ndarray):
+            return item.ndim > 0 and len(item) == samples
+        return isinstance(item, Tensor) or (isinstance(item, list) and len(item) == samples and not tensors_in(item))
+
+    return _mapped(tree, has_samples, lambda item: item[start:stop])
+
+
+def _mapped(tree: Any, chosen: Callable[[Any], bool], function: Callable[[Any], Any]) -> Any:
+    """`tree` with `function` applied to what is chosen; objects that hold no tensors stay what they are."""
+    if chosen(tree):
+        return function(tree)
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(cut(item, samples, start, stop) for item in tree))
+        return type(tree)(*(_mapped(item, chosen, function) for item in tree))
     if isinstance(tree, tuple | list):
-        return type(tree)(cut(item, samples, start, stop) for item in tree)
+        return type(tree)(_mapped(item, chosen, function) for item in tree)
     if isinstance(tree, dict):
         new = copy.copy(tree)
-        for key, item in tree.items():
-            new[key] = cut(item, samples, start, stop)
+        for key, item in tree.items():  # some dictionaries of outputs have no update()
+            new[key] = _mapped(item, chosen, function)
         return new
-    return map_tensors(tree, lambda tensor: tensor[start:stop])
+    if not isinstance(tree, Tensor) and tensors_in(tree):
+        new = copy.copy(tree)
+        names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else vars(tree)
+        for name in names:
+            object.__setattr__(new, name, _mapped(getattr(tree, name), chosen, function))
+        return new
+    return tree
 
 
 def leaves(tree: Any, kind: type) -> list[Any]:
