@@ -293,22 +293,19 @@ def test_prospr_is_the_derivative_of_the_loss_after_training_by_the_gates():
     given = task(chain(), batches=3)
     method = ProsPr(steps=3, learning_rate=0.5)
 
+    def loss(weights, step):
+        batch = given.batches[step % 3]
+        return F.cross_entropy(functional_call(given.model, weights, batch.call.args), batch.labels)
+
     def after_training(gates):
-        weights = {n: w.requires_grad_() for n, w in weights_of(given.model).items()}
-
-        def loss(weights, step):
-            batch = given.batches[step % 3]
-            gated = dict(weights)
-            for name, gate in gates.items():
-                gated[f"{name}.weight"] = weights[f"{name}.weight"] * gate[:, None]
-                gated[f"{name}.bias"] = weights[f"{name}.bias"] * gate
-            return F.cross_entropy(functional_call(given.model, gated, batch.call.args), batch.labels)
-
+        weights = weights_of(given.model)
+        for name, gate in gates.items():
+            weights[f"{name}.weight"] = weights[f"{name}.weight"] * gate[:, None]
+            weights[f"{name}.bias"] = weights[f"{name}.bias"] * gate
         for step in range(3):
+            weights = {n: w.detach().requires_grad_() for n, w in weights.items()}
             slopes = torch.autograd.grad(loss(weights, step), list(weights.values()))
-            weights = {
-                n: (w - 0.5 * s).detach().requires_grad_() for (n, w), s in zip(weights.items(), slopes, strict=True)
-            }
+            weights = {n: w - 0.5 * s for (n, w), s in zip(weights.items(), slopes, strict=True)}
         return loss(weights, 3).detach()
 
     expected = gates_by_difference(after_training, SIZES)
@@ -402,14 +399,14 @@ def test_oto_leaves_nothing_to_lose_in_the_nodes_it_removes(variant, dtype):
 
 
 def least_redundant(weights, gradient, count: int) -> dict[str, set[int]]:
-    """Half the cosine of weights and gradient and half the inverse mean size, each scaled to [0, 1]; the least stay."""
+    """The cosine of weights and gradient, and the inverse of the norm over the number of weights, each of norm 1."""
     cosines, small = [], []
     for name in ("0", "2"):
         x, g = (torch.cat([of[f"{name}.weight"], of[f"{name}.bias"][:, None]], 1) for of in (weights, gradient))
         cosines.append(F.cosine_similarity(x, g))
-        small.append(x.shape[1] ** 0.5 / x.norm(dim=1))
-    cosine, size = (torch.cat(each) - torch.cat(each).min() for each in (cosines, small))
-    nodes = (cosine / cosine.max() + size / size.max()).argsort()[:count].tolist()
+        small.append(x.shape[1] / x.norm(dim=1))
+    cosine, size = torch.cat(cosines), torch.cat(small)
+    nodes = (cosine / cosine.norm() + size / size.norm()).argsort()[:count].tolist()
     first = len(weights["0.bias"])
     return {"0": {n for n in nodes if n < first}, "2": {n - first for n in nodes if n >= first}}
 

@@ -47,11 +47,12 @@ def gram_of(site: Site, group: NodeGroup, statistics: SiteStatistics) -> Tensor:
 
 
 def pivots(gram: Tensor) -> Elimination:
-    """The nodes from the last pivot to the first, each losing the squared residual that it had when it was chosen."""
+    """The nodes from the last pivot to the first; the loss is the share of the energy that is no combination of the rest.
+    """
     values, vectors = torch.linalg.eigh(gram)
     root = (vectors * values.clamp_min(0).sqrt()).mT  # rootᵀ root = gram
     triangle, order = qr(root.numpy(), mode="r", pivoting=True)
-    residual = torch.from_numpy(triangle).diagonal().square().flip(0)
+    residual = torch.from_numpy(triangle).square().sum(1).flip(0)  # of the rows from k on: what k pivots leave
     share = residual / residual.sum().clamp_min(1e-300)
     loss = torch.cat([torch.zeros(1, dtype=torch.float64), share.cumsum(0)])
     return Elimination(tuple(order[::-1].tolist()), tuple(loss.tolist()))

@@ -30,7 +30,7 @@ class HRank(OneShot):
     needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return _averaged(task, self.samples, lambda maps: torch.linalg.matrix_rank(maps).sum(2))
+        return _averaged(task, self.samples, _ranks)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,18 @@ class CHIP(OneShot):
     needs: ClassVar[Needs] = Needs(memory="nodes x a matrix of nodes x nodes", stage="trained", widths="equal")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return _averaged(task, self.samples, lambda maps: torch.stack([independence(m.flatten(1)) for m in maps]))
+        return _averaged(task, self.samples, _independences)
+
+
+def _ranks(maps: Tensor) -> Tensor:
+    """Up to the rounding of the type that the network computes in: in a finer one, rounding noise has full rank."""
+    whole = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
+    rtol = max(maps.shape[-2:]) * torch.finfo(maps.dtype).eps
+    return torch.linalg.matrix_rank(whole, rtol=rtol).sum(2)
+
+
+def _independences(maps: Tensor) -> Tensor:
+    return torch.stack([independence(m.double().flatten(1)) for m in maps])
 
 
 def independence(maps: Tensor) -> Tensor:
@@ -76,8 +87,7 @@ def _averaged(task: Task, samples: int, score: Callable[[Tensor], Tensor]) -> di
 
     def visit(site: Site, arguments: Mapping[str, Any]) -> None:
         for group in groups[site.op]:
-            maps = maps_of(site, group, arguments).double()
-            total[group.name] += score(maps).double().sum(0).cpu()
+            total[group.name] += score(maps_of(site, group, arguments)).double().sum(0).cpu()
 
     seen = watch(task, samples, visit)
     return {g.name: total[g.name] / seen if sites else by_weight(task, g) for g, sites in readers_of(task)}

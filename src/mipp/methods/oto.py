@@ -1,7 +1,8 @@
 """Only train once: groups are driven to zero while the network is trained.
 
 Sources: Chen et al., OTOv2: Automatic, Generic, User-Friendly, ICLR 2023, arXiv 2303.06862 (dual half-space projected
-gradient); Chen et al., OTOv3, arXiv 2312.09411 (hybrid efficient structured sparse optimiser, HESSO).
+gradient); Chen et al., HESSO: Towards Automatic Efficient and User Friendly Any Neural Network Training and Pruning,
+arXiv 2409.09085 (hybrid efficient structured sparse optimiser).
 """
 
 import math
@@ -157,9 +158,9 @@ def half_space(square: Tensor, inner: Tensor, least: float) -> Tensor:
 
 
 def _dhspg_scores(task: Task, weights: Weights, gradient: Weights) -> dict[str, Tensor]:
-    """Minus the redundancy: half the cosine of weights and gradient, half the inverse mean size; each from 0 to 1."""
-    cosine = _unit_range(_cosine(task, weights, gradient))
-    small = _unit_range({n: 1 / size.clamp_min(1e-12) for n, size in _mean_norms(task, weights).items()})
+    """Minus the redundancy: half the cosine of weights and gradient, half the inverse mean norm; each of norm 1."""
+    cosine = _unit_norm(_cosine(task, weights, gradient))
+    small = _unit_norm({n: 1 / size.clamp_min(1e-12) for n, size in _mean_norms(task, weights).items()})
     return {name: -0.5 * (cosine[name] + small[name]) for name in cosine}
 
 
@@ -196,13 +197,7 @@ def _norms(task: Task, weights: Weights) -> dict[str, Tensor]:
 def _mean_norms(task: Task, weights: Weights) -> dict[str, Tensor]:
     ones = {name: torch.ones_like(weight) for name, weight in weights.items()}
     sizes = {name: _inner(task, name, ones, ones).clamp_min(1) for name in task.graph.groups}
-    return {name: norm / sizes[name].sqrt() for name, norm in _norms(task, weights).items()}
-
-
-def _unit_range(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    low = min(float(s.min()) for s in scores.values())
-    high = max(float(s.max()) for s in scores.values())
-    return {name: (s - low) / max(high - low, 1e-300) for name, s in scores.items()}
+    return {name: norm / sizes[name] for name, norm in _norms(task, weights).items()}
 
 
 def _unit_norm(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ from mipp.methods.scores import axis_factor
 class ProsPr(OneShot):
     """Keeps the nodes on which the loss after some steps of training depends most: |d loss(w_T) / d gate|.
 
-    The gates multiply the weights that produce a node in every forward pass; the derivative goes through the steps
-    (Alizadeh et al. 2022, structured form).
+    The gates multiply the initial weights that produce a node; the derivative goes through the steps (Alizadeh et al.
+    2022, structured form).
 
     Attributes:
         steps: T, the number of gradient steps, each on the next batch.
@@ -59,11 +59,12 @@ class ProsPr(OneShot):
         gates = {n: torch.ones(g.size, dtype=first.dtype, device=first.device) for n, g in task.graph.groups.items()}
         for gate in gates.values():
             gate.requires_grad_()
-        for step in range(self.steps):
-            slopes = derivatives(_gated_loss(task, model, weights, gates, step), weights, create_graph=True)
-            with torch.enable_grad():
+        with torch.enable_grad():
+            weights = _gated(task, weights, gates)
+            for step in range(self.steps):
+                slopes = derivatives(_loss(task, model, weights, step), weights, create_graph=True)
                 weights = {name: w - self.learning_rate * slopes[name] for name, w in weights.items()}
-        found = derivatives(_gated_loss(task, model, weights, gates, self.steps), gates)
+            found = derivatives(_loss(task, model, weights, self.steps), gates)
         return {name: slope.abs().double().cpu() for name, slope in found.items()}
 
 
@@ -78,14 +79,10 @@ class _Called(nn.Module):
         return call(self.model)
 
 
-def _gated_loss(
-    task: Task, model: nn.Module, weights: Mapping[str, Tensor], gates: Mapping[str, Tensor], step: int
-) -> Tensor:
+def _loss(task: Task, model: nn.Module, weights: Mapping[str, Tensor], step: int) -> Tensor:
     batch: Batch = task.batches[step % len(task.batches)]
-    with torch.enable_grad():
-        gated = {f"model.{name}": w for name, w in _gated(task, weights, gates).items()}
-    wrapper = _Called(model)
-    call = Call((batch.call,), {}, lambda _, inner: functional_call(wrapper, gated, (inner,)))
+    wrapper, given = _Called(model), {f"model.{name}": w for name, w in weights.items()}
+    call = Call((batch.call,), {}, lambda _, inner: functional_call(wrapper, given, (inner,)))
     return loss_on(task, model, Batch(call, batch.samples, batch.labels))
 
 
