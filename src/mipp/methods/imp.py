@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.methods.base import Needs, Task, require_target
-from mipp.methods.scores import fraction_kept, parts, select_in_rounds, silence
+from mipp.methods.scores import fraction_kept, matrices, parts, select_in_rounds, silence
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
 
@@ -65,7 +65,7 @@ class IMP:
 
 def _norms(task: Task, model: nn.Module, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Norms of the weights that produce each node, relative to the mean of the nodes that their group keeps."""
-    tensors = {name: p for name, p in model.named_parameters() if p.ndim > 1}
+    tensors = matrices(model)
     found = {}
     for name, group in task.graph.groups.items():
         norms = [part.norm(dim=1) for part in parts(group, tensors, reads=False)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.scores import parts
+from mipp.methods.scores import matrices, parts
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LAMP(OneShot):
     needs: ClassVar[Needs] = Needs(data=False, passes="none", memory="nothing", stage="trained")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        tensors = {name: p for name, p in task.model.named_parameters() if p.ndim > 1}
+        tensors = matrices(task.model)
         found = {}
         for name, group in task.graph.groups.items():
             squares = [part.square().sum(1) for part in parts(group, tensors, reads=False)]

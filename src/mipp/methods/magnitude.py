@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipp.graph.groups import NodeGroup
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.scores import parts
+from mipp.methods.scores import matrices, parts
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Magnitude(OneShot):
     needs: ClassVar[Needs] = Needs(data=False, passes="none", memory="nothing", stage="trained", widths="equal")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        tensors = {n: p for n, p in task.model.named_parameters() if p.ndim > 1}
+        tensors = matrices(task.model)
         return {name: self._scores(group, tensors) for name, group in task.graph.groups.items()}
 
     def _scores(self, group: NodeGroup, tensors: Mapping[str, Tensor]) -> Tensor:

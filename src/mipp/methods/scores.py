@@ -12,6 +12,7 @@ from mipp.cost import Cost
 from mipp.errors import MippError
 from mipp.graph.copies import full_copy
 from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph
+from mipp.graph.weight_norm import effective, settle
 from mipp.methods.base import Scope, Task, require_target, select
 from mipp.plan import Budget, PruningPlan
 
@@ -31,6 +32,11 @@ def parts(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None
         if s.tensor in tensors and reads in (None, s.reads):
             rows = tensors[s.tensor].detach().double().cpu().movedim(s.axis, 0)
             yield rows.reshape(len(rows), -1)[torch.from_numpy(s.positions)].flatten(1)
+
+
+def matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters of two or more dimensions by name; behind weight norm, what the layer computes with."""
+    return {name: p for name, p in effective(dict(model.named_parameters())).items() if p.ndim > 1}
 
 
 def node_scores(graph: PruningGraph, weights: Scores, structure: Structure) -> dict[str, Tensor]:
@@ -126,6 +132,7 @@ def silence(model: nn.Module, graph: PruningGraph, kept: Mapping[str, Sequence[i
         for s in group.slices:
             if s.tensor in weights:
                 weights[s.tensor].mul_(axis_factor(s, stays, weights[s.tensor]))
+    settle(weights)
 
 
 def fraction_kept(budget: Budget, cost: Cost) -> float:

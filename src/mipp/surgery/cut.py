@@ -13,6 +13,7 @@ from mipp.graph.axes import Ints
 from mipp.graph.copies import canonical_names, full_copy, modes_kept
 from mipp.graph.groups import Reduction
 from mipp.graph.multihead import Multihead, opened
+from mipp.graph.weight_norm import settle
 from mipp.plan import PruningPlan, heads, shapes
 from mipp.surgery.masked import MaskedForward
 
@@ -33,6 +34,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
         _update_attributes(small, plan)
+    settle(dict(small.named_parameters()))
     return small
 
 
@@ -47,6 +49,7 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """
     same = _checked_copy(plan, model)
     _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
+    settle(dict(same.named_parameters()))
     kept = _kept_on_axes(plan)
     if kept:
         same.forward = MaskedForward(same, kept)
