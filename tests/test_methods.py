@@ -1,16 +1,50 @@
 """What each method promises on its own; what all promise stands in test_laws.py."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import mipp
-from mipp.methods import IMP, L1, L2, MIPP, OTO, IterGraSP, IterSNIP, ProsPr, Random, SynFlow, ThiNet
+from mipp.cost import cost_of
+from mipp.methods import (
+    CHIP,
+    IMP,
+    L1,
+    L2,
+    MIPP,
+    OTO,
+    SNIP,
+    SOSPI,
+    GraSP,
+    HRank,
+    IterGraSP,
+    IterSNIP,
+    ProsPr,
+    Random,
+    Reinitialised,
+    Scratch,
+    SynFlow,
+    Task,
+    Taylor,
+    ThiNet,
+)
 
 
 def chain() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+
+
+def made_task(model: nn.Module, x: torch.Tensor | None = None) -> Task:
+    graph = mipp.inspect(model, torch.randn(2, 4).to(next(model.parameters()).dtype) if x is None else x).graph
+    return Task(model, graph, cost_of(graph))
+
+
+def untrained(model: nn.Module, *, fraction: float = 1.0, after_step=lambda: None) -> None:
+    after_step()
 
 
 def kept(model: nn.Module, method: object, seed: int = 0, **budget: object) -> dict[str, tuple[int, ...]]:
@@ -145,6 +179,10 @@ def test_wrong_fields_are_refused(fields):
         (OTO, {"ramp": 1.5}),
         (ProsPr, {"learning_rate": 0.0}),
         (ThiNet, {"locations": 0}),
+        (SOSPI, {"samples": 0}),
+        (HRank, {"samples": 0}),
+        (CHIP, {"samples": -1}),
+        (GraSP, {"temperature": -1.0}),
     ],
 )
 def test_settings_out_of_range_are_refused_in_words(method, fields):
@@ -164,3 +202,76 @@ def test_a_plan_beyond_the_budget_is_told_in_the_report():
     notes = mipp.prune(chain(), data, budget, Greedy(), progress=False).report.notes
     assert any("returned a plan of 10 nodes, more than the 5 of the budget" in note for note in notes)
     assert not any("more than" in note for note in mipp.prune(chain(), data, budget, L1(), progress=False).report.notes)
+
+
+def test_a_loss_that_raises_anything_is_told_as_such():
+    data = [(torch.randn(40, 4, dtype=torch.float64), torch.arange(40) % 5)]  # of two classes
+    with pytest.raises(mipp.CalibrationError, match=r"loss_fn\(output, labels\) raised IndexError"):
+        mipp.prune(chain(), data, mipp.Budget(nodes=0.5), Taylor(), loss_fn=F.cross_entropy, progress=False)
+
+
+def test_no_batch_is_cut_into_one_of_a_single_sample():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+    data = [(torch.randn(129, 4), torch.arange(129) % 2)]
+    assert mipp.prune(model, data, mipp.Budget(nodes=0.5), SNIP(), loss_fn=F.cross_entropy, progress=False).plan
+
+
+class Propagation(nn.Module):
+    """A graph network: what a node says depends on all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x, adjacency):
+        return adjacency @ self.b((adjacency @ self.a(x)).relu())
+
+
+@pytest.mark.parametrize("method", [SynFlow(rounds=2), SOSPI(samples=4)], ids=lambda m: type(m).__name__)
+def test_a_batch_that_cannot_be_cut_stays_whole(method):
+    adjacency = (torch.rand(20, 20) < 0.3).float().softmax(1)
+    data = [((torch.randn(20, 5), adjacency), torch.arange(20) % 3)]
+    found = mipp.prune(
+        Propagation(), data, mipp.Budget(nodes=0.5), method, loss_fn=F.cross_entropy, compensate=False, progress=False
+    )
+    assert found.plan.widths == {"a": 4}
+
+
+def test_what_was_measured_for_one_seed_is_not_taken_for_another():
+    found = [kept(chain(), Random(), seed=seed, nodes=0.5) for seed in (0, 1)]
+    task = made_task(chain())
+    again = [Random().plan(dataclasses.replace(task, seed=seed), mipp.Budget(nodes=0.5)).kept for seed in (0, 1)]
+    assert again == found
+
+
+@pytest.mark.parametrize("control", [Random, Reinitialised, Scratch])
+def test_controls_take_widths_that_another_method_finds_by_a_test(control):
+    model, x, ours = chain(), torch.randn(256, 4, dtype=torch.float64), MIPP(confidence=0.9)
+    expected = mipp.prune(model, [x], method=ours, compensate=False, progress=False).plan.widths
+    found = mipp.prune(model, [x], method=control(like=ours), train=untrained, compensate=False, progress=False)
+    assert found.plan.widths == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_reinitialised_draws_anew_what_a_layer_does_not_reset(norm):
+    model = nn.Sequential(norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+    _, state = Reinitialised().plan(made_task(model), mipp.Budget(nodes=0.5))
+    assert all(not torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_scratch_takes_any_layout_and_leaves_masks_whole():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 3)
+            self.register_buffer("on", torch.tensor([1, 1, 1, 1, 1, 0]).bool()[:, None, None])
+
+        def forward(self, x):
+            return self.b(self.a(x) * self.on).mean((2, 3))
+
+    model = Masked().to(memory_format=torch.channels_last)
+    task = made_task(model, torch.randn(2, 3, 8, 8))
+    plan, state = Scratch().plan(dataclasses.replace(task, train=untrained), mipp.Budget(nodes=0.5))
+    assert torch.equal(state["on"], model.on)
+    assert plan.widths == {"a": 3}

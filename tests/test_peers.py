@@ -435,6 +435,14 @@ def test_oto_scores_by_the_gradient_or_else_by_the_way_of_the_weights(leaves):
     assert {n: set(k) for n, k in plan.kept.items()} == least_redundant(weights, gradient, sum(plan.widths.values()))
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid])
+def test_the_report_says_what_it_costs_to_cut_where_zero_is_not_silence(activation):
+    model = nn.Sequential(nn.Linear(4, 6), activation(), nn.Linear(6, 3)).double()
+    given, _ = trained_task(model)
+    OTO(start=0.2).plan(given, mipp.Budget(nodes=0.5))
+    assert any("changes the outputs" in note for note in given.notes) == (activation is nn.Sigmoid)
+
+
 def test_half_space_projection_of_two_nodes():
     """x = (1, 0): a step to (0.5, 5) stays, a step to (-0.1, 5) does not; with a larger least part neither does."""
     before, after = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.5, 5.0], [-0.1, 5.0]])

@@ -89,7 +89,30 @@ def test_thinet_counts_what_a_sampled_output_receives():
     given = task(model)
     hidden = torch.cat([model[:2](b.call.args[0]) for b in given.batches]).detach()
     gram = hidden * model[2].weight.detach()
-    torch.testing.assert_close(ThiNet().rank(given)["0"], removal_order(gram.mT @ gram))
+    torch.testing.assert_close(ThiNet().rank(given)["0"], removal_order(gram.mT @ gram) / 6)
+
+
+def test_thinet_compares_places_in_the_order_across_groups_of_any_size():
+    model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    plan = ThiNet(scope="global").plan(task(model), mipp.Budget(nodes=0.5))
+    assert plan.widths == {"0": 16, "2": 2}
+
+
+class Aliased(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.same = self.b
+
+    def forward(self, x):
+        return self.same(self.a(x).relu())
+
+
+def test_thinet_rescales_a_weight_under_both_of_its_names():
+    model = Aliased().double()
+    _, state = ThiNet(rescale=True).plan(task(model), mipp.Budget(nodes=0.5))
+    assert torch.equal(state["b.weight"], state["same.weight"])
+    assert not torch.equal(state["b.weight"], model.b.weight)
 
 
 def test_thinet_rescales_by_least_squares():
@@ -142,6 +165,16 @@ def test_pivots_lose_the_residual_that_the_kept_nodes_leave():
     assert set(second) - set(kept) == {int(rest.square().sum(0).argmax())}
 
 
+def test_the_loss_of_an_interpolation_is_the_energy_that_the_pivots_lack():
+    base = torch.randn(200, 3, dtype=torch.float64)
+    x = torch.cat([base, base[:, :1] + 0.3 * torch.randn(200, 4).double()], 1)  # four are nearly copies of the first
+    elimination = pivots(x.mT @ x)
+    for removed in range(8):
+        kept = x[:, list(elimination.kept(7 - removed))]
+        lacking = x - kept @ torch.linalg.lstsq(kept, x).solution if removed < 7 else x
+        assert elimination.loss[removed] == pytest.approx(float(lacking.square().sum() / x.square().sum()), abs=1e-12)
+
+
 def test_interpolative_drops_copies():
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     with torch.no_grad():
@@ -165,6 +198,31 @@ def test_wanda_and_flap_against_numpy():
     np.testing.assert_allclose(Wanda().rank(given)["0"].numpy(), wanda, rtol=1e-10)
     flap = hidden.var(0) * (weight**2).sum(0)
     np.testing.assert_allclose(FLAP().rank(given)["0"].numpy(), (flap - flap.mean()) / flap.std(), rtol=1e-8)
+
+
+def test_flap_sees_no_difference_between_copies():
+    model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3)).double()
+    with torch.no_grad():
+        model[0].weight[:], model[0].bias[:] = model[0].weight[:1].clone(), 0.1
+        model[2].weight[:] = model[2].weight[:, :1].clone()
+    assert FLAP().rank(task(model))["0"].tolist() == [0.0] * 9
+
+
+def test_hrank_takes_rounding_for_no_rank():
+    """Maps of three by three, enlarged, have a rank of three at most, in any precision."""
+    model = nn.Sequential(
+        nn.Upsample(scale_factor=4, mode="bilinear"), nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 1), nn.Flatten()
+    )
+    found = [HRank().rank(task(each, shape=(2, 3, 3)))["1"] for each in (model.float(), model.double())]
+    assert torch.equal(*found)
+    assert float(found[0].max()) <= 4
+
+
+def test_chip_computes_the_same_a_few_nodes_at_a_time(monkeypatch):
+    maps = torch.randn(6, 20, dtype=torch.float64)
+    whole = independence(maps)
+    monkeypatch.setattr("mipp.methods.maps._ENTRIES", 80)
+    torch.testing.assert_close(independence(maps), whole)
 
 
 def test_hrank_counts_the_rank_of_feature_maps():

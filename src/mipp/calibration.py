@@ -68,6 +68,12 @@ class Batch:
     number: int = 0
     whole: bool = False
 
+    @property
+    def divisible(self) -> bool:
+        """Whether the call can be made on some of the samples."""
+        inputs = self.call.tensors
+        return not self.whole and self.call.how is None and all(t.ndim and len(t) == self.samples for t in inputs)
+
 
 @contextmanager
 def blamed(batch: Batch) -> Iterator[None]:
@@ -236,7 +242,8 @@ def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
     if wanted <= chunk and wanted == batch.samples:
         yield batch
         return
-    for start in range(0, wanted, chunk):
-        stop = min(start + chunk, wanted)
+    count = -(-wanted // chunk)
+    for number in range(count):  # of about the same size: batch norms cannot take the statistics of one last sample
+        start, stop = wanted * number // count, wanted * (number + 1) // count
         labels = cut(batch.labels, batch.samples, start, stop)
         yield replace(batch, call=batch.call.part(start, stop), labels=labels, samples=stop - start)

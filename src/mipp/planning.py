@@ -67,10 +67,8 @@ def proven_plan(
 
 def example(batches: Sequence[Batch]) -> Call:
     """The first two samples, where the batch can be cut."""
-    call, samples = batches[0].call, batches[0].samples
-    if batches[0].whole or any(t.ndim == 0 or t.shape[0] != samples for t in call.tensors) or call.how is not None:
-        return call
-    return call.part(0, 2)
+    first = batches[0]
+    return first.call.part(0, 2) if first.divisible else first.call
 
 
 def _check_agreed(plan: PruningPlan, method: Method) -> None:

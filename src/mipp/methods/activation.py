@@ -50,7 +50,13 @@ class FLAP(OneShot):
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         scores = _scores(task, lambda v, w: w.square().sum(0) * v.variance.cpu())
-        return {name: (s - s.mean()) / s.std(correction=0).clamp_min(1e-300) for name, s in scores.items()}
+        return {name: _standardised(s) for name, s in scores.items()}
+
+
+def _standardised(scores: Tensor) -> Tensor:
+    """Scores that differ by their rounding only are equal."""
+    deviation = scores.std(correction=0)
+    return (scores - scores.mean()) / deviation.clamp_min(1e-300) * (deviation > 1e-12 * scores.abs().max())
 
 
 def _scores(task: Task, score: PerFeature) -> dict[str, Tensor]:

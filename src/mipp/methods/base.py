@@ -56,6 +56,7 @@ class Task:
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
         """What `compute` returns, computed for the first budget that asks for this key; its notes are for each."""
+        key = f"{key}, seed {self.seed}"
         if key not in self.measured:
             before = len(self.notes)
             found = compute()

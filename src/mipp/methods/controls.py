@@ -4,7 +4,8 @@ Sources: Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, arXiv 1
 Neural Networks at Initialization: Why are We Missing the Mark?, ICLR 2021, arXiv 2009.08576.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,8 +73,8 @@ class Scratch:
 
 
 def _kept(method: object, like: Method | None, task: Task, budget: Budget) -> Mapping[str, tuple[int, ...]]:
-    require_target(method, budget)
     if like is None:
+        require_target(method, budget)
         generator = task.generator()
         draws = {name: torch.rand(g.size, generator=generator) for name, g in task.graph.groups.items()}
         return select(task, draws, budget, "local")
@@ -88,18 +89,28 @@ def _drawn_anew(task: Task) -> nn.Module:
         # not the seed itself: the model may have been initialised with it, and would come out as it was
         torch.manual_seed(int(torch.randint(2**62, (), generator=task.generator())))
         for module in model.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-            else:
-                _shuffle(module)
+            _draw(module)
     return model
 
 
 @torch.no_grad()
-def _shuffle(module: nn.Module) -> None:
-    for parameter in module.parameters(recurse=False):
-        flat = parameter.flatten()
-        parameter.copy_(flat[torch.randperm(len(flat), device=flat.device)].view_as(parameter))
+def _draw(module: nn.Module) -> None:
+    """Draws the weights of a layer as it does at first, and shuffles those that this leaves as they were."""
+    before = [p.clone() for p in module.parameters(recurse=False)]
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset) and not _required(reset):
+        reset()
+    for parameter, old in zip(module.parameters(recurse=False), before, strict=True):
+        flat = old.flatten()
+        if torch.equal(parameter, old) and not torch.equal(flat, flat[:1].expand_as(flat)):
+            parameter.copy_(flat[torch.randperm(len(flat), device=flat.device)].view_as(old))
+
+
+def _required(function: Callable[..., object]) -> bool:
+    """Whether a method cannot be called without arguments."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    given = inspect.signature(function).parameters.values()
+    return any(p.default is p.empty and p.kind not in kinds for p in given)
 
 
 def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str, Tensor]:
@@ -109,9 +120,10 @@ def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str
     for name, tensor in small.state_dict().items():
         if tensor.shape == state[name].shape:
             state[name] = tensor.clone()
-        else:
-            place = places[name].long().flatten() - 1
-            state[name].view(-1)[place[place >= 0]] = tensor.flatten()[place >= 0]
+        elif tensor.is_floating_point():
+            place, flat = places[name].long().flatten() - 1, state[name].flatten()
+            flat[place[place >= 0]] = tensor.flatten()[place >= 0]
+            state[name] = flat.view_as(state[name])
     return state
 
 

@@ -100,7 +100,9 @@ def loss_of_output(task: Task, output: Any, batch: Batch) -> Tensor:
     try:
         with torch.enable_grad():
             loss = task.loss_fn(output, batch.labels)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+    except (MemoryError, MippError):
+        raise
+    except Exception as error:
         raise CalibrationError(
             f"loss_fn(output, labels) raised {type(error).__name__}: {error}. Expected a function of what the model "
             "returns and of the labels of the calibration batches."

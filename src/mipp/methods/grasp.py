@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from mipp.errors import MippError
 from mipp.methods.base import Needs, OneShot, Scope, Task
 from mipp.methods.gradients import differentiable, gradient, hessian_product, parameters_of
 from mipp.methods.scores import InRounds, Structure, node_scores
@@ -38,6 +39,10 @@ class GraSP(OneShot):
         memory="the graph of one batch's gradient",
         stage="initialisation",
     )
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise MippError(f"GraSP(temperature={self.temperature}): expected a positive number.")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         model = differentiable(task.model, batch_statistics=True)

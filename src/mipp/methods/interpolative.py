@@ -47,8 +47,7 @@ def gram_of(site: Site, group: NodeGroup, statistics: SiteStatistics) -> Tensor:
 
 
 def pivots(gram: Tensor) -> Elimination:
-    """The nodes from the last pivot to the first; the loss is the share of the energy that is no combination of the rest.
-    """
+    """The nodes from the last pivot to the first; the loss is the energy that the kept ones lack, as a share of all."""
     values, vectors = torch.linalg.eigh(gram)
     root = (vectors * values.clamp_min(0).sqrt()).mT  # rootᵀ root = gram
     triangle, order = qr(root.numpy(), mode="r", pivoting=True)

@@ -11,9 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mipp.errors import MippError
 from mipp.graph.groups import Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
 from mipp.methods.inputs import by_weight, groups_read, maps_of, readers_of, watch
+
+_ENTRIES = 2**23
+"""Of the matrices whose eigenvalues are taken at once."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class HRank(OneShot):
     samples: int = 128
     scope: Scope = "local"
     needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
+
+    def __post_init__(self) -> None:
+        _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         return _averaged(task, self.samples, _ranks)
@@ -44,17 +51,26 @@ class CHIP(OneShot):
 
     samples: int = 32
     scope: Scope = "local"
-    needs: ClassVar[Needs] = Needs(memory="nodes x a matrix of nodes x nodes", stage="trained", widths="equal")
+    needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
+
+    def __post_init__(self) -> None:
+        _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         return _averaged(task, self.samples, _independences)
+
+
+def _check_samples(method: object, samples: int) -> None:
+    if samples < 1:
+        raise MippError(f"{type(method).__name__}(samples={samples}): expected at least one.")
 
 
 def _ranks(maps: Tensor) -> Tensor:
     """Up to the rounding of the type that the network computes in: in a finer one, rounding noise has full rank."""
     whole = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
     rtol = max(maps.shape[-2:]) * torch.finfo(maps.dtype).eps
-    return torch.linalg.matrix_rank(whole, rtol=rtol).sum(2)
+    ranks: Tensor = torch.linalg.matrix_rank(whole, rtol=rtol).sum(2)
+    return ranks
 
 
 def _independences(maps: Tensor) -> Tensor:
@@ -68,10 +84,17 @@ def independence(maps: Tensor) -> Tensor:
         maps: One row per node, shape [nodes, positions].
     """
     gram = maps @ maps.mT
-    without = gram.repeat(len(gram), 1, 1)
-    each = torch.arange(len(gram))
-    without[each, each, :], without[each, :, each] = 0, 0
-    return _nuclear(gram) - _nuclear(without)
+    at_once = max(1, _ENTRIES // gram.numel())
+    lacking = [_nuclear(_without(gram, nodes)) for nodes in torch.arange(len(gram)).split(at_once)]
+    return _nuclear(gram) - torch.cat(lacking)
+
+
+def _without(gram: Tensor, nodes: Tensor) -> Tensor:
+    """The matrix once for every one of the nodes, without its row and column."""
+    without = gram.repeat(len(nodes), 1, 1)
+    each = torch.arange(len(nodes))
+    without[each, nodes, :], without[each, :, nodes] = 0, 0
+    return without
 
 
 def _nuclear(gram: Tensor) -> Tensor:

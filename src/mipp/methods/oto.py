@@ -15,18 +15,23 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.graph.copies import full_copy
+from mipp.graph.weight_norm import length_of
 from mipp.methods.base import Needs, Scope, Task, require_target, select
 from mipp.methods.scores import axis_factor, parts
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
+from mipp.surgery import apply, distance, outputs
 
 _MOST_PRESSURE, _MOST_SHARE = 10.0, 10.0
+_LOST = 1e-3
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class OTO:
-    """Trains the network and, meanwhile, drives the nodes it will not keep to zero, so that cutting them costs nothing.
+    """Trains the network and, meanwhile, drives the nodes it will not keep to zero, so that cutting them costs little.
+
+    It costs nothing where a node at zero says nothing to the next layer; the report tells how much it costs elsewhere.
 
     Attributes:
         variant: "dhspg" shrinks the redundant nodes by a constant amount a step, more where the loss resists, and
@@ -68,7 +73,21 @@ class OTO:
         kept = select(task, score(task, _copied(model), gradient.found()), budget, self.scope)
         left = max(1, round(steps * (1 - self.start) / self.start * self.ramp))
         train(task, model, 1 - self.start, _Shrinking(task, model, kept, self, left).step)
-        return task.plan(kept, self, budget), model.state_dict()
+        plan = task.plan(kept, self, budget)
+        _note_cost(task, plan, model)
+        return plan, model.state_dict()
+
+
+def _note_cost(task: Task, plan: PruningPlan, model: nn.Module) -> None:
+    """Says in the report how much cutting changes the outputs, if it does."""
+    call = task.batches[0].call
+    lost = distance(outputs(apply(plan, model), call), outputs(model, call))
+    if lost > _LOST:
+        task.notes.append(
+            f"Cutting what OTO drove to zero changes the outputs by up to {lost:.2g} of their size: the training ended "
+            "before all was zero, or zero is not silence there (activations such as sigmoid, layer norms, tied "
+            "weights). compensate=True refits what is left."
+        )
 
 
 class _Gradient:
@@ -206,7 +225,9 @@ def _unit_norm(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in model.named_parameters() if p.is_floating_point()]
+    """Without the directions of weight norm: a node goes to zero by its length."""
+    found = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    return [(name, p) for name, p in found.items() if length_of(name, found) is None]
 
 
 def _weights(model: nn.Module) -> Weights:

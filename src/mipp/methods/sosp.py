@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.calibration import Batch
+from mipp.errors import MippError
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select_by
 from mipp.methods.gradients import (
@@ -73,6 +74,10 @@ class SOSPI:
         stage="trained",
     )
 
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise MippError(f"SOSPI(samples={self.samples}): expected at least one.")
+
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Removes the nodes that change the loss least until the budget holds."""
         require_target(self, budget)
@@ -113,8 +118,8 @@ def _singles(task: Task, samples: int) -> list[Batch]:
     """The first samples, one by one; batches that cannot be cut stay whole."""
     found: list[Batch] = []
     for batch in task.batches:
-        tensors = [*batch.call.tensors, *tensors_in(batch.labels)]
-        whole = batch.call.how is not None or any(t.ndim == 0 or t.shape[0] != batch.samples for t in tensors)
+        labels = tensors_in(batch.labels)
+        whole = not batch.divisible or any(t.ndim == 0 or t.shape[0] != batch.samples for t in labels)
         found += [batch] if whole else [_row(batch, i) for i in range(min(batch.samples, samples - len(found)))]
         if len(found) >= samples:
             break

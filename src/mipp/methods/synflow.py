@@ -65,6 +65,5 @@ def _flow(model: nn.Module, call: Call) -> dict[str, Tensor]:
 
 def _one(batch: Batch) -> Call:
     """Ones of the shape of one sample; integers, such as tokens, stay."""
-    alone = all(t.ndim and t.shape[0] == batch.samples for t in batch.call.tensors) and batch.call.how is None
-    call = batch.call.map(lambda t: t[:1]) if alone else batch.call
+    call = batch.call.map(lambda t: t[:1]) if batch.divisible else batch.call
     return call.map(lambda t: torch.ones_like(t) if t.is_floating_point() else t)

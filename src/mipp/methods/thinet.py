@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.graph.groups import NodeGroup, Site
+from mipp.graph.copies import full_copy
+from mipp.graph.groups import Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
 from mipp.methods.inputs import by_weight, groups_read, readers_of, watch
 from mipp.methods.scores import axis_factor
@@ -28,10 +29,12 @@ class ThiNet(OneShot):
     minimises the mean of (Σ_{j in T} x_j)² over sampled outputs (Luo, Wu & Lin 2017).
 
     Attributes:
-        locations: Sampled outputs of each reader per calibration sample: a random position, a random filter.
+        locations: Sampled outputs of each reader per calibration sample: a random filter at each of so many random
+            positions, which the samples share; a linear layer that reads vectors has one position.
         rescale: Multiply the weights that read each kept node by one least-squares factor, as the source does. For
             `compensate=False`: the refit, which takes the place of it, aims at what the rescaled network says.
-        scope: "local" keeps the same fraction of every group; "global" compares the order of removal across groups.
+        scope: "local" keeps the same fraction of every group; "global" compares places in the order of removal, as
+            shares of the group.
     """
 
     locations: int = 10
@@ -44,13 +47,13 @@ class ThiNet(OneShot):
             raise MippError(f"ThiNet(locations={self.locations}): expected at least one.")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return {name: removal_order(gram) for name, gram in self._grams(task).items()}
+        return _ranked(self._grams(task))
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan | tuple[PruningPlan, dict[str, Tensor]]:  # type: ignore[override]
         """Removes nodes until the budget holds; with `rescale`, returns the rescaled weights with the plan."""
         require_target(self, budget)
         grams = self._grams(task)
-        kept = select(task, {name: removal_order(gram) for name, gram in grams.items()}, budget, self.scope)
+        kept = select(task, _ranked(grams), budget, self.scope)
         plan = task.plan(kept, self, budget)
         factors = {name: scale_factors(gram, kept[name]) for name, gram in grams.items()}
         return (plan, _rescaled(task, factors)) if self.rescale else plan
@@ -85,6 +88,10 @@ def _sampled_products(site: Site, arguments: Mapping[str, Any], locations: int, 
     return rows[group, torch.arange(rows.shape[1])] * weight[group, output]
 
 
+def _ranked(grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: removal_order(gram) / len(gram) for name, gram in grams.items()}
+
+
 def removal_order(gram: Tensor) -> Tensor:
     """When each node is removed, 0 first, shape [nodes].
 
@@ -112,14 +119,12 @@ def scale_factors(gram: Tensor, kept: tuple[int, ...]) -> Tensor:
     return factors
 
 
+@torch.no_grad()
 def _rescaled(task: Task, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    model = full_copy(task.model)  # in which a weight under two names is one
+    weights = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, group in task.graph.groups.items():
-        _rescale(group, factors[name], state)
-    return state
-
-
-def _rescale(group: NodeGroup, factors: Tensor, state: dict[str, Tensor]) -> None:
-    for s in group.slices:
-        if s.reads and s.tensor in state:
-            state[s.tensor] *= axis_factor(s, factors, state[s.tensor])
+        for s in group.slices:
+            if s.reads:
+                weights[s.tensor] *= axis_factor(s, factors[name], weights[s.tensor])
+    return dict(model.state_dict())
