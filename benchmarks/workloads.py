@@ -19,19 +19,20 @@ SPARSE = [Budget(nodes=0.3, min_keep=0), Budget(nodes=0.1, min_keep=0)]
 RUNS = Path("runs")
 
 
-def lenet(*, trained: bool, images: int | None = None) -> grid.Workload:
+def lenet(*, trained: bool, images: int | None = None, device: str = "cpu") -> grid.Workload:
     """LeNet-5 on MNIST, pruned after 5 epochs of training or before, and trained for 1 or 5 epochs afterwards.
 
     Args:
         trained: Whether it is pruned after training.
         images: Only so many training images, and a quarter as many test images.
+        device: Of the network and the data.
     """
-    train, test = zoo.load("mnist", "train"), zoo.load("mnist", "test")
+    train, test = (zoo.load("mnist", split).to(device) for split in ("train", "test"))
     full = grid.Recipe(EPOCHS)
     rate = 0.01 if trained else full.learning_rate
     return grid.Workload(
         "lenet5",
-        lenet5,
+        partial(lenet5, device=device),
         train if images is None else train.subset(slice(images)),
         test if images is None else test.subset(slice(images // 4)),
         before=full if trained else grid.Recipe(),
@@ -42,10 +43,10 @@ def lenet(*, trained: bool, images: int | None = None) -> grid.Workload:
     )
 
 
-def lenet5(seed: int) -> nn.Module:
+def lenet5(seed: int, device: str = "cpu") -> nn.Module:
     """LeNet-5 as its layers are initialised."""
     torch.manual_seed(seed)
-    return zoo.LeNet5()
+    return zoo.LeNet5().to(device)
 
 
 def resnet20(weights: Path, device: str = "cpu", images: int | None = None) -> grid.Workload:

@@ -59,7 +59,7 @@ def test_cutout_blanks_a_square_around_its_centre(row, column, side):
 
 def test_mixup_mixes_each_image_with_its_partner():
     images = torch.randn(5, 1, 2, 2)
-    mixed = augment.mixup(images, torch.tensor(0.3))
+    mixed = augment.mixup(images, images.flip(0), torch.tensor(0.3))
     torch.testing.assert_close(mixed, 0.3 * images + 0.7 * images.flip(0))
 
 
@@ -96,13 +96,14 @@ def test_a_later_start_gives_the_rest_of_the_same_batches():
 
 def test_processes_share_each_batch():
     data, epoch, cpu = noise(), Epoch.draw(50, 8, 0, 0), torch.device("cpu")
-    chosen = ("crop", "flip", "cutout")
+    chosen = ("crop", "flip", "cutout", "mixup")
     whole = list(epoch.batches(data, chosen, 3, cpu))
     shares = [list(epoch.batches(data, chosen, 3, cpu, rank=rank, processes=2)) for rank in range(2)]
     for batch, *parts in zip(whole, *shares, strict=True):
         for rank, part in enumerate(parts):
             assert torch.equal(part.images, batch.images[rank::2])
             assert torch.equal(part.labels, batch.labels[rank::2])
+            assert torch.equal(part.partners, batch.partners[rank::2])
 
 
 @pytest.mark.parametrize("name", [*ALL, None])

@@ -14,7 +14,7 @@ pytest.importorskip("lightning")
 from cases import quick  # noqa: F401
 from experiments.mipp_2024 import record, tables
 from experiments.mipp_2024.__main__ import app
-from experiments.mipp_2024.figures import claims, masks, plots, questions, variants
+from experiments.mipp_2024.figures import base, claims, masks, plots, questions, variants
 from experiments.mipp_2024.figures.base import SCALES, fits, of_measurements
 from experiments.mipp_2024.figures.registry import FIGURES
 from typer.testing import CliRunner
@@ -72,6 +72,36 @@ def test_a_figure_runs_once_says_where_it_comes_from_and_what_is_left(out):
     assert "64 images: 1 of 5 done" in late.output  # the dense network, which direction trained
 
 
+def test_what_is_tried_on_digits_leaves_the_results_alone(tmp_path):
+    arguments = ("direction", "--scale", "smoke", "--minutes", "0", "--runs", str(tmp_path))
+    before = {path: path.read_bytes() for path in record.RESULTS.iterdir()}
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert {path: path.read_bytes() for path in record.RESULTS.iterdir()} == before
+    assert (tmp_path / "smoke" / "results" / "direction.json").exists()
+
+
+def test_panels_whose_data_are_missing_are_left_out_and_others_are_run():
+    def missing():
+        raise zoo.DataSetError("no such folder")
+
+    makers = {"one": lambda: "its piece", "two": missing}
+    site = base.Site()
+    assert site.some(makers) == ["its piece"]
+    assert list(site.lacking) == ["two"]
+    alone = base.Site(panel="one")
+    assert alone.some(makers) == ["its piece"]
+    assert not alone.lacking
+    with pytest.raises(zoo.DataSetError, match="no such folder"):
+        base.Site(panel="two").some(makers)
+
+
+def test_deformed_images_are_those_that_networks_are_trained_on(tmp_path, monkeypatch):
+    data, seen = zoo.load("digits", "train"), []
+    monkeypatch.setattr(variants, "deform", lambda given: seen.append(given) or given)
+    variants.draw_images(data, tmp_path / "images.svg")
+    assert seen == [data]  # how much each is deformed depends on how many there are
+
+
 def test_deformed_images_are_drawn_below_those_they_were(tmp_path):
     variants.draw_images(zoo.load("digits", "train").subset(slice(3)), tmp_path / "images.svg")
     pictures = ET.parse(tmp_path / "images.svg").iter("{http://www.w3.org/2000/svg}image")
@@ -95,7 +125,14 @@ def test_jobs_are_handed_to_a_cluster_unless_it_is_late(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(("figure22",), "did you mean 'figure2'"), (("figure2", "--scale", "huge"), "smoke, laptop, gpu, paper")],
+    [
+        (("figure22",), "did you mean 'figure2'"),
+        (("figure2", "--scale", "huge"), "smoke, laptop, gpu, paper"),
+        (("direction", "--scale", "smoke", "--panel", "resnet"), "has 'resnet' in its name"),
+        (("direction", "--scale", "smoke", "--device", "nonsense"), "device 'nonsense' cannot be used"),
+        (("direction", "--scale", "smoke", "--seeds", "0"), "--seeds"),
+        (("direction", "--scale", "smoke", "--weights", "nowhere"), "--weights"),
+    ],
 )
 def test_unknown_names_are_refused(arguments, expected, out):
     done = call(*arguments, out=out)
@@ -142,6 +179,19 @@ def test_a_result_file_keeps_the_seeds_that_are_not_asked_for(tmp_path):
     assert saved(piece(range(3))) == [(0, 1), (1, 1), (2, 1)]
     assert saved(piece(range(1))) == [(0, 1), (1, 1), (2, 1)]
     assert saved(piece(range(1), images=2)) == [(0, 2)]
+
+
+def test_a_result_file_keeps_what_a_command_that_runs_nothing_knows_nothing_of(tmp_path):
+    def piece(images: int):
+        return of_measurements("panel", {"images": images}, [({"seed": 0}, lambda: {"value": images})], tmp_path / "r")
+
+    done = piece(1)
+    grid.sweep(done.jobs)
+    record.save("one", "a command", [done], tmp_path)
+    before = record.load("one", tmp_path)
+    for others in ([piece(2)], [done]):
+        record.save("one", "another command", others, tmp_path)
+        assert record.load("one", tmp_path) == before
 
 
 def test_measurements_go_on_from_a_result_file(tmp_path):
@@ -207,17 +257,42 @@ def test_a_claim_on_collapse_compares_shares_of_runs():
     assert told.startswith("**reproduced**")
 
 
+def test_the_papers_own_perceptrons_count_where_they_empty_a_layer():
+    rows = [row("mipp", 98.0), row("synflow", 97.0)]
+    rows.append(row("mipp of the paper, confidence 0.9", 11.0, nodes=0.53, collapsed=["fc1"], budget={"min_keep": 0}))
+    (told,) = claims.seldom_empty(rows)
+    assert told.startswith("**in part**")
+    assert "sized by confidence (47 % removed): 1 of 1 runs" in told
+
+
+def test_methods_are_compared_on_the_seeds_that_all_of_them_have():
+    rows = [row("mipp", 98.0), row("mipp", 90.0, seed=1), row("l1", 97.0), row("thinet", 99.0, seed=1)]
+    assert [r["accuracy"]["pruned, 5 epochs"] for r in base.matched(rows, ("mipp", "l1"))] == [98.0, 97.0]
+    assert base.matched(rows) == []
+    (told,) = claims.short(rows[:3])
+    assert "MIPP 98.00, best MIPP 98.00 of 2" in told
+
+
+def test_pixels_that_lie_side_by_side_do_not_look_random():
+    def told(pixels):
+        rows = [{"panel": "p", "method": "mipp", "seed": 0, "kept": 0.25, "shape": [4, 8], "pixels": pixels}]
+        return claims.random_pixels(rows)[0]
+
+    assert told(list(range(8))).startswith("**not reproduced** p: 25% of the pixels: 100% of the selected")
+    assert told([0, 5, 7, 12, 18, 23, 28, 31]).startswith("**reproduced**")
+
+
 def test_plots_say_with_how_many_seeds_their_runs_were_done():
     rows = [row("mipp", 98.0, seed=seed) for seed in range(3)]
     assert plots.counted(rows) == "3 runs, 3 seeds"
     assert plots.counted([*rows, row("l1", 98.0)]) == "4 runs, 1 to 3 seeds"
-    assert plots.counted(rows[:1]) == "1 runs, 1 seed"
+    assert plots.counted(rows[:1]) == "1 run, 1 seed"
 
 
 def test_bins_hold_five_percent_each_and_ratios_average_to_one():
     rows = [{"nodes": kept} for kept in (0.96, 0.94, 0.5, 0.04, 0.0)]
     assert {start: len(members) for start, members in plots.bins(rows).items()} == {0: 1, 5: 1, 50: 1, 95: 2}
-    ratios = plots._normalised({"keep": {"a": 0.5, "b": 0.9, "c": 0.1}})
+    ratios = plots.normalised({"keep": {"a": 0.5, "b": 0.9, "c": 0.1}})
     assert sum(ratios.values()) / 3 == pytest.approx(1)
 
 
@@ -233,7 +308,7 @@ def test_unbalanced_calibration_data_are_unbalanced():
 def test_masks_from_a_hash_tell_all_about_the_data_and_masks_that_ignore_it_nothing():
     rows = {rule: masks.study(rule, 8, 0, 16, trained=False) for rule in ("mipp", "hash of the data", "same for all")}
     assert rows["hash of the data"]["bits"] == 4
-    assert rows["same for all"]["bits"] == 0
+    assert rows["same for all"]["bits"] == rows["same for all"]["bits, sum over the nodes"] == 0
     assert 0 < rows["mipp"]["bits"] <= 4
     assert rows["mipp"]["accuracy"] > 60
 
@@ -241,11 +316,12 @@ def test_masks_from_a_hash_tell_all_about_the_data_and_masks_that_ignore_it_noth
 def test_masks_that_tell_more_have_to_be_worth_more():
     def rows(accuracies):
         rules = zip(("same for all", "mipp", "hash of the data"), (0.0, 4.0, 7.0), accuracies, strict=True)
-        return [{"panel": "trained", "kept": 2, "rule": r, "seed": 0, "bits": b, "accuracy": a} for r, b, a in rules]
+        same = {"panel": "trained", "kept": 2, "seed": 0, "tasks": 256}
+        return [{**same, "rule": r, "bits": b, "accuracy": a} for r, b, a in rules]
 
     (rising,), (falling,) = claims.masks(rows((90.0, 95.0, 96.0))), claims.masks(rows((98.0, 97.0, 96.0)))
     assert rising.startswith(
-        "**reproduced** trained, rank correlation of bits and accuracy over the rules +1.00; 2 kept"
+        "**reproduced** trained, rank correlation of bits (of at most 8) and accuracy over the rules +1.00; 2 kept"
     )
     assert falling.startswith("**not reproduced**")
     assert "the same for all 0.0 bits, 98.00 %" in falling

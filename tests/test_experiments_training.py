@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from experiments.mipp_2024 import train
 from experiments.mipp_2024.epochs import Epoch
 from experiments.mipp_2024.recipes import PAPER, SHORT, Recipe, recipes
 from experiments.mipp_2024.setting import Setting
@@ -258,3 +259,15 @@ def test_torchrun_trains_on_two_processes(tmp_path):
     assert record["processes"] == 2
     assert record["top1"] > 90
     assert {path.name for path in tmp_path.iterdir()} == {"record.json", "model.safetensors"}
+
+
+def test_a_training_that_is_done_is_not_done_again(data, tmp_path):
+    """It may have been killed while it was tested."""
+    path, options = tmp_path / "model.safetensors", {"network": "a", "seed": 0}
+    models = [zoo.DigitsCNN() for _ in range(3)]
+    first = train._trained(models[0], RECIPE, data, options, path)
+    again = train._trained(models[1], RECIPE, data, options, path)
+    assert again == first
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
+    train._trained(models[2], RECIPE, data, {**options, "seed": 1}, path)
+    assert not torch.equal(models[2].conv1.weight, models[1].conv1.weight)

@@ -11,6 +11,7 @@ import typer
 from experiments.mipp_2024 import record
 from experiments.mipp_2024.figures.base import SCALES, Figure, Piece, Site, fits
 from experiments.mipp_2024.figures.registry import FIGURES
+from experiments.mipp_2024.setting import check_device
 from filelock import FileLock
 
 from mipp import grid
@@ -28,6 +29,11 @@ class Output:
     results: Path = record.RESULTS
     plots: Path = record.PLOTS
 
+    @classmethod
+    def under(cls, folder: Path) -> "Output":
+        """In a folder of somebody's own."""
+        return cls(folder / "results", folder / "plots")
+
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main(
@@ -38,11 +44,17 @@ def main(
     ] = "laptop",
     minutes: Annotated[float, typer.Option(help="Begin no run after this many minutes; the next call goes on.")] = 120,
     device: Annotated[str, typer.Option(help="Of the networks: cpu or cuda.")] = "cpu",
-    seeds: Annotated[int | None, typer.Option(help="Fewer or more seeds than usual.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Fewer or more seeds than usual.")] = None,
     panel: Annotated[str, typer.Option(metavar="TEXT", help="Only panels with this in their name.")] = "",
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
-    weights: Annotated[Path | None, typer.Option(help="Folder of the pretrained weights of ResNet-20.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results and plots, instead of where this is.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of the pretrained weights of ResNet-20."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results and plots; else where this is, those of --scale smoke with its runs."),
+    ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; 'local': on all processors here.")
     ] = None,
@@ -55,14 +67,18 @@ def main(
     stop = time.time() + 60 * minutes
     try:
         chosen = _chosen(names, scale)
-        site = Site(scale, device, runs.resolve(), weights and weights.resolve(), seeds)  # type: ignore[arg-type]
-        output = Output() if out is None else Output(out / "results", out / "plots")
+        check_device(device)
+        if out is None and scale == "smoke":
+            out = runs / "smoke"
+        output = Output() if out is None else Output.under(out)
         for experiment in dict.fromkeys(figure.experiment for figure in chosen.values()):
             figures = {name: figure for name, figure in chosen.items() if figure.experiment == experiment}
             words = f"python -m experiments.mipp_2024 {' '.join(figures)} --scale {scale} --device {device}"
             words += (f" --seeds {seeds}" if seeds else "") + (f" --panel '{panel}'" if panel else "")
+            words += " --weights FOLDER" if weights else ""
+            site = Site(scale, device, runs.resolve(), weights and weights.resolve(), seeds, panel)  # type: ignore[arg-type]
             try:
-                _experiment(figures, site, panel, words, output, partial(_swept, stop=stop, ray=ray))
+                _experiment(figures, site, words, output, partial(_swept, stop=stop, ray=ray))
             except (DataSetError, MissingRequirementError) as error:
                 if names != ["all"]:
                     raise
@@ -86,14 +102,17 @@ def _chosen(names: Sequence[str], scale: str) -> dict[str, Figure]:
 def _experiment(
     figures: dict[str, Figure],
     site: Site,
-    panel: str,
     words: str,
     output: Output,
     sweep: Callable[[list[grid.Job]], None],
 ) -> None:
     """Runs an experiment; the process that finishes last writes and draws what there is."""
     figure = next(iter(figures.values()))
-    pieces = [piece for piece in figure.pieces(site) if panel in piece.name]
+    pieces = [piece for piece in figure.pieces(site) if site.panel in piece.name]
+    for name, error in site.lacking.items():
+        typer.echo(f"{name}: left out: {error}", err=True)
+    if not pieces:
+        raise MippError(f"none of the panels of {', '.join(figures)} at this scale has {site.panel!r} in its name")
     record.restore(figure.experiment, pieces, output.results)
     jobs = [job for piece in pieces for job in piece.jobs]
     sweep(jobs)

@@ -40,16 +40,15 @@ def cutout(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
     return images.masked_fill(hole, 0)
 
 
-def mixup(images: Tensor, share: Tensor) -> Tensor:
-    """Each image mixed with its partner, which is as far from the batch's end as it is from its beginning.
-
-    Batches are drawn at random, so partners are too (Zhang et al., ICLR 2018). Labels are partnered by `flip(0)`.
+def mixup(images: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    """Each image mixed with its partner (Zhang et al., ICLR 2018).
 
     Args:
         images: `[B, C, H, W]`.
+        partners: Likewise. A batch is drawn at random, so it may be the same backwards.
         share: `[]`: of the image itself, in [0, 1].
     """
-    return images.flip(0).lerp(images, share)
+    return partners.lerp(images, share)
 
 
 def _inside(centre: Tensor, size: int, side: int) -> Tensor:

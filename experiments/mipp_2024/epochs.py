@@ -88,7 +88,11 @@ class Epoch:
             processes: How many there are.
         """
         steps = range(len(self.order)) if steps is None else steps
-        own = self.order[steps.start : steps.stop, rank::processes]
+        order = self.order[steps.start : steps.stop]
+        own, mixed = order[:, rank::processes], "mixup" in augmentation
+        count = own.shape[1]
+        if mixed and processes > 1:  # partners are those of the whole batch, of which others have some
+            own = torch.cat([own, order.flip(1)[:, rank::processes]], 1)
         mean, std = (255 * torch.tensor(value, device=device)[:, None, None] for value in (data.mean, data.std))
         shares, holes = self.shares.to(device), self.hole.to(device)
         for step, (indices, pixels, labels) in zip(steps, self._read(data, own, augmentation, device), strict=True):
@@ -96,8 +100,10 @@ class Epoch:
             if "cutout" in augmentation:
                 row, column = (holes[:, indices] * images.shape[2]).long()
                 images = augment.cutout(images, row, column, hole)
-            if "mixup" in augmentation:
-                yield Batch(augment.mixup(images, shares[step]), labels, labels.flip(0), shares[step])
+            if mixed:
+                others, partners = (t[count:] if processes > 1 else t.flip(0) for t in (images, labels))
+                together = augment.mixup(images[:count], others, shares[step])
+                yield Batch(together, labels[:count], partners, shares[step])
             else:
                 yield Batch(images, labels, None, shares[step])
 

@@ -42,7 +42,10 @@ def build(network: str, data: Data, seed: int = 0, weights: Path | None = None) 
     stem = {"stem": "imagenet"} if data.name == "imagenet" else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = networks[network](num_classes=data.num_classes, in_channels=len(data.mean), **stem)
+        try:
+            model = networks[network](num_classes=data.num_classes, in_channels=len(data.mean), **stem)
+        except TypeError as error:
+            raise MippError(f"{network} has no form for ImageNet; expected a ResNet") from error
     return model.eval() if weights is None else load_weights(model, weights).eval()
 
 

@@ -32,10 +32,14 @@ class Found:
 
 
 def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = RESULTS) -> Path:
-    """Writes what there is of an experiment; an earlier file's other panels stay, and other seeds of these panels."""
+    """Writes what there is of an experiment; an earlier file's other panels stay, and other seeds of these panels.
+
+    Panels of which there is nothing new stay as they are, whatever their settings, and a file stays under the command
+    that it was written by when all rows are the same.
+    """
     earlier = load(experiment, folder)
     settings: dict[str, Any] = dict(earlier.head["settings"]) if earlier else {}
-    renewed = {piece.name: piece for piece in pieces}
+    renewed = {piece.name: piece for piece in pieces if piece.rows()}
     rows = [row for row in (earlier.rows if earlier else []) if _stays(row, renewed.get(row["panel"]), settings)]
     machines: list[Row] = list(earlier.head["machines"]) if earlier and rows else []
     for piece in pieces:
@@ -45,6 +49,8 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
             used = _used(row)
             machines += [] if used in machines else [used]
             rows.append({**{k: v for k, v in row.items() if k != "workload"}, "machine": machines.index(used)})
+    if earlier and rows == earlier.rows:
+        command = earlier.head["command"]
     head = {"program": "experiments.mipp_2024", "command": command, "machines": machines, "settings": settings}
     path = folder / f"{experiment}.json"
     write(path, head, rows)

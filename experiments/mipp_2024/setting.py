@@ -14,6 +14,19 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
 
+from mipp.errors import MippError, MissingRequirementError
+
+
+def check_device(device: str) -> None:
+    """Raises MippError if there is no such device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise MippError(
+            f"device {device!r} cannot be used: {reason}; expected cpu, or cuda where torch has it"
+        ) from error
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -39,7 +52,13 @@ class Setting:
         if self.tensorboard is not None:
             from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
-            loggers.append(TensorBoardLogger(self.tensorboard, name=None))
+            try:  # without a version, so that a training that goes on writes where it was
+                loggers.append(TensorBoardLogger(self.tensorboard, name=None, version=""))
+            except ModuleNotFoundError as error:
+                raise MissingRequirementError(
+                    "the log is written with tensorboard, which cannot be imported; expected it to be installed: "
+                    'pip install "torch-mipp[experiments]"'
+                ) from error
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         alone = 1 if device.index is None else [device.index]
         fabric = Fabric(

@@ -163,6 +163,8 @@ class _Run:
         loss = F.cross_entropy(logits, batch.labels)
         if batch.partners is not None:
             loss = batch.share * loss + (1 - batch.share) * F.cross_entropy(logits, batch.partners)
+        if self.fabric.world_size > 1:  # whose gradients are averaged, however many images each process has
+            loss = loss * (len(batch.images) * self.fabric.world_size / self.batch_size)
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
         self.optimiser.step()

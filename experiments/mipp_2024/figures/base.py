@@ -5,17 +5,20 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mipp import grid
-from mipp.errors import MippError
+from mipp.errors import MippError, MissingRequirementError
 from mipp.grid.workload import digest
 from mipp.measuring import machine
+from mipp.zoo import DataSetError
 
 Row = dict[str, Any]
+_CASE = ("panel", "budget", "nodes kept", "kept", "seed")
+"""What runs must share for their methods to be compared."""
 Scale = Literal["smoke", "laptop", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Measurement = tuple[Row, Callable[[], Row]]
@@ -31,6 +34,8 @@ class Site:
         runs: Folder of the runs.
         weights: Folder of pretrained weights.
         seeds: Fewer or more seeds than usual.
+        panel: What the names of the panels to run have in them.
+        lacking: Panels that are left out, each with what it lacks; `some` adds to them.
     """
 
     scale: Scale = "laptop"
@@ -38,6 +43,26 @@ class Site:
     runs: Path = Path("runs")
     weights: Path | None = None
     seeds: int | None = None
+    panel: str = ""
+    lacking: dict[str, MippError] = field(default_factory=dict, compare=False)
+
+    def some(self, makers: Mapping[str, "Callable[[], Piece]"]) -> "list[Piece]":
+        """The pieces of these names that are wanted and whose data are there.
+
+        Raises:
+            DataSetError, MissingRequirementError: No data are there for any of them.
+        """
+        found = []
+        for name, make in makers.items():
+            if self.panel not in name:
+                continue
+            try:
+                found.append(make())
+            except (DataSetError, MissingRequirementError) as error:
+                self.lacking[name] = error
+        if not found and self.lacking:
+            raise next(iter(self.lacking.values()))
+        return found
 
     def folder(self, name: str) -> Path:
         """Where the runs of a piece are."""
@@ -167,6 +192,16 @@ def by(rows: Iterable[Row], *names: str) -> Mapping[tuple[Any, ...], list[Row]]:
     for row in rows:
         found.setdefault(tuple(_hashable(row.get(name)) for name in names), []).append(row)
     return found
+
+
+def matched(rows: Sequence[Row], methods: Sequence[str] | None = None) -> list[Row]:
+    """The rows of methods (None: all) in the cases that every one of them has: the same budget, pixels and seed."""
+    names = list(dict.fromkeys(row["method"] for row in rows)) if methods is None else methods
+    cases = {name: set(by(good(rows, method=name), *_CASE)) for name in names}
+    common = set.intersection(*cases.values()) if cases else set()
+    return [
+        row for case, own in by(good(rows), *_CASE).items() if case in common for row in own if row["method"] in names
+    ]
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

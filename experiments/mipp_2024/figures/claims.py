@@ -1,11 +1,16 @@
-"""What the paper says about each figure, and what the rows say: sentences whose numbers come from the result files."""
+"""What the paper says about each figure, and what the rows say: sentences whose numbers come from the result files.
+
+Means are compared over the same budgets and seeds only.
+"""
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from experiments.mipp_2024.figures.base import Row, by, good, spread
-from experiments.mipp_2024.figures.plots import collapsed, family, shown
+import numpy as np
+from experiments.mipp_2024.figures.base import Row, by, good, matched, spread
+from experiments.mipp_2024.figures.plots import collapsed, family, normalised, removed, shown
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 POINTS = 0.5
@@ -27,9 +32,9 @@ def better(rows: list[Row]) -> list[str]:
         stage = last(own)
         differences = []
         for (_,), members in by([r for r in own if "nodes" in r["budget"]], "budget").items():
-            means = {m: _mean(members, m, stage) for m in ("mipp", *RIVALS[panel.rpartition(", ")[2]])}
-            others = {m: v for m, v in means.items() if m != "mipp" and v is not None}
-            if means["mipp"] is not None and others:
+            means = _means(_of(members, ("mipp", *RIVALS[panel.rpartition(", ")[2]])), stage)
+            others = {m: v for m, v in means.items() if m != "mipp"}
+            if "mipp" in means and others:
                 best = max(others, key=lambda m: others[m])
                 differences.append((means["mipp"] - others[best], best, members[0]["budget"]["nodes"]))
         if differences:
@@ -44,14 +49,28 @@ def better(rows: list[Row]) -> list[str]:
 
 
 def seldom_empty(rows: list[Row], key: str = "budget") -> list[str]:
-    """Whether MIPP empties layers least often, of the runs at given fractions of the nodes."""
+    """Whether MIPP empties layers least often, of the runs at given fractions of the nodes that all have.
+
+    The paper's perceptrons, which a confidence sizes, should empty none.
+    """
     found = []
-    for (panel,), own in by([r for r in good(rows) if key != "budget" or "nodes" in r["budget"]], "panel").items():
-        names = [m for m in ("mipp", *RIVALS[panel.rpartition(", ")[2]]) if good(own, method=m)]
-        shares = {m: statistics.fmean(map(collapsed, good(own, method=m))) for m in names}
-        if "mipp" in shares and len(shares) > 1:
-            words = ", ".join(f"{shown(m)} {share:.0%}" for m, share in shares.items())
-            found.append(f"{_verdict(shares['mipp'] <= min(shares.values()), 1)} {panel}: {words}")
+    for (panel,), all_of_it in by(good(rows), "panel").items():
+        own = [r for r in all_of_it if key != "budget" or "nodes" in r["budget"]]
+        same = _of(own, ("mipp", *RIVALS[panel.rpartition(", ")[2]]))
+        shares = {m: statistics.fmean(map(collapsed, members)) for (m,), members in by(same, "method").items()}
+        if "mipp" not in shares or len(shares) < 2:
+            continue
+        words = ", ".join(f"{shown(m)} {share:.0%}" for m, share in shares.items())
+        held = [shares["mipp"] <= min(shares.values())]
+        theirs = [r for r in all_of_it if family(r) == "mipp of the paper"]
+        if theirs:
+            held.append(not any(map(collapsed, theirs)))
+            gone = " and ".join(f"{removed(r):.0f} %" for r in theirs)
+            words += (
+                f"; {shown('mipp of the paper')}, sized by confidence ({gone} removed): "
+                f"{sum(map(collapsed, theirs))} of {len(theirs)} runs"
+            )
+        found.append(f"{_verdict(sum(held), len(held))} {panel}: {words}")
     return found
 
 
@@ -66,11 +85,11 @@ def deformed(rows: list[Row]) -> list[str]:
         stage = last(own)
         gaps = []
         for nodes in (0.5, 0.1):
-            members = [r for r in own if r["budget"].get("nodes") == nodes]
-            plain, bent = (_mean(members, name, stage) for name in names)
-            if plain is None or bent is None:
+            members = [{**r, "panel": state} for r in own if r["budget"].get("nodes") == nodes]  # two of one kind
+            means = _means(matched(members, names), stage)
+            if len(means) < 2:
                 return found
-            gaps.append(plain - bent)
+            gaps.append(means[names[0]] - means[names[1]])
         wanted = gaps[1] - gaps[0] > POINTS if state == "untrained" else gaps[1] - gaps[0] <= POINTS
         found.append(
             f"{_verdict(wanted, 1)} {state}, {stage}: deformation costs {gaps[0]:.2f} points at 50 % removed and "
@@ -84,7 +103,7 @@ def collapse_function(rows: list[Row]) -> list[str]:
     found = []
     for (panel,), own in by(good(rows), "panel").items():
         stage = last(own)
-        means = {name: statistics.fmean(_values(good(own, method=name), stage)) for (name,) in by(own, "method")}
+        means = _means(matched(own), stage)
         functions = {k: v for k, v in means.items() if k != "every position"}
         if "l1" in functions:
             words = ", ".join(f"{k} {v:.2f}" for k, v in means.items())
@@ -98,7 +117,7 @@ def pixels(rows: list[Row]) -> list[str]:
     found = []
     for (panel,), own in by(good(rows, kept=0.25, **{"nodes kept": 0.1}), "panel").items():
         stage = last(own)
-        means = {name: statistics.fmean(_values(good(own, method=name), stage)) for (name,) in by(own, "method")}
+        means = _means(matched(own), stage)
         whole = good(rows, panel=panel, kept=1.0, method="mipp", **{"nodes kept": 0.1})
         if "mipp" in means and len(means) > 1:
             ok = means["mipp"] >= max(means.values()) - POINTS
@@ -109,7 +128,10 @@ def pixels(rows: list[Row]) -> list[str]:
 
 
 def masks(rows: list[Row]) -> list[str]:
-    """Whether rules whose masks tell more about the data leave more accurate networks, at each number of nodes."""
+    """Whether rules whose masks tell more about the data leave more accurate networks, at each number of nodes.
+
+    Bits are the plug-in estimate, which no more than the logarithm of the number of tasks can come of.
+    """
     found = []
     for (panel,), own in by(good(rows), "panel").items():
         correlations, told = [], []
@@ -124,8 +146,8 @@ def masks(rows: list[Row]) -> list[str]:
         if told:
             mean = statistics.fmean(correlations)
             found.append(
-                f"{_verdict(mean > CORRELATION, 1)} {panel}, rank correlation of bits and accuracy over the rules "
-                f"{mean:+.2f}; {'. '.join(told)}"
+                f"{_verdict(mean > CORRELATION, 1)} {panel}, rank correlation of bits (of at most "
+                f"{math.log2(own[0]['tasks']):.0f}) and accuracy over the rules {mean:+.2f}; {'. '.join(told)}"
             )
     return found
 
@@ -198,7 +220,7 @@ def means(rows: list[Row], stage: str = "refitted") -> list[str]:
     """Mean accuracy of each method in each panel."""
     found = []
     for (panel,), own in by([r for r in good(rows) if stage in r["accuracy"]], "panel").items():
-        each = {m: statistics.fmean(_values(members, stage)) for (m,), members in by(own, "method").items()}
+        each = _means(matched(own), stage)
         found.append(f"{panel}, {stage}: {', '.join(f'{shown(m)} {mean:.2f}' for m, mean in each.items())}")
     return found
 
@@ -208,7 +230,7 @@ def short(rows: list[Row]) -> list[str]:
     return _ranked([r for r in good(rows) if r["budget"].get("nodes") == 0.1], "a tenth of the nodes")
 
 
-def matched(rows: list[Row]) -> list[str]:
+def at_equal_cost(rows: list[Row]) -> list[str]:
     """The best method at the same MACs and at the same parameters, and MIPP, after the longest training."""
     found = []
     for cost, words in (("macs", "the same MACs"), ("params", "the same parameters")):
@@ -222,11 +244,72 @@ def controls(rows: list[Row]) -> list[str]:
     found = []
     own = [r for r in good(rows) if r["budget"].get("nodes") == 0.1]
     for (panel,), members in by(own, "panel").items():
-        names = [m for m in ("mipp", "random@mipp", "reinit@mipp", "scratch@mipp") if good(members, method=m)]
-        if len(names) > 1:
-            each = {m: _mean(members, m, last(good(members, method=m))) for m in names}
+        same = _of(members, ("mipp", "random@mipp", "reinit@mipp", "scratch@mipp"))
+        each = {m: statistics.fmean(_values(some, last(some))) for (m,), some in by(same, "method").items()}
+        if len(each) > 1:
             words = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in each.items())
             found.append(f"{panel}, {last(members)}: {words}")
+    return found
+
+
+def ratios(rows: list[Row], names: Sequence[str] | None = None) -> list[str]:
+    """What each method removes of each layer over the mean of the layers, at fractions of the nodes that all have."""
+    found = []
+    for (panel,), own in by([r for r in good(rows) if "nodes" in r["budget"]], "panel").items():
+        told = []
+        for (method,), members in by(matched(own), "method").items():
+            if names is None or method in names:
+                shares = [share for row in members if (share := normalised(row))]
+                layers = {layer: statistics.fmean(s[layer] for s in shares) for layer in shares[0]}
+                told.append(f"{shown(method)} {', '.join(f'{layer} {value:.2f}' for layer, value in layers.items())}")
+        found += [f"{panel}, over the mean of the layers: {'; '.join(told)}"] if told else []
+    return found
+
+
+def random_pixels(rows: list[Row]) -> list[str]:
+    """Whether selected pixels look random, with a tendency to the right: how many have a selected right neighbour."""
+    found = []
+    chosen = [row for row in good(rows, method="mipp") if row["pixels"]]
+    for (panel,), own in by(chosen, "panel").items():
+        told, held = [], []
+        for (kept,), members in sorted(by(own, "kept").items(), reverse=True):
+            beside, right = (statistics.fmean(map(share, members)) for share in (_beside, _right))
+            held += [beside < 1.5 * kept, right > 0.5]
+            told.append(
+                f"{kept:.0%} of the pixels: {beside:.0%} of the selected have a selected right neighbour (at random "
+                f"{kept:.0%}), {right:.0%} are in the right half"
+            )
+        found.append(f"{_verdict(sum(held), len(held))} {panel}: {'; '.join(told)}")
+    return found
+
+
+def _beside(row: Row) -> float:
+    chosen = _mask(row)
+    return float((chosen[:, :-1] & chosen[:, 1:]).sum() / chosen[:, :-1].sum())
+
+
+def _right(row: Row) -> float:
+    chosen = _mask(row)
+    return float(chosen[:, chosen.shape[1] // 2 :].sum() / chosen.sum())
+
+
+def _mask(row: Row) -> NDArray[np.bool_]:
+    chosen = np.zeros(row["shape"], bool)
+    chosen.flat[row["pixels"]] = True
+    return chosen
+
+
+def generalises(rows: list[Row]) -> list[str]:
+    """Whether MIPP is more accurate than ThiNet, with one guess and with five."""
+    found = []
+    for (panel,), own in by(good(rows), "panel").items():
+        same, held, told = _of(own, ("mipp", "thinet")), [], []
+        for metric, words in (("accuracy", "top-1"), ("top-5 accuracy", "top-5")):
+            means = _means(same, last(own), metric)
+            if len(means) == 2:
+                held.append(means["mipp"] > means["thinet"])
+                told.append(f"{words} MIPP {means['mipp']:.2f}, ThiNet {means['thinet']:.2f}")
+        found += [f"{_verdict(sum(held), len(held))} {panel}, {last(own)}: {'; '.join(told)}"] if told else []
     return found
 
 
@@ -236,10 +319,9 @@ def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list
         stages = [s for s in own[0]["accuracy"] if s.startswith("pruned")]
         told = []
         for stage in stages[-1:] if only_last else stages:
-            each = {m: _mean(own, m, stage) for (m,) in by(own, "method")}
-            known = {m: mean for m, mean in each.items() if mean is not None}
-            best = max(known, key=lambda m: known[m])
+            known = _means(matched(own), stage)
             if "mipp" in known:
+                best = max(known, key=lambda m: known[m])
                 told.append(f"{stage}: MIPP {known['mipp']:.2f}, best {shown(best)} {known[best]:.2f} of {len(known)}")
         found += [f"{panel}, {words}: {'; '.join(told)}"] if told else []
     return found
@@ -251,17 +333,23 @@ def last(rows: Sequence[Row]) -> str:
     return ([s for s in stages if s.startswith("pruned")] or stages)[-1]
 
 
-def _mean(rows: Iterable[Row], method: str, stage: str) -> float | None:
-    values = _values(good(rows, method=method), stage)
-    return statistics.fmean(values) if values else None
+def _of(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
+    """The rows of those of the methods that there are, in the cases that all of these have."""
+    return matched(rows, [m for m in methods if good(rows, method=m)])
+
+
+def _means(rows: Iterable[Row], stage: str, metric: str = "accuracy") -> dict[str, float]:
+    """Mean accuracy of each method that has the stage."""
+    each = {m: _values(own, stage, metric) for (m,), own in by(rows, "method").items()}
+    return {m: statistics.fmean(values) for m, values in each.items() if values}
 
 
 def _mean_of(rows: Sequence[Row], key: str) -> float:
     return spread([row[key] for row in rows])[0]
 
 
-def _values(rows: Iterable[Row], stage: str) -> list[float]:
-    return [row["accuracy"][stage] for row in rows if stage in row["accuracy"]]
+def _values(rows: Iterable[Row], stage: str, metric: str = "accuracy") -> list[float]:
+    return [row[metric][stage] for row in rows if stage in row.get(metric, ())]
 
 
 def _lost(rows: Sequence[Row]) -> float:

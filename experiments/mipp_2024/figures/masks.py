@@ -54,7 +54,7 @@ def draw(rows: list[Row], path: Path) -> None:
     """Accuracy after training against the entropy of the masks; equal marks keep as many nodes."""
     rows = good(rows)
     panels = list(dict.fromkeys(row["panel"] for row in rows))
-    with plots.panels(path, 1, len(panels), width=6, height=4.2) as axes_of:
+    with plots.panels(path, 1, len(panels), width=6, height=4.2, caption=plots.SPREAD) as axes_of:
         for axes, panel in zip(axes_of[0], panels, strict=True):
             own = good(rows, panel=panel)
             for number, rule in enumerate(RULES):
@@ -63,8 +63,7 @@ def draw(rows: list[Row], path: Path) -> None:
                     if not members:
                         continue
                     (x, dx), (y, dy) = (spread([row[key] for row in members]) for key in ("bits", "accuracy"))
-                    words = f"{rule}, {kept} of {HIDDEN}"
-                    axes.errorbar(x, y, dy, dx, marker=marker, color=f"C{number}", capsize=2, label=words)
+                    axes.errorbar(x, y, dy, dx, marker=marker, markersize=6, color=f"C{number}", capsize=2)
             for kept in KEPT:
                 axes.axvline(math.log2(math.comb(HIDDEN, kept)), color="grey", linewidth=0.4, linestyle=":")
             tasks = own[0]["tasks"]
@@ -74,6 +73,10 @@ def draw(rows: list[Row], path: Path) -> None:
                 xlabel="I(D;M) = H(M), bits (dotted: all masks; line: log2 of the tasks)",
                 ylabel="accuracy after training, %",
             )
+            for number, rule in enumerate(RULES):
+                axes.plot([], [], "s", color=f"C{number}", label=plots.shown(rule))
+            for kept, marker in zip(KEPT, "o^s", strict=True):
+                axes.plot([], [], marker, color="none", markeredgecolor="black", label=f"{kept} of {HIDDEN} kept")
         plots.legend_below(axes_of)
 
 
@@ -85,8 +88,8 @@ def study(rule: str, kept: int, seed: int, tasks: int, *, trained: bool) -> Row:
     right = logits(small, x[:, SAMPLES:], masks).argmax(-1) == y[:, SAMPLES:]
     counts = Counter(tuple(mask) for mask in masks.int().tolist())
     plug_in = -sum(n / tasks * math.log2(n / tasks) for n in counts.values())
-    share = masks.mean(0).clamp(1e-12, 1 - 1e-12)
-    bound = -(share * share.log2() + (1 - share) * (1 - share).log2()).sum()
+    share = masks.double().mean(0)
+    bound = -(torch.special.xlogy(share, share) + torch.special.xlogy(1 - share, 1 - share)).sum() / math.log(2)
     return {
         "tasks": tasks,
         "bits": plug_in,

@@ -62,13 +62,13 @@ IMAGENET = Panel("resnet50", "imagenet", "paper", SKIPS, (1, 5))
 def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
     """A network on its data set, trained before pruning or not, and for one epoch or in full afterwards."""
     if _shared(panel, site):
-        return lenet(trained=trained)
+        return lenet(trained=trained, device=site.device)
     train, test = (load(panel.data, split) for split in ("train", "test"))
-    if site.scale == "smoke":
-        return _smoke(panel, train, test, trained=trained)
-    made = recipes(panel.data, site.scale, Setting(progress=False))
     if isinstance(train, zoo.ImageData):
         train, test = train.to(site.device), test.to(site.device)
+    if site.scale == "smoke":
+        return _smoke(panel, train, test, site.device, trained=trained)
+    made = recipes(panel.data, site.scale, Setting(progress=False))
     return grid.Workload(
         panel.network,
         partial(_placed, panel, train, site.device),
@@ -90,10 +90,10 @@ def folder(panel: Panel, site: Site, *, trained: bool) -> Path:
     return site.folder(f"lenet-{stage}" if _shared(panel, site) else f"{panel.network}-{panel.data}-{stage}")
 
 
-def _smoke(panel: Panel, train: zoo.ImageData, test: zoo.ImageData, *, trained: bool) -> grid.Workload:
+def _smoke(panel: Panel, train: zoo.ImageData, test: zoo.ImageData, device: str, *, trained: bool) -> grid.Workload:
     """As little as still runs everything."""
     recipe = grid.Recipe(1, learning_rate=0.02, batch_size=64)
-    make = partial(_placed, panel, train, "cpu")
+    make = partial(_placed, panel, train, device)
     before = recipe if trained else grid.Recipe()
     few, fewer = train.subset(slice(512)), test.subset(slice(100))
     return grid.Workload(panel.network, make, few, fewer, before, {"1 epoch": recipe}, recipe, 256, compensate=trained)

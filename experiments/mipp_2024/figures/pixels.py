@@ -17,6 +17,7 @@ from torch import nn
 
 from mipp import grid
 from mipp.calibration import Calibration
+from mipp.measuring import device_of
 from mipp.pipeline import prune
 from mipp.pixels import select_inputs
 from mipp.plan import Budget
@@ -31,7 +32,9 @@ KEPT = (0.5, 0.25, 0.1)
 def pieces(site: Site) -> list[Piece]:
     """Networks of three in ten and one in ten nodes on all, half, a quarter and a tenth of the pixels."""
     panel = DIGITS if site.scale == "smoke" else LENET
-    return [_piece(panel, site, trained=trained) for trained in (False, True)]
+    return site.some(
+        {title(panel, trained=trained): partial(_piece, panel, site, trained=trained) for trained in (False, True)}
+    )
 
 
 def pictures(rows: list[Row], path: Path) -> None:
@@ -134,7 +137,13 @@ def _measured(work: grid.Workload, folder: Path, method: str, budget: Budget, ke
         recipe(trained, train, seed)
         stages[f"{stage}, {name}"] = seen.measure(trained)["accuracy"]
     collapsed = list(small.plan.collapsed)
-    return {"accuracy": stages, "pixels": list(pixels), "shape": list(shape), "collapsed": collapsed}
+    return {
+        "accuracy": stages,
+        "pixels": list(pixels),
+        "shape": list(shape),
+        "collapsed": collapsed,
+        "device": str(device_of(dense)),
+    }
 
 
 def _only(data: ImageData, mask: torch.Tensor) -> ImageData:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments.mipp_2024.figures.base import Row, by, good, spread
+from experiments.mipp_2024.figures.base import Row, by, good, matched, spread
 
 CONFIDENCE = ", confidence "
+SPREAD = "means, and as bars standard deviations, over the seeds"
 _CASE = ("panel", "method", "rule", "budget", "nodes kept", "kept")
 """What a run is about, besides its seed."""
 COLOURS = {
@@ -38,11 +39,15 @@ def shown(name: str) -> str:
 
 
 @contextmanager
-def panels(path: Path, rows: int, columns: int, width: float = 4.6, height: float = 3.4) -> Iterator[Any]:
+def panels(
+    path: Path, rows: int, columns: int, width: float = 4.6, height: float = 3.4, *, caption: str = ""
+) -> Iterator[Any]:
     """Axes of a figure that is saved afterwards, shape [rows, columns]."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    if caption:
+        figure.suptitle(caption, fontsize="x-small", color="dimgrey")
     yield figure.subplots(rows, columns, squeeze=False)
     for axes in figure.axes:
         if not axes.has_data():
@@ -55,21 +60,27 @@ def counted(rows: Sequence[Row]) -> str:
     """How many runs there are, and with how many seeds each of them was done."""
     each = {len(members) for members in by(rows, *_CASE).values()} or {0}
     seeds = f"{min(each)} to {max(each)}" if len(each) > 1 else f"{max(each)}"
-    return f"{len(rows):,} runs, {seeds} seed{'s' * (max(each) != 1)}"
+    return f"{len(rows):,} run{'s' * (len(rows) != 1)}, {seeds} seed{'s' * (max(each) != 1)}"
 
 
-def curve(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str) -> None:
+def curve(
+    axes: Any,
+    rows: Sequence[Row],
+    x: Callable[[Row], float],
+    y: Callable[[Row], float],
+    name: str,
+    colour: str | None = None,
+) -> None:
     """Means and standard deviations over the seeds: a line through the budgets, and a cross for each confidence."""
+    colour = colour or COLOURS.get(name)
     given = [row for row in rows if CONFIDENCE not in row["method"]]
     sized = [row for row in rows if CONFIDENCE in row["method"]]
     words = f"{shown(name)}, sized by confidence"
-    _points(axes, given, x, y, name, marker="o", markersize=3, label=shown(name))
-    _points(axes, sized, x, y, name, marker="x", markersize=5, linestyle="none", label=words)
+    _points(axes, given, x, y, color=colour, marker="o", markersize=3, label=shown(name))
+    _points(axes, sized, x, y, color=colour, marker="x", markersize=5, linestyle="none", label=words)
 
 
-def _points(
-    axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], name: str, **style: Any
-) -> None:
+def _points(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float], **style: Any) -> None:
     points = []
     for members in by(rows, "method", "budget").values():
         mean, deviation = spread([y(row) for row in members])
@@ -77,7 +88,7 @@ def _points(
     if not points:
         return
     across, up, deviations = zip(*sorted(points), strict=True)
-    axes.errorbar(across, up, yerr=deviations, color=COLOURS.get(name), capsize=2, linewidth=1, **style)
+    axes.errorbar(across, up, yerr=deviations, capsize=2, linewidth=1, **style)
 
 
 def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
@@ -90,20 +101,28 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
     rows = [row for (_,), own in by(rows, "panel").items() for row in own if _free(row) or not any(map(_free, own))]
     titles = list(dict.fromkeys(row["panel"] for row in rows))
     stages = {title: _stages(good(rows, panel=title), metric) for title in titles}
-    with panels(path, len(titles), max(map(len, stages.values()))) as grid:
+    colours = _colours(list(dict.fromkeys(map(family, rows))))
+    with panels(path, len(titles), max(map(len, stages.values())), caption=SPREAD) as grid:
         for line, title in zip(grid, titles, strict=True):
             for axes, stage in zip(line, stages[title], strict=False):
                 own = [row for row in good(rows, panel=title) if stage in row[metric]]
                 for name in dict.fromkeys(map(family, own)):
                     mine = [row for row in own if family(row) == name]
-                    curve(axes, mine, removed, lambda row, s=stage: row[metric][s], name)
-                dense = [row[metric]["dense"] for row in own if not title.endswith("untrained")]
-                if dense:
-                    axes.axhline(spread(dense)[0], color="grey", linewidth=0.6, linestyle="--", label="dense")
+                    curve(axes, mine, removed, lambda row, s=stage: row[metric][s], name, colours[name])
+                for words, dense in _dense(own, metric).items() if not title.endswith("untrained") else ():
+                    of = words.removeprefix("dense, ")
+                    colour = next((c for name, c in colours.items() if name.endswith(f", {of}")), "grey")
+                    axes.axhline(dense, color=colour, linewidth=0.6, linestyle="--", label=words)
                 axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel="nodes removed, %", ylabel=f"{metric}, %")
                 axes.title.set_fontsize("small")
                 scale_by_error(axes)
         legend_below(grid)
+
+
+def _dense(rows: Sequence[Row], metric: str) -> dict[str, float]:
+    """Accuracy of the dense network; where the rows are of several, as on other data, of each."""
+    each = {name: spread([row[metric]["dense"] for row in own])[0] for (name,), own in by(rows, "dense of").items()}
+    return {"dense" if name is None else f"dense, {name}": value for name, value in each.items()}
 
 
 def scale_by_error(axes: Any) -> None:
@@ -129,7 +148,7 @@ def guesses(rows: list[Row], path: Path) -> None:
     """Accuracy of one guess and of five, straight after pruning and after each training: a bar per method."""
     rows = good(rows)
     titles = list(dict.fromkeys(row["panel"] for row in rows))
-    with panels(path, len(titles), 2) as grid:
+    with panels(path, len(titles), 2, caption=SPREAD) as grid:
         for line, title in zip(grid, titles, strict=True):
             for axes, metric in zip(line, ("accuracy", "top-5 accuracy"), strict=True):
                 own = good(rows, panel=title)
@@ -174,15 +193,17 @@ def collapse(rows: list[Row], path: Path) -> None:
 def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> None:
     """The share of nodes removed from each layer over the mean of the layers, a line per method.
 
-    Each run is divided by its own mean, as in the paper; lines are means over all runs, bands standard deviations.
+    Each run is divided by its own mean, as in the paper; lines are means over the runs at given fractions of the nodes
+    that all methods have, or for a method without such runs over all of its own, bands standard deviations.
     """
     rows = [row for row in good(rows) if "keep" in row and (names is None or family(row) in names)]
+    rows = [row for (_,), own in by(rows, "panel").items() for row in _at_given_nodes(own)]
     titles = list(dict.fromkeys(row["panel"] for row in rows))
-    with panels(path, (len(titles) + 1) // 2, 2) as grid:
+    with panels(path, (len(titles) + 1) // 2, 2, caption="bands: standard deviations over runs and seeds") as grid:
         for axes, title in zip(grid.flat, titles, strict=False):
             own = good(rows, panel=title)
             for name in dict.fromkeys(map(family, own)):
-                mine = [values for row in own if family(row) == name and (values := _normalised(row))]
+                mine = [values for row in own if family(row) == name and (values := normalised(row))]
                 if not mine:
                     continue
                 layers = list(own[0]["keep"])
@@ -192,7 +213,7 @@ def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
                 band = [[m + sign * d for m, d in zip(means, deviations, strict=True)] for sign in (-1, 1)]
                 axes.fill_between(at, *band, color=COLOURS.get(name), alpha=0.08, linewidth=0)
             axes.axhline(1, color="grey", linewidth=0.5)
-            axes.set(title=f"{title}: {counted(own)}", ylabel="removed, over the mean of the layers")
+            axes.set(title=f"{title}: {counted(own)}", ylabel="removed / mean of the layers")
             axes.set_xticks(range(len(own[0]["keep"])), list(own[0]["keep"]), rotation=90, fontsize="xx-small")
             axes.title.set_fontsize("small")
         legend_below(grid)
@@ -206,7 +227,7 @@ def bars(
     cases = list(dict.fromkeys(map(case, rows)))
     names = list(dict.fromkeys(map(name, rows)))
     colours = _colours(names)
-    with panels(path, (len(cases) + 1) // 2, 2, width=7) as grid:
+    with panels(path, (len(cases) + 1) // 2, 2, width=7, caption=SPREAD) as grid:
         for axes, title in zip(grid.flat, cases, strict=False):
             own = [row for row in rows if case(row) == title]
             stages = _stages(own, metric)
@@ -233,7 +254,7 @@ def costs(rows: list[Row], path: Path) -> None:
     rows = [row for row in good(rows) if "nodes" in row]
     titles = list(dict.fromkeys(row["panel"] for row in rows))
     kept = {"nodes": "nodes", "params": "parameters", "macs": "MACs"}
-    with panels(path, len(titles), 3) as grid:
+    with panels(path, len(titles), 3, caption=SPREAD) as grid:
         for line, title in zip(grid, titles, strict=True):
             own = good(rows, panel=title)
             stage = [s for s in _stages(own, "accuracy") if s.startswith("pruned")][-1]
@@ -258,6 +279,12 @@ def epochs(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
     rows = [row for row in good(rows) if row["budget"].get("nodes") in (0.3, 0.1)]
     rows = [row for row in rows if names is None or family(row) in names]
     bars(rows, path, lambda row: f"{row['panel']}, {row['budget']['nodes']:.0%} of the nodes", family)
+
+
+def _at_given_nodes(rows: Sequence[Row]) -> list[Row]:
+    """Of methods with runs at given fractions of the nodes those that all of them have; of others all."""
+    given = matched([row for row in rows if "nodes" in row["budget"]])
+    return [*given, *(row for row in rows if family(row) not in set(map(family, given)))]
 
 
 def _free(row: Row) -> bool:
@@ -292,7 +319,8 @@ def _stages(rows: Sequence[Row], metric: str) -> list[str]:
     return list(dict.fromkeys(stage for row in rows for stage in row[metric] if stage != "dense"))
 
 
-def _normalised(row: Row) -> dict[str, float]:
+def normalised(row: Row) -> dict[str, float]:
+    """The share of nodes removed from each layer over the mean of the layers; nothing where none was."""
     gone = {layer: 1 - kept for layer, kept in row["keep"].items()}
     mean = sum(gone.values()) / len(gone)
     return {layer: value / mean for layer, value in gone.items()} if mean else {}

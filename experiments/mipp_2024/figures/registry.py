@@ -11,8 +11,9 @@ _OURS = ("mipp", "mipp of the paper")
 
 
 def _budget(row: Row) -> str:
-    words = {"nodes": "{:.0%} of the nodes", "widths": "equal widths {}"}
-    return next((words[k].format(v) for k, v in row["budget"].items() if k in words), "sized by the test")
+    if "widths" in row["budget"]:
+        return f"equal widths, {questions.fraction(row):.0%} of the nodes"
+    return f"{row['budget']['nodes']:.0%} of the nodes" if "nodes" in row["budget"] else "sized by the test"
 
 
 def _method(row: Row) -> str:
@@ -66,6 +67,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         partial(plots.ratios, names=_OURS),
         "MIPP finds ratios of its own for each layer",
+        outcome=partial(claims.ratios, names=_OURS),
     ),
     "figure6": Figure(
         "ResNet-50 on ImageNet, top-1 and top-5",
@@ -74,7 +76,7 @@ FIGURES: Mapping[str, Figure] = {
         plots.guesses,
         "MIPP generalises better than ThiNet; the paper's 88 % can only be top-5",
         _POINTS,
-        partial(claims.means, stage="pruned"),
+        claims.generalises,
         least="paper",
     ),
     "figure7": Figure(
@@ -83,6 +85,8 @@ FIGURES: Mapping[str, Figure] = {
         pixels.pieces,
         pixels.pictures,
         "the selection looks random, with a tendency to the right",
+        "fewer than one and a half times as many neighbours as at random; more than half on the right",
+        claims.random_pixels,
     ),
     "figure8": Figure(
         "accuracy with selected pixels",
@@ -117,6 +121,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.ratios,
         "ratios differ between methods",
+        outcome=claims.ratios,
     ),
     "masks": Figure(
         "what a mask tells about the data, I(D;M)",
@@ -141,7 +146,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.costs,
         "asked: does the order hold at equal parameters and at equal MACs?",
-        outcome=claims.matched,
+        outcome=claims.at_equal_cost,
     ),
     "controls": Figure(
         "the same widths with random nodes, re-drawn weights, or trained from scratch",

@@ -1,6 +1,7 @@
 """Figures 2, 3, 4, 6 and 11: methods against sparsity, before and after training, on each network."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.workloads import MATCHED, SPARSE, peers, resnet20
 from experiments.mipp_2024.figures import panels
@@ -25,13 +26,20 @@ STEPS = (0, 2, 4, 7, 10, 14, 19)
 """Of the paper's schedule of confidences."""
 PAPER_STEPS = (2, 7)
 CONFIDENCE = ", confidence "
+RESNET20 = "resnet20, cifar10, trained"
 
 
 def pieces(site: Site) -> list[Piece]:
     """The runs of Figure 2; figures 3, 4 and 11 show the same."""
     chosen = [panels.DIGITS] if site.scale == "smoke" else [panel for panel in PANELS if fits(panel.least, site.scale)]
-    found = [_piece(panel, site, trained=trained) for panel in chosen for trained in (False, True)]
-    return [*found, _resnet20(site)] if site.weights and site.scale != "smoke" else found
+    found = {
+        title(panel, trained=trained): partial(_piece, panel, site, trained=trained)
+        for panel in chosen
+        for trained in (False, True)
+    }
+    if site.weights and site.scale != "smoke":
+        found[RESNET20] = partial(_resnet20, site)
+    return site.some(found)
 
 
 def imagenet(site: Site) -> list[Piece]:
@@ -83,7 +91,7 @@ def _resnet20(site: Site) -> Piece:
     budgets = [Budget(macs=kept) for kept in (0.5, 0.7, 0.35, 0.25)]
     assert site.weights is not None
     todo = grid.runs(_named(names), budgets, range(site.seeds or 1))
-    return of_grid("resnet20, cifar10, trained", resnet20(site.weights, site.device), todo, site.folder("resnet"))
+    return of_grid(RESNET20, resnet20(site.weights, site.device), todo, site.folder("resnet"))
 
 
 def _named(names: Sequence[str]) -> dict[str, Method]:

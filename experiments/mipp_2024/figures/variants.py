@@ -1,7 +1,9 @@
 """Figures 1 and 10, and discovery time: MIPP on deformed images and by collapse function, and what takes how long."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,9 +19,12 @@ from mipp.methods import MIPP, Method
 from mipp.pairs import Collapse
 from mipp.plan import Budget
 from mipp.selection import confidence_schedule
+from mipp.zoo import DataSetError
 
 RIVALS = ("sosph", "synflow", "grasp", "thinet", "l1")
 SURE = 0.9375
+FUNCTIONS = {"l1": "L1 norm", "l2": "L2 norm", "mean": "mean", "std": "standard deviation"}
+BENT = ", deformed"
 SHOWN = 10
 """Images in the picture of the deformed data."""
 
@@ -28,33 +33,46 @@ def deformed(site: Site) -> list[Piece]:
     """MIPP on MNIST as it is, and deformed: sized by confidence, and at given sparsities."""
     panel = DIGITS if site.scale == "smoke" else LENET
     schedule = confidence_schedule(max(STEPS) + 1)
-    found = []
-    for trained in (False, True):
-        plain = panels.workload(panel, site, trained=trained)
-        for bent in (False, True):
-            work = replace(plain, train=deform(plain.train), test=deform(plain.test)) if bent else plain
-            words = f"{panel.data}, {'deformed' if bent else 'as it is'}"
-            tests = {f"{words}{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
-            seeds = range(1 if site.scale == "smoke" else site.seeds or 3)
-            todo = grid.runs(tests, [Budget(min_keep=0)], seeds) + grid.runs({words: MIPP()}, _nodes(site), seeds)
-            name = f"{title(panel, trained=trained)}{', deformed' if bent else ''}"
-            found.append(of_grid(name, work, todo, panels.folder(panel, site, trained=trained)))
-    return found
+    names = {
+        f"{title(panel, trained=trained)}{BENT if bent else ''}": (trained, bent)
+        for trained in (False, True)
+        for bent in (False, True)
+    }
+
+    def piece(name: str) -> Piece:
+        trained, bent = names[name]
+        work = panels.workload(panel, site, trained=trained)
+        work = replace(work, train=deform(work.train), test=deform(work.test)) if bent else work
+        words = f"{panel.data}, {'deformed' if bent else 'as it is'}"
+        tests = {f"{words}{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
+        seeds = range(1 if site.scale == "smoke" else site.seeds or 3)
+        todo = grid.runs(tests, [Budget(min_keep=0)], seeds) + grid.runs({words: MIPP()}, _nodes(site), seeds)
+        return of_grid(name, work, todo, panels.folder(panel, site, trained=trained))
+
+    return site.some({name: partial(piece, name) for name in names})
 
 
 def draw_deformed(rows: list[Row], path: Path) -> None:
-    """Both data sets in one plot, and in a second file some of their images."""
-    plots.accuracy([{**row, "panel": str(row["panel"]).removesuffix(", deformed")} for row in rows], path)
-    draw_images(
-        zoo.load(rows[0]["panel"].split(", ")[1], "train").subset(slice(SHOWN)), path.with_stem(f"{path.stem}-images")
-    )
+    """Both data sets in one plot, and in a second file some of their images where the data are."""
+    merged = [
+        {
+            **row,
+            "panel": str(row["panel"]).removesuffix(BENT),
+            "dense of": "deformed" if row["panel"].endswith(BENT) else "as it is",
+        }
+        for row in rows
+    ]
+    plots.accuracy(merged, path)
+    with suppress(DataSetError):
+        draw_images(zoo.load(rows[0]["panel"].split(", ")[1], "train"), path.with_stem(f"{path.stem}-images"))
 
 
 def draw_images(data: zoo.ImageData, path: Path) -> None:
-    """Images as they are, and below them deformed."""
-    with plots.panels(path, 2, len(data), 0.9, 1.0) as axes_of:
-        for line, images in zip(axes_of, (data.images, deform(data).images), strict=True):
-            for axes, image in zip(line, images, strict=True):
+    """The first images as they are, and below them deformed: as they are in the whole, where each has its strength."""
+    with plots.panels(path, 2, SHOWN, 0.9, 1.0) as axes_of:
+        for line, words, shown in zip(axes_of, ("as it is", "deformed"), (data, deform(data)), strict=True):
+            line[0].set_ylabel(words, fontsize="small")
+            for axes, image in zip(line, shown.images, strict=False):
                 axes.imshow(image[0].numpy(), cmap="gray_r")
                 axes.set(xticks=[], yticks=[])
 
@@ -66,27 +84,25 @@ def collapse_functions(site: Site) -> list[Piece]:
     methods: dict[str, Method] = {name: MIPP(collapse=name) for name in names}  # type: ignore[arg-type]
     methods["every position"] = MIPP()
     seeds = range(1 if site.scale == "smoke" else site.seeds or 3)
-    return [
-        of_grid(
-            title(panel, trained=trained),
-            panels.workload(panel, site, trained=trained),
-            grid.runs(methods, _nodes(site), seeds),
-            panels.folder(panel, site, trained=trained),
-        )
-        for trained in (False, True)
-    ]
+
+    def piece(*, trained: bool) -> Piece:
+        work, folder = (f(panel, site, trained=trained) for f in (panels.workload, panels.folder))
+        return of_grid(title(panel, trained=trained), work, grid.runs(methods, _nodes(site), seeds), folder)
+
+    return site.some({title(panel, trained=trained): partial(piece, trained=trained) for trained in (False, True)})
 
 
 def draw_collapse_functions(rows: list[Row], path: Path) -> None:
     """Accuracy, and in a second file layer collapse."""
-    plots.accuracy(rows, path)
-    plots.collapse(rows, path.with_stem(f"{path.stem}-collapse"))
+    named = [{**row, "method": FUNCTIONS.get(row["method"], row["method"])} for row in rows]
+    plots.accuracy(named, path)
+    plots.collapse(named, path.with_stem(f"{path.stem}-collapse"))
 
 
 def discovery(site: Site) -> list[Piece]:
     """Time to choose the nodes: the closed form, one perceptron a layer, the paper's perceptrons, and other methods."""
     chosen = [DIGITS] if site.scale == "smoke" else [p for p in PANELS if fits(p.least, site.scale)]
-    return [_timed(panel, site) for panel in chosen]
+    return site.some({_network(panel): partial(_timed, panel, site) for panel in chosen})
 
 
 def draw_discovery(rows: list[Row], path: Path) -> None:
@@ -107,6 +123,10 @@ def draw_discovery(rows: list[Row], path: Path) -> None:
             axes.margins(x=0.3)
 
 
+def _network(panel: panels.Panel) -> str:
+    return f"{panel.network}, {panel.data}"
+
+
 def _timed(panel: panels.Panel, site: Site) -> Piece:
     work = replace(panels.workload(panel, site, trained=True), after={}, compensate=False)
     iterations = 20 if panel.network.startswith("vgg") else 150
@@ -116,7 +136,7 @@ def _timed(panel: panels.Panel, site: Site) -> Piece:
         tests["MIPP, the paper's MLPs"] = MIPP.paper(confidence=SURE, retrain_iterations=iterations)
     others = {name: peers()[name] for name in RIVALS}
     todo = grid.runs(tests, [Budget(min_keep=0)], [0]) + grid.runs(others, SPARSE[:1], [0])
-    return of_grid(f"{panel.network}, {panel.data}", work, todo, panels.folder(panel, site, trained=True))
+    return of_grid(_network(panel), work, todo, panels.folder(panel, site, trained=True))
 
 
 def _nodes(site: Site) -> Sequence[Budget]:
