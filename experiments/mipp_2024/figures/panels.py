@@ -68,7 +68,7 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
         train, test = train.to(site.device), test.to(site.device)
     if site.scale == "smoke":
         return _smoke(panel, train, test, site.device, trained=trained)
-    made = recipes(panel.data, site.scale, Setting(progress=False))
+    made = recipes(panel.data, site.scale, Setting(site.folder("checkpoints"), progress=False))
     return grid.Workload(
         panel.network,
         partial(_placed, panel, train, site.device),

@@ -213,9 +213,9 @@ def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
                 band = [[m + sign * d for m, d in zip(means, deviations, strict=True)] for sign in (-1, 1)]
                 axes.fill_between(at, *band, color=COLOURS.get(name), alpha=0.08, linewidth=0)
             axes.axhline(1, color="grey", linewidth=0.5)
-            axes.set(title=f"{title}: {counted(own)}", ylabel="removed / mean of the layers")
+            axes.set_title(f"{title}: {counted(own)}", fontsize="small")
+            axes.set_ylabel("removed / mean of the layers", fontsize="small")
             axes.set_xticks(range(len(own[0]["keep"])), list(own[0]["keep"]), rotation=90, fontsize="xx-small")
-            axes.title.set_fontsize("small")
         legend_below(grid)
 
 
