@@ -79,6 +79,25 @@ def test_an_emptied_group_says_nothing_to_a_layer_behind_weight_norm(norm, dim):
         torch.testing.assert_close(made(x), expected)
 
 
+class Gated(nn.Module):
+    """Names that mean something else here."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight_g, self.weight_v = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6, 4))
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out((x @ self.weight_g.T).sigmoid() * (x @ self.weight_v.T))
+
+
+def test_gates_and_values_are_no_weight_norm():
+    model = Gated()
+    expected = model.weight_g.norm(dim=1) + model.weight_v.norm(dim=1)
+    (found,) = L2().rank(task(model)).values()
+    torch.testing.assert_close(found, expected.detach().double())
+
+
 def test_the_model_keeps_its_parametrization():
     model = normed(chain())
     found = mipp.prune(model, [torch.randn(40, 4).double()], mipp.Budget(nodes=0.5), L2(), progress=False).model

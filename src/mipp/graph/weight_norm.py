@@ -1,6 +1,6 @@
 """Weight norm: a weight that is kept as a direction and a length, under the names that torch gives the two."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from torch import Tensor
 _NAMES = ((".original1", ".original0"), ("weight_v", "weight_g"))
 
 
-def length_of(name: str, names: Container[str]) -> str | None:
+def length_of(name: str, tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the length that belongs to a direction; None for any other tensor."""
     found = (name.removesuffix(direction) + length for direction, length in _NAMES if name.endswith(direction))
-    return next((length for length in found if length in names), None)
+    return next((g for g in found if g in tensors and _is_length(tensors[g], tensors[name])), None)
 
 
 def effective(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,6 +33,11 @@ def settle(tensors: Mapping[str, Tensor]) -> None:
             gone = ~v.bool().any(dim=_over(v, g), keepdim=True)
             v.masked_fill_(gone, 1)
             g.masked_fill_(gone.view_as(g), 0)
+
+
+def _is_length(g: Tensor, v: Tensor) -> bool:
+    """Whether a tensor has one number for every position in one dimension of another, or one for all."""
+    return g.ndim == 0 or (g.ndim == v.ndim and sum(size > 1 for size in g.shape) <= 1)
 
 
 def _over(v: Tensor, g: Tensor) -> tuple[int, ...]:
