@@ -474,10 +474,10 @@ def test_a_list_with_an_entry_for_each_sample_is_cut_as_the_samples_are():
     x, scale, size = torch.randn(300, 8), [float(n) for n in range(300)], (1, 2)
     batch = {"x": x, "scale": scale, "size": size}, np.arange(300)
     found = read(mipp.Calibration([batch], max_samples=200), None)
-    assert [piece.samples for piece in found] == [128, 72]
-    assert found[1].call.kwargs["scale"] == scale[128:200]
+    assert [piece.samples for piece in found] == [100, 100]
+    assert found[1].call.kwargs["scale"] == scale[100:200]
     assert all(piece.call.kwargs["size"] == size for piece in found)
-    assert found[1].labels.tolist() == list(range(128, 200))
+    assert found[1].labels.tolist() == list(range(100, 200))
 
 
 def test_labels_that_are_no_numbers_are_left_alone():
