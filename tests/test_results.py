@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from benchmarks import record
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,11 @@ def test_result_files_say_where_they_come_from():
         assert {"program", "command", "machine", "settings", "rows"} <= data.keys()
         assert {"cpu", "threads", "versions"} <= data["machine"].keys()
         assert "/" not in data["command"]
+
+
+def test_result_files_hold_numbers_that_any_reader_of_json_takes():
+    for path in [*ROOT.glob("benchmarks/results/*.json"), *ROOT.glob("experiments/*/results/*.json")]:
+        json.loads(path.read_text(), parse_constant=lambda constant, of=path: pytest.fail(f"{constant} in {of.name}"))
 
 
 def test_a_recorded_command_is_the_one_that_measures_all_rows(monkeypatch):
