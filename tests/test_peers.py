@@ -435,6 +435,24 @@ def test_oto_scores_by_the_gradient_or_else_by_the_way_of_the_weights(leaves):
     assert {n: set(k) for n, k in plan.kept.items()} == least_redundant(weights, gradient, sum(plan.widths.values()))
 
 
+class Single(nn.Module):
+    """Fixes its precision in its code."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.b(self.a(x.float()).relu())
+
+
+def test_oto_trains_a_model_that_runs_in_one_precision_only():
+    given, _ = trained_task(Single())
+    plan, _ = OTO(start=0.2).plan(given, mipp.Budget(nodes=0.5))
+    assert sum(plan.widths.values()) == 3
+    assert not given.notes
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid])
 def test_the_report_says_what_it_costs_to_cut_where_zero_is_not_silence(activation):
     model = nn.Sequential(nn.Linear(4, 6), activation(), nn.Linear(6, 3)).double()
