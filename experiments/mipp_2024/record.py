@@ -39,11 +39,12 @@ def save(experiment: str, command: str, pieces: Sequence[Piece], folder: Path = 
     """
     earlier = load(experiment, folder)
     settings: dict[str, Any] = dict(earlier.head["settings"]) if earlier else {}
-    renewed = {piece.name: piece for piece in pieces if piece.rows()}
+    new = {piece.name: piece.rows() for piece in pieces}
+    renewed = {piece.name: piece for piece in pieces if new[piece.name]}
     rows = [row for row in (earlier.rows if earlier else []) if _stays(row, renewed.get(row["panel"]), settings)]
     machines: list[Row] = list(earlier.head["machines"]) if earlier and rows else []
     for piece in pieces:
-        found = piece.rows()
+        found = new[piece.name]
         settings |= {piece.name: piece.settings} if found else {}
         for row in found:
             used = _used(row)

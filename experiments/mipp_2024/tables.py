@@ -72,10 +72,8 @@ def methods() -> str:
     for words, row in ours.items():
         cells = [_tick(own=own, said=said) for own, said in zip(row, TABLE_4[words], strict=True)]
         lines.append(f"| {words} | {' | '.join(cells)} |")
-    emptied = (
-        [_emptied([r for r in good(found.rows, method=n) if "nodes" in r["budget"]]) for n in COMPARED] if found else []
-    )
-    if emptied:
+    if found is not None:
+        emptied = [_emptied([r for r in good(found.rows, method=n) if "nodes" in r["budget"]]) for n in COMPARED]
         said = [f"{cell} (paper: {'yes' if t else 'no'})" for cell, t in zip(emptied, TABLE_4["collapse"], strict=True)]
         lines.append(f"| layer collapse resistant: runs at given fractions that emptied a layer | {' | '.join(said)} |")
     more = {"reads labels": [n.labels for n in needs], "takes gradients": [n.gradients for n in needs]}

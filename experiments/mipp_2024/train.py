@@ -89,7 +89,9 @@ def _trained(model: nn.Module, recipe: Recipe, train: Data, options: dict[str, A
     if not int(os.environ.get("RANK", "0")):
         state = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, path, {"training": name, "seconds": str(seconds)})
+        part = path.with_suffix(".part")  # whoever is killed here leaves no half of the file
+        save_file(state, part, {"training": name, "seconds": str(seconds)})
+        part.replace(path)
     return seconds
 
 

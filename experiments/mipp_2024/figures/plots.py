@@ -109,8 +109,8 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
                 for name in dict.fromkeys(map(family, own)):
                     mine = [row for row in own if family(row) == name]
                     curve(axes, mine, removed, lambda row, s=stage: row[metric][s], name, colours[name])
-                for words, dense in _dense(own, metric).items() if not title.endswith("untrained") else ():
-                    of = words.removeprefix("dense, ")
+                for of, dense in _dense(own, metric).items() if not title.endswith("untrained") else ():
+                    words = "dense" if of is None else f"dense, {of}"
                     colour = next((c for name, c in colours.items() if name.endswith(f", {of}")), "grey")
                     axes.axhline(dense, color=colour, linewidth=0.6, linestyle="--", label=words)
                 axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel="nodes removed, %", ylabel=f"{metric}, %")
@@ -119,10 +119,9 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
         legend_below(grid)
 
 
-def _dense(rows: Sequence[Row], metric: str) -> dict[str, float]:
-    """Accuracy of the dense network; where the rows are of several, as on other data, of each."""
-    each = {name: spread([row[metric]["dense"] for row in own])[0] for (name,), own in by(rows, "dense of").items()}
-    return {"dense" if name is None else f"dense, {name}": value for name, value in each.items()}
+def _dense(rows: Sequence[Row], metric: str) -> dict[str | None, float]:
+    """Accuracy of the dense network (None); where the rows are of several, as on other data, of each by its name."""
+    return {name: spread([row[metric]["dense"] for row in own])[0] for (name,), own in by(rows, "dense of").items()}
 
 
 def scale_by_error(axes: Any) -> None:
