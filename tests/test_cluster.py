@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,15 @@ def test_results_in_folders_of_other_machines_are_missed(tmp_path, monkeypatch):
     answer = compare(tmp_path, "--ray", "10.0.0.1:6379")
     assert answer.exit_code == 2
     assert "2 of 2 runs left no result" in answer.stdout
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "nowhere.invalid:{}", "127.0.0.1:999999"])
+def test_an_address_where_no_cluster_answers_is_told_at_once(address):
+    pytest.importorskip("ray")
+    with socket.socket() as held:  # bound, but nothing listens
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(mipp.MippError, match="No Ray cluster answers at .*ray start --head"):
+            list(grid.on_ray(str, [1], address.format(held.getsockname()[1])))
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):

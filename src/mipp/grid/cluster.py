@@ -2,15 +2,19 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from mipp.errors import MippError, MissingRequirementError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_PATIENCE = 10.0
+"""Seconds for a cluster to answer; Ray itself keeps asking for minutes without a word."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # calls see the GPUs of their machine although they reserve none
@@ -57,8 +61,9 @@ def _session(address: str) -> Iterator[ModuleType]:
             'Sweeps over machines need Ray, which is not installed: pip install "torch-mipp[experiments]".'
         ) from error
     try:
+        _call_up(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **_local(address))
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise MippError(
             f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start --head`, which prints its "
             "address, and join it from other machines; or use 'local' for the processors of this one."
@@ -67,6 +72,13 @@ def _session(address: str) -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _call_up(address: str) -> None:
+    """Raises what the network says if an address with a host and a port does not answer."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), timeout=_PATIENCE).close()
 
 
 def _local(address: str) -> dict[str, Any]:
