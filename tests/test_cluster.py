@@ -82,7 +82,7 @@ def test_an_address_where_no_cluster_answers_is_told_at_once(address):
     pytest.importorskip("ray")
     with socket.socket() as held:  # bound, but nothing listens
         held.bind(("127.0.0.1", 0))
-        with pytest.raises(mipp.MippError, match="No Ray cluster answers at .*ray start --head"):
+        with pytest.raises(mipp.MippError, match=r"No Ray cluster answers at .*ray start --head"):
             list(grid.on_ray(str, [1], address.format(held.getsockname()[1])))
 
 

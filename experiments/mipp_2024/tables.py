@@ -1,13 +1,12 @@
 """Renders the results into the README of the experiments: `python -m experiments.mipp_2024.tables [--check]`."""
 
-import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import hardware, render
-from benchmarks.record import RESULTS
+from benchmarks.markdown import chosen, column, hardware, load, render, table
 from experiments.mipp_2024 import record
-from experiments.mipp_2024.figures.base import Figure, Row, good
+from experiments.mipp_2024.figures.base import Figure, Outcome, Row, by, good, spread
 from experiments.mipp_2024.figures.plots import collapsed, counted, shown
 from experiments.mipp_2024.figures.registry import FIGURES
 from experiments.mipp_2024.recipes import PAPER, SHORT
@@ -35,13 +34,23 @@ def main() -> None:
 
 
 def figures() -> str:
-    """One row for each figure: command, claim, tolerance, hardware, minutes, outcome."""
-    lines = [
-        "| figure | command | expected | tolerance | hardware | minutes | outcome |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [_row(name, figure) for name, figure in FIGURES.items()]
-    return "\n".join([*lines, _language()])
+    """One row for each figure: command, claim, tolerance, hardware, minutes, verdicts."""
+    columns = ("figure", "command", "expected", "tolerance", "hardware", "minutes", "outcome")
+    return table(columns, [*(_row(name, figure) for name, figure in FIGURES.items()), _language_row()])
+
+
+def outcomes() -> str:
+    """What was found for each figure, with its plots."""
+    found = []
+    for name, figure in FIGURES.items():
+        file = record.load(figure.experiment)
+        if file is not None:
+            asked = figure.says if figure.says.startswith("asked: ") else f"expected: {figure.says}."
+            found += [f"### {name}", f"{_capital(figure.title)}; {counted(good(file.rows))}. {_capital(asked)}"]
+            found += [f"![{figure.title}](plots/{path.name})" for path in _plots(name)]
+            found.append("\n".join(f"- {outcome}" for outcome in figure.outcome(file.rows)))
+    found += ["### language", "A transformer and an LSTM, by `benchmarks.language`."]
+    return "\n\n".join([*found, "\n".join(f"- {outcome}" for outcome in _language())])
 
 
 def recipes() -> str:
@@ -112,14 +121,22 @@ def _text(value: Any) -> str:
     )
 
 
-def _row(name: str, figure: Figure) -> str:
-    found = record.load(figure.experiment)
-    plot = f"[{name}](plots/{name}.svg)" if (record.PLOTS / f"{name}.svg").exists() else name
-    head = f"| {plot}: {figure.title} | `python -m experiments.mipp_2024 {name}` | {figure.says} | {figure.tolerance} "
+def _row(name: str, figure: Figure) -> tuple[str, ...]:
+    command, found = f"`python -m experiments.mipp_2024 {name}`", record.load(figure.experiment)
     if found is None:
-        return f"{head}| | | not run |"
-    outcome = "<br>".join([*figure.outcome(found.rows), counted(good(found.rows))])
-    return f"{head}| {_hardware(found)} | {found.minutes:,.0f} | {outcome} |"
+        return (f"{name}: {figure.title}", command, figure.says, figure.tolerance, "", "", "not run")
+    verdicts = [f"**{o.verdict}** {o.where}".strip() for o in figure.outcome(found.rows) if o.verdict]
+    told = "<br>".join(verdicts) or f"[measured](#{name})"
+    title = f"[{name}](#{name}): {figure.title}"
+    return (title, command, figure.says, figure.tolerance, _hardware(found), f"{found.minutes:,.0f}", told)
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _plots(name: str) -> list[Path]:
+    return [path for pattern in (f"{name}.svg", f"{name}-*.svg") for path in sorted(record.PLOTS.glob(pattern))]
 
 
 def _hardware(found: record.Found) -> str:
@@ -130,24 +147,27 @@ def _emptied(rows: list[Row]) -> str:
     return f"{sum(map(collapsed, rows))} of {len(rows)}" if rows else ""
 
 
-def _language() -> str:
+def _language() -> list[Outcome]:
     """The transformer and the LSTM, whose program is among the benchmarks."""
-    data = json.loads((RESULTS / "language.json").read_text())
-    machine, told = data["machine"], []
+    found, data = [], load("language")
     for model, kept in dict.fromkeys((r["model"], r["kept"]) for r in data["rows"] if r["method"] != "dense"):
-        rows = [r for r in data["rows"] if (r["model"], r["kept"]) == (model, kept)]
-        names = dict.fromkeys(r["method"] for r in rows)
-        each = {n: [r["with refit"] for r in rows if r["method"] == n] for n in names}
-        words = ", ".join(f"{shown(n)} {sum(values) / len(values):.2f}" for n, values in each.items())
-        told.append(f"{model}, {kept:.0%} kept, perplexity with the refit: {words}")
+        rows = chosen(data, model=model, kept=kept)
+        each = {n: spread(column(own, "with refit"))[0] for (n,), own in by(rows, "method").items()}
+        words = ", ".join(f"{shown(n)} {mean:.2f}" for n, mean in each.items())
+        found.append(Outcome(words, f"{model}, {kept:.0%} kept, perplexity with the refit"))
+    return found
+
+
+def _language_row() -> tuple[str, ...]:
+    data = load("language")
     minutes = sum(v for r in data["rows"] for k, v in r.items() if k.startswith("seconds")) / 60
-    return (
-        "| language: a transformer and an LSTM | `python -m benchmarks.language --weights FOLDER` | asked: does it "
-        f"work beyond convolutions? | – | {hardware(machine)} | {minutes:,.0f} | {'<br>'.join(told)} |"
-    )
+    asked = "asked: does it work beyond convolutions?"
+    command, told = "`python -m benchmarks.language --weights FOLDER`", "[measured](#language)"
+    title = "[language](#language): a transformer and an LSTM"
+    return (title, command, asked, "–", hardware(data["machine"]), f"{minutes:,.0f}", told)
 
 
-TABLES = {"figures": figures, "recipes": recipes, "methods": methods}
+TABLES = {"figures": figures, "outcomes": outcomes, "recipes": recipes, "methods": methods}
 
 
 if __name__ == "__main__":

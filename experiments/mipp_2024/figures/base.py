@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from mipp import grid
 from mipp.errors import MippError, MissingRequirementError
@@ -22,6 +22,25 @@ _CASE = ("panel", "budget", "nodes kept", "kept", "seed")
 Scale = Literal["smoke", "laptop", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Measurement = tuple[Row, Callable[[], Row]]
+Verdict = Literal["reproduced", "in part", "not reproduced"]
+
+
+class Outcome(NamedTuple):
+    """What rows say about a figure.
+
+    Attributes:
+        words: With the numbers.
+        where: The panel and the stage, or nothing where there is one only.
+        verdict: On what the paper says of it; None where it says nothing that could fail.
+    """
+
+    words: str
+    where: str = ""
+    verdict: Verdict | None = None
+
+    def __str__(self) -> str:
+        head = " ".join(filter(None, (self.verdict and f"**{self.verdict}**", self.where)))
+        return f"{head}: {self.words}" if head else self.words
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,7 @@ class Figure:
         draw: Draws the rows into a file.
         says: What the paper says that it shows, or what its reviewers asked.
         tolerance: What counts as the same.
-        outcome: What the rows say, a sentence for each panel.
+        outcome: What the rows say about each panel.
         least: The smallest scale at which there is anything to run.
     """
 
@@ -118,7 +137,7 @@ class Figure:
     draw: Callable[[list[Row], Path], object]
     says: str
     tolerance: str = "–"
-    outcome: Callable[[list[Row]], list[str]] = lambda rows: []
+    outcome: Callable[[list[Row]], list[Outcome]] = lambda rows: []
     least: Scale = "laptop"
 
 

@@ -1,4 +1,4 @@
-"""What the paper says about each figure, and what the rows say: sentences whose numbers come from the result files.
+"""Whether the rows say what the paper says about each figure, with the numbers of the result files.
 
 Means are compared over the same budgets and seeds only.
 """
@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from experiments.mipp_2024.figures.base import Row, by, good, matched, spread
+from experiments.mipp_2024.figures.base import Outcome, Row, Verdict, by, good, matched, spread
 from experiments.mipp_2024.figures.plots import collapsed, family, normalised, removed, shown
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -25,7 +25,7 @@ RIVALS = {
 """What version 1 of the paper compares with."""
 
 
-def better(rows: list[Row]) -> list[str]:
+def better(rows: list[Row]) -> list[Outcome]:
     """Whether MIPP is at least as accurate as the others at each sparsity, at the last stage without refit."""
     found = []
     for (panel,), own in by(good(rows), "panel").items():
@@ -40,15 +40,15 @@ def better(rows: list[Row]) -> list[str]:
         if differences:
             held = sum(d >= -POINTS for d, _, _ in differences)
             least, most = min(differences), max(differences)
-            found.append(
-                f"{_verdict(held, len(differences))} {panel}, {stage}: {held} of {len(differences)} sparsities; "
-                f"{least[0]:+.2f} points against {shown(least[1])} at {1 - least[2]:.0%} removed, {most[0]:+.2f} "
-                f"against {shown(most[1])} at {1 - most[2]:.0%}"
+            words = (
+                f"{held} of {len(differences)} sparsities; {least[0]:+.2f} points against {shown(least[1])} at "
+                f"{1 - least[2]:.0%} removed, {most[0]:+.2f} against {shown(most[1])} at {1 - most[2]:.0%}"
             )
+            found.append(Outcome(words, f"{panel}, {stage}", _verdict(held, len(differences))))
     return found
 
 
-def seldom_empty(rows: list[Row], key: str = "budget") -> list[str]:
+def seldom_empty(rows: list[Row], key: str = "budget") -> list[Outcome]:
     """Whether MIPP empties layers least often, of the runs at given fractions of the nodes that all have.
 
     The paper's perceptrons, which a confidence sizes, should empty none.
@@ -70,11 +70,11 @@ def seldom_empty(rows: list[Row], key: str = "budget") -> list[str]:
                 f"; {shown('mipp of the paper')}, sized by confidence ({gone} removed): "
                 f"{sum(map(collapsed, theirs))} of {len(theirs)} runs"
             )
-        found.append(f"{_verdict(sum(held), len(held))} {panel}: {words}")
+        found.append(Outcome(words, panel, _verdict(sum(held), len(held))))
     return found
 
 
-def deformed(rows: list[Row]) -> list[str]:
+def deformed(rows: list[Row]) -> list[Outcome]:
     """Whether deformation costs more accuracy at a tenth of the nodes than at half, before and after training."""
     found = []
     for state in ("untrained", "trained"):
@@ -91,14 +91,12 @@ def deformed(rows: list[Row]) -> list[str]:
                 return found
             gaps.append(means[names[0]] - means[names[1]])
         wanted = gaps[1] - gaps[0] > POINTS if state == "untrained" else gaps[1] - gaps[0] <= POINTS
-        found.append(
-            f"{_verdict(wanted, 1)} {state}, {stage}: deformation costs {gaps[0]:.2f} points at 50 % removed and "
-            f"{gaps[1]:.2f} at 90 %"
-        )
+        words = f"deformation costs {gaps[0]:.2f} points at 50 % removed and {gaps[1]:.2f} at 90 %"
+        found.append(Outcome(words, f"{state}, {stage}", _verdict(wanted, 1)))
     return found
 
 
-def collapse_function(rows: list[Row]) -> list[str]:
+def collapse_function(rows: list[Row]) -> list[Outcome]:
     """Whether L1 is as good as the other functions."""
     found = []
     for (panel,), own in by(good(rows), "panel").items():
@@ -108,11 +106,11 @@ def collapse_function(rows: list[Row]) -> list[str]:
         if "l1" in functions:
             words = ", ".join(f"{k} {v:.2f}" for k, v in means.items())
             ok = functions["l1"] >= max(functions.values()) - POINTS
-            found.append(f"{_verdict(ok, 1)} {panel}, {stage}, mean over the sparsities: {words}")
+            found.append(Outcome(f"{words}, means over the sparsities", f"{panel}, {stage}", _verdict(ok, 1)))
     return found
 
 
-def pixels(rows: list[Row]) -> list[str]:
+def pixels(rows: list[Row]) -> list[Outcome]:
     """Whether MIPP is ahead with a quarter of the pixels and a tenth of the nodes."""
     found = []
     for (panel,), own in by(good(rows, kept=0.25, **{"nodes kept": 0.1}), "panel").items():
@@ -123,11 +121,11 @@ def pixels(rows: list[Row]) -> list[str]:
             ok = means["mipp"] >= max(means.values()) - POINTS
             words = ", ".join(f"{shown(k)} {v:.2f}" for k, v in means.items())
             all_pixels = f"; MIPP with all pixels {statistics.fmean(_values(whole, stage)):.2f}" if whole else ""
-            found.append(f"{_verdict(ok, 1)} {panel}, {stage}: {words}{all_pixels}")
+            found.append(Outcome(f"{words}{all_pixels}", f"{panel}, {stage}", _verdict(ok, 1)))
     return found
 
 
-def masks(rows: list[Row]) -> list[str]:
+def masks(rows: list[Row]) -> list[Outcome]:
     """Whether rules whose masks tell more about the data leave more accurate networks, at each number of nodes.
 
     Bits are the plug-in estimate, which no more than the logarithm of the number of tasks can come of.
@@ -145,10 +143,11 @@ def masks(rows: list[Row]) -> list[str]:
             told.append(f"{kept} kept: {'; '.join(words)}")
         if told:
             mean = statistics.fmean(correlations)
-            found.append(
-                f"{_verdict(mean > CORRELATION, 1)} {panel}, rank correlation of bits (of at most "
-                f"{math.log2(own[0]['tasks']):.0f}) and accuracy over the rules {mean:+.2f}; {'. '.join(told)}"
+            words = (
+                f"rank correlation of bits (of at most {math.log2(own[0]['tasks']):.0f}) and accuracy over the rules "
+                f"{mean:+.2f}; {'. '.join(told)}"
             )
+            found.append(Outcome(words, panel, _verdict(mean > CORRELATION, 1)))
     return found
 
 
@@ -157,13 +156,13 @@ def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return found if math.isfinite(found) else 0.0
 
 
-def pairs(first: str, second: str) -> Callable[[list[Row]], list[str]]:
+def pairs(first: str, second: str) -> Callable[[list[Row]], list[Outcome]]:
     """Whether one variant is at least as accurate as another, at every stage, over the runs that both have.
 
     What a confidence sized is left out: the networks are of different sizes.
     """
 
-    def check(rows: list[Row]) -> list[str]:
+    def check(rows: list[Row]) -> list[Outcome]:
         sized = [row for row in good(rows) if row["budget"].keys() - {"min_keep"}]
         runs = [by(good(sized, method=name), "budget", "seed") for name in (first, second)]
         one, other = ([row for key in own if key in runs[0] and key in runs[1] for row in own[key]] for own in runs)
@@ -176,7 +175,8 @@ def pairs(first: str, second: str) -> Callable[[list[Row]], list[str]]:
             shares = [_lost(members) for members in (one, other)]
             lost = f"; information lost {shares[0]:.1%} against {shares[1]:.1%}"
         words = ", ".join(f"{stage} {gap:+.2f}" for stage, gap in gaps.items())
-        return [f"{_verdict(sum(g >= -POINTS for g in gaps.values()), len(gaps))} points: {words}{lost}"]
+        held = sum(gap >= -POINTS for gap in gaps.values())
+        return [Outcome(f"points of accuracy, {words}{lost}", verdict=_verdict(held, len(gaps)))]
 
     return check
 
@@ -189,7 +189,7 @@ _CELLS = {
 }
 
 
-def decomposition(rows: list[Row]) -> list[str]:
+def decomposition(rows: list[Row]) -> list[Outcome]:
     """What ratios, identity and the refit add, each with the others on and off."""
     found = []
     for (kept,), own in by([{**row, "kept": round(row["nodes"], 1)} for row in good(rows)], "kept").items():
@@ -200,11 +200,11 @@ def decomposition(rows: list[Row]) -> list[str]:
             }
             if all(cell.values()):
                 words = ", ".join(f"{words} {statistics.fmean(values):.2f}" for words, values in cell.items())
-                found.append(f"{kept:.0%} kept, {stage}: {words}")
+                found.append(Outcome(words, f"{kept:.0%} kept, {stage}"))
     return found
 
 
-def discovery(rows: list[Row]) -> list[str]:
+def discovery(rows: list[Row]) -> list[Outcome]:
     """Seconds of the selection."""
     found = []
     for (panel,), own in by(good(rows), "panel").items():
@@ -212,25 +212,27 @@ def discovery(rows: list[Row]) -> list[str]:
         ours, theirs = seconds.get("MIPP, Gaussian"), seconds.get("MIPP, the paper's MLPs")
         if ours and theirs:
             ratio = f"÷ {theirs / ours:,.0f}"
-            found.append(f"{panel}: {theirs:.1f} s with the paper's MLPs, {ours:.2f} s in closed form: {ratio}")
+            words = f"{theirs:.1f} s with the paper's MLPs, {ours:.2f} s in closed form: {ratio}"
+            found.append(Outcome(words, panel))
     return found
 
 
-def means(rows: list[Row], stage: str = "refitted") -> list[str]:
+def means(rows: list[Row], stage: str = "refitted") -> list[Outcome]:
     """Mean accuracy of each method in each panel."""
     found = []
     for (panel,), own in by([r for r in good(rows) if stage in r["accuracy"]], "panel").items():
         each = _means(matched(own), stage)
-        found.append(f"{panel}, {stage}: {', '.join(f'{shown(m)} {mean:.2f}' for m, mean in each.items())}")
+        words = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in each.items())
+        found.append(Outcome(words, f"{panel}, {stage}"))
     return found
 
 
-def short(rows: list[Row]) -> list[str]:
+def short(rows: list[Row]) -> list[Outcome]:
     """The best method at a tenth of the nodes, at each stage, and MIPP."""
     return _ranked([r for r in good(rows) if r["budget"].get("nodes") == 0.1], "a tenth of the nodes")
 
 
-def at_equal_cost(rows: list[Row]) -> list[str]:
+def at_equal_cost(rows: list[Row]) -> list[Outcome]:
     """The best method at the same MACs and at the same parameters, and MIPP, after the longest training."""
     found = []
     for cost, words in (("macs", "the same MACs"), ("params", "the same parameters")):
@@ -239,7 +241,7 @@ def at_equal_cost(rows: list[Row]) -> list[str]:
     return found
 
 
-def controls(rows: list[Row]) -> list[str]:
+def controls(rows: list[Row]) -> list[Outcome]:
     """MIPP and its controls at a tenth of the nodes."""
     found = []
     own = [r for r in good(rows) if r["budget"].get("nodes") == 0.1]
@@ -248,25 +250,47 @@ def controls(rows: list[Row]) -> list[str]:
         each = {m: statistics.fmean(_values(some, last(some))) for (m,), some in by(same, "method").items()}
         if len(each) > 1:
             words = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in each.items())
-            found.append(f"{panel}, {last(members)}: {words}")
+            found.append(Outcome(words, f"{panel}, {last(members)}"))
     return found
 
 
-def ratios(rows: list[Row], names: Sequence[str] | None = None) -> list[str]:
-    """What each method removes of each layer over the mean of the layers, at fractions of the nodes that all have."""
+def ratios(rows: list[Row], names: Sequence[str]) -> list[Outcome]:
+    """What these methods remove of each layer over the mean of the layers, at fractions of the nodes that all have."""
     found = []
-    for (panel,), own in by([r for r in good(rows) if "nodes" in r["budget"]], "panel").items():
-        told = []
-        for (method,), members in by(matched(own), "method").items():
-            if names is None or method in names:
-                shares = [share for row in members if (share := normalised(row))]
-                layers = {layer: statistics.fmean(s[layer] for s in shares) for layer in shares[0]}
-                told.append(f"{shown(method)} {', '.join(f'{layer} {value:.2f}' for layer, value in layers.items())}")
-        found += [f"{panel}, over the mean of the layers: {'; '.join(told)}"] if told else []
+    for panel, each in _normalised(rows).items():
+        told = [
+            f"{shown(method)} {', '.join(f'{layer} {value:.2f}' for layer, value in layers.items())}"
+            for method, layers in each.items()
+            if method in names
+        ]
+        found += [Outcome(f"removed over the mean of the layers, {'; '.join(told)}", panel)] if told else []
     return found
 
 
-def random_pixels(rows: list[Row]) -> list[str]:
+def extremes(rows: list[Row]) -> list[Outcome]:
+    """Which methods remove least and most of each layer over the mean of the layers."""
+    found = []
+    for panel, each in _normalised(rows).items():
+        told = []
+        for layer in next(iter(each.values())):
+            ends = (pick(each, key=lambda m, at=layer: each[m][at]) for pick in (min, max))
+            told.append(f"{layer} {' to '.join(f'{each[m][layer]:.2f} ({shown(m)})' for m in ends)}")
+        found.append(Outcome(f"removed over the mean of the layers, {', '.join(told)}", panel))
+    return found
+
+
+def _normalised(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """By panel, method and layer: what is removed over the mean of the layers, mean over the runs that all have."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (panel,), own in by([r for r in good(rows) if "nodes" in r["budget"]], "panel").items():
+        for (method,), members in by(matched(own), "method").items():
+            shares = [share for row in members if (share := normalised(row))]
+            layers = {layer: statistics.fmean(s[layer] for s in shares) for layer in shares[0]}
+            found.setdefault(panel, {})[method] = layers
+    return found
+
+
+def random_pixels(rows: list[Row]) -> list[Outcome]:
     """Whether selected pixels look random, with a tendency to the right: how many have a selected right neighbour."""
     found = []
     chosen = [row for row in good(rows, method="mipp") if row["pixels"]]
@@ -279,7 +303,7 @@ def random_pixels(rows: list[Row]) -> list[str]:
                 f"{kept:.0%} of the pixels: {beside:.0%} of the selected have a selected right neighbour (at random "
                 f"{kept:.0%}), {right:.0%} are in the right half"
             )
-        found.append(f"{_verdict(sum(held), len(held))} {panel}: {'; '.join(told)}")
+        found.append(Outcome("; ".join(told), panel, _verdict(sum(held), len(held))))
     return found
 
 
@@ -299,7 +323,7 @@ def _mask(row: Row) -> NDArray[np.bool_]:
     return chosen
 
 
-def generalises(rows: list[Row]) -> list[str]:
+def generalises(rows: list[Row]) -> list[Outcome]:
     """Whether MIPP is more accurate than ThiNet, with one guess and with five."""
     found = []
     for (panel,), own in by(good(rows), "panel").items():
@@ -309,11 +333,12 @@ def generalises(rows: list[Row]) -> list[str]:
             if len(means) == 2:
                 held.append(means["mipp"] > means["thinet"])
                 told.append(f"{words} MIPP {means['mipp']:.2f}, ThiNet {means['thinet']:.2f}")
-        found += [f"{_verdict(sum(held), len(held))} {panel}, {last(own)}: {'; '.join(told)}"] if told else []
+        if told:
+            found.append(Outcome("; ".join(told), f"{panel}, {last(own)}", _verdict(sum(held), len(held))))
     return found
 
 
-def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list[str]:
+def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list[Outcome]:
     found = []
     for (panel,), own in by(rows, "panel").items():
         stages = [s for s in own[0]["accuracy"] if s.startswith("pruned")]
@@ -323,7 +348,7 @@ def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list
             if "mipp" in known:
                 best = max(known, key=lambda m: known[m])
                 told.append(f"{stage}: MIPP {known['mipp']:.2f}, best {shown(best)} {known[best]:.2f} of {len(known)}")
-        found += [f"{panel}, {words}: {'; '.join(told)}"] if told else []
+        found += [Outcome("; ".join(told), f"{panel}, {words}")] if told else []
     return found
 
 
@@ -357,5 +382,5 @@ def _lost(rows: Sequence[Row]) -> float:
     return statistics.fmean(lost / whole for row in rows for lost, whole in row["information"].values() if whole)
 
 
-def _verdict(held: float, of: int) -> str:
-    return "**reproduced**" if held == of else "**not reproduced**" if not held else "**in part**"
+def _verdict(held: float, of: int) -> Verdict:
+    return "reproduced" if held == of else "not reproduced" if not held else "in part"

@@ -88,23 +88,24 @@ def _points(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callab
     if not points:
         return
     across, up, deviations = zip(*sorted(points), strict=True)
-    axes.errorbar(across, up, yerr=deviations, capsize=2, linewidth=1, **style)
+    weight = {"linewidth": 2, "zorder": 3} if style["color"] == COLOURS["mipp"] else {"linewidth": 1}
+    axes.errorbar(across, up, yerr=deviations, capsize=2, elinewidth=1, **weight, **style)
 
 
 def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
-    """Accuracy against the nodes removed: a row of plots for each panel, a column for each stage, a line per method.
+    """Accuracy against the nodes removed: a line per method, a column for each training, and a row of plots for what is
+    pruned and for what is refitted besides, of each panel.
 
     Bars are standard deviations over the seeds. Crosses are MIPP sized by its confidence. Runs at given MACs or
     parameters are left out where there are others.
     """
     rows = [row for row in good(rows) if "nodes" in row]
     rows = [row for (_,), own in by(rows, "panel").items() for row in own if _free(row) or not any(map(_free, own))]
-    titles = list(dict.fromkeys(row["panel"] for row in rows))
-    stages = {title: _stages(good(rows, panel=title), metric) for title in titles}
+    lines = [(title, stages) for (title,), own in by(rows, "panel").items() for stages in _trainings(own, metric)]
     colours = _colours(list(dict.fromkeys(map(family, rows))))
-    with panels(path, len(titles), max(map(len, stages.values())), caption=SPREAD) as grid:
-        for line, title in zip(grid, titles, strict=True):
-            for axes, stage in zip(line, stages[title], strict=False):
+    with panels(path, len(lines), max(len(stages) for _, stages in lines), caption=SPREAD) as grid:
+        for line, (title, stages) in zip(grid, lines, strict=True):
+            for axes, stage in zip(line, stages, strict=False):
                 own = [row for row in good(rows, panel=title) if stage in row[metric]]
                 for name in dict.fromkeys(map(family, own)):
                     mine = [row for row in own if family(row) == name]
@@ -117,6 +118,14 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
                 axes.title.set_fontsize("small")
                 scale_by_error(axes)
         legend_below(grid)
+
+
+def _trainings(rows: Sequence[Row], metric: str) -> list[list[str]]:
+    """The stages, apart for what is pruned and for what is refitted: each straight after and after each training."""
+    found: dict[str, list[str]] = {}
+    for stage in _stages(rows, metric):
+        found.setdefault(stage.partition(",")[0], []).append(stage)
+    return list(found.values())
 
 
 def _dense(rows: Sequence[Row], metric: str) -> dict[str | None, float]:

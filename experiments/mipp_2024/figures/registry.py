@@ -121,7 +121,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.ratios,
         "ratios differ between methods",
-        outcome=claims.ratios,
+        outcome=claims.extremes,
     ),
     "masks": Figure(
         "what a mask tells about the data, I(D;M)",
