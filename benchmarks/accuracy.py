@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, stdev
 
 import torch
 from matplotlib.axes import Axes
@@ -308,7 +308,9 @@ def plot_parts(rows: list[Row]) -> Figure:
     for place, stage in enumerate(stages):
         values = [[r[stage] for r in rows if (r["widths"], r["nodes"]) == group] for group in groups]
         places = [index + 0.2 * (place - 1.5) for index in range(len(groups))]
-        axes.bar(places, [mean(v) for v in values], 0.19, yerr=[pstdev(v) for v in values], label=stage)
+        axes.bar(
+            places, [mean(v) for v in values], 0.19, yerr=[stdev(v) if len(v) > 1 else 0.0 for v in values], label=stage
+        )
     axes.set_xticks(range(len(groups)), [f"{widths} widths,\n{nodes} nodes" for widths, nodes in groups])
     axes.set_title(f"ResNet-20, MACs ÷ 2, n = {len(rows) // len(groups)}", fontsize=10)
     figure.legend(fontsize=8, loc="outside lower center", ncols=len(stages))

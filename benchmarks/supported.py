@@ -120,13 +120,12 @@ def page(rows: list[Row]) -> str:
 
 def _summary(rows: list[Row]) -> str:
     groups, pruned = (sum(row.get(key, 0) for row in rows) for key in ("groups", "pruned"))
-    return (
-        f"{sum(row['passed'] for row in rows)} of {len(rows)} patterns pass. Of the {groups} groups that their "
-        f"manifests (written by hand from the architectures, in `benchmarks/zoo`) say can be pruned, {pruned} are. "
-        "Nodes: those in the manifest, and those found where they differ. MIPP: pruned, refitted, saved, loaded. A "
-        "check says ok, - where the dense network cannot be exported either, or **failed**. Torch-Pruning: how its "
-        "coupled output channels compare with ours. Written by `make zoo`."
-    )
+    passed = f"{sum(row['passed'] for row in rows)} of {len(rows)} patterns pass."
+    return f"""{passed} Their manifests, written by hand from the architectures (`benchmarks/zoo`), name {groups}
+groups that can be pruned; {pruned} of them are. *Nodes*: in the manifest / found, where they differ. *MIPP*: pruned,
+refitted, saved and loaded. A check says ok, **failed**, or - where the dense network cannot be exported either.
+*Torch-Pruning*: its groups of coupled output channels are equal to ours, finer, coarser or different. Written by
+`make zoo`."""
 
 
 def _line(row: Row) -> str:

@@ -252,6 +252,19 @@ def test_controls_take_widths_that_another_method_finds_by_a_test(control):
     assert found.plan.widths == expected
 
 
+def test_weights_that_a_method_made_are_refitted_only_on_demand():
+    model, x = chain(), torch.randn(256, 4, dtype=torch.float64)
+    results = {
+        how: mipp.prune(model, [x], mipp.Budget(nodes=0.5), Reinitialised(), compensate=how, progress=False)
+        for how in (False, True, mipp.Refit())
+    }
+    bare, default, refitted = (result.model.state_dict() for result in results.values())
+    assert all(torch.equal(tensor, default[name]) for name, tensor in bare.items())
+    assert not all(torch.equal(tensor, refitted[name]) for name, tensor in bare.items())
+    notes = ["\n".join(result.report.notes) for result in results.values()]
+    assert ["Reinitialised returns weights of its own" in text for text in notes] == [False, True, False]
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
 def test_reinitialised_draws_anew_what_a_layer_does_not_reset(norm):

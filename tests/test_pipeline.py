@@ -273,6 +273,20 @@ def test_evaluate_is_called_before_and_after():
     assert result.report.after.metrics == {"score": 0.5}
 
 
+def test_what_a_notebook_shows_of_a_result_is_its_table():
+    result = run()
+    assert repr(result) == repr(result.report) == str(result.report)
+    assert repr(mipp.inspect(chain(), vectors())) == str(mipp.inspect(chain(), vectors()))
+    nodes = sum(g.size for g in result.plan.groups.values())
+    assert f"{sum(result.plan.widths.values())} of {nodes} nodes kept, method=MIPP(" in repr(result.plan)
+
+
+def test_modules_of_the_package_are_found_without_an_import_of_their_own():
+    names = ("estimators", "export", "grid", "methods", "report", "zoo")
+    modules = [getattr(mipp, name) for name in names]
+    assert [m.__name__ for m in modules] == [f"mipp.{name}" for name in names]
+
+
 def test_latency_is_measured(monkeypatch):
     monkeypatch.undo()
     result = run()

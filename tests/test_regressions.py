@@ -46,13 +46,21 @@ def test_distillation_of_a_model_without_gradients_changes_nothing():
     assert not any(p.requires_grad for p in result.model.parameters())
 
 
-def test_evaluate_may_change_the_mode():
-    model = Branch().train()
-    result = mipp.prune(
-        model, images(), mipp.Budget(macs=0.5), evaluate=lambda m: float(m.eval().training), progress=False
-    )
-    assert model.training
-    assert result.model.training
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluate_gets_the_model_in_evaluation_mode_and_may_change_that(training):
+    model, seen = Branch().train(training), []
+    before = copy.deepcopy(model.state_dict())
+
+    def evaluate(m):
+        seen.append(m.training)
+        m(images()[0])
+        m.train()
+        return 0.0
+
+    result = mipp.prune(model, images(), mipp.Budget(macs=0.5), evaluate=evaluate, progress=False)
+    assert seen == [False, False]
+    assert model.training is result.model.training is training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_model_that_fixes_its_dtype_is_proven_in_that_dtype():

@@ -134,10 +134,17 @@ def test_a_uniform_budget_gives_a_model_that_the_stock_configuration_describes(t
     )
     widths = set(result.plan.widths.items())
     assert {w for name, w in widths if "mlp" in name} == {result.model.config.intermediate_size}
+    assert not any("from_pretrained" in note for note in result.report.notes)
     result.model.save_pretrained(tmp_path)
     loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         assert_same([loaded(**ids()).logits], [result.model(**ids()).logits], 1e-5)
+
+
+def test_widths_that_no_configuration_describes_are_told():
+    result = mipp.prune(llama(), [ids(16)], mipp.Budget(widths={"model.layers.0.mlp.gate_proj": 20}), progress=False)
+    assert any("No configuration of LlamaForCausalLM describes these widths" in note for note in result.report.notes)
+    assert result.model.config.intermediate_size == 48
 
 
 def test_a_network_without_weights_is_inspected_and_cut():

@@ -21,6 +21,10 @@ from mipp.errors import (
 
 if TYPE_CHECKING:
     from mipp import estimators, methods
+    from mipp import export as export
+    from mipp import grid as grid
+    from mipp import report as report
+    from mipp import zoo as zoo
     from mipp.calibration import Calibration
     from mipp.compensation import Refit
     from mipp.features import FeatureSelector
@@ -63,7 +67,7 @@ __all__ = [
 
 
 _FOUND_IN = {
-    "mipp": ("estimators", "methods"),
+    "mipp": ("estimators", "export", "grid", "methods", "report", "zoo"),
     "mipp.calibration": ("Calibration",),
     "mipp.compensation": ("Refit",),
     "mipp.features": ("FeatureSelector",),

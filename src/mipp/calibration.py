@@ -21,16 +21,16 @@ from mipp.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Calibration:
-    """Batches to calibrate on, with what else there is to say about them.
+    """Calibration batches, and how to read them.
 
     Attributes:
         batches: Iterable of batches: a Tensor or dict is the input; of a tuple or list the first element is the input
             (Tensor; tuple -> *args; dict -> **kwargs) and the second the labels. Read once.
         max_samples: How many samples to read (along the first dimension), None for all of them.
-        forward: Called as `forward(model, batch)` for batches of any other shape; of a tuple or list the second element
-            is still the labels, for methods that read them.
-        sharded: These are the data of this process, one of several that prune together: their statistics are merged
-            through `torch.distributed`, and each returns the same plan and weights. `max_samples` is per process.
+        forward: Called as `forward(model, batch)`, for batches of any other form. The second element of a tuple or list
+            is still taken for the labels by methods that read them.
+        sharded: The batches are this process's share; several processes prune together, merge their statistics
+            through `torch.distributed`, and all return the same plan and weights. `max_samples` is per process.
     """
 
     batches: Iterable[Any]

@@ -43,7 +43,7 @@ _SCARCE, _VARIATIONS = 4, 3
 
 @dataclass(frozen=True)
 class Refit:
-    """How consumers are refitted.
+    """How the weights downstream of removed nodes are refitted.
 
     Attributes:
         ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
@@ -51,8 +51,8 @@ class Refit:
         positions: At most this many positions of each sample enter the statistics of one layer. None is 64, or more
             where samples are few: as many as make 65,536 rows of them all.
         variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
-            positions. None is 3 where some convolution would be fitted to fewer than 4 rows an input, and 0 elsewhere.
-            Without effect on anything but images.
+            positions. None is 3 if some convolution would be fitted to fewer than 4 rows per input, and 0 otherwise.
+            Only images are affected.
         allow_bias: Give layers without bias and without a following batch norm a bias, as far as a budget of parameters
             allows. Adds parameters.
     """

@@ -95,10 +95,10 @@ def measures(
         model: The model.
         kept: Nodes it keeps, by group; groups not named are whole.
         task: What was pruned.
-        evaluate: Called with the model.
+        evaluate: Called with the model, in evaluation mode; its modes are as they were afterwards.
     """
     with modes_kept(model):
-        score = evaluate(model) if evaluate else {}
+        score = evaluate(model.eval()) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
     try:
         metrics = {name: float(value) for name, value in metrics.items()}

@@ -34,7 +34,7 @@ from mipp.graph.trees import tensors_in
 from mipp.identity import described, fingerprint
 from mipp.measuring import Clock, device_of, measures, report_on, versions
 from mipp.memory import Memory, written
-from mipp.methods import MIPP, Method, Task
+from mipp.methods import MIPP, Method, Task, needs_of
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.planning import example, proven_plan
 from mipp.progress import Bars
@@ -42,6 +42,8 @@ from mipp.recovery import Distillation
 from mipp.report import Inspection, Report
 from mipp.surgery import apply, describe, verified_graph
 from mipp.timing import layer_times
+
+_OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Result:
     plan: PruningPlan
     report: Report
     resumed: bool = False
+
+    def __repr__(self) -> str:
+        return str(self.report)
 
     def save(self, folder: str | Path) -> None:
         """Writes plan.json, model.safetensors, report.json and report.html to a new folder; `mipp.load` reads it.
@@ -94,25 +99,30 @@ def prune(
         calibration: Iterable of batches, or `mipp.Calibration`. Read once, no labels needed for MIPP.
         budget: What must hold afterwards, such as `mipp.Budget(macs=0.5)`.
         method: How nodes are chosen; `mipp.methods.MIPP()` by default.
-        exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*".
-        compensate: Refit the weights behind removed nodes, by least squares; `mipp.Refit(...)` sets how.
+        exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*"; a name includes all modules
+            inside it, and nodes shared with other layers stay there too.
+        compensate: Refit the weights downstream of removed nodes by least squares; `mipp.Refit(...)` sets how. True
+            leaves weights that the method itself made (IMP, OTO, the controls) as they are.
         recover: "distill" goes on with a short distillation from the dense model on the same unlabelled data (at most a
             minute; kept only where it is nearer to the dense model on held-out batches); `mipp.Distillation(...)` sets
             how long and fast.
-        evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report.
+        evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report. The model is
+            in evaluation mode for the call, and in its own mode again afterwards.
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
-        train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it.
-        device: Where to work; by default where the model is.
+        train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it: trains the model in place for
+            that fraction of a whole training, and calls `after_step()` after each step of the optimiser.
+        device: Where to work; by default where the model is. The result is on the device of `model`.
         seed: Seed of everything random.
         progress: Show progress on a terminal.
-        checkpoint: Folder from which an interrupted run goes on. Functions count as the same if their code is, and the
-            numbers, words and tensors that they hold; what their lists and dictionaries hold may change.
+        checkpoint: Folder that records finished steps, so that an interrupted run can resume from it. A function counts
+            as unchanged if its code and the numbers, strings and tensors it holds are; lists and dicts it holds are not
+            compared.
         memory_limit: Bytes, or a string such as "2GB", for what is kept between passes: half for calibration data and
             activations (more goes to temporary files), half for statistics (wide layers get coarser ones, and a note).
             None is 4 GB, on every machine, so that plans do not depend on it. Model and one batch come on top.
 
-    An autocast around the call is switched off in it, also for the functions given: statistics are measured, and
-    weights refitted, in the precision of the model.
+    An autocast around the call is switched off inside it, for the functions you pass too: statistics are measured,
+    and weights refitted, in the precision of the model.
 
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
@@ -153,7 +163,7 @@ def frontier(
         calibration: As for `prune`.
         budgets: What must hold in each of the results.
         method: As for `prune`.
-        options: Options of `prune`, but `checkpoint`: that notes a single run.
+        options: Options of `prune` except `checkpoint`, which records a single run.
 
     Returns:
         A result per budget, in the order of the budgets.
@@ -206,6 +216,9 @@ def _results(
         clock("read")
         with bars.phase("graph"):
             task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
+            if compensate is True and needs_of(method).reweights:
+                options = None
+                task.notes.append(_OWN_WEIGHTS.format(type(method).__name__))
             timed = [budget for budget in budgets if budget and budget.latency_ms is not None]
             if timed:
                 finest = min(timed, key=lambda budget: (budget.round_to, budget.min_keep))
@@ -234,7 +247,7 @@ def _results(
             lap = Clock(seconds)
             small = finished(plan, weights, task, options, recover, store, lap)
             small = _like(small, model)
-            describe(small, plan)
+            task.notes.extend(describe(small, plan))
             _note_sizes(task, data)
             with bars.phase("evaluation"):
                 after = measures(small, plan.widths, task, evaluate)

@@ -38,12 +38,12 @@ class Distillation:
     """How long and how fast to distil.
 
     Attributes:
-        seconds: Stops training in time to be done after this time.
+        seconds: Time limit; training stops early enough for the final check.
         epochs: Stops after this many passes over the calibration data.
         batch_size: Samples in a step, at most.
-        learning_rate: Peak learning rate of Adam; it rises over the first tenth of time or passes, whichever is further
-            on, and falls to zero along a half cosine. Where a check finds the network worse than before, it goes on
-            from the best weights at three tenths of it.
+        learning_rate: Peak learning rate of Adam. It rises over the first tenth of the time or passes, whichever is
+            further along, and falls to zero along a half cosine. If a check finds the network worse than before,
+            training goes on from the best weights at three tenths of this rate.
     """
 
     seconds: float = 60.0

@@ -102,11 +102,14 @@ def _prune(
     ] = None,
     params: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "parameters.")] = None,
     nodes: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "nodes in all groups.")] = None,
-    latency_ms: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "measured latency.")] = None,
+    latency_ms: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help=_LIMIT + "measured latency; 0.5 is a fraction, 5 and 2.5 milliseconds."),
+    ] = None,
     width: Annotated[
         list[str] | None, typer.Option(metavar="GROUP=N", help=_LIMIT + "nodes to keep in one group. Repeatable.")
     ] = None,
-    min_keep: Annotated[int, typer.Option(help=_LIMIT + "nodes that stay in every group.")] = 1,
+    min_keep: Annotated[int, typer.Option(help=_LIMIT + "fewest nodes in any group.")] = 1,
     round_to: Annotated[int, typer.Option(help=_LIMIT + "widths are multiples of this.")] = 1,
     uniform: Annotated[bool, typer.Option("--uniform", help=_LIMIT + "groups of one kind get the same width.")] = False,
     method: Annotated[str, typer.Option(help="See `mipp methods`.")] = "mipp",
@@ -115,7 +118,7 @@ def _prune(
     ] = None,
     exclude: Exclude = None,
     compensate: Annotated[
-        bool, typer.Option("--compensate/--no-compensate", help="Refit every weight behind removed nodes.")
+        bool, typer.Option("--compensate/--no-compensate", help="Refit weights downstream of removed nodes.")
     ] = True,
     recover: Annotated[
         str | None, typer.Option(metavar="distill", help="Go on with a minute of distillation, without labels.")

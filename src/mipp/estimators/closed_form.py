@@ -45,7 +45,7 @@ class Gaussian:
 def bootstrap_losses(
     estimator: Gaussian, samples: Samples, draws: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Losses of all nodes, and what they are on images drawn again with replacement.
+    """Losses of all nodes, and the same on bootstrap samples of the images.
 
     Rows of one image stay together, so that neighbouring positions do not count as independent samples.
 

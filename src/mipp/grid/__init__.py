@@ -1,9 +1,17 @@
 """Grids of experiments: methods x budgets x seeds on one workload; make the list, do each run once, collect.
 
-work = Workload("lenet5", LeNet5, zoo.load("mnist", "train"), zoo.load("mnist", "test"), before=Recipe(epochs=5))
-todo = runs({"mipp": MIPP(), "l1": L1()}, [Budget(macs=0.5)], seeds=range(3))
-sweep([*trainings(todo, work, folder), *(job(run, work, folder) for run in todo)])  # in as many processes as you start
-rows = finished(todo, work, folder)
+    def make(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return zoo.LeNet5()
+
+    data, test = zoo.load("mnist", "train"), zoo.load("mnist", "test")
+    work = Workload("lenet5", make, data, test, before=Recipe(epochs=5))
+    todo = runs({"mipp": MIPP(), "l1": L1()}, [Budget(macs=0.5)], seeds=range(3))
+    jobs = [*trainings(todo, work, folder), *(job(run, work, folder) for run in todo)]
+    sweep(jobs)
+    rows = finished(todo, work, folder)
+
+Start the program several times, and the processes share the jobs.
 """
 
 from mipp.grid.cluster import on_ray

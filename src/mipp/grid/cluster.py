@@ -31,7 +31,7 @@ def on_ray(
         items: What it is called on.
         address: "local" for the processors of this machine, for as long as it takes; else that of a cluster, as
             `ray start --head` prints it.
-        retries: How often a call is made again whose worker was lost; an error that the function raises is final.
+        retries: How often to repeat a call whose worker was lost; an error that the function raises is final.
 
     Raises:
         MissingRequirementError: Ray is not installed.

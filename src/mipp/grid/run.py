@@ -81,7 +81,7 @@ def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
 
 
 def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
-    """The results that there are of these runs, in their order, under the runs' own labels."""
+    """The results of those of these runs that are finished, in order, under the runs' own labels."""
     paths = [(run, _path(run, work, folder)) for run in todo]
     return [{**_read(path), "method": run.label} for run, path in paths if path.exists()]
 

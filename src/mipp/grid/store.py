@@ -13,7 +13,7 @@ _INSTANT = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A file that is to be there.
+    """A file to be written, and how.
 
     Attributes:
         name: What it is, for people.
@@ -27,7 +27,7 @@ class Job:
 
 
 def once(job: Job, *, wait: bool = True) -> bool:
-    """Writes a file unless it is there; it is there whole or not at all, and no two processes write it.
+    """Writes a file unless it exists. It appears complete or not at all, and only one process writes it.
 
     Returns:
         Whether it was written here: another process may have been first.
@@ -55,7 +55,7 @@ def at_work(jobs: Iterable[Job]) -> bool:
 def sweep(
     jobs: Iterable[Job], on_time: Callable[[], bool] = lambda: True, done: Callable[[Job], None] = lambda job: None
 ) -> None:
-    """Writes all files that are not there; several processes that are started on the same jobs share them.
+    """Writes all files that are missing; several processes that are started on the same jobs share them.
 
     A file that another process is writing is passed over. One that is killed leaves nothing behind that blocks others.
 

@@ -80,12 +80,12 @@ class Workload:
         test: Test images: accuracy.
         before: Training before pruning.
         after: Training after pruning; several, each from the pruned network, by what they are called.
-        whole: What methods that train (IMP, OTO) understand by a whole training.
+        whole: What a whole training is, for methods that train (IMP, OTO).
         samples: Calibration images.
         calibration: What they are drawn from, if not from `train`.
         exclude: Modules whose nodes stay.
-        compensate: Also measure the network with its consumers refitted.
-        top: Numbers of guesses that accuracy is measured with.
+        compensate: Also measure the network after the refit.
+        top: Values of k for which top-k accuracy is measured.
     """
 
     name: str

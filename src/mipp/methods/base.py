@@ -88,7 +88,7 @@ class Needs:
         memory: What it holds besides the model.
         stage: The state of training the source applies it to.
         widths: Whether it finds the widths of the layers itself ("own") or cuts all by the same fraction ("equal").
-        reweights: It returns other weights, to be trained or used as they are, not refitted to those of the model.
+        reweights: It returns weights of its own, to be trained or used as they are: `compensate=True` leaves them.
     """
 
     data: bool = True

@@ -58,7 +58,7 @@ class IterGraSP(InRounds):
 
     Attributes:
         rounds: Number of rounds; the fraction kept falls geometrically.
-        structure: As of `GraSP`.
+        structure: As for `GraSP`.
     """
 
     rounds: int = 10

@@ -28,7 +28,7 @@ class IMP:
 
     Attributes:
         per_round: Fraction of what is left that each round removes.
-        rewind: Fraction of the training after which the weights were noted that are rewound to.
+        rewind: Fraction of the training after which the weights to rewind to are saved.
     """
 
     per_round: float = 0.2

@@ -25,7 +25,7 @@ class HRank(OneShot):
     """Scores a node by the mean rank of its feature map (Lin et al. 2020).
 
     Attributes:
-        samples: How many calibration samples the ranks are averaged over, about.
+        samples: About how many calibration samples the ranks are averaged over.
         scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
     """
 
@@ -45,7 +45,7 @@ class CHIP(OneShot):
     """Scores a node by how much the nuclear norm of all feature maps falls without its own (Sui et al. 2021).
 
     Attributes:
-        samples: How many calibration samples the falls are averaged over, about.
+        samples: About how many calibration samples the falls are averaged over.
         scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
     """
 

@@ -50,14 +50,16 @@ class MIPP:
         confidence: Without a target in the budget: keep a node if it is at least this sure that it carries information;
             to make widths multiples of `round_to`, or `uniform`, the most informative of the others stay too.
         noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off.
-        direction: "backward" from the outputs, with the nodes kept downstream as target; "forward" with all of them.
-        activation: Targets are what the next weights write, "pre", or what its non-linearity makes of it, "post".
+        direction: "backward" goes from the outputs to the inputs, with the nodes kept downstream as the target;
+            "forward" goes from the inputs to the outputs, with all nodes downstream as the target.
+        activation: The target is the output of the next layer before its non-linearity, "pre", or after it, "post".
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer.
-        steps: With a budget: it is reached in so many, and how much a node carries is measured anew in each of them,
-            towards the nodes that the one before keeps downstream.
-        trials: With a budget: that many times part of it moves between groups, and stays where the pruned network,
-            refitted on half of the calibration batches, comes nearer to the dense one on the other half.
+        steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
+            again, towards the nodes that the step before keeps downstream.
+        trials: With a budget: number of trials. In each of them part of the budget moves between groups, and the move
+            is kept if the pruned network, refitted on half of the calibration batches, comes nearer to the dense one on
+            the other half.
     """
 
     estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"

@@ -16,7 +16,7 @@ class Random(OneShot):
     """Keeps nodes at random, the same fraction of every group, or as many of each as another method.
 
     Attributes:
-        scope: As of `OneShot`.
+        scope: As for `OneShot`.
         like: The other method; `Budget(widths=...)` gives widths directly.
     """
 

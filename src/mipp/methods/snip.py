@@ -41,7 +41,7 @@ class IterSNIP(InRounds):
 
     Attributes:
         rounds: Number of rounds; the fraction kept falls geometrically.
-        structure: As of `SNIP`.
+        structure: As for `SNIP`.
     """
 
     rounds: int = 10

@@ -18,12 +18,12 @@ class Budget:
         macs: Multiply-accumulates per sample.
         params: Number of parameters.
         nodes: Nodes kept in all groups together.
-        latency_ms: Median measured time of one forward pass over one calibration batch; a float above 1 is in
-            milliseconds too.
-        widths: Nodes to keep in single groups, by name; only their identity is then chosen.
-        min_keep: Nodes that stay in every group; 0 lets groups be emptied.
+        latency_ms: Median measured time of one forward pass over one calibration batch. An int or a float above 1 is in
+            milliseconds; a float up to 1 is a fraction of the dense network's time, as for the others.
+        widths: How many nodes particular groups keep, by name; the method then only chooses which ones.
+        min_keep: At least this many nodes stay in every group; 0 allows groups to be emptied.
         round_to: Widths are multiples of this where possible.
-        uniform: Groups of one kind (same size, same name but for numbers) get the same width.
+        uniform: Groups of one kind (same size, names that differ only in numbers) get the same width.
     """
 
     macs: float | int | None = None

@@ -31,7 +31,7 @@ class PruningPlan:
         method: `repr` of the method that made it.
         budget: What had to hold.
         information: Nats that the removed nodes took with them, and nats of the whole group, where the method knows.
-        heads: Number of heads of every attention layer of torch's, which no shape tells.
+        heads: Number of heads of every `nn.MultiheadAttention`, which no tensor shape shows.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -86,6 +86,11 @@ class PruningPlan:
     def with_kept(self, kept: Mapping[str, Collection[int]]) -> "PruningPlan":
         """The same plan with other nodes kept in the groups named."""
         return replace(self, kept={**self.kept, **{name: tuple(sorted(nodes)) for name, nodes in kept.items()}})
+
+    def __repr__(self) -> str:
+        kept, nodes = sum(self.widths.values()), sum(group.size for group in self.groups.values())
+        made = f", method={self.method}, budget={dict(self.budget)}" if self.method else ""
+        return f"PruningPlan({len(self.groups)} groups, {kept:,} of {nodes:,} nodes kept{made})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PruningPlan) and self.to_dict() == other.to_dict()

@@ -164,6 +164,9 @@ class Report:
         width = min(text.WIDTH, options.max_width)
         yield Constrain(text.render(self, width), width)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         file = io.StringIO()
         console = Console(

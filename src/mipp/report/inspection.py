@@ -84,6 +84,9 @@ class Inspection:
             where = f" ({line.op} at {line.source})" if line.source else ""
             yield Text(printable(f"  {line.name}, {plural(line.nodes, 'node')}: {line.reason}{where}"))
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=80, color_system=None, force_terminal=False)
         console.print(self)

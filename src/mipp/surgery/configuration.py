@@ -14,8 +14,14 @@ Field = tuple[Any, str]
 Change = tuple[Any, str, int]
 
 
-def describe(model: nn.Module, plan: PruningPlan) -> bool:
-    """Makes the `config` of a pruned model describe it, if it can; returns whether it does.
+_UNDESCRIBED = (
+    "No configuration of {} describes these widths, so from_pretrained cannot load what save_pretrained writes: use "
+    "Result.save and mipp.load, or ask for equal widths with Budget(uniform=True), excluding what then still differs."
+)
+
+
+def describe(model: nn.Module, plan: PruningPlan) -> list[str]:
+    """Makes the `config` of a pruned model describe it, if it can; else returns a sentence for the report.
 
     Fields that may hold a width are tried until a model built from the configuration has the shapes of this one. Then
     `save_pretrained` and `from_pretrained` work as for any model.
@@ -25,7 +31,7 @@ def describe(model: nn.Module, plan: PruningPlan) -> bool:
         plan: What was kept.
     """
     if not hasattr(model, "save_pretrained") or not hasattr(getattr(model, "config", {}), "__dict__"):
-        return False
+        return []
     config, wanted = copy.deepcopy(model.config), shapes(model)
     left = _mismatches(model, config, wanted)
     for before, after in _changed(plan):
@@ -36,9 +42,10 @@ def describe(model: nn.Module, plan: PruningPlan) -> bool:
             if found < left:
                 left, best = found, changes
         _set(best)
-    if left == 0:
-        model.config = config
-    return left == 0
+    if left:
+        return [_UNDESCRIBED.format(type(model).__name__)]
+    model.config = config
+    return []
 
 
 def _changed(plan: PruningPlan) -> list[tuple[int, int]]:
