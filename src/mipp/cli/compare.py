@@ -53,6 +53,8 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
         arguments.methods(compared.methods), arguments.budgets(compared.budgets), arguments.seeds(compared.seeds)
     )
     work = _workload(compared, trained)
+    if compared.weights is None and not trained.before_epochs:
+        sources.note("No --weights and no --before-epochs: models are pruned as their factory made them.", quiet=quiet)
     grid.collect(out / "runs", work)
     try:
         out.mkdir(parents=True, exist_ok=True)
