@@ -242,6 +242,7 @@ class TestErrors:
             (prune("--macs", "0.001"), "raise macs to"),
             (prune("--width", "0"), "--width is '0'; expected GROUP=N"),
             (prune("--width", "0=few"), "'few' is no number of nodes"),
+            (prune("--width", "0=3", "--width", "0=2"), "--width names 0 twice, with 3 and 2"),
             (prune("--nodes", "4", data="digit"), "No data set is called 'digit'; did you mean 'digits'?"),
             (prune("--nodes", "4", data="data.csv"), "expected digits, mnist, cifar10, cifar100, a .safetensors or"),
             (prune("--nodes", "4", data="no.npy"), "There is no file no.npy"),

@@ -98,6 +98,11 @@ def test_what_is_of_quite_another_kind_is_refused_before_anything_takes_long():
     assert "a number, or a dict of numbers" in refusal(evaluate=lambda model: {"accuracy": "good"})
     assert "device='gpu' cannot be used" in refusal(device="gpu")
     assert "data are a int; expected a list of batches" in refusal(data=3)
+    assert "exclude holds a NoneType; expected names of modules" in refusal(exclude=None)
+    assert "exclude holds a Linear; expected names of modules" in refusal(exclude=[nn.Linear(2, 2)])
+    assert "seed is None; expected a whole number" in refusal(seed=None)
+    with pytest.raises(mipp.InfeasibleBudgetError, match="expected a float in"):
+        mipp.Budget(latency_ms=float("inf"))
     assert "'all'; expected a whole number" in refused(lambda: mipp.Calibration(images(), max_samples="all"))
     assert "expected a dict such as {'conv1': 8}" in refused(lambda: mipp.Budget(widths=8))
     assert "expected min_keep >= 0" in refused(lambda: mipp.Budget(min_keep="a"))

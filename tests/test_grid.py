@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import mipp
 from mipp import grid, zoo
 from mipp.cli import app
+from mipp.cli.arguments import budgets
 from mipp.methods import L1, Random, Reinitialised, ThiNet
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -159,6 +160,11 @@ def test_the_command_writes_a_table_and_plots_and_skips_what_is_done(tmp_path, m
     again = compare(*(option for option in options if option != "-q"))
     assert json.loads(again.stdout)["rows"] == found["rows"]
     assert "No --weights and no --before-epochs" in again.stderr
+
+
+def test_budgets_are_read_as_the_options_of_the_same_names():
+    found = budgets("latency_ms=12.5:min_keep=0,macs=0.5")
+    assert found == [mipp.Budget(latency_ms=12.5, min_keep=0), mipp.Budget(macs=0.5)]
 
 
 @pytest.mark.parametrize(

@@ -295,3 +295,154 @@ def test_whoever_prunes_without_gradients_can_train_the_result(mode):
         result = prune(model, data, method=mipp.methods.Taylor(), loss_fn=loss)
     result.model(normal(5, 6)).sum().backward()
     assert all(p.grad is not None for p in result.model.parameters())
+
+
+# --- what the first dimension is ------------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    """An LSTM over time-first or batch-first sequences, its outputs averaged over time or not."""
+
+    def __init__(self, *, batch_first: bool, averaged: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.time, self.averaged = int(batch_first), averaged
+        self.lstm, self.out = nn.LSTM(8, 24, batch_first=batch_first), nn.Linear(24, 4)
+
+    def forward(self, x):
+        said = self.lstm(x)[0]
+        return self.out(said.mean(self.time) if self.averaged else said)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_sequences_with_time_first_are_pruned_as_those_with_batches_first(averaged):
+    data = [normal(10, 24, 8, seed=seed).cumsum(0) * 0.3 for seed in range(3)]
+    results, errors = [], []
+    for batch_first, own in ((False, data), (True, [x.transpose(0, 1) for x in data])):
+        model = Recurrent(batch_first=batch_first, averaged=averaged)
+        results.append(prune(model, own))
+        errors.append(error(results[-1].model, model, [(x,) for x in own]))
+    first, second = results
+    assert first.plan.kept == second.plan.kept
+    assert errors[0] == pytest.approx(errors[1], rel=0.2)  # other rows are held out for the ridge
+    assert any("taken whole" in note for note in first.report.notes)
+    assert not any("taken whole" in note for note in second.report.notes)
+
+
+def test_images_without_a_dimension_of_samples_are_refitted():
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(0), nn.Linear(8, 4))
+    calls = [(normal(3, 8, 8, seed=seed),) for seed in range(24)]
+    result = prune(model, [x for (x,) in calls])
+    assert error(result.model, model, calls) < 0.5 * error(mipp.apply(result.plan, model), model, calls)
+
+
+# --- what runs only sometimes ---------------------------------------------------------------------------------------
+
+
+class Switched(nn.Module):
+    """A norm for each kind of image."""
+
+    def __init__(self, choose) -> None:
+        super().__init__()
+        self.choose, self.a, self.b = choose, nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+
+    def forward(self, x):
+        return self.b(F.relu(self.norms[self.choose(self, x)](self.a(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("choose", [lambda m, x: int(x.mean() < 0), lambda m, x: int(m.training)])
+def test_norms_that_did_not_run_keep_the_nodes_they_may_share(choose):
+    found = mipp.inspect(Switched(choose), normal(4, 3, 6, 6).abs())
+    assert "a" not in found.groups
+    assert any(line.name == "norms.1" and line.reason == "did not run" for line in found.frozen)
+
+
+# --- widths that cannot be ------------------------------------------------------------------------------------------
+
+
+class Squeezed(nn.Module):
+    """A single map that is left is squeezed away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c, self.d, self.f = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.f(F.relu(self.d(F.relu(self.c(x)))).mean((2, 3), keepdim=True).squeeze())
+
+
+@pytest.mark.parametrize("nodes", range(3, 7))
+@pytest.mark.parametrize("method", [mipp.methods.MIPP(), mipp.methods.L1(scope="global")])
+def test_a_width_that_does_not_run_is_passed_over_and_the_budget_holds(nodes, method):
+    result = mipp.prune(Squeezed(), [normal(16, 3, 6, 6)], mipp.Budget(nodes=nodes), method, progress=False)
+    assert result.plan.widths["d"] >= 2
+    assert sum(result.plan.widths.values()) <= nodes
+
+
+def test_a_test_that_wants_such_a_width_gets_the_next():
+    found = prune_by_test(Squeezed(), mipp.methods.MIPP(confidence=1 - 1e-12))
+    assert found.plan.widths["d"] >= 2
+
+
+def prune_by_test(model: nn.Module, method: mipp.methods.MIPP) -> mipp.Result:
+    return mipp.prune(model, [normal(16, 3, 6, 6)], method=method, progress=False)
+
+
+def test_such_a_width_is_refused_by_name_where_it_was_asked_for():
+    with pytest.raises(mipp.InfeasibleBudgetError, match=r"1 nodes of group 'd'.*Expected another width: 2"):
+        mipp.prune(Squeezed(), [normal(16, 3, 6, 6)], mipp.Budget(widths={"d": 1}), progress=False)
+
+
+# --- other odd things -----------------------------------------------------------------------------------------------
+
+
+def test_complex_weights_are_left_as_cut_and_named():
+    def bare(m, x):
+        return m.b(torch.tanh(m.a(x))).abs()
+
+    model = Net(bare, a=nn.Linear(6, 16, dtype=torch.cfloat), b=nn.Linear(16, 3, dtype=torch.cfloat))
+    data = [torch.complex(normal(50, 6), normal(50, 6, seed=1))]
+    result = prune(model, data, method=mipp.methods.L1())
+    assert error(result.model, mipp.apply(result.plan, model), [data]) == 0
+    assert any("complex: b." in note for note in result.report.notes)
+
+
+class Bundle:
+    """A batch that knows itself."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x, self.me = x, self
+
+
+def test_batches_may_hold_themselves():
+    model = layers(lambda m, x: m.b(F.relu(m.a(x))), 6, 16, 3)
+    data = mipp.Calibration([Bundle(normal(50, 6))], forward=lambda m, batch: m(batch.me.x))
+    assert prune(model, data).plan == prune(model, [normal(50, 6)]).plan
+
+
+class Partial(nn.Module):
+    """Keeps its body out of checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU()), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+    def state_dict(self, *args, **kwargs):
+        return {n: t for n, t in super().state_dict(*args, **kwargs).items() if not n.startswith("body.")}
+
+
+def test_what_a_state_dict_leaves_out_is_saved_recovered_and_noted(tmp_path):
+    model, data = Partial(), [normal(50, 6, seed=seed) for seed in range(3)]
+    options = {"recover": mipp.Distillation(epochs=2, seconds=1000), "checkpoint": tmp_path / "notes"}
+    result = prune(model, data, **options)
+    result.save(tmp_path / "small")
+    for again in (mipp.load(tmp_path / "small", model), prune(model, data, **options).model):
+        assert error(again, result.model, [(data[0],)]) == 0

@@ -1,6 +1,8 @@
 """The contract of `prune`, `inspect` and `Result`: forms of calibration data, options, reports, errors."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -279,6 +281,34 @@ def test_what_a_notebook_shows_of_a_result_is_its_table():
     assert repr(mipp.inspect(chain(), vectors())) == str(mipp.inspect(chain(), vectors()))
     nodes = sum(g.size for g in result.plan.groups.values())
     assert f"{sum(result.plan.widths.values())} of {nodes} nodes kept, method=MIPP(" in repr(result.plan)
+
+
+@pytest.mark.parametrize("method", ["mipp", "thinet", "hrank", "osscar", "taylor"])
+def test_a_default_device_of_the_caller_is_left_to_the_caller(method, tmp_path):
+    """The meta device stands for a GPU: nothing can be computed there, so nothing of ours may be made there."""
+    seen = []
+
+    def evaluate(model):
+        seen.append(torch.get_default_device().type)
+        return 0.0
+
+    case, made = named("residual"), mipp.methods.all()[method]()
+    batches = case.batches()
+    options = {"method": made, "loss_fn": lambda output, _: output.square().mean(), "evaluate": evaluate}
+    expected = run(case.model(), batches, **options)
+    model = case.model()
+    with torch.device("meta"):
+        result = run(model, batches, **options)
+        result.save(tmp_path / "small")
+        again = mipp.load(tmp_path / "small", model)
+    assert seen == ["cpu", "cpu", "meta", "meta"]
+    assert_equal(result, expected)
+    assert_same(list(again.state_dict().values()), list(state(result).values()), rtol=0)
+
+
+def test_the_generator_of_python_is_left_alone():
+    code = "import random; s = random.getstate(); import mipp; mipp.prune; print(s == random.getstate())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 def test_modules_of_the_package_are_found_without_an_import_of_their_own():

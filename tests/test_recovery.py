@@ -8,7 +8,7 @@ import mipp
 from mipp import recovery
 from mipp.calibration import Calibration, read
 from mipp.graph.groups import PruningGraph
-from mipp.matching import Runner, feature_loss, features
+from mipp.matching import Runner, feature_loss, features, output_loss
 from mipp.plan import PruningPlan
 from mipp.recovery import Distillation, distill
 
@@ -35,6 +35,29 @@ def distilled(dense: nn.Module, data: list[Tensor], **options: float) -> tuple[n
     small, plan, graph = cut(dense, data[0])
     found = distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(**options))
     return small, *found
+
+
+def test_the_loss_of_outputs_sees_what_the_softmax_does_not():
+    target = torch.randn(64, 3)
+    assert float(output_loss([target], [target])) == pytest.approx(0, abs=1e-6)
+    assert float(output_loss([target + 1], [target])) == pytest.approx(1 / float(target.var(correction=0)), rel=1e-4)
+    saturated = target * torch.tensor([1.0, 1.0, 0.0]) + torch.tensor([0.0, 0.0, 100.0])
+    assert float(output_loss([saturated + torch.tensor([5.0, 0, 0])], [saturated])) > 1e-3
+
+
+def test_values_are_not_distilled_further_from_the_dense_ones():
+    torch.manual_seed(0)
+    dense, data = nn.Sequential(nn.Linear(6, 24), nn.Tanh(), nn.Linear(24, 3)), batches()
+    with torch.no_grad():
+        dense[2].weight.mul_(20)
+    results = [
+        mipp.prune(dense, data, mipp.Budget(macs=0.3), recover=recover, progress=False).model
+        for recover in (None, Distillation(seconds=1000, epochs=10))
+    ]
+    fresh = torch.randn(500, 6)
+    with torch.no_grad():
+        refitted, recovered = (float((model(fresh) - dense(fresh)).square().mean()) for model in results)
+    assert recovered < refitted
 
 
 def test_distillation_lowers_the_held_out_loss():

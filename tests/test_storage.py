@@ -63,6 +63,58 @@ def test_other_precisions_come_back_bit_for_bit(dtype, tmp_path):
     assert torch.equal(outputs(again, data[0])[0], outputs(result.model, data[0])[0])
 
 
+class Rotated(nn.Module):
+    """Angles in another type than the weights, which are not saved, and a number beside them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.gain = nn.Linear(10, 16).bfloat16(), nn.Linear(16, 4).bfloat16(), 1.0
+        self.register_buffer("angles", torch.rand(10) + 0.1, persistent=False)
+
+    def forward(self, x):
+        return self.b((self.a((x * self.angles * self.gain).cos().bfloat16())).relu())
+
+
+def test_buffers_that_are_not_saved_come_back_in_their_types(tmp_path):
+    model, x = Rotated(), torch.randn(32, 10).bfloat16()
+    result = mipp.prune(model, [x], mipp.Budget(nodes=0.5), progress=False)
+    result.save(tmp_path / "run")
+    again = mipp.load(tmp_path / "run", model)
+    assert again.angles.dtype is torch.float32
+    with torch.no_grad():
+        assert torch.equal(again(x), result.model(x))
+
+
+@pytest.mark.parametrize("change", [lambda m: m.angles.add_(1), lambda m: setattr(m, "gain", 2.0)])
+def test_a_checkpoint_of_a_model_that_computes_something_else_is_refused(change, tmp_path):
+    model, data = Rotated(), [torch.randn(32, 10).bfloat16()]
+    mipp.prune(model, data, mipp.Budget(nodes=0.5), progress=False, checkpoint=tmp_path)
+    model.train()  # which is no difference
+    assert mipp.prune(model, data, mipp.Budget(nodes=0.5), progress=False, checkpoint=tmp_path).resumed
+    change(model)
+    with pytest.raises(mipp.PlanMismatchError, match=r"not the same model\."):
+        mipp.prune(model, data, mipp.Budget(nodes=0.5), progress=False, checkpoint=tmp_path)
+
+
+class Plain(mipp.methods.OneShot):
+    """A method whose `repr` tells its place in memory."""
+
+    def __init__(self, power):
+        self.power = power
+
+    def rank(self, task):
+        return {name: torch.arange(group.size) ** self.power for name, group in task.graph.groups.items()}
+
+
+def test_a_method_without_a_record_of_its_own_resumes(tmp_path):
+    case = named("residual")
+    pruned(case, method=Plain(1), checkpoint=tmp_path)
+    assert pruned(case, method=Plain(1), checkpoint=tmp_path).resumed
+    with pytest.raises(mipp.PlanMismatchError, match="not the same options"):
+        pruned(case, method=Plain(2), checkpoint=tmp_path)
+
+
 def test_the_folder_holds_no_pickle(tmp_path):
     pruned(named("residual")).save(tmp_path / "run")
     names = {p.name for p in (tmp_path / "run").iterdir()}
@@ -124,6 +176,15 @@ def test_the_wrong_model_is_refused_naming_the_first_mismatch(tmp_path):
         mipp.load(tmp_path / "run", wrong)
     with pytest.raises(mipp.PlanMismatchError, match=re.escape("'0.weight'")):
         mipp.load(tmp_path / "run", named("residual").model())
+
+
+def test_a_model_without_values_is_refused(tmp_path):
+    case = named("residual")
+    pruned(case).save(tmp_path / "run")
+    with torch.device("meta"):
+        empty = case.build()
+    with pytest.raises(mipp.MippError, match="on the meta device"):
+        mipp.load(tmp_path / "run", empty)
 
 
 def test_loading_into_the_pruned_model_is_refused(tmp_path):

@@ -7,6 +7,7 @@
 `prune` does all of it; every arrow is a module.
 """
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -86,4 +87,8 @@ def __getattr__(name: str) -> Any:
     module = next((module for module, names in _FOUND_IN.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module 'mipp' has no attribute '{name}'")
-    return import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
+    state = random.getstate()
+    try:
+        return import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
+    finally:
+        random.setstate(state)  # of which an import of rich takes a number

@@ -45,9 +45,11 @@ class Moments:
         self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
 
     def update(self, samples: Tensor) -> None:
-        """Adds samples, shape [n, features]."""
+        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
         if len(samples) == 0:
             return
+        if samples.is_complex():
+            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
         part = Moments(samples.shape[1], samples.device)
         part.count, about = len(samples), samples.mean(0).double()
         rows = len(samples) if samples.is_cuda else min(len(samples), max(256, _CACHED // max(samples.shape[1], 1)))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mipp.errors import MippError, PlanMismatchError
+from mipp.graph.copies import fill, state_of
 from mipp.plan import PruningPlan
 from mipp.storage import add_biases, read_weights, write_weights
 
@@ -69,13 +70,13 @@ class Checkpoint:
             return None
         weights = read_weights(self._weights(step))
         add_biases(model, weights)
-        model.load_state_dict(weights, strict=False)  # extra state is no tensor, and stays
+        fill(model, weights)  # extra state is no tensor, and stays
         notes: list[str] = self.finished[step]
         return notes
 
     def save_model(self, step: str, model: nn.Module, notes: Sequence[str]) -> None:
         """Notes the weights of a model after a step."""
-        self._save(step, model.state_dict())
+        self._save(step, state_of(model))
         self.finished[step] = list(notes)
 
     def _read(self, fingerprint: Mapping[str, str]) -> dict[str, Any]:

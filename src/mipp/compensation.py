@@ -104,7 +104,7 @@ def refit(
     """
     targets = targets_of(plan, graph)
     names = ", ".join(name or "the model itself" for name in left_as_cut(plan, graph, targets))
-    left = [f"Left as cut, because other ops read the weight too, or it is computed: {names}."] if names else []
+    left = [f"Left as cut, as other ops read the weight too, or it is computed or complex: {names}."] if names else []
     if not targets:
         return left
     if options.allow_bias:

@@ -40,6 +40,22 @@ def described(function: Any) -> str:
     return description.digest.hexdigest()
 
 
+def written_out(option: Any) -> str:
+    """An option as text: its `repr`, or a hash of what it is where that tells its place in memory."""
+    return described(option) if type(option).__repr__.__qualname__ == "object.__repr__" else repr(option)
+
+
+def numbers_of(model: nn.Module) -> str:
+    """The numbers and words that modules hold besides their tensors, such as a temperature; modes are left out."""
+    held = (
+        (path, name, value)
+        for path, module in model.named_modules()
+        for name, value in sorted(vars(module).items())
+        if name != "training" and isinstance(value, _PLAIN)
+    )
+    return repr(list(held))
+
+
 class _Description:
     """A hash that grows by everything that makes a function what it is; each thing is looked at once."""
 

@@ -101,7 +101,10 @@ class Runner:
 
 
 def output_loss(outputs: Values, targets: Values) -> Tensor:
-    """KL(dense || small) of outputs of shape [samples, classes], of others the error relative to the dense ones.
+    """The squared error relative to the variance of the dense outputs, and KL(dense || small) where they may be logits.
+
+    Outputs of shape [samples, 2 or more] may be. They may be values as well, of which the softmax would not see a
+    common shift, and of large ones nothing but the largest: so the error counts, too.
 
     Raises:
         UnsupportedModelError: There are no floating-point outputs.
@@ -113,11 +116,10 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
         )
     parts = []
     for output, target in zip(outputs, targets, strict=True):
+        parts.append(_error(output, target))
         if output.ndim == 2 and output.shape[1] > 1:
             logs = output.float().log_softmax(1), target.float().log_softmax(1)
             parts.append(nn.functional.kl_div(*logs, reduction="batchmean", log_target=True))
-        else:
-            parts.append(_error(output, target))
     return torch.stack(parts).sum()
 
 

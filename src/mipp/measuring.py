@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mipp.cost import Cost, group_macs, latency_ms
+from mipp.defaults import callers_default_device
 from mipp.errors import MippError
 from mipp.graph.copies import modes_kept
 from mipp.methods import Task
@@ -97,7 +98,7 @@ def measures(
         task: What was pruned.
         evaluate: Called with the model, in evaluation mode; its modes are as they were afterwards.
     """
-    with modes_kept(model):
+    with modes_kept(model), callers_default_device():
         score = evaluate(model.eval()) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
     try:

@@ -245,7 +245,10 @@ def _inputs(site: Site, group: NodeGroup, arguments: Mapping[str, Any], reading:
     if reading.collapse is None:
         return inputs_of(site, arguments, reading.positions)
     x = arguments["input"]
-    x = x.movedim(-1, 1) if "stride" not in arguments else x
+    if "stride" not in arguments:
+        x = x.movedim(-1, 1)
+    elif x.ndim < arguments["weight"].ndim:
+        x = x.unsqueeze(0)
     maps = x.reshape(x.shape[0], site.groups, -1, x[0, 0].numel()).transpose(0, 1)
     own = torch.from_numpy(group.places(site.reads))
     others = torch.from_numpy(np.flatnonzero(~group.holds(site.reads)))
@@ -257,7 +260,7 @@ def _channels(values: Tensor, dim: int, reading: Reading) -> Tensor:
     """Channels of a tensor, by position or collapsed, shape [rows, channels]."""
     if reading.collapse is None:
         return channels_last(values, dim, reading.positions)
-    maps = values.movedim(dim, 1)
+    maps = values.unsqueeze(0) if dim % values.ndim == 0 else values.movedim(dim, 1)
     return _collapsed(maps.reshape(*maps.shape[:2], -1), reading.collapse)
 
 

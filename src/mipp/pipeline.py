@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +27,13 @@ from mipp.checks import (
 )
 from mipp.compensation import Refit
 from mipp.cost import cost_of, latency_ms
+from mipp.defaults import own_default_device
 from mipp.distributed import sharded
 from mipp.errors import MippError
 from mipp.finishing import Recovery, finished
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import full_copy, state_of
 from mipp.graph.trees import tensors_in
-from mipp.identity import described, fingerprint
+from mipp.identity import described, fingerprint, numbers_of, written_out
 from mipp.measuring import Clock, device_of, measures, report_on, versions
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task, needs_of
@@ -44,6 +46,12 @@ from mipp.surgery import apply, describe, verified_graph
 from mipp.timing import layer_times
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
+
+
+_WHOLE = (
+    "Batches were taken whole: entries along the first dimension depend on each other, as in a time-first sequence or "
+    "a graph. Samples, and MACs per sample, count such entries; give batch-first inputs if the model takes them."
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,9 @@ def prune(
     """Returns a smaller network that keeps as much as it can of what each layer tells the next.
 
     Args:
-        model: Any module; never modified.
-        calibration: Iterable of batches, or `mipp.Calibration`. Read once, no labels needed for MIPP.
+        model: Any module; never modified. Its hooks run in the copies that are measured, and the result has them.
+        calibration: Iterable of batches, or `mipp.Calibration`. Read once, no labels needed for MIPP. The first
+            dimension of inputs is that of samples where these are independent; else batches are taken whole.
         budget: What must hold afterwards, such as `mipp.Budget(macs=0.5)`.
         method: How nodes are chosen; `mipp.methods.MIPP()` by default.
         exclude: Names or globs of modules whose nodes stay, such as "head" or "layer4.*"; a name includes all modules
@@ -202,6 +211,8 @@ def _results(
     model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
     exclude = listed(exclude)
     options = _options(budgets, method, compensate, recover)
+    if not isinstance(seed, Integral):
+        raise MippError(f"seed is {seed!r}; expected a whole number, from which all that is random is drawn.")
     data = Calibration.of(calibration)
     if data.sharded and recover is not None:
         raise MippError(
@@ -354,6 +365,8 @@ def _task(
 def _note_sizes(task: Task, data: Calibration) -> None:
     """Says in the report how much went to temporary files, and whether there were fewer samples than asked for."""
     store, samples = task.memory.store, sum(batch.samples for batch in task.batches)
+    if any(batch.whole for batch in task.batches):
+        task.notes.append(_WHOLE)
     if data.max_samples is not None and samples < data.max_samples:
         task.notes.append(
             f"Calibrated on {samples:,} samples, all there were; max_samples allows {data.max_samples:,}."
@@ -367,16 +380,20 @@ def _note_sizes(task: Task, data: Calibration) -> None:
 
 @contextmanager
 def _isolated(seed: int) -> Iterator[None]:
-    """Runs a block on its own random state, with gradients and in full precision; leaves the caller's as they were."""
+    """Runs a block with its own random state and default device, with gradients, in full precision.
+
+    The caller's settings are as they were afterwards.
+    """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with ExitStack() as stack:
         for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
             # without the cache: it is emptied at the end of the outermost block, and weights are trained inside of it
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        stack.enter_context(own_default_device())
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.enable_grad())
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         yield
 
 
@@ -401,12 +418,13 @@ def _checkpoint(
     """The checkpoint in a folder, under everything the result depends on."""
     if folder is None:
         return None
-    state = storage.tensors_of(task.model.state_dict())
+    state = {**state_of(task.model), **dict(task.model.named_buffers())}
+    ops = [op.name for op in task.graph.program.ops]
     inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
     found = {
-        "model": fingerprint(state.values(), repr(task.model), *state, *(op.name for op in task.graph.program.ops)),
+        "model": fingerprint(state.values(), repr(task.model), numbers_of(task.model), *state, *ops),
         "calibration data": fingerprint(inputs),
-        "options": fingerprint((), repr(options), repr(list(exclude)), str(task.seed)),
+        "options": fingerprint((), *map(written_out, options), repr(list(exclude)), str(task.seed)),
         "loss_fn": described(task.loss_fn),
         "train": described(task.train),
         "forward": described(data.forward),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mipp.calibration import Batch, Calibration, read
+from mipp.defaults import own_default_device
 from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedModelError
 from mipp.estimators import Samples
 from mipp.graph.draft import Draft
@@ -71,6 +72,7 @@ class InputSelection:
         figure.savefig(path)
 
 
+@own_default_device()
 @torch.no_grad()
 def select_inputs(
     model: nn.Module,

@@ -10,12 +10,12 @@ from mipp.checkpoint import Checkpoint
 from mipp.checks import check_groups
 from mipp.cost import Cost, cost_of
 from mipp.distributed import gathered
-from mipp.errors import MippError
+from mipp.errors import InfeasibleBudgetError, MippError
 from mipp.graph.axes import Reason
 from mipp.graph.copies import full_copy
 from mipp.graph.program import Call
 from mipp.methods import Method, Task
-from mipp.plan import Budget, PruningPlan
+from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.surgery import grown, names_of, verified_graph, wrong_groups
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
@@ -24,7 +24,9 @@ _UNPROVEN = Reason("cutting it did not equal masking it")
 def proven_plan(
     task: Task, method: Method, budget: Budget, freeze: Mapping[str, Reason], store: Checkpoint | None
 ) -> tuple[Task, PruningPlan, nn.Module]:
-    """Plans, and proves the plan: groups whose cut differs from their mask are frozen, and it plans anew.
+    """Plans, and proves the plan: where the cut of a group differs from its mask, it plans anew.
+
+    A group that can be cut to one node more (one map that is left is squeezed away) gets that width; others are frozen.
 
     Args:
         task: What to prune.
@@ -44,8 +46,9 @@ def proven_plan(
             task = _with_graph(task, {**freeze, **names_of(task.graph, unknown, _UNPROVEN)})
         task.notes.extend(notes)
         return task, plan, _with_state(task.model, state)
+    asked = budget
     while True:
-        made = method.plan(task, budget)
+        made = method.plan(task, asked)
         plan, state = made if isinstance(made, tuple) else (made, None)
         if not isinstance(plan, PruningPlan):
             raise MippError(
@@ -56,6 +59,11 @@ def proven_plan(
         wrong = wrong_groups(plan, dense, example(task.batches))
         if not wrong:
             break
+        wider = _wider(plan, wrong, dense, example(task.batches), budget)
+        floor = {"widths": {**asked.widths, **wider}} if budget else {"min_keep": max(wider.values(), default=0)}
+        if wider and _can_be_met(replace(asked, **floor), task.cost):
+            asked = replace(asked, **floor)
+            continue
         freeze = grown(freeze, names_of(task.graph, wrong, _UNPROVEN), wrong)
         task = _with_graph(task, freeze)
     plan = replace(plan, budget=budget.to_dict())
@@ -63,6 +71,37 @@ def proven_plan(
     if store:
         store.save_plan(plan, state, task.notes)
     return task, plan, dense
+
+
+def _can_be_met(budget: Budget, cost: Cost) -> bool:
+    try:
+        check_budget(budget, cost)
+    except InfeasibleBudgetError:
+        return False
+    return True
+
+
+def _wider(plan: PruningPlan, wrong: Sequence[str], dense: nn.Module, call: Call, budget: Budget) -> dict[str, int]:
+    """The next widths of groups that cannot be cut to those of the plan, where the cut then equals the mask.
+
+    Raises:
+        InfeasibleBudgetError: The caller gave such a width.
+    """
+    found = {}
+    for name in wrong:
+        kept, size = plan.kept[name], plan.groups[name].size
+        width = len(kept) + budget.round_to - len(kept) % budget.round_to
+        more = [node for node in range(size) if node not in set(kept)][: width - len(kept)]
+        if width < size and name not in wrong_groups(plan.with_kept({name: [*kept, *more]}), dense, call):
+            found[name] = width
+    given = sorted(found.keys() & budget.widths.keys())
+    if given:
+        raise InfeasibleBudgetError(
+            f"widths asks for {budget.widths[given[0]]} nodes of group '{given[0]}'; cut to that width the network "
+            "does not run, or does not compute what the masked one does. Expected another width: "
+            f"{found[given[0]]} will do."
+        )
+    return found
 
 
 def example(batches: Sequence[Batch]) -> Call:
@@ -101,9 +140,10 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
     if state is None:
         return model
     other = full_copy(model)
-    extra = {name: value for name, value in other.state_dict().items() if not isinstance(value, Tensor)}
+    own = nn.Module.state_dict(other)  # whatever an overridden one leaves out
+    extra = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
     try:
-        other.load_state_dict({**extra, **state})  # a checkpoint holds tensors only; what else a module has, it keeps
+        nn.Module.load_state_dict(other, {**extra, **state})  # a checkpoint holds tensors only; other things stay
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise MippError(

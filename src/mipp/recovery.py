@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mipp.calibration import Batch, pieces
 from mipp.errors import CalibrationError, MippError
 from mipp.graph.cells import differentiable_recurrence
-from mipp.graph.copies import cast, full_copy, modes_kept
+from mipp.graph.copies import cast, fill, full_copy, modes_kept, state_of
 from mipp.graph.groups import PruningGraph
 from mipp.graph.program import Call
 from mipp.matching import Runner, feature_loss, features, output_loss
@@ -170,7 +170,7 @@ class _Distiller:
 
     def _start_again(self) -> None:
         """From the best weights so far, with smaller steps."""
-        self.learner.load_state_dict(self.small.state_dict())
+        fill(self.learner, state_of(self.small))
         self._learn_at(_BACK * self.learning_rate)
 
     def _learn_at(self, learning_rate: float) -> None:
@@ -204,7 +204,7 @@ class _Distiller:
         """Loads the weights into the pruned model if they match better than any before."""
         if not (score.matched < best.matched and score.outputs < first.outputs):
             return best
-        self.small.load_state_dict(self.learner.state_dict())
+        fill(self.small, state_of(self.learner))
         return score
 
     @torch.no_grad()

@@ -39,6 +39,7 @@ def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
     """Rows of a tensor with its channels (at `dim`) last, at the positions of `inputs_of`, shape [rows, channels]."""
     if dim % tensor.ndim == tensor.ndim - 1:
         return _thinned(tensor, limit).reshape(-1, tensor.shape[-1])
+    tensor = tensor.unsqueeze(0) if dim % tensor.ndim == 0 else tensor
     flat = tensor.flatten(2)
     chosen = _positions(tensor.shape[2:], limit)
     return flat[:, :, chosen].transpose(1, 2).reshape(-1, tensor.shape[1])

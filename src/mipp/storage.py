@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mipp.defaults import callers_default_device, own_default_device
 from mipp.errors import MippError, PlanMismatchError
-from mipp.graph.copies import cast
+from mipp.graph.copies import cast, fill, state_of
 from mipp.plan import PruningPlan, load_plan
 from mipp.report import Report
 from mipp.surgery import apply, describe
 
+_TYPES = "types of buffers that are not saved"
 PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
 
 
@@ -30,11 +32,12 @@ def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report
     """
     with new_folder(folder) as part:
         (part / PLAN).write_text(plan.to_json(), encoding="utf-8")
-        write_weights(model.state_dict(), part / WEIGHTS)
+        write_weights(state_of(model), part / WEIGHTS, _other_types(model))
         (part / REPORT).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
         report.to_html(part / PAGE)
 
 
+@own_default_device()
 def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """Rebuilds a saved model: cuts a dense one by the saved plan and fills in the saved weights.
 
@@ -44,14 +47,22 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
 
     Raises:
         PlanMismatchError: The folder is missing, damaged or incomplete, or belongs to another model.
+        MippError: The dense instance is on the meta device.
     """
     folder = Path(folder)
     plan = load_plan(folder / PLAN)
-    small = apply(plan, model() if callable(model) and not isinstance(model, nn.Module) else model)
+    with callers_default_device():
+        dense = model() if callable(model) and not isinstance(model, nn.Module) else model
+    small = apply(plan, dense)
+    if any(tensor.is_meta for tensor in (*small.parameters(), *small.buffers())):
+        raise MippError(
+            f"The {type(small).__name__} given to load is on the meta device, where what is not saved has no values. "
+            "Make it on the device that it is to work on."
+        )
     weights = read_weights(folder / WEIGHTS)
     add_biases(small, weights)
-    _take_types(small, weights)
-    own = tensors_of(small.state_dict())
+    _take_types(small, weights, _types_in(folder / WEIGHTS))
+    own = state_of(small)
     for name in sorted(own.keys() | weights.keys()):
         found = tuple(weights[name].shape) if name in weights else None
         expected = tuple(own[name].shape) if name in own else None
@@ -60,7 +71,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
                 f"{folder / WEIGHTS} and the plan beside it do not fit: '{name}' has shape {found} in the file and "
                 f"{expected} in the cut model (None: not there). The two files come from different runs."
             )
-    small.load_state_dict(weights, strict=False)  # a module's extra state is the dense model's
+    fill(small, weights)  # a module's extra state is the dense model's
     describe(small, plan)
     return small
 
@@ -129,11 +140,11 @@ def _beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors; ties come back with the model that is loaded into."""
+def write_weights(state: Mapping[str, Tensor], path: Path, types: Mapping[str, torch.dtype] | None = None) -> None:
+    """Writes tensors, and the types of some that are not among them; ties come back with the model loaded into."""
     tensors = tensors_of(state).items()
     separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors}
-    save_file(separate, path, {"format": "pt"})
+    save_file(separate, path, {"format": "pt", _TYPES: json.dumps({name: str(t) for name, t in (types or {}).items()})})
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -169,14 +180,29 @@ def add_biases(model: nn.Module, weights: dict[str, Tensor]) -> None:
             module.bias = nn.Parameter(tensor.to(home, copy=True))
 
 
-def _take_types(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Gives every tensor the type it has in the file, and one that is not there the type of all that are."""
+def _other_types(model: nn.Module) -> dict[str, torch.dtype]:
+    """Types of the buffers that are not saved: a model may be in half precision without them."""
+    saved = state_of(model)
+    return {name: buffer.dtype for name, buffer in model.named_buffers() if name not in saved}
+
+
+def _types_in(path: Path) -> dict[str, torch.dtype]:
+    """The types that a file of weights tells of tensors that it does not hold; none in those of earlier versions."""
+    with safe_open(path, "pt") as file:
+        told = json.loads((file.metadata() or {}).get(_TYPES, "{}"))
+    return {name: getattr(torch, kind.removeprefix("torch.")) for name, kind in told.items()}
+
+
+def _take_types(model: nn.Module, weights: Mapping[str, Tensor], others: Mapping[str, torch.dtype]) -> None:
+    """Gives every tensor the type it has in the file or is told there; any other the type of all that are in it."""
     kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
     usual = kinds.pop() if len(kinds) == 1 else None
 
     def wanted(name: str, tensor: Tensor) -> torch.dtype:
         if name in weights:
             return weights[name].dtype
+        if name in others:
+            return others[name]
         return usual if usual is not None and tensor.is_floating_point() else tensor.dtype
 
     cast(model, wanted)

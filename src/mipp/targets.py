@@ -32,7 +32,8 @@ def targets_of(plan: PruningPlan, graph: PruningGraph) -> list[Target]:
     def wanted(target: Target) -> bool:
         ops = {site.op for site in target.uses}
         embedding = {op.index for op in graph.program.ops if ops & lossy and op.name == "embedding"}
-        return bool(ops & (lossy | behind)) and _unshared(graph.program, target.weight, ops | embedding)
+        touched = bool(ops & (lossy | behind)) and not _complex(graph.program, target.weight)
+        return touched and _unshared(graph.program, target.weight, ops | embedding)
 
     return sorted(filter(wanted, by_weight.values()), key=lambda target: target.uses[0].op)
 
@@ -59,6 +60,11 @@ def _behind(program: Program, lossy: Collection[int]) -> set[int]:
         if op.index in behind or op.index in lossy:
             changed.update(op.outputs)
     return behind
+
+
+def _complex(program: Program, weight: str) -> bool:
+    """Whether the weight has imaginary parts, of which second moments here know nothing."""
+    return any(value.dtype.is_complex for value in program.values if value.name == weight)
 
 
 def _unshared(program: Program, weight: str, uses: Collection[int]) -> bool:

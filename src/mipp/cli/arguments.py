@@ -36,8 +36,11 @@ def amount(option: str, text: str | None) -> float | int | None:
 
 def widths(texts: Sequence[str]) -> dict[str, int]:
     """Reads GROUP=N."""
-    found = dict(_pair("width", "GROUP=N, such as conv1=8", text) for text in texts)
-    for name, text in found.items():
+    pairs = [_pair("width", "GROUP=N, such as conv1=8", text) for text in texts]
+    found = dict(pairs)
+    for name, text in pairs:
+        if found[name] != text:
+            raise CommandError(f"--width names {name} twice, with {text} and {found[name]}; expected one width.")
         if not text.isdecimal():
             raise CommandError(f"--width {name}={text}: '{text}' is no number of nodes; expected such as {name}=8.")
     return {name: int(text) for name, text in found.items()}
@@ -110,7 +113,7 @@ def _budget(text: str) -> Budget:
     for name, value in (_pair("budgets", "NAME=AMOUNT, such as macs=0.5", part) for part in text.split(":")):
         if name not in _AMOUNTS:
             raise unknown("budget", name, _AMOUNTS)
-        found[name] = amount("budgets", value)
+        found[name] = amount(name.replace("_", "-"), value)
     return Budget(**found)
 
 

@@ -1,7 +1,7 @@
 """Copies of models, and what their tensors are called."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +49,22 @@ def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
         origin = copies.setdefault(id(first[name]), copy.deepcopy(first[name]))
         copies[id(parameter)] = nn.Parameter(origin.detach(), requires_grad=parameter.requires_grad)
     return copies
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, whatever the model's own `state_dict` leaves out; not copied."""
+    found = {name: value for name, value in nn.Module.state_dict(model).items() if isinstance(value, Tensor)}
+    for path, module in model.named_modules(remove_duplicate=False):
+        held = {**module._parameters, **module._buffers}
+        for name in held.keys() - module._non_persistent_buffers_set:
+            if held[name] is not None:
+                found.setdefault(f"{path}.{name}".lstrip("."), held[name].detach())
+    return found
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Gives a model, in place, the values of parameters and buffers by name; what is not named keeps its own."""
+    nn.Module.load_state_dict(model, state, strict=False)
 
 
 def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None:

@@ -42,7 +42,7 @@ class Draft:
         self._parameters = [(names[id(p)][0], p) for p in model.parameters()]
         seen = {tensor for tensor, _ in self._walk.slots}
         weights = [(name, p) for name, p in self._parameters if p.ndim > 1 and name not in seen]
-        self._unseen = {owner(name): p.shape[0] for name, p in weights}
+        self._unseen = {owner(name): p.shape[0] for name, p in weights} | _norms_without(model, names, seen)
         self._may_run = bool(program.guards) or bool(self._unseen and _run_in_training(model, call, self._unseen))
         self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
         self._owners: dict[str, list[str]] = {}
@@ -116,6 +116,20 @@ class Draft:
             if any(name.startswith(_around(group)) for name in self._unseen)
             for s in group.slices
         ]
+
+
+def _norms_without(model: nn.Module, names: Mapping[int, tuple[str, str]], seen: Collection[str]) -> dict[str, int]:
+    """Layers that hold vectors only, such as norms, and none of those seen; with their length."""
+    found = {}
+    for path, module in model.named_modules():
+        if next(module.children(), None) is not None:
+            continue
+        norm = isinstance(module, nn.modules.batchnorm._NormBase)
+        own = [*module.parameters(recurse=False), *(module.buffers(recurse=False) if norm else ())]
+        vectors = [t for t in own if t.ndim == 1]
+        if vectors and not any(t.ndim > 1 or names[id(t)][0] in seen for t in own):
+            found[path] = len(vectors[0])
+    return found
 
 
 def _run_in_training(model: nn.Module, call: Call, names: Collection[str]) -> bool:

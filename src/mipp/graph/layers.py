@@ -1,5 +1,6 @@
 """One view of the ops that read nodes through a weight: an input, and a weight [outputs, inputs per group, ...]."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,11 @@ LINEAR = ("linear", "addmm", "matmul", "mm")
 
 
 def channel_dim(op: Op) -> int:
-    """The dimension of the output of a layer that holds its channels."""
-    return -1 if op.name in LINEAR else 1
+    """The dimension of the output of a layer that holds its channels, from the end: there may be no samples."""
+    if op.name in LINEAR:
+        return -1
+    named = re.search(r"([123])d", op.name)
+    return -1 - (int(named[1]) if named else len(op.arguments["stride"]))
 
 
 def is_layer(name: str) -> bool:

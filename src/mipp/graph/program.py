@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from mipp.defaults import callers_default_device
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trees import cut, leaves, map_tensors, plain_in, tensors_in
 
@@ -48,7 +49,8 @@ class Call:
         return Call(args, kwargs, self.how)
 
     def __call__(self, model: nn.Module) -> Any:
-        return model(*self.args, **self.kwargs) if self.how is None else self.how(model, *self.args)
+        with callers_default_device():
+            return model(*self.args, **self.kwargs) if self.how is None else self.how(model, *self.args)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@ import numpy as np
 from torch import Tensor, nn
 
 
-def tensors_in(tree: Any, *, objects: bool = True) -> list[Tensor]:
-    """The tensors in nested tuples, lists, mappings, dataclasses and (unless told not to) objects, in a fixed order."""
+def tensors_in(tree: Any, *, objects: bool = True, _around: frozenset[int] = frozenset()) -> list[Tensor]:
+    """The tensors in nested tuples, lists, mappings, dataclasses and (unless told not to) objects, in a fixed order.
+
+    What holds itself is looked into once.
+    """
     if isinstance(tree, Tensor):
         return [tree]
+    if id(tree) in _around:
+        return []
     if isinstance(tree, Mapping):
         items: Iterable[Any] = tree.values()
     elif isinstance(tree, tuple | list):
@@ -23,7 +28,7 @@ def tensors_in(tree: Any, *, objects: bool = True) -> list[Tensor]:
         items = vars(tree).values()
     else:
         return []
-    return [t for item in items for t in tensors_in(item, objects=objects)]
+    return [t for item in items for t in tensors_in(item, objects=objects, _around=_around | {id(tree)})]
 
 
 def results_in(output: Any) -> list[Tensor]:
@@ -55,24 +60,32 @@ def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
     return _mapped(tree, has_samples, lambda item: item[start:stop])
 
 
-def _mapped(tree: Any, chosen: Callable[[Any], bool], function: Callable[[Any], Any]) -> Any:
-    """`tree` with `function` applied to what is chosen; objects that hold no tensors stay what they are."""
+def _mapped(
+    tree: Any, chosen: Callable[[Any], bool], function: Callable[[Any], Any], made: dict[int, Any] | None = None
+) -> Any:
+    """`tree` with `function` applied to what is chosen; objects that hold no tensors stay what they are.
+
+    `made` are the copies of objects and dictionaries so far, by `id`: one may hold itself.
+    """
+    made = {} if made is None else made
     if chosen(tree):
         return function(tree)
+    if id(tree) in made:
+        return made[id(tree)]
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_mapped(item, chosen, function) for item in tree))
+        return type(tree)(*(_mapped(item, chosen, function, made) for item in tree))
     if isinstance(tree, tuple | list):
-        return type(tree)(_mapped(item, chosen, function) for item in tree)
+        return type(tree)(_mapped(item, chosen, function, made) for item in tree)
     if isinstance(tree, dict):
-        new = copy.copy(tree)
+        new = made[id(tree)] = copy.copy(tree)
         for key, item in tree.items():  # some dictionaries of outputs have no update()
-            new[key] = _mapped(item, chosen, function)
+            new[key] = _mapped(item, chosen, function, made)
         return new
     if not isinstance(tree, Tensor) and tensors_in(tree):
-        new = copy.copy(tree)
+        new = made[id(tree)] = copy.copy(tree)
         names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else vars(tree)
         for name in names:
-            object.__setattr__(new, name, _mapped(getattr(tree, name), chosen, function))
+            object.__setattr__(new, name, _mapped(getattr(tree, name), chosen, function, made))
         return new
     return tree
 

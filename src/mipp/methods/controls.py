@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import full_copy, state_of
 from mipp.methods.base import Method, Needs, Task, require_target, select
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
@@ -40,7 +40,7 @@ class Reinitialised:
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Returns the plan of the other method and new weights of the whole network."""
         kept = _kept(self, self.like, task, budget)
-        return task.plan(kept, self, budget), _drawn_anew(task).state_dict()
+        return task.plan(kept, self, budget), state_of(_drawn_anew(task))
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def _required(function: Callable[..., object]) -> bool:
 
 def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str, Tensor]:
     """The state of the model with the tensors of its cut copy in their places."""
-    places = apply(plan, _numbered(model)).state_dict()
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for name, tensor in small.state_dict().items():
+    places = state_of(apply(plan, _numbered(model)))
+    state = {name: tensor.clone() for name, tensor in state_of(model).items()}
+    for name, tensor in state_of(small).items():
         if tensor.shape == state[name].shape:
             state[name] = tensor.clone()
         elif tensor.is_floating_point():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipp.calibration import Batch
+from mipp.defaults import callers_default_device
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.graph.cells import differentiable_recurrence
 from mipp.graph.copies import working_copy
@@ -98,7 +99,7 @@ def loss_of_output(task: Task, output: Any, batch: Batch) -> Tensor:
     """The task's loss of an output that the model gave for a batch."""
     assert task.loss_fn is not None
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), callers_default_device():
             loss = task.loss_fn(output, batch.labels)
     except (MemoryError, MippError):
         raise

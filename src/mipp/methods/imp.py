@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import full_copy, state_of
 from mipp.methods.base import Needs, Task, require_target
 from mipp.methods.scores import fraction_kept, matrices, parts, select_in_rounds, silence
 from mipp.methods.training import train
@@ -60,7 +60,7 @@ class IMP:
 
         rounds = math.ceil(math.log(fraction_kept(budget, task.cost)) / math.log(1 - self.per_round) - 1e-9)
         kept = select_in_rounds(self, task, budget, max(rounds, 1), rank)
-        return task.plan(kept, self, budget), early.state_dict()
+        return task.plan(kept, self, budget), state_of(early)
 
 
 def _norms(task: Task, model: nn.Module, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import full_copy, state_of
 from mipp.graph.weight_norm import length_of
 from mipp.methods.base import Needs, Scope, Task, require_target, select
 from mipp.methods.scores import axis_factor, parts
@@ -75,7 +75,7 @@ class OTO:
         train(task, model, 1 - self.start, _Shrinking(task, model, kept, self, left).step)
         plan = task.plan(kept, self, budget)
         _note_cost(task, plan, model)
-        return plan, model.state_dict()
+        return plan, state_of(model)
 
 
 def _note_cost(task: Task, plan: PruningPlan, model: nn.Module) -> None:

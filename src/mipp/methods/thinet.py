@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import full_copy, state_of
 from mipp.graph.groups import Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
 from mipp.methods.inputs import by_weight, groups_read, readers_of, watch
@@ -127,4 +127,4 @@ def _rescaled(task: Task, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for s in group.slices:
             if s.reads:
                 weights[s.tensor] *= axis_factor(s, factors[name], weights[s.tensor])
-    return dict(model.state_dict())
+    return state_of(model)

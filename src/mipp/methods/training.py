@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from mipp.defaults import callers_default_device, own_default_device
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.graph.copies import modes_kept
 from mipp.methods.base import Task
@@ -34,10 +35,11 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
     def counted() -> None:
         steps[0] += 1
         if after_step is not None:
-            after_step()
+            with own_default_device():
+                after_step()
 
     try:
-        with modes_kept(model), torch.random.fork_rng(), torch.enable_grad():
+        with modes_kept(model), torch.random.fork_rng(), torch.enable_grad(), callers_default_device():
             torch.manual_seed(task.seed)
             task.train(model, fraction=fraction, after_step=counted)
     except (KeyboardInterrupt, MemoryError, MippError):

@@ -1,6 +1,6 @@
 """What must hold after pruning."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
@@ -81,7 +81,7 @@ def _amount(name: str, amount: Any) -> float | int | None:
         return None
     if _is_whole(amount) and int(amount) > 0:
         return int(amount)
-    most = math.inf if name == "latency_ms" else 1
+    most = sys.float_info.max if name == "latency_ms" else 1  # not infinity
     if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < float(amount) <= most:
         return float(amount)
     raise InfeasibleBudgetError(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.checks import unwrapped
+from mipp.defaults import own_default_device
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.copies import canonical_names, full_copy, modes_kept
@@ -18,6 +19,7 @@ from mipp.plan import PruningPlan, heads, shapes
 from mipp.surgery.masked import MaskedForward
 
 
+@own_default_device()
 def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a smaller copy of the model: the plan's removed nodes cut out, the rest as it was, nothing refitted.
 
@@ -38,6 +40,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     return small
 
 
+@own_default_device()
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.
 
