@@ -231,8 +231,11 @@ def test_a_claim_counts_sparsities_and_names_the_strongest_rival():
     rows += [row("mipp", 97.0, nodes=0.3), row("grasp", 97.4, nodes=0.3)]
     (told,) = claims.better(rows)
     assert told.verdict == "in part"
-    assert told.words == "1 of 2 sparsities; -0.60 points against ThiNet at 90% removed, -0.40 against GraSP at 70%"
+    ends = "-0.60 against ThiNet at 90% removed, -0.40 against GraSP at 70% removed"
+    assert told.words == f"1 of 2 sparsities; points: {ends}"
     assert claims.better([]) == []
+    (told,) = claims.better([{**r, "budget": {"macs": r["budget"]["nodes"]}} for r in rows])
+    assert told.words.startswith("1 of 2 sparsities in MACs")
 
 
 def test_variants_are_compared_on_the_runs_that_both_have_and_at_equal_sizes():

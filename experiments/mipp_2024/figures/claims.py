@@ -26,24 +26,26 @@ RIVALS = {
 
 
 def better(rows: list[Row]) -> list[Outcome]:
-    """Whether MIPP is at least as accurate as the others at each sparsity, at the last stage without refit."""
+    """Whether MIPP is at least as accurate as the others at each sparsity, at the last stage without refit.
+
+    Sparsities are of the nodes; where no runs were given these, of the MACs.
+    """
     found = []
     for (panel,), own in by(good(rows), "panel").items():
-        stage = last(own)
-        differences = []
-        for (_,), members in by([r for r in own if "nodes" in r["budget"]], "budget").items():
+        stage, differences = last(own), []
+        cost = "nodes" if any("nodes" in r["budget"] for r in own) else "macs"
+        for (_,), members in by([r for r in own if cost in r["budget"]], "budget").items():
             means = _means(_of(members, ("mipp", *RIVALS[panel.rpartition(", ")[2]])), stage)
             others = {m: v for m, v in means.items() if m != "mipp"}
             if "mipp" in means and others:
                 best = max(others, key=lambda m: others[m])
-                differences.append((means["mipp"] - others[best], best, members[0]["budget"]["nodes"]))
+                differences.append((means["mipp"] - others[best], best, members[0]["budget"][cost]))
         if differences:
             held = sum(d >= -POINTS for d, _, _ in differences)
             least, most = min(differences), max(differences)
-            words = (
-                f"{held} of {len(differences)} sparsities; {least[0]:+.2f} points against {shown(least[1])} at "
-                f"{1 - least[2]:.0%} removed, {most[0]:+.2f} against {shown(most[1])} at {1 - most[2]:.0%}"
-            )
+            ends = (f"{d[0]:+.2f} against {shown(d[1])} at {1 - d[2]:.0%} removed" for d in (least, most))
+            of = "sparsities in MACs" if cost == "macs" else "sparsities"
+            words = f"{held} of {len(differences)} {of}; points: {', '.join(ends)}"
             found.append(Outcome(words, f"{panel}, {stage}", _verdict(held, len(differences))))
     return found
 

@@ -97,7 +97,7 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
     pruned and for what is refitted besides, of each panel.
 
     Bars are standard deviations over the seeds. Crosses are MIPP sized by its confidence. Runs at given MACs or
-    parameters are left out where there are others.
+    parameters are left out where there are others; where there are none, the MACs removed take the place of the nodes.
     """
     rows = [row for row in good(rows) if "nodes" in row]
     rows = [row for (_,), own in by(rows, "panel").items() for row in own if _free(row) or not any(map(_free, own))]
@@ -105,16 +105,17 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
     colours = _colours(list(dict.fromkeys(map(family, rows))))
     with panels(path, len(lines), max(len(stages) for _, stages in lines), caption=SPREAD) as grid:
         for line, (title, stages) in zip(grid, lines, strict=True):
+            x, words = (removed, "nodes removed, %") if any(map(_free, good(rows, panel=title))) else _MACS
             for axes, stage in zip(line, stages, strict=False):
                 own = [row for row in good(rows, panel=title) if stage in row[metric]]
                 for name in dict.fromkeys(map(family, own)):
                     mine = [row for row in own if family(row) == name]
-                    curve(axes, mine, removed, lambda row, s=stage: row[metric][s], name, colours[name])
+                    curve(axes, mine, x, lambda row, s=stage: row[metric][s], name, colours[name])
                 for of, dense in _dense(own, metric).items() if not title.endswith("untrained") else ():
-                    words = "dense" if of is None else f"dense, {of}"
+                    label = "dense" if of is None else f"dense, {of}"
                     colour = next((c for name, c in colours.items() if name.endswith(f", {of}")), "grey")
-                    axes.axhline(dense, color=colour, linewidth=0.6, linestyle="--", label=words)
-                axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel="nodes removed, %", ylabel=f"{metric}, %")
+                    axes.axhline(dense, color=colour, linewidth=0.6, linestyle="--", label=label)
+                axes.set(title=f"{title}: {stage}\n{counted(own)}", xlabel=words, ylabel=f"{metric}, %")
                 axes.title.set_fontsize("small")
                 scale_by_error(axes)
         legend_below(grid)
@@ -267,14 +268,15 @@ def costs(rows: list[Row], path: Path) -> None:
             own = good(rows, panel=title)
             stage = [s for s in _stages(own, "accuracy") if s.startswith("pruned")][-1]
             for axes, (cost, words) in zip(line, kept.items(), strict=True):
-                chosen = [row for row in own if cost in row["budget"]] or own
+                given = [row for row in own if cost in row["budget"]]
+                chosen, step = (given, 1.03) if given else (own, 1.0)
                 names = list(dict.fromkeys(map(family, chosen)))
                 for number, each in enumerate(names):
                     mine = [row for row in chosen if family(row) == each]
-                    apart = 100 * 1.03 ** (number - len(names) / 2)  # side by side, as all were given the same
+                    apart = 100 * step ** (number - len(names) / 2)  # side by side where all were given the same
                     curve(axes, mine, lambda r, c=cost, a=apart: a * r[c], lambda r, s=stage: r["accuracy"][s], each)
                 axes.set(title=f"{title}: {stage}\n{counted(chosen)}", ylabel="accuracy, %", xscale="log")
-                axes.set_xlabel(f"{words} kept, %; methods side by side", fontsize="small")
+                axes.set_xlabel(f"{words} kept, %{'; methods side by side' * bool(given)}", fontsize="small")
                 axes.set_xticks((5, 10, 20, 30, 50, 100), ("5", "10", "20", "30", "50", "100"))
                 axes.minorticks_off()
                 axes.title.set_fontsize("small")
@@ -303,6 +305,9 @@ def _free(row: Row) -> bool:
 def removed(row: Row) -> float:
     """Nodes removed, in percent."""
     return 100 * (1 - row["nodes"])
+
+
+_MACS: tuple[Callable[[Row], float], str] = (lambda row: 100 * (1 - row["macs"]), "MACs removed, %")
 
 
 def collapsed(row: Row) -> bool:
