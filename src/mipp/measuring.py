@@ -99,7 +99,8 @@ def measures(
         evaluate: Called with the model, in evaluation mode; its modes are as they were afterwards.
     """
     with modes_kept(model), callers_default_device():
-        score = evaluate(model.eval()) if evaluate else {}
+        model.eval()  # what an overridden eval() returns is nobody's promise
+        score = evaluate(model) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
     try:
         metrics = {name: float(value) for name, value in metrics.items()}
