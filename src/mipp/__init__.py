@@ -89,6 +89,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'mipp' has no attribute '{name}'")
     state = random.getstate()
     try:
-        return import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
+        found = import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
     finally:
         random.setstate(state)  # of which an import of rich takes a number
+    globals()[name] = found  # so that this is done once
+    return found

@@ -96,8 +96,8 @@ def listed(patterns: Iterable[str]) -> list[str]:
     Raises:
         MippError: It holds anything but names.
     """
-    found = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else patterns
-    for pattern in found if isinstance(found, list) else [found]:
+    found = list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else [patterns]
+    for pattern in found:
         if not isinstance(pattern, str):
             raise MippError(
                 f"exclude holds {_article(pattern)}; expected names of modules or globs, such as ['head', 'layer4.*']; "

@@ -363,7 +363,7 @@ def _task(
 
 
 def _note_sizes(task: Task, data: Calibration) -> None:
-    """Says in the report how much went to temporary files, and whether there were fewer samples than asked for."""
+    """Says in the report whether batches were whole or samples fewer than asked for, and what went to files."""
     store, samples = task.memory.store, sum(batch.samples for batch in task.batches)
     if any(batch.whole for batch in task.batches):
         task.notes.append(_WHOLE)

@@ -46,7 +46,7 @@ def proven_plan(
             task = _with_graph(task, {**freeze, **names_of(task.graph, unknown, _UNPROVEN)})
         task.notes.extend(notes)
         return task, plan, _with_state(task.model, state)
-    asked = budget
+    asked, call = budget, example(task.batches)
     while True:
         made = method.plan(task, asked)
         plan, state = made if isinstance(made, tuple) else (made, None)
@@ -56,10 +56,10 @@ def proven_plan(
             )
         _check_agreed(plan, method)
         dense = _with_state(task.model, state)
-        wrong = wrong_groups(plan, dense, example(task.batches))
+        wrong = wrong_groups(plan, dense, call)
         if not wrong:
             break
-        wider = _wider(plan, wrong, dense, example(task.batches), budget)
+        wider = _wider(plan, wrong, dense, call, budget)
         floor = {"widths": {**asked.widths, **wider}} if budget else {"min_keep": max(wider.values(), default=0)}
         if wider and _can_be_met(replace(asked, **floor), task.cost):
             asked = replace(asked, **floor)

@@ -32,7 +32,9 @@ def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report
     """
     with new_folder(folder) as part:
         (part / PLAN).write_text(plan.to_json(), encoding="utf-8")
-        write_weights(state_of(model), part / WEIGHTS, _other_types(model))
+        state = state_of(model)
+        others = {name: buffer.dtype for name, buffer in model.named_buffers() if name not in state}
+        write_weights(state, part / WEIGHTS, others)
         (part / REPORT).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
         report.to_html(part / PAGE)
 
@@ -141,7 +143,10 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, types: Mapping[str, torch.dtype] | None = None) -> None:
-    """Writes tensors, and the types of some that are not among them; ties come back with the model loaded into."""
+    """Writes tensors, and the types of buffers that are not among them: a model may be in half precision without these.
+
+    Ties come back with the model that is loaded into.
+    """
     tensors = tensors_of(state).items()
     separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors}
     save_file(separate, path, {"format": "pt", _TYPES: json.dumps({name: str(t) for name, t in (types or {}).items()})})
@@ -178,12 +183,6 @@ def add_biases(model: nn.Module, weights: dict[str, Tensor]) -> None:
         if attribute == "bias" and module is not None and getattr(module, "bias", tensor) is None:
             home = next(module.parameters(), tensor).device
             module.bias = nn.Parameter(tensor.to(home, copy=True))
-
-
-def _other_types(model: nn.Module) -> dict[str, torch.dtype]:
-    """Types of the buffers that are not saved: a model may be in half precision without them."""
-    saved = state_of(model)
-    return {name: buffer.dtype for name, buffer in model.named_buffers() if name not in saved}
 
 
 def _types_in(path: Path) -> dict[str, torch.dtype]:

@@ -105,7 +105,8 @@ def accuracy(rows: list[Row], path: Path, metric: str = "accuracy") -> None:
     colours = _colours(list(dict.fromkeys(map(family, rows))))
     with panels(path, len(lines), max(len(stages) for _, stages in lines), caption=SPREAD) as grid:
         for line, (title, stages) in zip(grid, lines, strict=True):
-            x, words = (removed, "nodes removed, %") if any(map(_free, good(rows, panel=title))) else _MACS
+            by_nodes = any(map(_free, good(rows, panel=title)))
+            x, words = (removed, "nodes removed, %") if by_nodes else (macs_removed, "MACs removed, %")
             for axes, stage in zip(line, stages, strict=False):
                 own = [row for row in good(rows, panel=title) if stage in row[metric]]
                 for name in dict.fromkeys(map(family, own)):
@@ -307,7 +308,9 @@ def removed(row: Row) -> float:
     return 100 * (1 - row["nodes"])
 
 
-_MACS: tuple[Callable[[Row], float], str] = (lambda row: 100 * (1 - row["macs"]), "MACs removed, %")
+def macs_removed(row: Row) -> float:
+    """Multiply-accumulates removed, in percent."""
+    return 100 * (1 - float(row["macs"]))
 
 
 def collapsed(row: Row) -> bool:

@@ -20,10 +20,10 @@ from mipp.methods.base import Needs, Scope, Task, require_target, select
 from mipp.methods.scores import axis_factor, parts
 from mipp.methods.training import train
 from mipp.plan import Budget, PruningPlan
-from mipp.surgery import apply, distance, outputs
+from mipp.surgery import apply, distance, outputs, rounding
 
 _MOST_PRESSURE, _MOST_SHARE = 10.0, 10.0
-_LOST, _ROUNDINGS = 1e-3, 32
+_LOST = 1e-3
 Weights = dict[str, Tensor]
 
 
@@ -83,8 +83,7 @@ def _note_cost(task: Task, plan: PruningPlan, model: nn.Module) -> None:
     call = task.batches[0].call
     whole = outputs(model, call, None)  # in its own precision: not every model runs in another
     lost = distance(outputs(apply(plan, model), call, None), whole)
-    coarse = max((_ROUNDINGS * torch.finfo(t.dtype).eps for t in whole if t.is_floating_point()), default=0.0)
-    if lost > max(_LOST, coarse):
+    if lost > max(_LOST, rounding(whole)):
         task.notes.append(
             f"Cutting what OTO drove to zero changes the outputs by up to {lost:.2g} of their size: the training ended "
             "before all was zero, or zero is not silence there (activations such as sigmoid, layer norms, tied "

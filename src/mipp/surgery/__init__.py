@@ -2,7 +2,7 @@
 
 from mipp.surgery.configuration import describe
 from mipp.surgery.cut import apply, check, layer_sizes, mask
-from mipp.surgery.proof import agrees, distance, grown, names_of, outputs, verified_graph, wrong_groups
+from mipp.surgery.proof import agrees, distance, grown, names_of, outputs, rounding, verified_graph, wrong_groups
 
 __all__ = [
     "agrees",
@@ -15,6 +15,7 @@ __all__ = [
     "mask",
     "names_of",
     "outputs",
+    "rounding",
     "verified_graph",
     "wrong_groups",
 ]

@@ -65,6 +65,12 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return float(((a - b)[finite].abs() / sizes.clamp_min(scale)).max()) if len(sizes) else 0.0
 
 
+def rounding(tensors: Iterable[Tensor]) -> float:
+    """How far two ways to compute the same may be apart, relative to its size, in the coarsest type of the tensors."""
+    kinds = {t.dtype for t in tensors if t.is_floating_point()}
+    return max((_ROUNDINGS * torch.finfo(kind).eps for kind in kinds), default=0.0)
+
+
 def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
     """Whether the cut model runs and computes what the masked model computes."""
     masked = mask(plan, model)
@@ -77,8 +83,7 @@ def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
             continue
         try:
             found = outputs(apply(plan, model), call, dtype)
-            kinds = {t.dtype for t in [*model.parameters(), *found] if t.is_floating_point()} if dtype is None else ()
-            coarse = max((_ROUNDINGS * torch.finfo(kind).eps for kind in kinds), default=0.0)
+            coarse = rounding([*model.parameters(), *found]) if dtype is None else 0.0
             return distance(found, expected) <= max(tolerance, coarse)
         except (UnsupportedModelError, RuntimeError) as error:
             log.info("a trial cut failed: %s", error)
