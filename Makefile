@@ -34,6 +34,7 @@ demo: $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/demo.stamp)
 
 test: .venv
 	@$(BIN)/python -m pytest -n 2
+	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 tests/test_device.py
 
 test-all: .venv
 	@$(BIN)/python -m pytest -n 2 -m ""

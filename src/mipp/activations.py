@@ -52,7 +52,8 @@ class Moments:
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
         part = Moments(samples.shape[1], samples.device)
         part.count, about = len(samples), samples.mean(0).double()
-        rows = len(samples) if samples.is_cuda else min(len(samples), max(256, _CACHED // max(samples.shape[1], 1)))
+        cached = max(256, _CACHED // max(samples.shape[1], 1)) if samples.device.type == "cpu" else len(samples)
+        rows = min(len(samples), cached)
         block = part.mean.new_empty(rows, samples.shape[1])
         for some in samples.split(rows):
             values = block[: len(some)].copy_(some).sub_(about)

@@ -16,6 +16,7 @@ from mipp.defaults import callers_default_device
 from mipp.errors import MippError
 from mipp.graph.copies import modes_kept
 from mipp.methods import Task
+from mipp.placement import device_of
 from mipp.plan import Budget, PruningPlan
 from mipp.report import FrozenLine, GroupLine, Measures, Report
 
@@ -136,11 +137,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def device_of(model: nn.Module) -> torch.device | None:
-    """Where the model is; None for one without tensors."""
-    return next((t.device for t in [*model.parameters(), *model.buffers()]), None)
 
 
 def machine() -> dict[str, Any]:

@@ -31,12 +31,13 @@ from mipp.defaults import own_default_device
 from mipp.distributed import sharded
 from mipp.errors import MippError
 from mipp.finishing import Recovery, finished
-from mipp.graph.copies import full_copy, state_of
+from mipp.graph.copies import move, state_of
 from mipp.graph.trees import tensors_in
 from mipp.identity import described, fingerprint, numbers_of, written_out
-from mipp.measuring import Clock, device_of, measures, report_on, versions
+from mipp.measuring import Clock, measures, report_on, versions
 from mipp.memory import Memory, written
 from mipp.methods import MIPP, Method, Task, needs_of
+from mipp.placement import device_of, placed
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.planning import example, proven_plan
 from mipp.progress import Bars
@@ -46,8 +47,7 @@ from mipp.surgery import apply, describe, verified_graph
 from mipp.timing import layer_times
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
-
-
+_NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the proof of the cuts are computed in."
 _WHOLE = (
     "Batches were taken whole: entries along the first dimension depend on each other, as in a time-first sequence or "
     "a graph. Samples, and MACs per sample, count such entries; give batch-first inputs if the model takes them."
@@ -120,7 +120,8 @@ def prune(
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
         train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it: trains the model in place for
             that fraction of a whole training, and calls `after_step()` after each step of the optimiser.
-        device: Where to work; by default where the model is. The result is on the device of `model`.
+        device: Where to work; by default where the model is, or on the CPU if there is no float64 there, as on Apple's
+            GPUs. The result is on the device of `model`.
         seed: Seed of everything random.
         progress: Show progress on a terminal.
         checkpoint: Folder that records finished steps, so that an interrupted run can resume from it. A function counts
@@ -221,12 +222,15 @@ def _results(
         )
     clock, planned, results = Clock(), [], []
     with _isolated(seed), sharded(data.sharded), Bars(enabled=progress) as bars:
-        dense = _placed(model, device)
+        dense, home = placed(model, device), device_of(model)
         check_weights(dense)
         batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
         clock("read")
         with bars.phase("graph"):
             task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
+            wanted, found = device or home, device_of(dense)
+            if found is not None and found.type != torch.device(wanted).type:
+                task.notes.append(_NO_FLOAT64.format(wanted))
             if compensate is True and needs_of(method).reweights:
                 options = None
                 task.notes.append(_OWN_WEIGHTS.format(type(method).__name__))
@@ -257,7 +261,8 @@ def _results(
         for store, task, plan, weights, seconds in planned:
             lap = Clock(seconds)
             small = finished(plan, weights, task, options, recover, store, lap)
-            small = _like(small, model)
+            if home is not None:
+                move(small, home)
             task.notes.extend(describe(small, plan))
             _note_sizes(task, data)
             with bars.phase("evaluation"):
@@ -292,7 +297,10 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
     with _isolated(0):
-        graph = verified_graph(model, call, excluded(model, listed(exclude)))
+        dense = placed(model)
+        if dense is not model:
+            call = call.map(lambda tensor: tensor.to(device_of(dense)))
+        graph = verified_graph(dense, call, excluded(dense, listed(exclude)))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -313,6 +321,7 @@ def information(
     model = unwrapped(model)
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
     with _isolated(seed):
+        model = placed(model)
         check_weights(model)
         batches = read(Calibration.of(calibration), device_of(model), cuts=partial(runs_in_parts, model))
         return (method or MIPP()).information(
@@ -384,32 +393,18 @@ def _isolated(seed: int) -> Iterator[None]:
 
     The caller's settings are as they were afterwards.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    accelerator = torch.accelerator.current_accelerator() or torch.device("cuda")
     with ExitStack() as stack:
-        for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+        for kind in filter(torch.is_autocast_enabled, ("cpu", accelerator.type)):
             # without the cache: it is emptied at the end of the outermost block, and weights are trained inside of it
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.enter_context(own_default_device())
-        stack.enter_context(torch.random.fork_rng(devices))
+        devices = range(torch.accelerator.device_count())
+        stack.enter_context(torch.random.fork_rng(devices, device_type=accelerator.type))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.enable_grad())
         torch.manual_seed(int(seed))
         yield
-
-
-def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    try:
-        if device is None or device_of(model) == torch.device(device):
-            return model
-        return full_copy(model).to(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise MippError(f"device={str(device)!r} cannot be used: {reason}") from error
-
-
-def _like(small: nn.Module, model: nn.Module) -> nn.Module:
-    device = device_of(model)
-    return small.to(device) if device is not None else small
 
 
 def _checkpoint(

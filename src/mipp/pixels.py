@@ -16,9 +16,9 @@ from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedMo
 from mipp.estimators import Samples
 from mipp.graph.draft import Draft
 from mipp.graph.groups import PruningGraph, Site
-from mipp.measuring import device_of
 from mipp.methods import MIPP
 from mipp.pairs import Reading, observed_sites
+from mipp.placement import device_of, placed
 from mipp.selection import Progress, backward_elimination, terc
 
 
@@ -105,6 +105,7 @@ def select_inputs(
             "select_inputs needs to know how many inputs to keep: pass num_features=100, or a method with a "
             "confidence, such as mipp.methods.MIPP(confidence=0.95)."
         )
+    model = placed(model)
     batches = read(Calibration.of(calibration), device_of(model))
     samples, shape = _samples(model, batches, method)
     if num_features is not None and not 1 <= num_features <= len(samples.blocks):

@@ -81,8 +81,9 @@ def layer_ms(model: nn.Module, call: Call, ops: Sequence[int], names: Sequence[s
 
 
 def _now(call: Call) -> float:
-    if any(tensor.is_cuda for tensor in call.tensors):
-        torch.cuda.synchronize()
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and any(tensor.device.type == accelerator.type for tensor in call.tensors):
+        torch.accelerator.synchronize()
     return perf_counter()
 
 

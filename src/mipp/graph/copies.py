@@ -73,6 +73,25 @@ def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None
         tensor.data = tensor.data.to(wanted(name, tensor))  # it stays the same object to everything that holds it
 
 
+def move(model: nn.Module, device: torch.device) -> None:
+    """Moves a model, in place; tensors that shared memory share it there, too."""
+    names, before = canonical_names(model), _tensors(model)
+    model.to(device)
+    after = _tensors(model)
+    for name, tensor in before.items():
+        first = names[id(tensor)][0]
+        if after[name] is not after[first]:
+            after[name].data = after[first].data
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by each of their names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Gives every module its training mode back after the block."""

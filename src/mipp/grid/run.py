@@ -16,9 +16,10 @@ from mipp.calibration import Calibration
 from mipp.errors import MippError
 from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
-from mipp.measuring import device_of, machine
+from mipp.measuring import machine
 from mipp.methods import Method, needs_of
 from mipp.pipeline import Result, prune
+from mipp.placement import device_of
 from mipp.plan import Budget
 from mipp.surgery import apply
 

@@ -1,12 +1,18 @@
 """On a GPU everything is as on the CPU: the same nodes, the same weights, and results where the model is.
 
-Networks are in float64, so that the two devices agree to rounding errors and choose the same nodes.
+Networks are in float64, so that the two devices agree to rounding errors and choose the same nodes. Where there is no
+GPU, MIPP_TEST_DEVICE=simulated tests on a device that is none, but refuses tensors of the CPU as one does.
 """
 
 import copy
 import dataclasses
+import os
+import shutil
+from functools import partial
+from pathlib import Path
 
 import pytest
+import simulated_device
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,7 +23,15 @@ from mipp.estimators import MLP, Gaussian, Samples, Surrogate
 from mipp.methods import MIPP, needs_of
 from mipp.pixels import select_inputs
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+SIMULATED = os.environ.get("MIPP_TEST_DEVICE") == simulated_device.NAME and shutil.which(simulated_device.COMPILER)
+if SIMULATED:
+    simulated_device.start(Path(__file__).parents[1] / ".pytest_cache" / "device")
+DEVICE = simulated_device.NAME if SIMULATED else "cuda"
+pytestmark = [
+    pytest.mark.skipif(not SIMULATED and not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore:An output with one or more elements was resized"),  # by the simulated device
+]
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 METHODS = mipp.methods.all()
 FEWER = {"rounds": 2, "samples": 1, "per_round": 0.5}  # for speed
 PERCEPTRONS = MLP(hidden=(16,), num_estimators=3, initial_iterations=20, ordering_iterations=5, retrain_iterations=5)
@@ -74,7 +88,7 @@ class Recurrence(nn.Module):
         return self.head(hidden)
 
 
-NETWORKS = (Convolutions, Transformer, Recurrence)
+NETWORKS = (Convolutions, Transformer, pytest.param(Recurrence, marks=needs_cuda))  # which have kernels of their own
 
 
 def network(kind, dtype=torch.float64):
@@ -125,8 +139,8 @@ def made(name):
     return dataclasses.replace(method, **{n: v for n, v in FEWER.items() if n in fields})
 
 
-def assert_on_gpu(model) -> None:
-    assert {t.device.type for t in model.state_dict().values()} == {"cuda"}
+def assert_there(model) -> None:
+    assert {t.device.type for t in model.state_dict().values()} == {DEVICE}
 
 
 def assert_same(found, expected, *, weights=True) -> None:
@@ -145,21 +159,21 @@ def test_a_method_keeps_the_same_nodes(kind, name):
         expected = pruned(kind, "cpu", made(name))
     except mipp.UnsupportedModelError:
         with pytest.raises(mipp.UnsupportedModelError):
-            pruned(kind, "cuda", made(name))
+            pruned(kind, DEVICE, made(name))
         return
-    found = pruned(kind, "cuda", made(name))
-    assert_on_gpu(found.model)
+    found = pruned(kind, DEVICE, made(name))
+    assert_there(found.model)
     assert_same(found, expected, weights=not needs_of(made(name)).reweights)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_model_stays_on_the_gpu_and_as_it_was(kind):
-    model = network(kind).cuda()
+    model = network(kind).to(DEVICE)
     before = copy.deepcopy(model.state_dict())
-    state = torch.cuda.get_rng_state()
+    state = torch.get_device_module(DEVICE).get_rng_state()
     mipp.prune(model, batches(kind), BUDGET, progress=False, recover="distill")
-    assert_on_gpu(model)
-    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert_there(model)
+    assert torch.equal(torch.get_device_module(DEVICE).get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -167,7 +181,7 @@ def test_the_model_stays_on_the_gpu_and_as_it_was(kind):
 def test_the_graph_is_the_same(kind):
     given = batches(kind)[0][0]
     here = mipp.inspect(network(kind), given).graph
-    there = mipp.inspect(network(kind).cuda(), given.cuda()).graph
+    there = mipp.inspect(network(kind).to(DEVICE), given.to(DEVICE)).graph
     assert [op.name for op in there.program.ops] == [op.name for op in here.program.ops]
     assert {n: g.size for n, g in there.groups.items()} == {n: g.size for n, g in here.groups.items()}
     assert [f.name for f in there.frozen] == [f.name for f in here.frozen]
@@ -175,7 +189,7 @@ def test_the_graph_is_the_same(kind):
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_model_on_the_cpu_is_pruned_on_the_gpu(kind):
-    found = pruned(kind, "cpu", device="cuda")
+    found = pruned(kind, "cpu", device=DEVICE)
     assert {t.device.type for t in found.model.state_dict().values()} == {"cpu"}
     assert_same(found, pruned(kind, "cpu"))
 
@@ -184,14 +198,14 @@ def test_a_model_on_the_cpu_is_pruned_on_the_gpu(kind):
 def test_large_layers_are_worked_on_where_they_are(kind, monkeypatch):
     expected = pruned(kind, "cpu", MIPP(order="greedy"))
     monkeypatch.setattr("mipp.methods.carried._LARGE", 1)
-    assert_same(pruned(kind, "cuda", MIPP(order="greedy")), expected)
+    assert_same(pruned(kind, DEVICE, MIPP(order="greedy")), expected)
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        MIPP(estimator=Surrogate(iterations=50)),
-        MIPP(estimator=PERCEPTRONS),
+        MIPP(estimator=Surrogate(hidden=(16,), iterations=20)),
+        pytest.param(MIPP(estimator=PERCEPTRONS), marks=needs_cuda),  # takes too long elsewhere
         MIPP(estimator=Gaussian(ranks=True)),
         MIPP(collapse="l1", activation="post"),
     ],
@@ -200,8 +214,8 @@ def test_large_layers_are_worked_on_where_they_are(kind, monkeypatch):
 @pytest.mark.parametrize("kind", [Convolutions, Transformer])
 def test_other_readings_and_estimators_run(kind, method):
     """Perceptrons are in single precision: the widths agree, the order of nodes that say the same need not."""
-    found, expected = pruned(kind, "cuda", method), pruned(kind, "cpu", method)
-    assert_on_gpu(found.model)
+    found, expected = pruned(kind, DEVICE, method), pruned(kind, "cpu", method)
+    assert_there(found.model)
     assert sum(found.plan.widths.values()) == sum(expected.plan.widths.values())
 
 
@@ -213,7 +227,7 @@ def test_estimates_agree(estimator, classes):
     x = torch.randn(400, 6)
     y = x[:, :2] + 0.5 * torch.randn(400, 2)
     y = (y[:, 0] > 0).long() if classes else y
-    here, there = Samples.of(x, y, 0.1), Samples.of(x.cuda(), y.cuda(), 0.1)
+    here, there = Samples.of(x, y, 0.1), Samples.of(x.to(DEVICE), y.to(DEVICE), 0.1)
     found, expected = (estimator(samples, torch.Generator().manual_seed(0)) for samples in (there, here))
     tight = {"rtol": 1e-9, "atol": 1e-9} if isinstance(estimator, Gaussian) else {"rtol": 1e-2, "atol": 1e-3}
     for removed in (0, 5):
@@ -227,38 +241,38 @@ def test_estimates_agree(estimator, classes):
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_recovery_never_makes_it_worse(kind):
-    result = pruned(kind, "cuda", recover="distill")
-    assert_on_gpu(result.model)
+    result = pruned(kind, DEVICE, recover="distill")
+    assert_there(result.model)
     note = next(note for note in result.report.notes if note.startswith("Distillation"))
     before, after = (float(word.rstrip(".")) for word in note.split() if word[0].isdigit())
     assert after <= before
 
 
 def test_a_latency_is_measured_and_held():
-    result = pruned(Convolutions, "cuda", budget=mipp.Budget(latency_ms=1e4))
+    result = pruned(Convolutions, DEVICE, budget=mipp.Budget(latency_ms=1e4))
     assert set(result.plan.widths.values()) == {g.size for g in result.plan.groups.values()}
     assert result.report.before.latency_ms > 0
     with pytest.raises(mipp.InfeasibleBudgetError):
-        pruned(Convolutions, "cuda", budget=mipp.Budget(latency_ms=1e-6))
+        pruned(Convolutions, DEVICE, budget=mipp.Budget(latency_ms=1e-6))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_what_is_saved_is_loaded_bit_by_bit(kind, tmp_path):
-    result = pruned(kind, "cuda")
+    result = pruned(kind, DEVICE)
     result.save(tmp_path / "small")
-    given = batches(kind)[0][0].cuda()
+    given = batches(kind)[0][0].to(DEVICE)
     with torch.no_grad():
         expected = result.model(given)
-        again = mipp.load(tmp_path / "small", network(kind).cuda())
-        assert_on_gpu(again)
+        again = mipp.load(tmp_path / "small", network(kind).to(DEVICE))
+        assert_there(again)
         assert torch.equal(again(given), expected)
         torch.testing.assert_close(mipp.load(tmp_path / "small", network(kind))(given.cpu()), expected.cpu())
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_cutting_equals_masking(kind):
-    model, plan = network(kind).cuda(), pruned(kind, "cpu").plan
-    given = batches(kind)[0][0].cuda()
+    model, plan = network(kind).to(DEVICE), pruned(kind, "cpu").plan
+    given = batches(kind)[0][0].to(DEVICE)
     with torch.no_grad():
         torch.testing.assert_close(
             mipp.apply(plan, model)(given), mipp.mask(plan, model)(given), rtol=1e-10, atol=1e-10
@@ -266,17 +280,18 @@ def test_cutting_equals_masking(kind):
 
 
 def test_an_interrupted_run_goes_on(tmp_path):
-    first = pruned(Convolutions, "cuda", checkpoint=tmp_path)
-    again = pruned(Convolutions, "cuda", checkpoint=tmp_path)
+    first = pruned(Convolutions, DEVICE, checkpoint=tmp_path)
+    again = pruned(Convolutions, DEVICE, checkpoint=tmp_path)
     assert again.resumed
     assert all(torch.equal(t, first.model.state_dict()[n]) for n, t in again.model.state_dict().items())
 
 
 @pytest.mark.parametrize("limit", ["10KB", None])
 def test_activations_in_files_change_nothing(limit):
-    assert_same(pruned(Convolutions, "cuda", memory_limit=limit), pruned(Convolutions, "cpu", memory_limit=limit))
+    assert_same(pruned(Convolutions, DEVICE, memory_limit=limit), pruned(Convolutions, "cpu", memory_limit=limit))
 
 
+@needs_cuda
 def test_memory_does_not_grow_with_the_calibration_data():
     class Wide(nn.Sequential):
         def __init__(self) -> None:
@@ -284,7 +299,7 @@ def test_memory_does_not_grow_with_the_calibration_data():
             super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
 
     def peak(number: int) -> int:
-        model = Wide().cuda().eval()
+        model = Wide().to(DEVICE).eval()
         data = mipp.Calibration((torch.randn(32, 3, 64, 64) for _ in range(number)), max_samples=None)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -298,15 +313,15 @@ def test_memory_does_not_grow_with_the_calibration_data():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [Convolutions, Transformer])
 def test_other_precisions_are_kept(kind, dtype):
-    model = network(kind, torch.float32).to("cuda", dtype)
+    model = network(kind, torch.float32).to(DEVICE, dtype)
     result = mipp.prune(model, [(x.to(dtype), y) for x, y in batches(kind)], BUDGET, progress=False)
     assert {p.dtype for p in result.model.parameters()} == {dtype}
-    given = batches(kind)[0][0].to("cuda", dtype)
+    given = batches(kind)[0][0].to(DEVICE, dtype)
     assert torch.isfinite(result.model(given)).all()
 
 
 def test_information_and_inputs():
-    here, there = network(Convolutions), network(Convolutions).cuda()
+    here, there = network(Convolutions), network(Convolutions).to(DEVICE)
     data = [x for x, _ in batches(Convolutions, 16)]
     assert mipp.information(there, data) == pytest.approx(mipp.information(here, data), rel=1e-6)
     kept = [select_inputs(model, data, num_features=20).kept for model in (here, there)]
@@ -321,18 +336,18 @@ def images():
     return zoo.ImageData(pixels, labels, 2, (0.5,) * 3, (0.25,) * 3, "bright", "train")
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_cuda)])
 def test_networks_are_trained_and_tested(images, bf16):
     model = network(Convolutions, torch.float32)
-    zoo.fit(model, images, epochs=4, batch_size=32, augment="crop-flip", device="cuda", autocast_bf16=bf16)
-    assert_on_gpu(model)
+    zoo.fit(model, images, epochs=4, batch_size=32, augment="crop-flip", device=DEVICE, autocast_bf16=bf16)
+    assert_there(model)
     assert zoo.accuracy(model, images) > 90
 
 
 def test_a_grid_runs(images, tmp_path):
     work = grid.Workload(
         "bright",
-        lambda seed: network(Convolutions, torch.float32).cuda(),
+        lambda seed: network(Convolutions, torch.float32).to(DEVICE),
         images,
         images,
         before=grid.Recipe(epochs=2, batch_size=32),
@@ -342,3 +357,59 @@ def test_a_grid_runs(images, tmp_path):
     row = grid.perform(grid.Run("mipp", MIPP(), mipp.Budget(macs=0.5), 0), work, tmp_path)
     assert "error" not in row
     assert row["accuracy"]["refitted, trained"] > 80
+
+
+class Tied(nn.Module):
+    """Two parameters over one storage."""
+
+    shape = (8,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = partial(nn.Linear, dtype=torch.float64)
+        self.first, self.second, self.head = layer(8, 12), layer(8, 12), layer(12, 4)
+        self.second.weight = nn.Parameter(self.first.weight.detach())
+
+    def forward(self, x):
+        return self.head(self.first(x).relu() + self.second(x).tanh())
+
+
+def test_tensors_that_share_memory_still_do():
+    found, expected = pruned(Tied, "cpu", device=DEVICE), pruned(Tied, "cpu")
+    assert found.model.first.weight.data_ptr() == found.model.second.weight.data_ptr()
+    assert_same(found, expected)
+
+
+@pytest.fixture
+def no_float64():
+    torch.ops.simulated.set_float64(False)
+    yield
+    torch.ops.simulated.set_float64(True)
+
+
+@pytest.mark.skipif(not SIMULATED, reason="needs the simulated device")
+@pytest.mark.parametrize("kind", [Convolutions, Transformer])
+def test_without_float64_the_cpu_works(kind, no_float64, tmp_path):
+    here, data = network(kind, torch.float32), batches(kind, 16, torch.float32)
+    there = copy.deepcopy(here).to(DEVICE)
+    found = mipp.prune(there, data, BUDGET, progress=False)
+    assert_there(found.model)
+    assert_same(found, mipp.prune(here, data, BUDGET, progress=False))
+    assert sum("has no float64" in note for note in found.report.notes) == 1
+    assert {p.device.type for p in there.parameters()} == {DEVICE}
+    example = data[0][0]
+    assert mipp.inspect(there, example.to(DEVICE)).macs == mipp.inspect(here, example).macs
+    assert mipp.information(there, data) == mipp.information(here, data)
+    found.save(tmp_path / "small")
+    with torch.no_grad():
+        given = example.to(DEVICE)
+        assert torch.equal(mipp.load(tmp_path / "small", there)(given), found.model(given))
+        cut, silenced = mipp.apply(found.plan, there)(given), mipp.mask(found.plan, there)(given)
+        torch.testing.assert_close(cut, silenced, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not SIMULATED, reason="needs the simulated device")
+def test_inputs_are_selected_without_float64(no_float64):
+    here, data = network(Convolutions, torch.float32), [x for x, _ in batches(Convolutions, 16, torch.float32)]
+    kept = [select_inputs(model, data, num_features=20).kept for model in (here, copy.deepcopy(here).to(DEVICE))]
+    assert kept[0] == kept[1]
