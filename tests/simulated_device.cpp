@@ -1,5 +1,5 @@
-// A device in the memory of the CPU, on which tensors of the CPU are refused as they are on a GPU: what forgets to move a
-// tensor fails here, too. Every operation is computed by the CPU; see simulated_device.py.
+// A device in the memory of the CPU, on which tensors of the CPU are refused as they are on a GPU: what forgets to move
+// a tensor fails here, too. Every operation is computed by the CPU; see simulated_device.py.
 
 #include <cstring>
 #include <optional>
@@ -21,6 +21,7 @@ using c10::SymIntArrayRef;
 using std::optional;
 
 const c10::Device device(c10::DeviceType::PrivateUse1, 0);
+const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
 bool float64 = true;  // false: as on Apple's GPUs
 
 struct Memory final : c10::Allocator {
@@ -73,12 +74,12 @@ c10::ScalarType checked(optional<at::ScalarType> given) {
 
 Tensor empty(at::IntArrayRef size, optional<at::ScalarType> type, optional<at::Layout>, optional<at::Device>,
              optional<bool>, optional<at::MemoryFormat> format) {
-  return at::detail::empty_generic(size, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), checked(type), format);
+  return at::detail::empty_generic(size, &memory, keys, checked(type), format);
 }
 
 Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, optional<at::ScalarType> type, optional<at::Layout>,
                      optional<at::Device>, optional<bool>) {
-  return at::detail::empty_strided_generic(size, stride, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), checked(type));
+  return at::detail::empty_strided_generic(size, stride, &memory, keys, checked(type));
 }
 
 // The same memory, as a tensor of the CPU.
@@ -86,7 +87,8 @@ Tensor host(const Tensor& tensor) {
   if (!tensor.device().is_privateuseone()) return tensor;
   auto options = tensor.options().device(at::kCPU);
   auto kept = [tensor](void*) {};
-  return at::from_blob(tensor.storage().mutable_data(), tensor.sizes(), tensor.strides(), tensor.storage_offset(), kept, options, at::kCPU);
+  return at::from_blob(tensor.storage().mutable_data(), tensor.sizes(), tensor.strides(), tensor.storage_offset(),
+                       kept, options, at::kCPU);
 }
 
 Tensor copy_from(const Tensor& from, const Tensor& to, bool) {
@@ -126,14 +128,17 @@ Tensor& set_whole_storage(Tensor& tensor, at::Storage storage) {
 
 Tensor as_strided(const Tensor& tensor, SymIntArrayRef size, SymIntArrayRef stride, optional<c10::SymInt> offset) {
   auto start = offset ? optional<int64_t>(offset->expect_int()) : std::nullopt;
-  return at::native::as_strided_tensorimpl(tensor, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), start);
+  auto sizes = C10_AS_INTARRAYREF_SLOW(size), strides = C10_AS_INTARRAYREF_SLOW(stride);
+  return at::native::as_strided_tensorimpl(tensor, sizes, strides, start);
 }
 
 Tensor reshape_alias(const Tensor& tensor, SymIntArrayRef size, SymIntArrayRef stride) {
   return as_strided(tensor, size, stride, std::nullopt);
 }
 
-Tensor view(const Tensor& tensor, SymIntArrayRef size) { return at::native::view(tensor, C10_AS_INTARRAYREF_SLOW(size)); }
+Tensor view(const Tensor& tensor, SymIntArrayRef size) {
+  return at::native::view(tensor, C10_AS_INTARRAYREF_SLOW(size));
+}
 
 at::Scalar item(const Tensor& tensor) { return host(tensor).item(); }
 
@@ -168,7 +173,8 @@ Tensor convolution(const Tensor& x, const Tensor& weight, const optional<Tensor>
                    c10::SymInt groups) {
   auto offset = bias && bias->defined() ? optional<Tensor>(host(*bias)) : std::nullopt;
   check_devices("convolution", {x, weight, bias.value_or(Tensor())});
-  return back(at::convolution_symint(host(x), host(weight), offset, stride, padding, dilation, transposed, more, groups));
+  return back(at::convolution_symint(
+      host(x), host(weight), offset, stride, padding, dilation, transposed, more, groups));
 }
 
 std::tuple<Tensor, Tensor, Tensor> convolution_backward(
@@ -177,7 +183,8 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
   check_devices("convolution_backward", {slope, x, weight});
   auto outputs = transposed ? weight.sym_size(1) * groups : weight.sym_size(0);
   auto [a, b, c] = at::convolution_backward_symint(
-      host(slope), host(x), host(weight), SymIntArrayRef(outputs), stride, padding, dilation, transposed, more, groups, wanted);
+      host(slope), host(x), host(weight), SymIntArrayRef(outputs), stride, padding, dilation, transposed, more, groups,
+      wanted);
   return {back(a), back(b), back(c)};
 }
 
