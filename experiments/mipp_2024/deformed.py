@@ -36,7 +36,7 @@ def deformed(data: ImageData, seed: int = 0) -> ImageData:
         "perspective": kornia.RandomPerspective(0.5, p=1.0),
         "elastic": kornia.RandomElasticTransform((15, 15), (3.0, 3.0), (1.5, 1.5), p=1.0),
     }
-    images = data.images.clone()
+    images = data.images.cpu().clone()  # so that they are the same whatever the device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2 * seed + (data.split == "test"))
         way = torch.randint(len(WAYS), (len(data),))
@@ -44,4 +44,4 @@ def deformed(data: ImageData, seed: int = 0) -> ImageData:
             for chosen in (way == WAYS.index(name)).nonzero().flatten().split(1024):
                 changed = transform(images[chosen].float() / 255)
                 images[chosen] = (changed * 255).round().clamp(0, 255).to(torch.uint8)
-    return replace(data, images=images, name=f"{data.name}-deformed")
+    return replace(data, images=images.to(data.images.device), name=f"{data.name}-deformed")
