@@ -28,7 +28,7 @@ class Rectified:
     def __init__(self, scale: Tensor, inverse: Tensor, store: TensorStore) -> None:
         self._scale, self._inverse = scale, inverse
         self._shelf = store.shelf()
-        self._rows: list[tuple[Stored, Tensor]] = []
+        self._rows: list[Stored] = []
 
     def update(self, inputs: Tensor, missing: Tensor, wanted: Tensor, found: Tensor, folds: Tensor) -> None:
         """Adds rows.
@@ -40,11 +40,11 @@ class Rectified:
             found: What it reads in the cut one.
             folds: As for `Regression.update`.
         """
-        self._rows.append((self._shelf.put([inputs, missing, wanted, found]), folds))
+        self._rows.append(self._shelf.put([inputs, missing, wanted, found, folds]))
 
     def refined(self, first: Sequence[Fit], regressions: Sequence[Regression], ridge: float) -> list[Fit]:
         """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second."""
-        for (inputs, missing, wanted, found), folds in self._loaded():
+        for inputs, missing, wanted, found, folds in self._loaded():
             made = _made(first, inputs)
             excess = (found + made * self._scale).clamp_min(0)
             change = torch.where(wanted > 0, 0, made - missing - excess * self._inverse).double()
@@ -52,20 +52,19 @@ class Rectified:
                 regression.shift(x.double(), part, folds)
         none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
         best = min(list(first), [regression.pooled().solve(ridge) for regression in regressions], none, key=self._error)
-        for rows, _ in self._rows:
+        for rows in self._rows:
             rows.release()
         return best
 
     def _error(self, fits: Sequence[Fit]) -> float:
         total = 0.0
-        for (inputs, _, wanted, found), _ in self._loaded():
+        for inputs, _, wanted, found, _ in self._loaded():
             now = found + _made(fits, inputs) * self._scale
             total += float((now.clamp_min(0) - wanted.clamp_min(0)).square().sum(dtype=torch.float64))
         return sum(gathered(total))
 
-    def _loaded(self) -> Iterator[tuple[list[Tensor], Tensor]]:
-        for rows, folds in self._rows:
-            yield rows.load(), folds
+    def _loaded(self) -> Iterator[list[Tensor]]:
+        return (rows.load() for rows in self._rows)
 
 
 def _made(fits: Sequence[Fit], inputs: Tensor) -> Tensor:
