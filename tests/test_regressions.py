@@ -201,3 +201,38 @@ def test_a_computed_weight_is_left_as_cut_and_the_report_says_so():
     layers = nn.Linear(6, 16), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))
     result = mipp.prune(nn.Sequential(*layers), [torch.randn(60, 6)], mipp.Budget(nodes=0.5), progress=False)
     assert any(note.startswith("Left as cut, as") for note in result.report.notes)
+
+
+class TokenMixer(nn.Module):
+    """A layer over the tokens, for which the channels of the stream are rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Linear(5, 16), nn.Linear(6, 12), nn.Linear(12, 6)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x).relu()
+        x = x + self.down(self.up(x.transpose(1, 2)).relu()).transpose(1, 2)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("budget", [mipp.Budget(nodes=0.6), mipp.Budget(nodes=0.2, min_keep=0)], ids=repr)
+def test_a_layer_whose_rows_are_cut_is_refitted_and_distilled(budget):
+    torch.manual_seed(0)
+    model, data = TokenMixer().eval(), [torch.randn(32, 6, 5) for _ in range(9)]
+    assert set(mipp.inspect(model, data[0]).groups) == {"embed", "up"}
+
+    def error(compensate: bool, **options: str) -> float:
+        result = mipp.prune(model, data, budget, mipp.methods.L1(), compensate=compensate, progress=False, **options)
+        with torch.no_grad():
+            return float(sum((result.model(x) - model(x)).square().sum() for x in data))
+
+    cut, refitted = error(False), error(True)
+    assert refitted < 0.7 * cut
+    assert error(True, recover="distill") <= refitted
+
+
+def test_an_activation_with_a_single_number_goes_with_any_width():
+    model = nn.Sequential(nn.Linear(4, 8), nn.PReLU(), nn.Linear(8, 2))
+    assert set(mipp.inspect(model, torch.randn(3, 4)).groups) == {"0"}

@@ -11,6 +11,7 @@ from benchmarks.zoo.checks import (
     check,
     cut_equals_masked,
     passed,
+    pruned_by_mipp,
     random_plan,
     unaccounted,
 )
@@ -37,6 +38,13 @@ def test_groups_of_the_manifest_are_cut_as_they_are_masked(name):
     assert all(m["reason"] for m in found["missing"])
     assert not unaccounted(graph, model)
     cut_equals_masked(random_plan(graph, model), model, as_call(batch))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_a_pattern_is_pruned_refitted_and_loaded(pattern):
+    found = against_manifest(pattern, mipp.inspect(pattern.model(), pattern.batch()).graph)
+    assert found["pruned"] >= ENOUGH * found["groups"], found["missing"]
+    pruned_by_mipp(pattern)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from mipp.progress import Progress, silent
 from mipp.rectified import Rectified
 from mipp.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.replay import Stream
-from mipp.rows import channels_last, inputs_of
+from mipp.rows import aligned, channels_last, inputs_of
 from mipp.targets import Target, left_as_cut, targets_of
 from mipp.variations import Varied, may_vary
 
@@ -290,7 +290,8 @@ class _Refitter:
         self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
-        there, here = (channels_last(v[value], channel_dim(op), self.positions) for v in (dense, pruned))
+        there, here = aligned(dense[value], pruned[value], site.kept_rows(self.keep)), pruned[value]
+        there, here = (channels_last(v, channel_dim(op), self.positions) for v in (there, here))
         rows = torch.from_numpy(np.flatnonzero(site.kept_outputs(self.keep)))
         return there if there.shape == here.shape else there[:, rows.to(there.device)], here
 

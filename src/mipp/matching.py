@@ -1,10 +1,11 @@
 """How far a pruned model is from the dense one: in its outputs, and in the values that its refitted layers lead to."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
@@ -16,6 +17,7 @@ from mipp.graph.streams import downstream, read_by_relu, result_of
 from mipp.graph.trees import tensors_in
 from mipp.plan import PruningPlan
 from mipp.replay import replayable
+from mipp.rows import aligned
 
 Values = list[Tensor]
 
@@ -26,13 +28,11 @@ class Feature:
 
     Attributes:
         value: Its index in the program.
-        dim: The axis of the channels.
-        kept: Which of the dense model's channels the pruned one has.
+        kept: Which positions the pruned one has, by dimension.
     """
 
     value: int
-    dim: int
-    kept: Tensor
+    kept: Mapping[int, NDArray[np.bool_]]
 
 
 def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
@@ -47,9 +47,9 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
         value, rectified = result_of(program, op, after), read_by_relu(program, op, after)
         if rectified >= 0:
             value = program.ops[program.readers[rectified][0]].outputs[0]
-        kept = torch.from_numpy(np.flatnonzero(site.kept_outputs(keep)))
-        if len(kept):  # else what the site writes has gone, and one silent channel stands in for it
-            found[value] = Feature(value, channel_dim(op), kept)
+        kept = {channel_dim(op): site.kept_outputs(keep), **site.kept_rows(keep)}
+        if all(stay.any() for stay in kept.values()):  # else it has gone, and one silent position stands in for it
+            found[value] = Feature(value, kept)
     return [feature for value, feature in found.items() if value not in program.outputs]
 
 
@@ -125,11 +125,8 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
 
 def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:
     """Mean over the features of the squared error relative to the variance of the dense one."""
-    kept = [
-        target if target.shape == value.shape else target.index_select(feature.dim, feature.kept.to(target.device))
-        for value, target, feature in zip(values, targets, features, strict=True)
-    ]
-    return torch.stack([_error(value, target) for value, target in zip(values, kept, strict=True)]).mean()
+    pairs = [(v, aligned(target, v, f.kept)) for v, target, f in zip(values, targets, features, strict=True)]
+    return torch.stack([_error(value, target) for value, target in pairs]).mean()
 
 
 def _error(output: Tensor, target: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.graph.groups import Site
@@ -43,6 +45,20 @@ def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
     flat = tensor.flatten(2)
     chosen = _positions(tensor.shape[2:], limit)
     return flat[:, :, chosen].transpose(1, 2).reshape(-1, tensor.shape[1])
+
+
+def aligned(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+    """What a cut value has of a dense one.
+
+    Args:
+        there: The dense value.
+        here: The cut one.
+        kept: Which positions stay, by dimension; of dimensions of another length.
+    """
+    for dim, stay in kept.items():
+        if there.shape[dim] != here.shape[dim]:
+            there = there.index_select(dim, torch.from_numpy(np.flatnonzero(stay)).to(there.device))
+    return there
 
 
 def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:

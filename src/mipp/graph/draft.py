@@ -126,7 +126,7 @@ def _norms_without(model: nn.Module, names: Mapping[int, tuple[str, str]], seen:
             continue
         norm = isinstance(module, nn.modules.batchnorm._NormBase)
         own = [*module.parameters(recurse=False), *(module.buffers(recurse=False) if norm else ())]
-        vectors = [t for t in own if t.ndim == 1]
+        vectors = [t for t in own if t.ndim == 1 and len(t) > 1]  # a single number, as of PReLU, goes with any width
         if vectors and not any(t.ndim > 1 or names[id(t)][0] in seen for t in own):
             found[path] = len(vectors[0])
     return found
@@ -220,7 +220,8 @@ class _Nodes:
         return Size(len(nodes) - len(inside), {n: c // self.groups[n].size for n, c in sizes.items()})
 
     def site(self, c: Contraction) -> Site:
-        return Site(c.op, c.weight, c.bias, self.at(c.reads), self.at(c.writes), c.groups, c.reads_axis)
+        rows = {dim: nodes for dim, atoms in enumerate(c.rows) if ((nodes := self.at(atoms)) >= 0).any()}
+        return Site(c.op, c.weight, c.bias, self.at(c.reads), self.at(c.writes), c.groups, c.reads_axis, rows)
 
     def doubt(self, number: int, doubt: WalkDoubt) -> list[Doubt]:
         count = self.size(doubt.atoms)

@@ -1,7 +1,7 @@
 """The pruning graph: which nodes a model has, where each of them lives, and why others cannot be removed."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -91,6 +91,8 @@ class Site:
         writes: Node at every position of the weight's output axis, -1 for positions that stay.
         groups: Number of convolution groups.
         reads_axis: The weight's input axis: 1, or 0 where the weight is stored as [inputs, outputs, ...].
+        rows: Node at every position of axes in front, such as that of channels where tokens are mixed, by dimension;
+            only of axes that nodes are on.
     """
 
     op: int
@@ -100,10 +102,15 @@ class Site:
     writes: Ints
     groups: int
     reads_axis: int = 1
+    rows: Mapping[int, Ints] = field(default_factory=dict)
 
     def kept_outputs(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which positions of the output axis stay, for a mask over all nodes."""
         return np.where(self.writes >= 0, keep[self.writes], True)
+
+    def kept_rows(self, keep: NDArray[np.bool_]) -> dict[int, NDArray[np.bool_]]:
+        """Which positions of axes in front stay, by dimension."""
+        return {dim: np.where(nodes >= 0, keep[nodes], True) for dim, nodes in self.rows.items()}
 
     def turned(self, weight: Tensor) -> Tensor:
         """The weight as [outputs, inputs per group, ...], or back as it is stored."""

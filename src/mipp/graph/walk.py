@@ -30,6 +30,7 @@ class Contraction:
         writes: Atom of every position of the weight's output axis, shape [outputs].
         groups: Number of convolution groups.
         reads_axis: The weight's input axis: 1, or 0 where weights are stored the other way round.
+        rows: Atoms of every axis in front of the one that is read, if there may be nodes on these.
     """
 
     op: int
@@ -39,6 +40,7 @@ class Contraction:
     writes: Tensor
     groups: int = 1
     reads_axis: int = 1
+    rows: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

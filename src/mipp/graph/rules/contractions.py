@@ -41,9 +41,9 @@ def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) ->
     reads, writes = w.axis(weight, reads_axis), w.axis(weight, 1 - reads_axis)
     _read(op, w, along(w.of(x), [ndim - 1]), ndim - 1, reads)
     _add_bias(op, w, bias, writes)
-    _contraction(op, w, Contraction(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis))
+    lead = tuple(w.axis(x, d) for d in range(ndim - 1))
+    _contraction(op, w, Contraction(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis, lead))
     _over_computed(op, w, (x, ndim - 1), (weight, reads_axis), reads)
-    lead = [w.axis(x, d) for d in range(ndim - 1)]
     w.terms.append(Term(op.index, 1, (*lead, reads, writes)))
     return (*without(w.of(x), [ndim - 1]), *_placed(writes, ndim - 1, ndim))
 
