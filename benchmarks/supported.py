@@ -38,6 +38,7 @@ def main() -> None:
     chosen = [p for p in PATTERNS.values() if not wanted or any(_named(p, glob) for glob in wanted)]
     again = {p.name for p in chosen}
     record.rows = [row for row in record.rows if row["pattern"] in PATTERNS and row["pattern"] not in again]
+    record.save()  # each measurement adds to what the file holds
     for pattern in chosen:
         record.measure({"pattern": pattern.name, "family": pattern.family}, partial(measured, pattern))
     order = list(PATTERNS)
