@@ -3,7 +3,6 @@
 
 #include <cstring>
 #include <optional>
-#include <set>
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
@@ -144,18 +143,17 @@ at::Scalar item(const Tensor& tensor) { return host(tensor).item(); }
 
 // ---- Operations
 
-const std::set<std::string> takes_both = {"aten::index", "aten::index_put_", "aten::_index_put_impl_"};  // positions
-
 void check_devices(const std::string& name, at::TensorList tensors) {
   bool here = false, there = false;
   for (const auto& tensor : tensors) {
     here |= tensor.defined() && tensor.device().is_privateuseone();
     there |= tensor.defined() && tensor.is_cpu() && tensor.dim() > 0;  // numbers may come from the CPU
   }
-  TORCH_CHECK(!here || !there || takes_both.count(name), "Expected all tensors to be on the same device, but found "
+  TORCH_CHECK(!here || !there, "Expected all tensors to be on the same device, but found "
               "at least two devices, simulated:0 and cpu, in ", name);
 }
 
+// Positions to index by come in lists that may hold none: they may be on the CPU, as for a GPU.
 void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   std::vector<Tensor> tensors;
   for (const auto& value : torch::jit::last(*stack, op.schema().arguments().size())) {

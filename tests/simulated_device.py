@@ -1,5 +1,6 @@
 """Gives torch the device "simulated", to test without a GPU what is to run on one: `simulated_device.cpp`, compiled."""
 
+import os
 import subprocess
 import sysconfig
 import types
@@ -27,7 +28,7 @@ def start(folder: Path) -> None:
 
 def _compile(library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = library.with_suffix(f".{torch.randint(2**31, ()).item()}")
+    unfinished = library.with_suffix(f".{os.getpid()}")  # several processes may compile it at once
     paths = [f"-isystem{path}" for path in include_paths()] + [f"-L{path}" for path in library_paths()]
     options = ["-shared", "-fPIC", "-std=c++20", "-O1", f"-D_GLIBCXX_USE_CXX11_ABI={torch.compiled_with_cxx11_abi():d}"]
     libraries = ["-lc10", "-ltorch_cpu", "-ltorch"]
