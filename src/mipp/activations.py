@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from mipp.calibration import Batch, blamed
 from mipp.distributed import gathered, is_sharded, summed
 from mipp.errors import CalibrationError, UnsupportedModelError
-from mipp.graph.copies import canonical_names, working_copy
+from mipp.graph.copies import canonical_names, named_tensors, working_copy
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, channel_dim, is_layer
 from mipp.graph.program import Call, Program, Ref
@@ -210,7 +210,7 @@ def site_statistics(
         for op, statistics in found.items():
             check_finite(graph, sites[op], statistics.inputs, batch)
     streams = {addition: own.pooled() for addition, own in streams.items()}
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     for op, statistics in sorted(found.items()):
         statistics.inputs = [moments.pooled() for moments in statistics.inputs]
         statistics.floor = _floor(graph.program, after[op], streams, tensors)

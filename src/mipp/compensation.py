@@ -21,7 +21,7 @@ from mipp.activations import check_finite
 from mipp.calibration import Batch
 from mipp.distributed import place
 from mipp.errors import MippError
-from mipp.graph.copies import full_copy
+from mipp.graph.copies import full_copy, named_tensors
 from mipp.graph.groups import PruningGraph, Site
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.program import Op, Program, Ref
@@ -157,7 +157,7 @@ def _variations(
 
     def scarce(target: Target) -> bool:
         site = target.uses[0]
-        op, weight = program.ops[site.op], site.turned(_tensors(small)[target.weight])
+        op, weight = program.ops[site.op], site.turned(named_tensors(small)[target.weight])
         written = program.values[op.outputs[0]].shape
         rows = samples * prod(written) // written[channel_dim(op)] // traced
         return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
@@ -179,7 +179,8 @@ class _Refitter:
         memory: Memory,
     ) -> None:
         self.graph = graph
-        self.small, self.ridge, self.limit = small, options.ridge, memory.statistics
+        self.ridge, self.limit = options.ridge, memory.statistics
+        self.tensors = named_tensors(small)  # refitted in place
         own = [batch.samples for batch in batches]
         first, samples = place(sum(own))
         starts = list(accumulate(own, initial=first))[:-1]
@@ -263,12 +264,12 @@ class _Refitter:
 
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
-        tensors = {"input": x, "weight": site.turned(_tensors(self.small)[weight])}
+        tensors = {"input": x, "weight": site.turned(self.tensors[weight])}
         return inputs_of(site, {**arguments, **tensors}, self.positions)
 
     def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""
-        return target.uses[0].turned(_tensors(self.small)[target.weight])
+        return target.uses[0].turned(self.tensors[target.weight])
 
     def _missing(
         self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
@@ -292,15 +293,14 @@ class _Refitter:
         """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
         there, here = aligned(dense[value], pruned[value], site.kept_rows(self.keep)), pruned[value]
         there, here = (channels_last(v, channel_dim(op), self.positions) for v in (there, here))
-        rows = torch.from_numpy(np.flatnonzero(site.kept_outputs(self.keep)))
-        return there if there.shape == here.shape else there[:, rows.to(there.device)], here
+        return aligned(there, here, {1: site.kept_outputs(self.keep)}), here
 
     def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:
         """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""
         if after.norm < 0:
             one = torch.ones((), dtype=torch.float64)
             return one, one
-        scale = norm_scale(self.program, after.norm, _tensors(self.small))
+        scale = norm_scale(self.program, after.norm, self.tensors)
         return scale, scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
 
     def _solve(
@@ -318,13 +318,13 @@ class _Refitter:
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = torch.cat([fit.change.mT for fit in fits])
         change = target.uses[0].turned(whole.reshape(weight.shape))
-        _tensors(self.small)[target.weight].add_(change.to(weight.dtype))
+        self.tensors[target.weight].add_(change.to(weight.dtype))
         return torch.cat([fit.offset for fit in fits])
 
     def _add_offset(self, name: str, offset: Tensor, op: Op, after: Downstream) -> None:
         if bias_of(op) is None:  # the batch norm takes it
             offset = offset * self._scale(after)[0]
-        bias = _tensors(self.small)[name]
+        bias = self.tensors[name]
         bias.add_(offset.to(bias.dtype))
 
     def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
@@ -341,10 +341,6 @@ class _Refitter:
         if not isinstance(bias, Ref) or self.program.values[bias.index].origin != "parameter":
             return ""
         return self.program.values[bias.index].name if len(self.program.readers[bias.index]) == uses else ""
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _add(regressions: list[Regression], inputs: Tensor, residual: Tensor, folds: Tensor, *, centred: bool) -> None:

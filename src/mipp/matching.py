@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.copies import working_copy
+from mipp.graph.copies import named_tensors, working_copy
 from mipp.graph.groups import PruningGraph
 from mipp.graph.layers import channel_dim
 from mipp.graph.program import Call, Program, execute
@@ -67,7 +67,7 @@ class Runner:
         self._model, self._wanted = model, list(wanted)
         self._copy = working_copy(model)
         self._expected = expected
-        self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._named = named_tensors(model)
         self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]] | None] = {}
 
     def __call__(self, call: Call) -> tuple[Values, Values]:

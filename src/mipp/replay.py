@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mipp.calibration import Batch, blamed
 from mipp.errors import UnsupportedModelError
-from mipp.graph.copies import working_copy
+from mipp.graph.copies import named_tensors, working_copy
 from mipp.graph.program import Call, Program, execute
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
@@ -61,7 +61,7 @@ class Stream:
         self._expected = expected
         self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]]] = {}
         self._model = working_copy(model)
-        self._named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._named = named_tensors(model)
         self._store = store
         self._states: list[_State | None] = [None] * len(batches)  # None: nothing executed, the batch itself
         for batch in batches:  # what cannot be replayed is known early

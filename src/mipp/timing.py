@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.cost import Floats, Latency, LayerTimes, cost_of, latency_ms
-from mipp.graph.copies import working_copy
+from mipp.graph.copies import named_tensors, working_copy
 from mipp.graph.groups import PruningGraph
 from mipp.graph.program import Call, execute
 from mipp.graph.rules import has_rule
@@ -65,7 +65,7 @@ def layer_ms(model: nn.Module, call: Call, ops: Sequence[int], names: Sequence[s
     program = trace(model, call, has_rule)
     if program.not_replayable or [op.name for op in program.ops] != list(names):
         return None
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    named = named_tensors(model)
     bound = {i: named[v.name] for i, v in enumerate(program.values) if v.name in named} | program.constants
     starts = [0, *ops[1:], len(names)]
     turns = []

@@ -75,16 +75,16 @@ def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None
 
 def move(model: nn.Module, device: torch.device) -> None:
     """Moves a model, in place; tensors that shared memory share it there, too."""
-    names, before = canonical_names(model), _tensors(model)
+    names, before = canonical_names(model), named_tensors(model)
     model.to(device)
-    after = _tensors(model)
+    after = named_tensors(model)
     for name, tensor in before.items():
         first = names[id(tensor)][0]
         if after[name] is not after[first]:
             after[name].data = after[first].data
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by each of their names."""
     return {
         **dict(model.named_parameters(remove_duplicate=False)),

@@ -13,6 +13,7 @@ from torch import nn
 
 from mipp.errors import MippError, PlanMismatchError
 from mipp.graph.axes import Ints
+from mipp.graph.copies import named_tensors
 from mipp.graph.groups import NodeGroup, ParamSlice, PruningGraph, Reduction, Size
 
 FORMAT = "mipp-plan-1"
@@ -167,8 +168,7 @@ def load_plan(path: str | Path) -> PruningPlan:
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer of a model by name."""
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: tuple(t.shape) for name, t in named}
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
 
 
 def heads(model: nn.Module) -> dict[str, int]:

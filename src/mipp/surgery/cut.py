@@ -11,7 +11,7 @@ from mipp.checks import unwrapped
 from mipp.defaults import own_default_device
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
-from mipp.graph.copies import canonical_names, full_copy, modes_kept
+from mipp.graph.copies import canonical_names, full_copy, modes_kept, named_tensors
 from mipp.graph.groups import Reduction
 from mipp.graph.multihead import Multihead, opened
 from mipp.graph.weight_norm import settle
@@ -137,7 +137,7 @@ def _removed(size: int, kept: Sequence[int]) -> Ints:
 @torch.no_grad()
 def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
     """Makes every weight that reads the given nodes of a group read zeros instead."""
-    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    tensors = named_tensors(model)
     run_over = _run_over(plan)
     for name, silent in nodes.items():
         for s in plan.groups[name].slices if len(silent) else ():
