@@ -31,10 +31,10 @@ from benchmarks.cifar_networks import dense, path_of
 from benchmarks.record import Record, Row
 from benchmarks.rivals import TorchPruning
 from mipp import zoo
-from mipp.calibration import read
+from mipp.data.calibration import read
 from mipp.methods import Method, Random
 from mipp.plan import PruningPlan
-from mipp.recovery import distill
+from mipp.refit.distillation import distill
 
 CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("resnet56", {"macs": 1 / 2.11}),

@@ -22,12 +22,12 @@ import mipp
 from benchmarks.lenet_mnist import trained
 from benchmarks.record import Record, Row
 from mipp import zoo
-from mipp.calibration import read
+from mipp.data.calibration import read
 from mipp.estimators import MLP, Estimator, Gaussian, Samples, Surrogate
-from mipp.graph.draft import Draft
+from mipp.graph.builder import Draft
 from mipp.methods import MIPP
-from mipp.pairs import Reading, adjacent_samples
-from mipp.selection import terc
+from mipp.plan.elimination import terc
+from mipp.statistics.layer_samples import Reading, adjacent_samples
 
 SAMPLES = 1024
 SEEDS = 2

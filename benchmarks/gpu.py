@@ -23,9 +23,9 @@ from benchmarks.cifar import WEIGHTS
 from benchmarks.record import Record, Row
 from benchmarks.wide import FeedForward
 from mipp import zoo
-from mipp.activations import Moments
 from mipp.estimators import MLP, Estimator, Gaussian, GaussianInformation, Samples, Surrogate
-from mipp.selection import backward_elimination, terc
+from mipp.plan.elimination import backward_elimination, terc
+from mipp.statistics.observing import Moments
 
 DEVICES = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
 IMAGES = 1024

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from mipp.measuring import machine
+from mipp.report.measuring import machine
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]

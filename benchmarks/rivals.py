@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mipp.errors import MippError
-from mipp.graph.groups import NodeGroup
+from mipp.graph.nodes import NodeGroup
 from mipp.methods import Method, Needs, Task
 from mipp.plan import Budget, PruningPlan
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from benchmarks.record import Record, Row
 from benchmarks.zoo.branches import DenseBlock
-from mipp.calibration import as_call
-from mipp.graph.draft import Draft
+from mipp.data.calibration import as_call
+from mipp.graph.builder import Draft
 from mipp.zoo.resnets import resnet50
 
 BLOCKS = {"DenseNet-121": (6, 12, 24, 16), "DenseNet-169": (6, 12, 32, 32), "DenseNet-201": (6, 12, 48, 32)}

@@ -142,7 +142,7 @@ class Keep:
 @pytest.fixture
 def quick(monkeypatch):
     """Reports without measuring the latency, which takes most of the time of a tiny run."""
-    monkeypatch.setattr("mipp.measuring.latency_ms", lambda *args, **kwargs: 1.0)
+    monkeypatch.setattr("mipp.report.measuring.latency_ms", lambda *args, **kwargs: 1.0)
 
 
 CASES: list[Case] = []

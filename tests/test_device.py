@@ -21,7 +21,7 @@ import mipp
 from mipp import grid, zoo
 from mipp.estimators import MLP, Gaussian, Samples, Surrogate
 from mipp.methods import MIPP, needs_of
-from mipp.pixels import select_inputs
+from mipp.selectors.pixels import select_inputs
 
 SIMULATED = os.environ.get("MIPP_TEST_DEVICE") == simulated_device.NAME and shutil.which(simulated_device.COMPILER)
 if SIMULATED:
@@ -197,7 +197,7 @@ def test_a_model_on_the_cpu_is_pruned_on_the_gpu(kind):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_large_layers_are_worked_on_where_they_are(kind, monkeypatch):
     expected = pruned(kind, "cpu", MIPP(order="greedy"))
-    monkeypatch.setattr("mipp.methods.carried._LARGE", 1)
+    monkeypatch.setattr("mipp.methods.mipp.carried._LARGE", 1)
     assert_same(pruned(kind, DEVICE, MIPP(order="greedy")), expected)
 
 

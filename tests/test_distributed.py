@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import mipp
-from mipp.activations import Moments
 from mipp.estimators import Gaussian
 from mipp.methods import FLAP, L1, MIPP, OSSCAR, Taylor
+from mipp.statistics.observing import Moments
 
 WORLD = 2
 METHODS = {

@@ -7,7 +7,7 @@ from sklearn.feature_selection import mutual_info_regression
 
 from mipp.errors import CalibrationError, MippError
 from mipp.estimators import MLP, Gaussian, Information, Samples, SumInformation, Surrogate
-from mipp.selection import terc
+from mipp.plan.elimination import terc
 
 SMALL_MLP = MLP(hidden=(32, 32), initial_iterations=300, ordering_iterations=60, retrain_iterations=80)
 SMALL_SURROGATE = Surrogate(hidden=(64,), iterations=400)

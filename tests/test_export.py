@@ -44,7 +44,7 @@ def test_what_takes_one_sample_only_is_exported_for_one(tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_left_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("mipp.export._torch", lambda model, call, path: [2 * call(model).detach()])
+    monkeypatch.setattr("mipp.export.formats._torch", lambda model, call, path: [2 * call(model).detach()])
     with pytest.raises(mipp.MippError, match="differs from the model by 1"):
         export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "wrong.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,7 @@ class TestFeatureSelector:
             mipp.FeatureSelector().fit(x[:4], y[:4])
 
     def test_without_scikit_learn_it_says_how_to_get_it(self, monkeypatch):
-        for name in [n for n in sys.modules if n == "mipp.features" or n.split(".")[0] == "sklearn"]:
+        for name in [n for n in sys.modules if n == "mipp.selectors.features" or n.split(".")[0] == "sklearn"]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "sklearn", None)
         monkeypatch.delitem(vars(mipp), "FeatureSelector", raising=False)

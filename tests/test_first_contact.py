@@ -13,7 +13,7 @@ from cases import Net, assert_same, named, outputs, quick  # noqa: F401
 from torch import nn
 
 import mipp
-from mipp.calibration import as_call, read
+from mipp.data.calibration import as_call, read
 from mipp.surgery import wrong_groups
 
 pytestmark = pytest.mark.usefixtures("quick")

@@ -28,7 +28,9 @@ def test_each_result_is_that_of_prune(name, method):
 def test_the_data_are_read_once_and_measured_once(monkeypatch):
     case, passes, seen = named("residual"), [], []
     measure = activations.site_statistics
-    monkeypatch.setattr("mipp.methods.carried.site_statistics", lambda *a, **k: passes.append(1) or measure(*a, **k))
+    monkeypatch.setattr(
+        "mipp.methods.mipp.carried.site_statistics", lambda *a, **k: passes.append(1) or measure(*a, **k)
+    )
     batches = (batch for batch in case.batches())
     results = mipp.frontier(case.model(), batches, BUDGETS, evaluate=lambda m: seen.append(m) or 1.0, progress=False)
     assert len(passes) == 1

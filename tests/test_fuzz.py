@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mipp
-from mipp.calibration import as_call
+from mipp.data.calibration import as_call
 from mipp.plan import PruningPlan
 from mipp.surgery import distance, outputs
 

@@ -10,10 +10,10 @@ from cases import CASES, VECTOR, Case, Net, assert_same, inspected, named, outpu
 from torch import nn
 
 import mipp
-from mipp.graph.copies import working_copy
 from mipp.graph.program import Call, execute
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
+from mipp.modules.copies import working_copy
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:
@@ -300,7 +300,7 @@ def test_the_traced_program_computes_what_the_model_computes(case):
 
 
 def as_call(batch) -> Call:
-    from mipp.calibration import as_call as convert
+    from mipp.data.calibration import as_call as convert
 
     return convert(batch)
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 import mipp
-import mipp.matching
-from mipp.graph.copies import working_copy
+import mipp.refit.losses
 from mipp.graph.trace import forward
+from mipp.modules.copies import working_copy
 
 FOLDER = Path(__file__).parent
 
@@ -130,9 +130,9 @@ def test_ctrl_c_in_any_pass_leaves_no_trace(tmp_path, monkeypatch):
     """Model, hooks, modes, random state and disk are as before, and the checkpoint serves the next run."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("mipp.measuring.latency_ms", lambda model, call: len(forward(working_copy(model), call)))
-    executed = mipp.matching.execute
-    monkeypatch.setattr("mipp.matching.execute", lambda *args: [Counted.count(), executed(*args)])
+    monkeypatch.setattr("mipp.report.measuring.latency_ms", lambda model, call: len(forward(working_copy(model), call)))
+    executed = mipp.refit.losses.execute
+    monkeypatch.setattr("mipp.refit.losses.execute", lambda *args: [Counted.count(), executed(*args)])
     data, recover = [torch.randn(16, 4) for _ in range(3)], mipp.Distillation(epochs=3)
 
     def run(model, **options):

@@ -11,8 +11,8 @@ from torch import nn
 
 import mipp
 from mipp.estimators import GaussianInformation, SumInformation, apart
-from mipp.layouts import LAYOUTS, features_together, kernel_of
-from mipp.memory import TensorStore, as_bytes
+from mipp.runtime.tensor_store import TensorStore, as_bytes
+from mipp.statistics.layouts import LAYOUTS, features_together, kernel_of
 
 
 def strange_tensors() -> list[torch.Tensor]:
@@ -105,7 +105,9 @@ def pruned(name: str = "cifar resnet", data=None, **options) -> mipp.Result:
 @pytest.fixture
 def on_disk(monkeypatch):
     """Everything goes to disk, and every statistic fits."""
-    monkeypatch.setattr("mipp.memory.TensorStore.__init__", partialmethod(_without_memory, TensorStore.__init__))
+    monkeypatch.setattr(
+        "mipp.runtime.tensor_store.TensorStore.__init__", partialmethod(_without_memory, TensorStore.__init__)
+    )
 
 
 def _without_memory(self, init, limit):

@@ -10,9 +10,9 @@ from cases import PRUNABLE, Case, inspected, named, tensors
 from torch import nn
 
 import mipp
-from mipp.calibration import read
-from mipp.cost import cost_of
+from mipp.data.calibration import read
 from mipp.methods import Task, needs_of
+from mipp.plan.cost import cost_of
 
 METHODS = mipp.methods.all()
 FEWER = {"rounds": 2, "samples": 1, "per_round": 0.5}  # for speed

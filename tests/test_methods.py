@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import mipp
-from mipp.cost import cost_of
 from mipp.methods import (
     CHIP,
     IMP,
@@ -32,6 +31,7 @@ from mipp.methods import (
     Taylor,
     ThiNet,
 )
+from mipp.plan.cost import cost_of
 
 
 def chain() -> nn.Sequential:

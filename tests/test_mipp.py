@@ -11,12 +11,12 @@ from torch import nn
 
 import mipp
 from mipp import zoo
-from mipp.calibration import Calibration, read
-from mipp.cost import cost_of
+from mipp.data.calibration import Calibration, read
 from mipp.estimators import MLP, Gaussian, Surrogate
-from mipp.graph.draft import Draft
+from mipp.graph.builder import Draft
 from mipp.methods import MIPP
-from mipp.pairs import Reading, adjacent_samples
+from mipp.plan.cost import cost_of
+from mipp.statistics.layer_samples import Reading, adjacent_samples
 
 TINY = MLP(hidden=(16,), initial_iterations=20, ordering_iterations=5, retrain_iterations=8)
 ESTIMATORS = [Gaussian(), Gaussian(ranks=True), Gaussian(basis=3), Surrogate(hidden=(16,), iterations=40), TINY]
@@ -349,7 +349,7 @@ def test_a_layer_that_carries_little_is_not_emptied(monkeypatch):
         return mipp.prune(model, [images], budget, MIPP(steps=1), compensate=False, progress=False).plan.collapsed
 
     assert collapsed() == ()
-    monkeypatch.setattr("mipp.selection._SCARCITY", 0.0)
+    monkeypatch.setattr("mipp.plan.elimination._SCARCITY", 0.0)
     assert collapsed() == ("fc2",)
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mipp.activations import Moments, Variances, observe
-from mipp.graph.groups import Site
+from mipp.graph.nodes import Site
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
-from mipp.rows import channels_last, inputs_of
+from mipp.statistics.observing import Moments, Variances, observe
+from mipp.statistics.unfolding import channels_last, inputs_of
 
 FEATURES, SAMPLES = 4, 40
 

@@ -15,8 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 import mipp
-from mipp.calibration import read
-from mipp.cost import LayerTimes, cost_of
+from mipp.data.calibration import read
 from mipp.methods import (
     IMP,
     L1,
@@ -34,9 +33,10 @@ from mipp.methods import (
     Task,
     Taylor,
 )
+from mipp.methods.common.scores import parts, select_in_rounds
 from mipp.methods.oto import half_space
-from mipp.methods.scores import parts, select_in_rounds
 from mipp.methods.synflow import flow
+from mipp.plan.cost import LayerTimes, cost_of
 
 
 def chain() -> nn.Sequential:

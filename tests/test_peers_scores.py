@@ -12,8 +12,7 @@ from test_peers import chain, task
 from torch import nn
 
 import mipp
-from mipp.calibration import read
-from mipp.cost import cost_of
+from mipp.data.calibration import read
 from mipp.methods import (
     CHIP,
     FLAP,
@@ -33,6 +32,7 @@ from mipp.methods.lamp import relative
 from mipp.methods.maps import independence
 from mipp.methods.reconstruction import LayerError
 from mipp.methods.thinet import removal_order, scale_factors
+from mipp.plan.cost import cost_of
 from mipp.zoo import DigitsCNN, load
 
 # --- where nothing that reads a group can be observed -----------------------------------------------------------------

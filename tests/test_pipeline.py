@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mipp
-from mipp.calibration import read
+from mipp.data.calibration import read
 
 pytestmark = pytest.mark.usefixtures("quick")
 HALF = mipp.Budget(nodes=0.5)

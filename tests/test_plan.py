@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
-from mipp.cost import LayerTimes, cost_of
 from mipp.plan import allocate, check_budget
-from mipp.selection import Elimination
+from mipp.plan.cost import LayerTimes, cost_of
+from mipp.plan.elimination import Elimination
 
 pytestmark = pytest.mark.usefixtures("quick")
 NAMES = ["linear chain", "conv flatten linear", "residual", "cifar resnet", "concatenation", "few groups", "depthwise",

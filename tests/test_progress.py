@@ -8,14 +8,14 @@ from rich.console import Console
 from torch import nn
 
 import mipp
-from mipp.progress import Bars
+from mipp.runtime.progress import Bars
 
 
 @pytest.fixture
 def terminal(monkeypatch) -> io.StringIO:
     """What a person on a terminal would see."""
     file = io.StringIO()
-    monkeypatch.setattr("mipp.progress.Console", lambda **_: Console(file=file, force_terminal=True, width=80))
+    monkeypatch.setattr("mipp.runtime.progress.Console", lambda **_: Console(file=file, force_terminal=True, width=80))
     return file
 
 

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 import mipp
 from mipp import recovery
-from mipp.calibration import Calibration, read
-from mipp.graph.groups import PruningGraph
-from mipp.matching import Runner, feature_loss, features, output_loss
+from mipp.data.calibration import Calibration, read
+from mipp.graph.nodes import PruningGraph
 from mipp.plan import PruningPlan
-from mipp.recovery import Distillation, distill
+from mipp.refit.distillation import Distillation, distill
+from mipp.refit.losses import Runner, feature_loss, features, output_loss
 
 
 def network(hidden: int = 12) -> nn.Module:
@@ -127,7 +127,7 @@ def test_features_are_the_streams_behind_refitted_layers():
     dense, x = Residual().eval(), torch.randn(2, 3, 8, 8)
     small, plan, graph = cut(dense, x, 3, whole=("stem",))
     found = features(graph, plan)
-    outputs, values = Runner(small, [f.value for f in found], graph.program)(mipp.calibration.as_call(x))
+    outputs, values = Runner(small, [f.value for f in found], graph.program)(mipp.data.calibration.as_call(x))
     assert torch.allclose(outputs[0], small(x), atol=1e-6)
     stream, streams = small.stem(x), []
     for inner, outer, norm in zip(small.inner, small.outer, small.norms, strict=True):
@@ -140,7 +140,7 @@ def test_features_of_the_dense_model_are_compared_in_the_channels_that_are_kept(
     dense, x = Residual().eval(), torch.randn(2, 3, 8, 8)
     small, plan, graph = cut(dense, x, 3)
     found = features(graph, plan)
-    call, wanted = mipp.calibration.as_call(x), [f.value for f in found]
+    call, wanted = mipp.data.calibration.as_call(x), [f.value for f in found]
     with torch.no_grad():
         (_, own), (_, values) = (Runner(model, wanted, graph.program)(call) for model in (dense, small))
     assert any(there.shape != here.shape for there, here in zip(own, values, strict=True))

@@ -7,11 +7,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
-from mipp.graph.groups import PruningGraph
-from mipp.memory import TensorStore
-from mipp.rectified import Rectified
-from mipp.regression import FOLDS, RIDGES, Fit, Regression, best_ridge, folds_of
-from mipp.targets import targets_of
+from mipp.graph.nodes import PruningGraph
+from mipp.refit.regression import FOLDS, RIDGES, Fit, Regression, best_ridge, folds_of
+from mipp.refit.relu import Rectified
+from mipp.refit.targets import targets_of
+from mipp.runtime.tensor_store import TensorStore
 
 
 def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,7 +172,7 @@ def test_shifted_residuals_are_as_if_they_had_been_added_so():
 def test_the_refit_runs_less_than_three_dense_passes_through_the_data(monkeypatch):
     """One through the dense network and two through the cut one; convolutions are counted."""
     monkeypatch.setattr(
-        "mipp.measuring.latency_ms", lambda *_: 1.0
+        "mipp.report.measuring.latency_ms", lambda *_: 1.0
     )  # how often that runs the network depends on the clock
     case = named("cifar resnet")
     model, batches = case.model(), case.batches(2, 100)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.compensation import Refit
+from mipp.refit.least_squares import Refit
 
 
 class Branch(nn.Module):
@@ -138,7 +138,7 @@ def test_wrong_refit_options_are_refused():
 def test_everything_can_be_eliminated_whatever_the_number_of_features():
     """Refreshing the factors must not need a node that is left."""
     from mipp.estimators import GaussianInformation
-    from mipp.selection import backward_elimination
+    from mipp.plan.elimination import backward_elimination
 
     for nodes, width in ((1, 1), (65, 1), (9, 9), (130, 2)):
         features = torch.randn(4 * nodes * width, nodes * width, dtype=torch.float64)

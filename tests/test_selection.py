@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipp.estimators import GaussianInformation
-from mipp.selection import Elimination, backward_elimination, terc, with_scarcity
+from mipp.plan.elimination import Elimination, backward_elimination, terc, with_scarcity
 
 
 class TruthTable:

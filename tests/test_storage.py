@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mipp
-from mipp.identity import described
+from mipp.storage.fingerprint import described
 
 pytestmark = pytest.mark.usefixtures("quick")
 prunable = pytest.mark.parametrize("case", PRUNABLE, ids=str)
@@ -257,7 +257,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mipp.storage.save_file", fail)
+    monkeypatch.setattr("mipp.storage.folder.save_file", fail)
     with pytest.raises(mipp.MippError, match="space"):
         result.save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -472,7 +472,7 @@ def test_a_finished_run_is_not_computed_again(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("computed again")
 
-    for name in ("mipp.methods.MIPP.plan", "mipp.finishing.refit", "mipp.finishing.distill"):
+    for name in ("mipp.methods.MIPP.plan", "mipp.pipeline.finishing.refit", "mipp.pipeline.finishing.distill"):
         monkeypatch.setattr(name, fail)
     again = pruned(case, **options)
     assert again.report.notes == first.report.notes

@@ -17,7 +17,7 @@ from benchmarks.zoo.checks import (
 )
 
 import mipp
-from mipp.calibration import as_call
+from mipp.data.calibration import as_call
 
 QUICK = [
     "DenseNet", "ResNeXt, fewer groups than channels in each", "MobileNetV3", "GhostNet", "ShuffleNetV2", "Res2Net",

@@ -7,7 +7,7 @@ from cases import named, quick  # noqa: F401
 
 import mipp
 from mipp import timing
-from mipp.calibration import as_call
+from mipp.data.calibration import as_call
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -57,7 +57,7 @@ def test_the_table_is_right_where_it_was_measured(monkeypatch, budget):
 @pytest.mark.usefixtures("clock")
 def test_prune_meets_a_latency_by_the_table_and_the_whole_network(monkeypatch):
     monkeypatch.setattr(timing, "latency_ms", weighed)
-    monkeypatch.setattr("mipp.pipeline.latency_ms", weighed)
+    monkeypatch.setattr("mipp.pipeline.prune.latency_ms", weighed)
     case = named("residual")
     dense = weighed(case.model())
     results = mipp.frontier(
@@ -70,7 +70,7 @@ def test_prune_meets_a_latency_by_the_table_and_the_whole_network(monkeypatch):
 @pytest.mark.usefixtures("clock")
 def test_an_impossible_latency_is_refused_before_selection(monkeypatch):
     monkeypatch.setattr(timing, "latency_ms", weighed)
-    monkeypatch.setattr("mipp.methods.carried.site_statistics", pytest.fail)
+    monkeypatch.setattr("mipp.methods.mipp.carried.site_statistics", pytest.fail)
     case = named("residual")
     with pytest.raises(mipp.InfeasibleBudgetError, match="raise latency_ms"):
         mipp.prune(case.model(), case.batches(), mipp.Budget(latency_ms=1e-6), progress=False)

@@ -9,7 +9,7 @@ from cases import assert_same
 from torch import nn
 
 import mipp
-from mipp.graph.multihead import Multihead, opened
+from mipp.modules.multihead import Multihead, opened
 from mipp.plan import PruningPlan
 
 transformers = pytest.importorskip("transformers")

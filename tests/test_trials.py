@@ -5,11 +5,11 @@ import torch
 from cases import named, quick  # noqa: F401
 
 import mipp
-from mipp.calibration import read
-from mipp.memory import Memory
+from mipp.data.calibration import read
 from mipp.methods import MIPP
-from mipp.selection import Elimination
-from mipp.trials import Distance, search
+from mipp.methods.mipp.trials import Distance, search
+from mipp.plan.elimination import Elimination
+from mipp.runtime.tensor_store import Memory
 
 pytestmark = pytest.mark.usefixtures("quick")
 CURVES = {name: Elimination(tuple(range(20)), tuple(float(k) ** 2 for k in range(21))) for name in "abcd"}

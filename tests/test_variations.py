@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.calibration import Batch, as_call
-from mipp.variations import Moves, Varied, moved
+from mipp.data.augmentation import Moves, Varied, moved
+from mipp.data.calibration import Batch, as_call
 
 
 def batches_of(images: torch.Tensor, sizes: list[int]) -> list[Batch]:

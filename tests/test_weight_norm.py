@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import mipp
 from mipp.methods import FPGM, IMP, L1, L2, LAMP, OTO, IterGraSP, IterSNIP, SynFlow
-from mipp.methods.scores import parts
+from mipp.methods.common.scores import parts
 
 OLD = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 from mipp.estimators import Gaussian, GaussianInformation, Samples, bootstrap_losses, bootstrap_lower_bound
 from mipp.estimators.wilks import wilks_confidence
-from mipp.selection import terc
+from mipp.plan.elimination import terc
 
 
 def information(x: np.ndarray, y: np.ndarray, width: int = 1, noise: float = 0.0) -> GaussianInformation:

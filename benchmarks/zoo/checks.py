@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import mipp
 from benchmarks.zoo.registry import Pattern
-from mipp.calibration import as_call
-from mipp.graph.groups import NodeGroup, PruningGraph
+from mipp.data.calibration import as_call
+from mipp.graph.nodes import NodeGroup, PruningGraph
 from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.plan import PruningPlan

@@ -7,7 +7,7 @@ import torch_pruning
 from torch import nn
 
 from benchmarks.zoo.registry import Pattern
-from mipp.graph.groups import PruningGraph
+from mipp.graph.nodes import PruningGraph
 
 Channel = tuple[str, int]
 _GROUPS = (

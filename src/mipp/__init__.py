@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from mipp import grid as grid
     from mipp import report as report
     from mipp import zoo as zoo
-    from mipp.calibration import Calibration
-    from mipp.compensation import Refit
-    from mipp.features import FeatureSelector
-    from mipp.pipeline import Result, frontier, information, inspect, prune
-    from mipp.pixels import InputSelection, select_inputs
+    from mipp.data.calibration import Calibration
+    from mipp.pipeline.prune import Result, frontier, information, inspect, prune
     from mipp.plan import Budget, PruningPlan, load_plan
-    from mipp.recovery import Distillation
-    from mipp.selection import confidence_schedule
-    from mipp.storage import load
+    from mipp.plan.elimination import confidence_schedule
+    from mipp.refit.distillation import Distillation
+    from mipp.refit.least_squares import Refit
+    from mipp.selectors.features import FeatureSelector
+    from mipp.selectors.pixels import InputSelection, select_inputs
+    from mipp.storage.folder import load
     from mipp.surgery import apply, mask
 
 __all__ = [
@@ -69,15 +69,15 @@ __all__ = [
 
 _FOUND_IN = {
     "mipp": ("estimators", "export", "grid", "methods", "report", "zoo"),
-    "mipp.calibration": ("Calibration",),
-    "mipp.compensation": ("Refit",),
-    "mipp.features": ("FeatureSelector",),
-    "mipp.pipeline": ("Result", "frontier", "information", "inspect", "prune"),
-    "mipp.pixels": ("InputSelection", "select_inputs"),
+    "mipp.data.calibration": ("Calibration",),
+    "mipp.refit.least_squares": ("Refit",),
+    "mipp.selectors.features": ("FeatureSelector",),
+    "mipp.pipeline.prune": ("Result", "frontier", "information", "inspect", "prune"),
+    "mipp.selectors.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan": ("Budget", "PruningPlan", "load_plan"),
-    "mipp.recovery": ("Distillation",),
-    "mipp.selection": ("confidence_schedule",),
-    "mipp.storage": ("load",),
+    "mipp.refit.distillation": ("Distillation",),
+    "mipp.plan.elimination": ("confidence_schedule",),
+    "mipp.storage.folder": ("load",),
     "mipp.surgery": ("apply", "mask"),
 }
 

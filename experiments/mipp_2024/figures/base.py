@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from mipp import grid
 from mipp.errors import MippError, MissingRequirementError
 from mipp.grid.workload import digest
-from mipp.measuring import machine
+from mipp.report.measuring import machine
 from mipp.zoo import DataSetError
 
 Row = dict[str, Any]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mipp.estimators import Samples
 from mipp.methods import MIPP
-from mipp.selection import backward_elimination
+from mipp.plan.elimination import backward_elimination
 
 TASKS, SMOKE_TASKS = 4096, 64
 INPUTS, HIDDEN, CLASSES = 8, 16, 2

@@ -16,11 +16,11 @@ from experiments.mipp_2024.figures.sparsity import title
 from torch import nn
 
 from mipp import grid
-from mipp.calibration import Calibration
-from mipp.measuring import device_of
-from mipp.pipeline import prune
-from mipp.pixels import select_inputs
+from mipp.data.calibration import Calibration
+from mipp.pipeline.prune import prune
 from mipp.plan import Budget
+from mipp.report.measuring import device_of
+from mipp.selectors.pixels import select_inputs
 from mipp.zoo import ImageData
 
 TRAINED = ("mipp", "sosph", "synflow", "grasp", "thinet")

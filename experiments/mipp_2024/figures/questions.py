@@ -11,7 +11,7 @@ from experiments.mipp_2024.figures.panels import DIGITS, LENET, Panel
 
 from mipp import grid
 from mipp.methods import MIPP, SOSPH, Method, Random, Taylor, ThiNet
-from mipp.pipeline import inspect
+from mipp.pipeline.prune import inspect
 from mipp.plan import Budget
 from mipp.zoo import ImageData
 

@@ -16,9 +16,9 @@ from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, STEPS, tit
 
 from mipp import grid, zoo
 from mipp.methods import MIPP, Method
-from mipp.pairs import Collapse
 from mipp.plan import Budget
-from mipp.selection import confidence_schedule
+from mipp.plan.elimination import confidence_schedule
+from mipp.statistics.layer_samples import Collapse
 from mipp.zoo import DataSetError
 
 RIVALS = ("sosph", "synflow", "grasp", "thinet", "l1")

@@ -22,7 +22,7 @@ from mipp import zoo
 from mipp.cli.errors import CommandError
 from mipp.cli.sources import note
 from mipp.report import GroupLine, Measures, Report, figures
-from mipp.storage import PAGE, PLAN, REPORT, WEIGHTS, new_folder
+from mipp.storage.folder import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 
 HALF, FIFTH = 0.5, 0.2
 FIFTH_FOLDER = "20"

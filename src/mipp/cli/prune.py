@@ -12,7 +12,7 @@ import mipp
 from mipp.cli import arguments, sources
 from mipp.cli.errors import CommandError
 from mipp.methods import needs_of
-from mipp.storage import PAGE
+from mipp.storage.folder import PAGE
 
 
 @dataclass(frozen=True)

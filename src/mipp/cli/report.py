@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mipp.cli.errors import CommandError
 from mipp.report import Report
-from mipp.storage import PAGE, REPORT
+from mipp.storage.folder import PAGE, REPORT
 
 
 def run(folder: Path, *, html: Path | None, json: bool) -> None:

@@ -3,8 +3,8 @@
 `Gaussian`, `Surrogate` and `MLP` are settings; called on `Samples` they return an `Information`.
 """
 
-from mipp.estimators.apart import IndependentInformation, apart
 from mipp.estimators.base import Estimator, Information, Samples
+from mipp.estimators.block_gaussian import IndependentInformation, apart
 from mipp.estimators.closed_form import Gaussian, bootstrap_losses, bootstrap_lower_bound
 from mipp.estimators.gaussian import GaussianInformation
 from mipp.estimators.mlp import MLP, MLPInformation

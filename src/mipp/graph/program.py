@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from mipp.defaults import callers_default_device
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trees import cut, leaves, map_tensors, plain_in, tensors_in
+from mipp.runtime.default_device import callers_default_device
 
 _STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 """Twins of ops that need certain strides, for running a program again."""

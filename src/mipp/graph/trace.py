@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import MippError, UnsupportedModelError
-from mipp.graph.cells import CELLS
-from mipp.graph.copies import canonical_names, has_memory
 from mipp.graph.program import Call, Op, Program, Ref, Value, guard
 from mipp.graph.trees import leaves, map_tensors, results_in
+from mipp.modules.cells import CELLS
+from mipp.modules.copies import canonical_names, has_memory
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}

@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import nn
 
-from mipp.calibration import Calibration
+from mipp.data.calibration import Calibration
 from mipp.errors import MippError
 from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
-from mipp.measuring import machine
 from mipp.methods import Method, needs_of
-from mipp.pipeline import Result, prune
-from mipp.placement import device_of
+from mipp.modules.placement import device_of
+from mipp.pipeline.prune import Result, prune
 from mipp.plan import Budget
+from mipp.report.measuring import machine
 from mipp.surgery import apply
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from mipp.methods.interpolative import Interpolative
 from mipp.methods.lamp import LAMP
 from mipp.methods.magnitude import L1, L2
 from mipp.methods.maps import CHIP, HRank
-from mipp.methods.mipp import MIPP
+from mipp.methods.mipp.mipp import MIPP
 from mipp.methods.oto import OTO
 from mipp.methods.prospr import ProsPr
 from mipp.methods.random import Random

@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.activations import Variances
-from mipp.graph.groups import NodeGroup, Site
+from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.inputs import Seen, by_weight, readers_of, seen_by_readers
+from mipp.methods.common.inputs import Seen, by_weight, readers_of, seen_by_readers
+from mipp.statistics.observing import Variances
 
 PerFeature = Callable[[Variances, Tensor], Tensor]
 

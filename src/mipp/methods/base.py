@@ -7,13 +7,13 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mipp.calibration import Batch
-from mipp.cost import Cost
+from mipp.data.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.graph.groups import PruningGraph
-from mipp.memory import Memory
+from mipp.graph.nodes import PruningGraph
 from mipp.plan import Budget, PruningPlan, Unit, allocate
-from mipp.selection import Elimination
+from mipp.plan.cost import Cost
+from mipp.plan.elimination import Elimination
+from mipp.runtime.tensor_store import Memory
 
 Scope = Literal["local", "global"]
 T = TypeVar("T")

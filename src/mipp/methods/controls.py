@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.graph.copies import full_copy, state_of
 from mipp.methods.base import Method, Needs, Task, require_target, select
-from mipp.methods.training import train
+from mipp.methods.common.training import train
+from mipp.modules.copies import full_copy, state_of
 from mipp.plan import Budget, PruningPlan
 from mipp.surgery import apply
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.scores import matrices, parts
+from mipp.methods.common.scores import matrices, parts
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.gradients import differentiable, gradient, hessian_product, parameters_of
-from mipp.methods.scores import InRounds, Structure, node_scores
+from mipp.methods.common.gradients import differentiable, gradient, hessian_product, parameters_of
+from mipp.methods.common.scores import InRounds, Structure, node_scores
 
 
 @dataclass(frozen=True)

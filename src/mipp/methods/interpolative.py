@@ -10,12 +10,12 @@ import torch
 from scipy.linalg import qr
 from torch import Tensor
 
-from mipp.activations import SiteStatistics
-from mipp.graph.groups import NodeGroup, Site
+from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Needs, Task, require_target, select_by
-from mipp.methods.inputs import by_weight, readers_of, statistics_of
+from mipp.methods.common.inputs import by_weight, readers_of, statistics_of
 from mipp.plan import Budget, PruningPlan
-from mipp.selection import Elimination
+from mipp.plan.elimination import Elimination
+from mipp.statistics.observing import SiteStatistics
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.graph.groups import NodeGroup
+from mipp.graph.nodes import NodeGroup
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.scores import matrices, parts
+from mipp.methods.common.scores import matrices, parts
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.graph.groups import Site
+from mipp.graph.nodes import Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.inputs import by_weight, groups_read, maps_of, readers_of, watch
+from mipp.methods.common.inputs import by_weight, groups_read, maps_of, readers_of, watch
 
 _ENTRIES = 2**23
 """Of the matrices whose eigenvalues are taken at once."""

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.graph.copies import full_copy, state_of
-from mipp.graph.weight_norm import length_of
 from mipp.methods.base import Needs, Scope, Task, require_target, select
-from mipp.methods.scores import axis_factor, parts
-from mipp.methods.training import train
+from mipp.methods.common.scores import axis_factor, parts
+from mipp.methods.common.training import train
+from mipp.modules.copies import full_copy, state_of
+from mipp.modules.weight_norm import length_of
 from mipp.plan import Budget, PruningPlan
 from mipp.surgery import apply, distance, outputs, rounding
 

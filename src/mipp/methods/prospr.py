@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mipp.calibration import Batch
+from mipp.data.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.program import Call
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
-from mipp.methods.scores import axis_factor
+from mipp.methods.common.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
+from mipp.methods.common.scores import axis_factor
 
 
 @dataclass(frozen=True)

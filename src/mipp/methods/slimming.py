@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.scores import parts
+from mipp.methods.common.scores import parts
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.calibration import Batch
+from mipp.data.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select_by
-from mipp.methods.gradients import (
+from mipp.methods.common.gradients import (
     called,
     derivatives,
     differentiable,
@@ -25,9 +25,9 @@ from mipp.methods.gradients import (
     loss_of_output,
     parameters_of,
 )
-from mipp.methods.scores import parts
+from mipp.methods.common.scores import parts
 from mipp.plan import Budget, PruningPlan
-from mipp.selection import Elimination
+from mipp.plan.elimination import Elimination
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.calibration import Batch
+from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.methods.base import Needs, Task
-from mipp.methods.gradients import called, differentiable, parameters_of
-from mipp.methods.scores import InRounds, Structure, node_scores
+from mipp.methods.common.gradients import called, differentiable, parameters_of
+from mipp.methods.common.scores import InRounds, Structure, node_scores
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.gradients import batch_gradients, differentiable, parameters_of
-from mipp.methods.scores import node_scores
+from mipp.methods.common.gradients import batch_gradients, differentiable, parameters_of
+from mipp.methods.common.scores import node_scores
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.graph.copies import full_copy, state_of
-from mipp.graph.groups import Site
+from mipp.graph.nodes import Site
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select
-from mipp.methods.inputs import by_weight, groups_read, readers_of, watch
-from mipp.methods.scores import axis_factor
+from mipp.methods.common.inputs import by_weight, groups_read, readers_of, watch
+from mipp.methods.common.scores import axis_factor
+from mipp.modules.copies import full_copy, state_of
 from mipp.plan import Budget, PruningPlan
-from mipp.rows import inputs_of
+from mipp.statistics.unfolding import inputs_of
 
 
 @dataclass(frozen=True)

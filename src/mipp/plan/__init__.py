@@ -2,7 +2,7 @@
 
 from mipp.plan.allocation import Allocation, Unit, allocate, check_budget, kinds
 from mipp.plan.budget import Budget
-from mipp.plan.data import PruningPlan, heads, known, load_plan, shapes
+from mipp.plan.plan import PruningPlan, heads, known, load_plan, shapes
 
 __all__ = [
     "Allocation",

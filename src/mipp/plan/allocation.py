@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from mipp.cost import Cost, Floats
 from mipp.errors import InfeasibleBudgetError
 from mipp.plan.budget import Budget
-from mipp.plan.data import known
-from mipp.selection import Elimination
+from mipp.plan.cost import Cost, Floats
+from mipp.plan.elimination import Elimination
+from mipp.plan.plan import known
 
 Unit = Literal["cost", "node"]
 LatencyOf = Callable[[Mapping[str, int]], float]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
-from mipp.cost import Cost
 from mipp.errors import InfeasibleBudgetError
+from mipp.plan.cost import Cost
 
 
 @dataclass(frozen=True)

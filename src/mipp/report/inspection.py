@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from mipp.cost import Cost
-from mipp.graph.groups import Frozen, NodeGroup, PruningGraph
+from mipp.graph.nodes import Frozen, NodeGroup, PruningGraph
+from mipp.plan.cost import Cost
 from mipp.report.figures import count, plural, printable
 
 

@@ -1,7 +1,7 @@
 """The only code that cuts parameters. It works on a copy, and proves that cutting equals masking."""
 
-from mipp.surgery.configuration import describe
 from mipp.surgery.cut import apply, check, layer_sizes, mask
+from mipp.surgery.huggingface import describe
 from mipp.surgery.proof import agrees, distance, grown, names_of, outputs, rounding, verified_graph, wrong_groups
 
 __all__ = [

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.checks import unwrapped
-from mipp.defaults import own_default_device
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
-from mipp.graph.copies import canonical_names, full_copy, modes_kept, named_tensors
-from mipp.graph.groups import Reduction
-from mipp.graph.multihead import Multihead, opened
-from mipp.graph.weight_norm import settle
+from mipp.graph.nodes import Reduction
+from mipp.modules.copies import canonical_names, full_copy, modes_kept, named_tensors
+from mipp.modules.multihead import Multihead, opened
+from mipp.modules.weight_norm import settle
+from mipp.modules.wrappers import unwrapped
 from mipp.plan import PruningPlan, heads, shapes
+from mipp.runtime.default_device import own_default_device
 from mipp.surgery.masked import MaskedForward
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.groups import Reduction
+from mipp.graph.nodes import Reduction
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import OpStream, module_stack, run

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
-from mipp.graph.copies import cast, full_copy
-from mipp.graph.draft import Draft
-from mipp.graph.groups import Doubt, PruningGraph
+from mipp.graph.builder import Draft
+from mipp.graph.nodes import Doubt, PruningGraph
 from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
+from mipp.modules.copies import cast, full_copy
 from mipp.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply, mask
 

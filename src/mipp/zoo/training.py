@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipp.data.augmentation import Moves, moved
 from mipp.errors import MippError
-from mipp.variations import Moves, moved
 from mipp.zoo.data import ImageData
 
 _TAUGHT, _TEMPERATURE = 0.9, 4.0

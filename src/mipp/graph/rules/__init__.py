@@ -1,7 +1,7 @@
 """One rule per ATen op: which positions of its operands and results are one node. Importing registers them."""
 
 from mipp.graph.rules import attention, contractions, elementwise, movement, normalisation, reductions
-from mipp.graph.walk import has_rule, walk
+from mipp.graph.tracker import has_rule, walk
 
 __all__ = [
     "attention",

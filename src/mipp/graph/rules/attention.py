@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mipp.graph.axes import Planes, Reason, merged, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.contractions import Factor, product
-from mipp.graph.walk import Walk, rule
+from mipp.graph.tracker import Walk, rule
 
 
 @rule("scaled_dot_product_attention")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, varying, without
 from mipp.graph.program import Op, Ref
-from mipp.graph.walk import Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
+from mipp.graph.tracker import Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
 
 
 @rule("linear")

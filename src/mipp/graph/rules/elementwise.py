@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mipp.graph.axes import Planes, Reason, along, merged, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.movement import paired
-from mipp.graph.walk import Doubt, Walk, rule
+from mipp.graph.tracker import Doubt, Walk, rule
 
 
 @rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "to", "_to_copy", "detach", "alias")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, moved, varying, without
 from mipp.graph.program import Op, Ref
-from mipp.graph.walk import Doubt, Walk, rule, unknown
+from mipp.graph.tracker import Doubt, Walk, rule, unknown
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "expand_as", "flatten")

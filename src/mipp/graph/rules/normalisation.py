@@ -8,7 +8,7 @@ from mipp.graph.axes import Planes, Reason, along, merged, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import per_channel
 from mipp.graph.rules.movement import paired
-from mipp.graph.walk import Attribute, Doubt, Reduction, Walk, rule
+from mipp.graph.tracker import Attribute, Doubt, Reduction, Walk, rule
 
 
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")

@@ -10,7 +10,7 @@ from torch import Tensor
 from mipp.graph.axes import Planes, Reason, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import pointwise
-from mipp.graph.walk import Reduction, Walk, rule
+from mipp.graph.tracker import Reduction, Walk, rule
 
 
 @rule("mean", "sum", "amax", "amin", "prod", "std", "var", "logsumexp", "norm", "any", "all", "linalg_vector_norm")

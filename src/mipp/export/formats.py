@@ -1,0 +1,119 @@
+"""Export to ONNX and torch.export, with a check that what was written computes what the model computes."""
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipp.data.calibration import as_call
+from mipp.errors import MippError, MissingRequirementError
+from mipp.graph.program import Call
+from mipp.graph.trace import forward
+from mipp.graph.trees import tensors_in
+from mipp.modules.copies import working_copy
+from mipp.storage.folder import new_file
+from mipp.surgery import distance
+
+TOLERANCE = 1e-3
+"""Largest difference to the model, relative to the largest output; other kernels sum in another order."""
+
+
+def export(model: nn.Module, example: Any, path: str | Path) -> float:
+    """Writes a model in eval mode as ONNX (`.onnx`) or as a program of torch.export (`.pt2`), and runs what it wrote.
+
+    The first dimension of the inputs may change later, where the model allows it; all others are those of the example.
+
+    Args:
+        model: Pruned or not; not changed.
+        example: One input: a Tensor; a tuple of positional arguments; a dict of keyword arguments.
+        path: A new file.
+
+    Returns:
+        The largest difference of any output, relative to the largest value of that output.
+
+    Raises:
+        UnsupportedModelError: The model does not run on the example.
+        MissingRequirementError: ONNX needs packages that are not installed.
+        MippError: The file exists, the model cannot be exported, or the file computes something else.
+    """
+    path, call, model = Path(path), as_call(example), working_copy(model)
+    writers = {".onnx": _onnx, ".pt2": _torch}
+    if path.suffix not in writers:
+        raise MippError(f"{path} is neither ONNX nor torch.export by its name; expected a name in .onnx or .pt2.")
+    expected = tensors_in(forward(model, call))
+    with new_file(path) as part:
+        found = writers[path.suffix](model, call, part)
+        gap = distance(found, expected) if len(found) == len(expected) else float("inf")
+        if not gap <= TOLERANCE:
+            raise MippError(
+                f"What was written to {path} differs from the model by {gap:.2g} of the largest output; expected at "
+                f"most {TOLERANCE}. Nothing is left there. Export in float32, and avoid code that depends on values."
+            )
+    return gap
+
+
+def _torch(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
+    torch.export.save(_program(model, call), path)
+    with torch.no_grad():
+        return tensors_in(call.map(Tensor.clone)(torch.export.load(path).module()))
+
+
+def _onnx(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
+    runtime, *_ = (_needed(name) for name in ("onnxruntime", "onnx", "onnxscript"))
+    with _quiet("torch.onnx"):
+        torch.onnx.export(_program(model, call), (), path, dynamo=True, verbose=False, external_data=False)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    given = {n: t.detach().cpu().numpy() for n, t in zip(names, call.tensors, strict=True)}
+    return [torch.from_numpy(output) for output in session.run(None, given)]
+
+
+def _program(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    """What torch.export makes of a call; of one on a single sample, of two, or the file would take one for ever."""
+    if all(tensor.ndim and len(tensor) == 1 for tensor in call.tensors):
+        with suppress(MippError):
+            return _exported(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)))
+    return _exported(model, call)
+
+
+def _exported(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    sizes = torch.export.ShapesCollection()
+    for tensor in call.tensors:
+        if tensor.ndim:
+            sizes[tensor] = {0: torch.export.Dim.AUTO}
+    try:
+        return torch.export.export(model, call.args, dict(call.kwargs), dynamic_shapes=sizes)  # type: ignore[arg-type]
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise MippError(
+            f"torch.export cannot follow {type(model).__name__} ({type(error).__name__}: {reason}). Export needs a "
+            "forward without branches on values of tensors."
+        ) from error
+
+
+def _needed(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingRequirementError(
+            f'ONNX needs the package {name}, which is not installed: pip install "torch-mipp[export]". A name in .pt2 '
+            "needs no other package."
+        ) from error
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keeps back what a library says about packages that nobody asked for."""
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(before)

@@ -1,0 +1,1 @@
+"""Which positions of which tensors are one node, found by tracing the model once. Knows modules, not plans."""

@@ -1,0 +1,1 @@
+"""What several methods share: scores, gradients, inputs of layers, training."""

@@ -1,0 +1,311 @@
+"""Mutual information preserving pruning, in closed form or with the paper's perceptrons.
+
+Source: Westphal, Hailes & Musolesi, Mutual Information Preserving Neural Network Pruning, arXiv 2411.00147.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+
+from mipp.errors import CalibrationError, MippError, MissingRequirementError
+from mipp.estimators import (
+    MLP,
+    Gaussian,
+    Information,
+    Samples,
+    Surrogate,
+)
+from mipp.graph.nodes import NodeGroup
+from mipp.methods.base import Task
+from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
+from mipp.methods.mipp.trials import Distance, search
+from mipp.plan import Budget, PruningPlan, allocate, kinds
+from mipp.plan.cost import Cost
+from mipp.plan.elimination import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
+from mipp.statistics.layer_samples import Activation, Collapse, Reading
+
+NOISE = 1.0
+Direction = Literal["backward", "forward"]
+_BY_NAME: dict[str, type[Gaussian | Surrogate | MLP]] = {"gaussian": Gaussian, "surrogate": Surrogate, "mlp": MLP}
+
+
+@dataclass(frozen=True)
+class MIPP:
+    """Removes the nodes whose removal costs the layers that read them the least information.
+
+    Groups are taken from the outputs to the inputs. The target of a group is what the weights that read it write: the
+    nodes *kept* downstream, and where those write to a residual stream, the stream (its noise floor is the stream's).
+
+    Attributes:
+        estimator: "gaussian", the closed form; "surrogate", one perceptron per layer trained under random masks; "mlp",
+            the paper's perceptrons; or one of `mipp.estimators.Gaussian`, `Surrogate` and `MLP` with settings.
+        order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first.
+        collapse: None makes every position of a map a sample; "l1", "l2", "mean" and "std" make one number of each map.
+        confidence: Without a target in the budget: keep a node if it is at least this sure that it carries information;
+            to make widths multiples of `round_to`, or `uniform`, the most informative of the others stay too.
+        noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off.
+        direction: "backward" goes from the outputs to the inputs, with the nodes kept downstream as the target;
+            "forward" goes from the inputs to the outputs, with all nodes downstream as the target.
+        activation: The target is the output of the next layer before its non-linearity, "pre", or after it, "post".
+        margin: With a confidence: a node has to carry more than this many nats.
+        positions: At most this many positions of each sample enter the statistics of one layer.
+        steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
+            again, towards the nodes that the step before keeps downstream.
+        trials: With a budget: number of trials. In each of them part of the budget moves between groups, and the move
+            is kept if the pruned network, refitted on half of the calibration batches, comes nearer to the dense one on
+            the other half.
+    """
+
+    estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"
+    order: Order = "greedy"
+    collapse: Collapse | None = None
+    confidence: float | None = None
+    noise: float = NOISE
+    direction: Direction = "backward"
+    activation: Activation = "pre"
+    margin: float = 0.0
+    positions: int = 64
+    steps: int = 4
+    trials: int = 0
+
+    def __post_init__(self) -> None:
+        if self.estimator not in _BY_NAME and not isinstance(self.estimator, Gaussian | Surrogate | MLP):
+            raise MippError(
+                f"MIPP(estimator={self.estimator!r}): expected 'gaussian', 'surrogate', 'mlp', or settings such as "
+                "mipp.estimators.MLP(hidden=(64, 64))."
+            )
+        for name, kind in (("order", Order), ("direction", Direction), ("activation", Activation)):
+            if getattr(self, name) not in get_args(kind):
+                raise MippError(f"MIPP({name}={getattr(self, name)!r}): expected {_listed(kind)}.")
+        if self.collapse is not None and self.collapse not in get_args(Collapse):
+            raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_listed(Collapse)}.")
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+            raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
+        if not (self.noise >= 0 and self.margin >= 0) or min(self.positions, self.steps) < 1 or self.trials < 0:
+            raise MippError(
+                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}, "
+                f"trials={self.trials}): expected noise, margin and trials of 0 or more, and at least one position and "
+                "one step."
+            )
+
+    @classmethod
+    def paper(cls, **overrides: Any) -> "MIPP":
+        """The settings of arXiv 2411.00147 v1: three perceptrons 2 x 256, single pass, L1-collapsed maps.
+
+        Args:
+            overrides: Fields of `MIPP` and of `mipp.estimators.MLP`, which can be read from the result too. VGG:
+                `retrain_iterations=20`. The confidence drives the sparsity; see `mipp.confidence_schedule`.
+        """
+        settings = {f.name for f in fields(MLP)}
+        own = {name: value for name, value in overrides.items() if name not in settings}
+        estimator = MLP(**{name: value for name, value in overrides.items() if name in settings})
+        faithful = {"order": "mi", "collapse": "l1", "confidence": 0.95, "noise": 0.0, "activation": "post", "steps": 1}
+        unknown = own.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            names = sorted(settings | {f.name for f in fields(cls)})
+            raise MippError(f"MIPP.paper has no {', '.join(sorted(unknown))}; it has {', '.join(names)}.")
+        return cls(**{"estimator": estimator, **faithful, **own})
+
+    @classmethod
+    def paper_v2(cls, **overrides: Any) -> "MIPP":
+        """The later version: after a node is masked up to 100 epochs of 20 batches, with early stopping."""
+        return cls.paper(**{"retrain_iterations": 2000, **overrides})
+
+    def __getattr__(self, name: str) -> Any:
+        """Settings of the estimator, read as the method's own: `MIPP.paper().num_estimators`."""
+        if not name.startswith("_") and name in {f.name for f in fields(MLP)}:
+            return getattr(_settings(self.estimator), name)
+        raise AttributeError(f"MIPP has no field '{name}'")
+
+    def plan(self, task: Task, budget: Budget) -> PruningPlan:
+        """Chooses the nodes to keep.
+
+        Raises:
+            MissingRequirementError: Neither a budget nor a confidence says how much to remove.
+            CalibrationError: There are too few samples for a test.
+        """
+        if not budget.has_target and self.confidence is None:
+            raise MissingRequirementError(
+                "MIPP needs to know how much to remove: pass budget=mipp.Budget(macs=0.5) or another target, or "
+                "mipp.methods.MIPP(confidence=0.95) to let the test decide."
+            )
+        source = self._source(task)
+        if not budget.has_target:
+            return self._by_test(task, source, budget)
+        whole = {
+            group.name: self._elimination(task, source, group, {})
+            for group in self._groups(task)
+            if self.trials or group.name not in budget.widths
+        }
+        widths = self._widths(task, self._towards_kept(task, source, budget, whole), budget)
+        return self._by_width(task, source, budget, widths, whole)
+
+    def information(self, task: Task) -> dict[str, float]:
+        """What every group carries to its readers, in nats."""
+        source = self._source(task)
+        return {name: source(group, {}).total() for name, group in task.graph.groups.items()}
+
+    def estimate(self, samples: Samples, generator: torch.Generator) -> Information:
+        """The information that samples hold, by this method's estimator."""
+        return _settings(self.estimator)(samples, generator)
+
+    def _groups(self, task: Task) -> Sequence[NodeGroup]:
+        groups = list(task.graph.groups.values())
+        return groups if self.direction == "forward" else groups[::-1]
+
+    def _towards_kept(
+        self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination]
+    ) -> Mapping[str, Elimination]:
+        """What removals lose of what nodes carry to those that are about to stay, found on the way to the budget."""
+        curves = whole
+        for step in range(1, self.steps if budget.limits(task.cost) else 1):
+            eased = budget.eased(task.cost, step / self.steps)
+            widths = _allocated(curves, task.cost, eased, task.cost.tabled_ms)
+            kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
+            curves = {
+                group.name: self._elimination(task, source, group, kept)
+                if target_shrank(task, group, self._visible(kept))
+                else whole[group.name]
+                for group in self._groups(task)
+                if group.name in whole
+            }
+        return curves
+
+    def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
+        allocated = partial(_allocated, cost=task.cost, budget=budget, latency=task.latency)
+        if not self.trials:
+            return allocated(curves)
+        distance = Distance(task.model, task.graph, task.batches, task.memory)
+
+        def reached(widths: dict[str, int]) -> float:
+            kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
+            tried = _once(task, ["trial"], kept, lambda: {"distance": distance(task.plan(kept, self, budget))})
+            return float(tried["distance"])
+
+        free = {name: curve for name, curve in curves.items() if name not in budget.widths}
+        return search(free, allocated, reached, self.trials, task.generator(), task.progress)
+
+    def _by_width(
+        self,
+        task: Task,
+        source: Source,
+        budget: Budget,
+        widths: Mapping[str, int],
+        known: Mapping[str, Elimination],
+    ) -> PruningPlan:
+        """Chooses the nodes of each group for given widths."""
+        kept: dict[str, tuple[int, ...]] = {}
+        information: dict[str, tuple[float, float]] = {}
+        for group in self._groups(task):
+            elimination = known.get(group.name)
+            if elimination is None or target_shrank(task, group, self._visible(kept)):
+                elimination = self._elimination(task, source, group, kept)
+            kept[group.name] = elimination.kept(widths[group.name])
+            information[group.name] = (elimination.loss[group.size - widths[group.name]], elimination.loss[-1])
+        return replace(task.plan(kept, self, budget), information=information)
+
+    def _by_test(self, task: Task, source: Source, budget: Budget) -> PruningPlan:
+        kept: dict[str, tuple[int, ...]] = {}
+        information: dict[str, tuple[float, float]] = {}
+
+        def widen(group: NodeGroup, width: int) -> None:
+            if width > len(kept[group.name]):
+                kept[group.name], information[group.name] = self._widened(task, source, group, kept, width)
+
+        for group in self._groups(task):
+            tested = partial(self._tested, task, source, group, dict(kept), budget.min_keep)
+            found = _once(task, ["test", group.name], kept, tested)
+            kept[group.name] = tuple(found["kept"])
+            information[group.name] = (found["lost"], found["whole"])
+            multiple = budget.round_to if group.size >= budget.round_to else 1
+            widen(group, min(math.ceil(len(found["kept"]) / multiple) * multiple, group.size))
+        for kind in kinds(task.cost) if budget.uniform else ():
+            width = max(len(kept[name]) for name in kind)
+            for name in kind:
+                widen(task.graph.groups[name], width)
+        return replace(task.plan(kept, self, budget), information=information)
+
+    def _widened(
+        self, task: Task, source: Source, group: NodeGroup, kept: Kept, width: int
+    ) -> tuple[tuple[int, ...], tuple[float, float]]:
+        """More nodes of a group, the most informative by themselves first; and what those lost take, of the whole."""
+        information = source(group, self._visible(kept))
+        whole, own = information.total(), set(kept[group.name])
+        order = information.marginal().argsort(descending=True, stable=True).tolist()
+        ranked = [*own, *(node for node in order if node not in own)]
+        for node in ranked[width:]:
+            information.remove(node)
+        lost = max(whole - information.total(), 0.0) if width < group.size else 0.0
+        return tuple(sorted(ranked[:width])), (lost, whole)
+
+    def _tested(self, task: Task, source: Source, group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
+        """Runs the test on one group."""
+        assert self.confidence is not None
+        information = source(group, self._visible(kept))
+        whole = information.total()
+        try:
+            chosen = terc(
+                information,
+                self.confidence,
+                self.order,
+                margin=self.margin,
+                min_keep=min(min_keep, group.size),
+                progress=_shown(task, group),
+            )
+        except CalibrationError as error:
+            raise CalibrationError(f"Group '{group.name}': {error}") from error
+        return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
+
+    def _elimination(self, task: Task, source: Source, group: NodeGroup, kept: Kept) -> Elimination:
+        def eliminated() -> dict[str, Any]:
+            information = source(group, self._visible(kept))
+            found = backward_elimination(information, self.order, _shown(task, group))
+            return {"order": found.order, "loss": found.loss}
+
+        found = _once(task, ["elimination", group.name], kept, eliminated)
+        return Elimination(tuple(found["order"]), tuple(found["loss"]))
+
+    def _visible(self, kept: Kept) -> Kept:
+        """The nodes kept so far, where they limit the target."""
+        return {} if self.direction == "forward" else kept
+
+    def _source(self, task: Task) -> Source:
+        if _settings(self.estimator) == Gaussian() and self.collapse is None and self.activation == "pre":
+            return by_moments(task, self.positions, self.noise)
+        return by_samples(task, Reading(self.collapse, self.activation, self.positions), self.noise, self.estimate)
+
+
+def _allocated(
+    curves: Mapping[str, Elimination], cost: Cost, budget: Budget, latency: Callable[[Mapping[str, int]], float] | None
+) -> dict[str, int]:
+    priced = {name: with_scarcity(curve) for name, curve in curves.items()}
+    return allocate(priced, cost, budget, latency=latency).widths
+
+
+def _shown(task: Task, group: NodeGroup) -> Progress:
+    number, total = list(task.graph.groups).index(group.name) + 1, len(task.graph.groups)
+    return lambda nodes: task.progress(nodes, f"selection: {group.name} ({number} of {total})", len(nodes))
+
+
+def _once(task: Task, step: Sequence[str], kept: Kept, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What an interrupted run found for this step (with the same groups and nodes kept before it), or computes it."""
+    given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
+    key = hashlib.sha256(given.encode()).hexdigest()
+    found: dict[str, Any] = task.finished.get(key) or compute()
+    if key not in task.finished:
+        task.finished[key] = found
+    return found
+
+
+def _settings(estimator: str | Gaussian | Surrogate | MLP) -> Gaussian | Surrogate | MLP:
+    return _BY_NAME[estimator]() if isinstance(estimator, str) else estimator
+
+
+def _listed(kind: Any) -> str:
+    return " or ".join(f"'{value}'" for value in get_args(kind))

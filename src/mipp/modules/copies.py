@@ -1,0 +1,124 @@
+"""Copies of models, and what their tensors are called."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipp.errors import UnsupportedModelError
+from mipp.modules.multihead import opened
+
+
+def working_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
+    copied = opened(full_copy(model))
+    copied.eval()  # what an overridden train() returns is nobody's promise
+    return copied
+
+
+def full_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, also of models that hold non-leaf tensors; parameters that share memory share it in the copy too."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        memo.update(
+            {id(v): v.detach().clone() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf}
+        )
+    memo.update(_tied_copies(model))
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be copied (copy.deepcopy raised {type(error).__name__}: {error}); "
+            "pruning works on a copy, so remove what cannot be copied (open files, locks, live handles) from the model."
+        ) from error
+
+
+def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Copies of parameters that are different objects over the same memory, by `id`."""
+    first: dict[str, nn.Parameter] = {}
+    copies: dict[int, nn.Parameter] = {}
+    names = canonical_names(model)
+    for parameter in model.parameters():
+        name = names[id(parameter)][0]
+        if name not in first:
+            first[name] = parameter
+            continue
+        origin = copies.setdefault(id(first[name]), copy.deepcopy(first[name]))
+        copies[id(parameter)] = nn.Parameter(origin.detach(), requires_grad=parameter.requires_grad)
+    return copies
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, whatever the model's own `state_dict` leaves out; not copied."""
+    found = {name: value for name, value in nn.Module.state_dict(model).items() if isinstance(value, Tensor)}
+    for path, module in model.named_modules(remove_duplicate=False):
+        held = {**module._parameters, **module._buffers}
+        for name in held.keys() - module._non_persistent_buffers_set:
+            if held[name] is not None:
+                found.setdefault(f"{path}.{name}".lstrip("."), held[name].detach())
+    return found
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Gives a model, in place, the values of parameters and buffers by name; what is not named keeps its own."""
+    nn.Module.load_state_dict(model, state, strict=False)
+
+
+def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None:
+    """Gives every parameter and buffer, in place, the type wanted for its name and values."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tensor.data = tensor.data.to(wanted(name, tensor))  # it stays the same object to everything that holds it
+
+
+def move(model: nn.Module, device: torch.device) -> None:
+    """Moves a model, in place; tensors that shared memory share it there, too."""
+    names, before = canonical_names(model), named_tensors(model)
+    model.to(device)
+    after = named_tensors(model)
+    for name, tensor in before.items():
+        first = names[id(tensor)][0]
+        if after[name] is not after[first]:
+            after[name].data = after[first].data
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by each of their names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Gives every module its training mode back after the block."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
+    """Maps `id` of every parameter and buffer to its name and origin; tensors over the same memory share one name."""
+    names: dict[Any, tuple[str, str]] = {}
+    by_id: dict[int, tuple[str, str]] = {}
+    for origin, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in tensors:
+            memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if has_memory(tensor) else id(tensor)
+            by_id[id(tensor)] = names.setdefault(memory, (name, origin))
+    return by_id
+
+
+def holds_numbers(tensor: Tensor, *, hides: bool) -> bool:
+    """Whether all is finite; what may hide positions, such as a mask, may also hold minus infinity."""
+    values = tensor.detach()
+    return not tensor.is_floating_point() or bool((torch.isfinite(values) | (hides & values.isneginf())).all())
+
+
+def has_memory(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and tensor.numel() > 0

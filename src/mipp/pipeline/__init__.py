@@ -1,0 +1,1 @@
+"""The whole library in one function, `prune`, and the steps it takes."""

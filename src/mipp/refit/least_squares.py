@@ -1,0 +1,353 @@
+"""Refits the weights behind removed nodes, by least squares on unlabelled data.
+
+Sites are refitted from input to output: those that read removed nodes, and those that read what these have changed.
+Each is fitted from what it reads in the *pruned* network to what it wrote in the *dense* one; where its output is added
+to a residual stream, the error the stream has gathered so far is added to the target, so that later blocks repair
+earlier ones. Dense and pruned activations advance together through the straight-line program, so the whole costs about
+one dense and two pruned passes over the calibration data; where images are read in variations, that many times more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import ceil, inf, prod
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mipp.data.augmentation import Varied, may_vary
+from mipp.data.calibration import Batch
+from mipp.errors import MippError
+from mipp.graph.downstream import Downstream, downstream, norm_scale, read_by_relu
+from mipp.graph.layers import as_layer, bias_of, channel_dim
+from mipp.graph.nodes import PruningGraph, Site
+from mipp.graph.program import Op, Program, Ref
+from mipp.modules.copies import full_copy, named_tensors
+from mipp.plan import PruningPlan
+from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
+from mipp.refit.relu import Rectified
+from mipp.refit.targets import Target, left_as_cut, targets_of
+from mipp.runtime.distributed import place
+from mipp.runtime.progress import Progress, silent
+from mipp.runtime.tensor_store import Memory, written
+from mipp.statistics.observing import check_finite
+from mipp.statistics.replay import Stream
+from mipp.statistics.unfolding import aligned, channels_last, inputs_of
+
+ROWS = 65536
+"""Rows of inputs per layer that suffice for its second moments."""
+_SCARCE, _VARIATIONS = 4, 3
+
+
+@dataclass(frozen=True)
+class Refit:
+    """How the weights downstream of removed nodes are refitted.
+
+    Attributes:
+        ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
+            chooses it for every weight by the error on calibration samples held out.
+        positions: At most this many positions of each sample enter the statistics of one layer. None is 64, or more
+            where samples are few: as many as make 65,536 rows of them all.
+        variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
+            positions. None is 3 if some convolution would be fitted to fewer than 4 rows per input, and 0 otherwise.
+            Only images are affected.
+        allow_bias: Give layers without bias and without a following batch norm a bias, as far as a budget of parameters
+            allows. Adds parameters.
+    """
+
+    ridge: float | None = None
+    positions: int | None = None
+    variations: int | None = None
+    allow_bias: bool = False
+
+    def __post_init__(self) -> None:
+        fine = (self.ridge is None or self.ridge > 0) and (self.positions is None or self.positions >= 1)
+        if not (fine and (self.variations is None or self.variations >= 0)):
+            raise MippError(
+                f"Refit(ridge={self.ridge}, positions={self.positions}, variations={self.variations}): expected ridge "
+                "and positions to be positive, variations to be 0 or more, or None."
+            )
+
+
+@torch.no_grad()
+def refit(
+    small: nn.Module,
+    dense: nn.Module,
+    plan: PruningPlan,
+    graph: PruningGraph,
+    batches: Sequence[Batch],
+    options: Refit,
+    progress: Progress = silent,
+    memory: Memory | None = None,
+    spare: float = inf,
+) -> list[str]:
+    """Refits `small` in place.
+
+    Args:
+        small: The cut model.
+        dense: The model it was cut from.
+        plan: What was cut.
+        graph: The dense model's graph.
+        batches: Unlabelled calibration batches.
+        options: How to refit.
+        progress: Wraps the list of weights to show how far the refit is.
+        memory: Where activations are kept, and what the second moments of one layer may take.
+        spare: Parameters that biases may add, if the options allow any.
+
+    Returns:
+        Sentences for the report: which layers could not be refitted, and which were in blocks.
+
+    Raises:
+        UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
+    """
+    targets = targets_of(plan, graph)
+    names = ", ".join(name or "the model itself" for name in left_as_cut(plan, graph, targets))
+    left = [f"Left as cut, as other ops read the weight too, or it is computed or complex: {names}."] if names else []
+    if not targets:
+        return left
+    if options.allow_bias:
+        dense = full_copy(dense)
+        left += _add_biases((dense, small), targets, graph.program, spare)
+    options = replace(options, variations=_variations(small, targets, graph.program, batches, options))
+    work = _Refitter(small, dense, plan, graph, batches, options, memory or Memory())
+    starts = [target.uses[0].op for target in targets]
+    for target, following in zip(progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
+        work.refit(target, following)
+    return [*left, *work.notes()]
+
+
+def _add_biases(
+    models: tuple[nn.Module, nn.Module], targets: Sequence[Target], program: Program, spare: float
+) -> list[str]:
+    """Gives zero biases to the layers of both models that have none and no batch norm behind them.
+
+    Returns:
+        A sentence for the report if there were not parameters enough for all.
+    """
+    without: list[str] = []
+    for target in targets:
+        op = program.ops[target.uses[0].op]
+        own = f"{op.module}.weight".lstrip(".") == target.weight and downstream(program, op).norm < 0
+        owners = [model.get_submodule(op.module) for model in models]
+        if not own or not all(isinstance(o, nn.Linear | nn.modules.conv._ConvNd) and o.bias is None for o in owners):
+            continue
+        lengths = [o.out_features if isinstance(o, nn.Linear) else cast(int, o.out_channels) for o in owners]
+        if lengths[1] > spare:
+            without.append(op.module)
+            continue
+        spare -= lengths[1]
+        for owner, length in zip(owners, lengths, strict=True):
+            weight = cast(Tensor, owner.weight)
+            owner.bias = nn.Parameter(weight.new_zeros(length))
+    return [f"The budget of parameters left none for a bias of {', '.join(without)}."] if without else []
+
+
+def _variations(
+    small: nn.Module, targets: Sequence[Target], program: Program, batches: Sequence[Batch], options: Refit
+) -> int:
+    """How often images are varied: as often as wanted, else where a convolution has few rows an input."""
+    if not may_vary(batches[0].call):
+        return 0
+    if options.variations is not None:
+        return options.variations
+    _, samples = place(sum(batch.samples for batch in batches))
+    traced = program.values[program.inputs[0]].shape[0]
+
+    def scarce(target: Target) -> bool:
+        site = target.uses[0]
+        op, weight = program.ops[site.op], site.turned(named_tensors(small)[target.weight])
+        written = program.values[op.outputs[0]].shape
+        rows = samples * prod(written) // written[channel_dim(op)] // traced
+        return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
+
+    return _VARIATIONS if any(map(scarce, targets)) else 0
+
+
+class _Refitter:
+    """Refits weight after weight, while the dense and the cut model advance together."""
+
+    def __init__(
+        self,
+        small: nn.Module,
+        dense: nn.Module,
+        plan: PruningPlan,
+        graph: PruningGraph,
+        batches: Sequence[Batch],
+        options: Refit,
+        memory: Memory,
+    ) -> None:
+        self.graph = graph
+        self.ridge, self.limit = options.ridge, memory.statistics
+        self.tensors = named_tensors(small)  # refitted in place
+        own = [batch.samples for batch in batches]
+        first, samples = place(sum(own))
+        starts = list(accumulate(own, initial=first))[:-1]
+        times = options.variations or 0
+        self.first_samples = starts * (1 + times)
+        self.positions = options.positions or ceil(max(64, ROWS / samples) / (1 + times))
+        batches = Varied(batches, times, starts, samples) if times else batches
+        self.store = memory.store
+        self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
+        self.in_blocks: dict[str, int] = {}
+        self.program = self.full.program(batches[0])
+        self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})
+        self.standing_in = [graph.groups[name].first_node for name in plan.collapsed]
+
+    def refit(self, target: Target, following: int) -> None:
+        """Refits one weight and moves the dense model on to op `following`."""
+        self.cut.advance(target.uses[0].op)
+        target = Target(target.weight, [self._as_cut(site) for site in target.uses])
+        ops = [self.program.ops[site.op] for site in target.uses]
+        after = [downstream(self.program, op) for op in ops]
+        blocks = self._blocks(target)
+        joined = read_by_relu(self.program, ops[0], after[0]) if len(ops) == len(blocks) == 1 else -1
+        until = max([op.index + 1 for op in ops] + [d.addition for d in after])
+        layers = [as_layer(op.name, op.arguments) for op in ops]
+        want = [v for op, layer in zip(ops, layers, strict=True) for v in (layer["input"].index, op.outputs[0])] + [
+            d.other for d in after if d.other >= 0
+        ]
+        if joined >= 0:
+            want, until = [*want, joined], max(until, self.program.values[joined].producer + 1)
+        rectified = Rectified(*self._scale(after[0]), self.store) if joined >= 0 else None
+        columns = blocks[0]
+        bias = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
+        regressions: list[Regression] = []
+
+        def visit(index: int, dense: dict[int, Tensor]) -> None:
+            pruned = self.cut.values(index, until, want)
+            for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
+                inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
+                missing = self._missing(site, op, behind, dense, pruned)
+                folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
+                folds = folds.to(missing.device)
+                _add(regressions, inputs, missing, folds, centred=bool(bias))
+                if rectified is not None:
+                    rectified.update(inputs, missing, *self._sides(site, op, joined, dense, pruned), folds)
+            moments = [fold for regression in regressions for fold in regression.folds]
+            check_finite(self.graph, target.uses[0], moments, self.full.batches[index])
+
+        for columns in blocks[:-1]:  # each starts from the residual that the others leave
+            regressions = []
+            for index in range(len(self.full.batches)):
+                visit(index, self.full.values(index, until, want))
+            self._solve(target, regressions, columns)
+        columns, regressions = blocks[-1], []
+        self.full.advance(following, want, until, visit)
+        offset = self._solve(target, regressions, columns, rectified)
+        if bias:
+            self._add_offset(bias, offset, ops[0], after[0])
+
+    def _as_cut(self, site: Site) -> Site:
+        """The site with the groups that are left of a convolution that lost whole ones."""
+        groups = self.cut.program(self.cut.batches[0]).ops[site.op].arguments.get("groups", site.groups)
+        return replace(site, groups=groups)
+
+    def notes(self) -> list[str]:
+        """Sentences for the report."""
+        names = ", ".join(f"{name} ({count})" for name, count in self.in_blocks.items())
+        reason = f"because memory_limit leaves {written(self.limit)} for second moments"
+        return [f"Refitted in blocks of inputs, one block after the other, {reason}: {names}."] if names else []
+
+    def _blocks(self, target: Target) -> list[slice]:
+        """Runs of inputs whose second moments fit into memory, one run if they all do."""
+        weight, groups = self._weight(target), target.uses[0].groups
+        inputs, outputs = weight[0].numel(), len(weight) // groups
+        count = 1
+        while 8 * (FOLDS * groups + 5) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
+            count *= 2
+        if count > 1:
+            self.in_blocks[target.weight] = count
+        size = ceil(inputs / count)
+        return [slice(start, min(start + size, inputs)) for start in range(0, inputs, size)]
+
+    def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
+        arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
+        tensors = {"input": x, "weight": site.turned(self.tensors[weight])}
+        return inputs_of(site, {**arguments, **tensors}, self.positions)
+
+    def _weight(self, target: Target) -> Tensor:
+        """The cut weight as [outputs, inputs per group, ...]."""
+        return target.uses[0].turned(self.tensors[target.weight])
+
+    def _missing(
+        self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
+    ) -> Tensor:
+        """What the output lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
+
+        def error(value: int) -> Tensor:
+            there, here = self._sides(site, op, value, dense, pruned)
+            return there - here
+
+        missing = error(op.outputs[0])
+        if after.other < 0:
+            return missing
+        if after.norm < 0:
+            return missing + error(after.other)
+        return missing + error(after.other) * self._scale(after)[1].to(missing.dtype)
+
+    def _sides(
+        self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
+        there, here = aligned(dense[value], pruned[value], site.kept_rows(self.keep)), pruned[value]
+        there, here = (channels_last(v, channel_dim(op), self.positions) for v in (there, here))
+        return aligned(there, here, {1: site.kept_outputs(self.keep)}), here
+
+    def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:
+        """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""
+        if after.norm < 0:
+            one = torch.ones((), dtype=torch.float64)
+            return one, one
+        scale = norm_scale(self.program, after.norm, self.tensors)
+        return scale, scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
+
+    def _solve(
+        self, target: Target, regressions: Sequence[Regression], columns: slice, rectified: Rectified | None = None
+    ) -> Tensor:
+        """Adds to the weight what takes the residual away; returns what to add to the outputs, shape [outputs]."""
+        weight = self._weight(target)
+        silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
+        for regression in regressions:
+            regression.silence(silent)
+        pooled = [regression.pooled() for regression in regressions]
+        ridge = self.ridge or best_ridge(pooled)
+        fits = [regression.solve(ridge) for regression in pooled]
+        fits = rectified.refined(fits, regressions, ridge) if rectified is not None else fits
+        whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
+        whole[:, columns] = torch.cat([fit.change.mT for fit in fits])
+        change = target.uses[0].turned(whole.reshape(weight.shape))
+        self.tensors[target.weight].add_(change.to(weight.dtype))
+        return torch.cat([fit.offset for fit in fits])
+
+    def _add_offset(self, name: str, offset: Tensor, op: Op, after: Downstream) -> None:
+        if bias_of(op) is None:  # the batch norm takes it
+            offset = offset * self._scale(after)[0]
+        bias = self.tensors[name]
+        bias.add_(offset.to(bias.dtype))
+
+    def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
+        """Which of these inputs of a cut weight come from nodes standing in for collapsed groups; they stay silent."""
+        reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
+        kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
+        return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)[columns]))
+
+    def _offset_place(self, op: Op, after: Downstream, uses: int) -> str:
+        """Name of the parameter that takes the offset, "" if there is none, or if other ops read it too."""
+        bias = bias_of(op)
+        if bias is None and after.norm >= 0:
+            bias = self.program.ops[after.norm].arguments["bias"]
+        if not isinstance(bias, Ref) or self.program.values[bias.index].origin != "parameter":
+            return ""
+        return self.program.values[bias.index].name if len(self.program.readers[bias.index]) == uses else ""
+
+
+def _add(regressions: list[Regression], inputs: Tensor, residual: Tensor, folds: Tensor, *, centred: bool) -> None:
+    groups = len(inputs)
+    residuals = residual.unflatten(1, (groups, -1)).transpose(0, 1)
+    if not regressions:
+        sizes = inputs.shape[2], residuals.shape[2]
+        regressions.extend(Regression(*sizes, centred=centred, device=inputs.device) for _ in range(groups))
+    for regression, x, r in zip(regressions, inputs, residuals, strict=True):
+        regression.update(x, r, folds)

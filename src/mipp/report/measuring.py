@@ -1,0 +1,153 @@
+"""The report of a run: sizes, speed and quality before and after."""
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mipp.errors import MippError
+from mipp.methods import Task
+from mipp.modules.copies import modes_kept
+from mipp.modules.placement import device_of
+from mipp.plan import Budget, PruningPlan
+from mipp.plan.cost import Cost, group_macs, latency_ms
+from mipp.report import FrozenLine, GroupLine, Measures, Report
+from mipp.runtime.default_device import callers_default_device
+
+log = logging.getLogger(__name__)
+_UNMEASURED: tuple[float | None, float | None] = (None, None)
+
+
+class Clock:
+    """Seconds by phase: each call adds the time since the last one to the phase it names.
+
+    Args:
+        seconds: Phases that are over.
+    """
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
+        self._last = time.perf_counter()
+
+    def __call__(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        log.info("%s: %.2f s", phase, now - self._last)
+        self._last = now
+
+
+def report_on(
+    model: nn.Module,
+    task: Task,
+    plan: PruningPlan,
+    measured: tuple[Measures, Measures],
+    seconds: Mapping[str, float],
+    options: Mapping[str, object],
+) -> Report:
+    """Collects what there is to say about the dense and the pruned model.
+
+    Args:
+        model: The dense model.
+        task: What was pruned, with the notes.
+        plan: What was kept.
+        measured: The `measures` of the dense and of the pruned model.
+        seconds: Seconds by phase.
+        options: What else `prune` was called with, for the record of the call.
+    """
+    more = [f"{name}={value!r}" for name, value in options.items()]
+    kept = plan.widths
+    macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
+    groups = tuple(
+        GroupLine(n, g.size, kept[n], *plan.information.get(n, _UNMEASURED), macs["before"][n], macs["after"][n])
+        for n, g in task.graph.groups.items()
+    )
+    return Report(
+        model=type(model).__name__,
+        method=plan.method,
+        call=f"mipp.prune({', '.join(['model', 'calibration', _written(plan.budget), plan.method, *more])})",
+        budget=dict(plan.budget),
+        before=measured[0],
+        after=measured[1],
+        stages={},
+        groups=groups,
+        frozen=tuple(FrozenLine(f.name, f.nodes, f.reason, f.op, f.source) for f in task.graph.frozen),
+        collapsed=plan.collapsed,
+        notes=tuple(task.notes),
+        slack=_slack(plan, task.cost),
+        seconds=dict(seconds),
+        versions=versions(),
+    )
+
+
+def measures(
+    model: nn.Module,
+    kept: Mapping[str, int],
+    task: Task,
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
+) -> Measures:
+    """Measures the dense or a pruned model.
+
+    Args:
+        model: The model.
+        kept: Nodes it keeps, by group; groups not named are whole.
+        task: What was pruned.
+        evaluate: Called with the model, in evaluation mode; its modes are as they were afterwards.
+    """
+    with modes_kept(model), callers_default_device():
+        model.eval()  # what an overridden eval() returns is nobody's promise
+        score = evaluate(model) if evaluate else {}
+    metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
+    try:
+        metrics = {name: float(value) for name, value in metrics.items()}
+    except (TypeError, ValueError) as error:
+        raise MippError(f"evaluate(model) returned {score!r}; expected a number, or a dict of numbers.") from error
+    cost, call, device = task.cost, task.batches[0].call, device_of(model)
+    return Measures(
+        params=sum(p.numel() for p in model.parameters()),
+        macs=round(cost.value("macs", cost.widths(kept))),
+        nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
+        latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
+        metrics=metrics,
+    )
+
+
+def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
+    limits = Budget(**plan.budget).limits(cost)
+    widths = cost.widths(plan.widths)
+    counted = {name: limit for name, limit in limits.items() if name != "latency_ms"}  # the table estimates
+    return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in counted.items()}
+
+
+def _written(budget: Mapping[str, Any]) -> str:
+    return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("torch-mipp", "torch", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, threads, accelerator and versions that something is measured with; no host names, no paths."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _processor(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,0 +1,326 @@
+"""Activations of a model on calibration data; what is kept of them are their moments."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from mipp.data.calibration import Batch, blamed
+from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.downstream import Downstream, downstream, norm_scale
+from mipp.graph.layers import as_layer, channel_dim, is_layer
+from mipp.graph.nodes import PruningGraph, Site
+from mipp.graph.program import Call, Program, Ref
+from mipp.graph.rules import has_rule
+from mipp.graph.trace import OpStream, run
+from mipp.graph.trees import map_tensors
+from mipp.modules.copies import canonical_names, named_tensors, working_copy
+from mipp.runtime.distributed import gathered, is_sharded, summed
+from mipp.statistics.layouts import Layout, choose, features_together, kernel_of
+from mipp.statistics.unfolding import channels_last, inputs_of
+
+_CACHED = 2**19  # numbers in float64 that stay in the processor's cache while they are worked on
+_COLUMNS = 96
+
+Observer = Callable[[int, Mapping[str, Any], Tensor], None]
+"""Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result.
+
+The model may go on to work on them in place: an observer that keeps values keeps copies."""
+
+
+class Moments:
+    """Count, mean and second moments of samples, in float64; batches, workers and machines merge exactly.
+
+    The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so that it does not lose
+    digits where the mean is large.
+    """
+
+    def __init__(self, features: int, device: torch.device | None = None) -> None:
+        self.count = 0
+        self.mean = torch.zeros(features, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
+        if len(samples) == 0:
+            return
+        if samples.is_complex():
+            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
+        part = Moments(samples.shape[1], samples.device)
+        part.count, about = len(samples), samples.mean(0).double()
+        cached = max(256, _CACHED // max(samples.shape[1], 1)) if samples.device.type == "cpu" else len(samples)
+        rows = min(len(samples), cached)
+        block = part.mean.new_empty(rows, samples.shape[1])
+        for some in samples.split(rows):
+            values = block[: len(some)].copy_(some).sub_(about)
+            part.mean.add_(values.sum(0))
+            for start in range(0, samples.shape[1], _COLUMNS):  # of a symmetric matrix, little more than half
+                left = values[:, start : start + _COLUMNS]
+                part.scatter[start:, start : start + _COLUMNS].addmm_(values[:, start:].mT, left)
+        part.scatter.add_(part.scatter.tril_().tril(-1).mT)
+        off = part.mean / part.count  # what rounding left of the mean
+        part.scatter.addr_(off, off, alpha=-part.count)
+        part.mean = about + off
+        self.merge(part)
+
+    def merge(self, other: "Moments") -> None:
+        """Adds the samples behind other moments."""
+        if other.count == 0:
+            return
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        self.scatter.add_(other.scatter).addr_(shift, shift, alpha=self.count * other.count / total)
+        self.mean.add_(shift, alpha=other.count / total)
+        self.count = total
+
+    def pooled(self) -> "Moments":
+        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
+        if not is_sharded():
+            return self
+        total = Moments(len(self.mean), self.mean.device)
+        sums = summed(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
+        total.count = round(float(sums[-1]))
+        total.mean = sums[:-1] / max(total.count, 1)
+        shift = self.mean - total.mean
+        total.scatter = summed(torch.addr(self.scatter, shift, shift, alpha=self.count))
+        return total
+
+    @property
+    def covariance(self) -> Tensor:
+        """Second moment about the mean, divided by the count, shape [features, features]."""
+        return self.scatter / max(self.count, 1)
+
+    @property
+    def raw(self) -> Tensor:
+        """Second moment about zero, divided by the count, shape [features, features]."""
+        return self.covariance + torch.outer(self.mean, self.mean)
+
+
+class Variances:
+    """Count, mean and variance of every channel of a tensor, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.scatter = torch.zeros(())
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples, shape [n, channels]."""
+        values = samples.to(torch.float64)
+        mean = values.mean(0)
+        self._merge(len(values), mean, (values - mean).square().sum(0))
+
+    def pooled(self) -> "Variances":
+        """Those of the samples of all processes, where data are sharded."""
+        if not is_sharded():
+            return self
+        total = Variances()
+        for count, mean, scatter in gathered((self.count, self.mean.cpu(), self.scatter.cpu())):
+            total._merge(count, mean.to(self.mean.device), scatter.to(self.mean.device))
+        return total
+
+    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        total, shift = self.count + count, mean - self.mean
+        self.scatter = self.scatter + scatter + shift.square() * (self.count * count / max(total, 1))
+        self.mean = self.mean + shift * (count / max(total, 1))
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scatter / max(self.count, 1)
+
+
+@dataclass
+class SiteStatistics:
+    """What one dense pass leaves of the inputs of a linear layer or convolution.
+
+    Attributes:
+        inputs: Moments of the inputs of each convolution group (features in the order of the flattened weight); where
+            these fall into parts, of each part of each group.
+        weight: The weight itself.
+        floor: Variance of the residual stream that each output is added to, in the output's own units, shape
+            [outputs]; None where there is no stream.
+        layout: Which second moments there are.
+        parts: Features whose moments were taken together.
+    """
+
+    inputs: list[Moments]
+    weight: Tensor
+    floor: Tensor | None = None
+    layout: Layout = "unfolded"
+    parts: Sequence[Tensor] = ()
+
+    def of_group(self, index: int) -> list[tuple[Tensor, int]]:
+        """Covariance of every part of a convolution group, and the number of samples behind it."""
+        count = len(self.parts)
+        return [(m.covariance.cpu(), m.count) for m in self.inputs[index * count : (index + 1) * count]]
+
+
+def site_statistics(
+    model: nn.Module,
+    graph: PruningGraph,
+    batches: Iterable[Batch],
+    positions: int | None = None,
+    limit: float = math.inf,
+    notes: list[str] | None = None,
+) -> dict[int, SiteStatistics]:
+    """Streams the batches through the model once.
+
+    Args:
+        model: Not changed.
+        graph: Its pruning graph; every site that reads removable nodes is observed.
+        batches: Calibration batches.
+        positions: At most this many positions of each sample are used.
+        limit: Bytes for all statistics; wide layers get coarser ones until they fit.
+        notes: Gets a sentence for the report about these.
+
+    Returns:
+        Statistics by index of the op; of all uses of one weight together by that of the first.
+    """
+    model = working_copy(model)
+    sites = {s.op: s for s in graph.distinct_sites if (s.reads >= 0).any()}
+    first = {use: op for op, site in sites.items() for use in graph.uses(site)}
+    layouts = choose(graph, list(sites.values()), limit, [] if notes is None else notes)
+    parts = {op: features_together(site, kernel_of(graph, site), layouts[op]) for op, site in sites.items()}
+    after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
+    streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
+    found: dict[int, SiteStatistics] = {}
+
+    def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
+        if index in streams:
+            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
+        if index in first:
+            op = first[index]
+            inputs = inputs_of(sites[op], arguments, positions)
+            own, layout = parts[op], layouts[op]
+            if op not in found:
+                moments = [Moments(len(part), inputs.device) for _ in inputs for part in own]
+                found[op] = SiteStatistics(moments, arguments["weight"].detach(), None, layout, own)
+            pieces = inputs if layout == "unfolded" else (rows[:, part] for rows in inputs for part in own)
+            for moment, rows in zip(found[op].inputs, pieces, strict=True):
+                moment.update(rows)
+
+    for batch in batches:
+        with blamed(batch):
+            observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
+        for op, statistics in found.items():
+            check_finite(graph, sites[op], statistics.inputs, batch)
+    streams = {addition: own.pooled() for addition, own in streams.items()}
+    tensors = named_tensors(model)
+    for op, statistics in sorted(found.items()):
+        statistics.inputs = [moments.pooled() for moments in statistics.inputs]
+        statistics.floor = _floor(graph.program, after[op], streams, tensors)
+    return found
+
+
+def check_finite(graph: PruningGraph, site: Site, seen: Iterable[Tensor | Moments], batch: Batch) -> None:
+    """Refuses what a site reads or writes of a batch, or moments that the batch was added to, if they are no numbers.
+
+    Raises:
+        CalibrationError: A value is NaN or infinite.
+    """
+    if all(bool(torch.isfinite(s.mean if isinstance(s, Moments) else s).all()) for s in seen):
+        return
+    read = [n for n, g in graph.groups.items() if g.holds(site.reads).any()]
+    groups = f" of group {' and '.join(map(repr, read))}" if read else ""
+    raise CalibrationError(
+        f"What '{graph.program.ops[site.op].module}' reads{groups} or writes holds NaN or infinite values in "
+        f"calibration batch {batch.number} (counted from 0). Leave the batch out, or check the scale of the inputs and "
+        "the weights before."
+    )
+
+
+def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: int) -> int:
+    site = next(op for op, d in after.items() if d.addition == addition)
+    return channel_dim(program.ops[site])
+
+
+def _floor(
+    program: Program, after: Downstream, streams: Mapping[int, Variances], tensors: Mapping[str, Tensor]
+) -> Tensor | None:
+    if after.addition < 0 or not streams[after.addition].count:
+        return None
+    variance = streams[after.addition].variance
+    if after.norm < 0:
+        return variance
+    squared = norm_scale(program, after.norm, tensors).square()
+    return variance / squared.clamp_min(1e-12 * float(squared.max()) + 1e-30)
+
+
+class _Watch(OpStream):
+    """Hands ops to an observer: by their place in the program, and once a pass strays, layers by their weights."""
+
+    def __init__(self, program: Program, wanted: Sequence[int], observer: Observer, weights: Mapping[int, int]) -> None:
+        super().__init__(has_rule)
+        self.program, self.wanted, self.observer, self.weights = program, set(wanted), observer, weights
+        self.place, self.strayed = -1, ""
+
+    def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.place += 1
+        name = func.overloadpacket.__name__.rstrip("_")
+        ops = self.program.ops
+        expected = ops[self.place].name.rstrip("_") if self.place < len(ops) else "nothing"
+        if name != expected and not self.strayed:
+            self.strayed = f"op {self.place} is {name} where {expected} was traced"
+        index = self._index(name, args)
+        if index is None:
+            return func(*args, **kwargs)
+        schema = func._schema.arguments
+        read = map_tensors(args, Tensor.clone) if func._schema.is_mutable else args  # what it finds, not what it leaves
+        given = {a.name: v for a, v in zip(schema, read, strict=False)}
+        full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
+        out = func(*args, **kwargs)
+        self.observer(index, as_layer(name, full), out if isinstance(out, Tensor) else out[0])
+        return out
+
+    def _index(self, name: str, args: tuple[Any, ...]) -> int | None:
+        """The op of the program that this one is, if it is wanted."""
+        if not self.strayed:
+            return self.place if self.place in self.wanted else None
+        known = (self.weights.get(id(a)) for a in args if isinstance(a, Tensor) and is_layer(name))
+        return next((index for index in known if index is not None), None)
+
+
+def _weight_name(program: Program, index: int) -> str:
+    """Name of the weight of a layer; "" if it is computed, or the op is none."""
+    op = program.ops[index]
+    weight = as_layer(op.name, op.arguments).get("weight") if is_layer(op.name) else None
+    value = program.values[weight.index] if isinstance(weight, Ref) else None
+    return value.name if value is not None and value.origin == "parameter" else ""
+
+
+def observe(
+    model: nn.Module,
+    call: Call,
+    program: Program,
+    wanted: Sequence[int],
+    observer: Observer,
+    dispensable: Collection[int] = (),
+) -> Any:
+    """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
+
+    Where a pass strays from the program (a recurrent layer takes more steps on longer sequences), layers are known by
+    their weights, and handed over under the first index that has the weight; other ops are lost.
+
+    Raises:
+        UnsupportedModelError: An op is lost that is not dispensable.
+    """
+    first: dict[str, int] = {}
+    for index in sorted(wanted):
+        first.setdefault(_weight_name(program, index), index)
+    names = canonical_names(model)
+    weights = {key: first[name] for key, (name, _) in names.items() if name in first}
+    call = call.map(Tensor.clone)
+    watch = _Watch(program, wanted, observer, weights)
+    with watch:
+        output = run(model, call)
+    if watch.strayed and any(not _weight_name(program, use) for use in watch.wanted.difference(dispensable)):
+        raise UnsupportedModelError(
+            f"The model takes another path on other data: {watch.strayed}. Statistics need the same ops on every "
+            "batch; branch on shapes, not on values."
+        )
+    return output

@@ -1,0 +1,123 @@
+"""What layers read and write as rows of features, position by position."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mipp.graph.nodes import Site
+
+
+def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:
+    """What a linear layer or convolution reads, position by position.
+
+    Args:
+        site: The op.
+        arguments: Its arguments by name, as `as_layer` gives them.
+        limit: At most this many positions of each sample are taken, at random but the same in all.
+
+    Returns:
+        Shape [groups, samples x positions, inputs per group x kernel]; features in the order of the flattened weight.
+    """
+    x, weight = arguments["input"], arguments["weight"]
+    if "stride" not in arguments:
+        return _thinned(x, limit).reshape(1, -1, x.shape[-1])
+    spatial = weight.ndim - 2
+    x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
+    windows = (_windows if site.reads_axis == 1 else _transposed_windows)(x, weight.shape[2:], arguments)
+    size = windows.shape[2 : 2 + spatial]
+    chosen = _positions(size, limit)
+    patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gathered(windows, size, chosen)
+    patches = patches.movedim(2, 1)  # [samples, positions, channels, *kernel]
+    if site.reads_axis == 0:
+        patches = patches.flip(list(range(3, patches.ndim)))
+    return patches.reshape(patches.shape[0] * patches.shape[1], site.groups, -1).transpose(0, 1)
+
+
+def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
+    """Rows of a tensor with its channels (at `dim`) last, at the positions of `inputs_of`, shape [rows, channels]."""
+    if dim % tensor.ndim == tensor.ndim - 1:
+        return _thinned(tensor, limit).reshape(-1, tensor.shape[-1])
+    tensor = tensor.unsqueeze(0) if dim % tensor.ndim == 0 else tensor
+    flat = tensor.flatten(2)
+    chosen = _positions(tensor.shape[2:], limit)
+    return flat[:, :, chosen].transpose(1, 2).reshape(-1, tensor.shape[1])
+
+
+def aligned(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+    """What a cut value has of a dense one.
+
+    Args:
+        there: The dense value.
+        here: The cut one.
+        kept: Which positions stay, by dimension; of dimensions of another length.
+    """
+    for dim, stay in kept.items():
+        if there.shape[dim] != here.shape[dim]:
+            there = there.index_select(dim, torch.from_numpy(np.flatnonzero(stay)).to(there.device))
+    return there
+
+
+def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
+    """A view of the padded input, shape [samples, channels, *output positions, *kernel]."""
+    count = len(kernel)
+    stride, padding, dilation = (_each(arguments[k], count) for k in ("stride", "padding", "dilation"))
+    amounts = [side for pad in reversed(_padding(padding, kernel, dilation)) for side in pad]
+    view = nn.functional.pad(x, amounts)
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        view = view.unfold(2 + axis, (k - 1) * d + 1, s)[..., ::d]
+    return view
+
+
+def _transposed_windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
+    """What every output position of a transposed convolution reads of its spread-out input; the kernel is reversed."""
+    names = ("stride", "padding", "dilation", "output_padding")
+    stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)
+    spread = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)))
+    places: tuple[Any, ...] = (..., *(slice(None, None, s) for s in stride))
+    spread[places] = x
+    sides = zip(kernel, padding, dilation, extra, strict=True)
+    amounts = [n for k, p, d, e in reversed(list(sides)) for n in (d * (k - 1) - p, d * (k - 1) - p + e)]
+    view = nn.functional.pad(spread, amounts)
+    for axis, (k, d) in enumerate(zip(kernel, dilation, strict=True)):
+        view = view.unfold(2 + axis, (k - 1) * d + 1, 1)[..., ::d]
+    return view
+
+
+def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    if padding == "valid":
+        return [(0, 0)] * len(kernel)
+    if padding == "same":
+        whole = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return [(w // 2, w - w // 2) for w in whole]
+    return [(p, p) for p in padding]
+
+
+def _each(value: Any, count: int) -> Any:
+    if isinstance(value, str):
+        return value
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values
+
+
+def _positions(size: torch.Size, limit: int | None) -> Tensor:
+    total = size.numel()
+    if limit is None or total <= limit:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(total))[:limit].sort().values
+
+
+def _gathered(windows: Tensor, size: torch.Size, chosen: Tensor) -> Tensor:
+    places = torch.unravel_index(chosen.to(windows.device), size)
+    index: tuple[Any, ...] = (slice(None), slice(None), *places)
+    return windows[index]
+
+
+def _thinned(x: Tensor, limit: int | None) -> Tensor:
+    if x.ndim < 3:
+        return x
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    return flat[:, _positions(torch.Size([flat.shape[1]]), limit)]

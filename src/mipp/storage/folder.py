@@ -1,0 +1,211 @@
+"""Saving and loading without pickles: plan.json, model.safetensors, report.json, report.html."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mipp.errors import MippError, PlanMismatchError
+from mipp.modules.copies import cast, fill, state_of
+from mipp.plan import PruningPlan, load_plan
+from mipp.report import Report
+from mipp.runtime.default_device import callers_default_device, own_default_device
+from mipp.surgery import apply, describe
+
+_TYPES = "types of buffers that are not saved"
+PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
+
+
+def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report) -> None:
+    """Writes a pruned model to a new folder, all of it or nothing.
+
+    Raises:
+        MippError: The folder exists and is not empty, or cannot be written.
+    """
+    with new_folder(folder) as part:
+        (part / PLAN).write_text(plan.to_json(), encoding="utf-8")
+        state = state_of(model)
+        others = {name: buffer.dtype for name, buffer in model.named_buffers() if name not in state}
+        write_weights(state, part / WEIGHTS, others)
+        (part / REPORT).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
+        report.to_html(part / PAGE)
+
+
+@own_default_device()
+def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    """Rebuilds a saved model: cuts a dense one by the saved plan and fills in the saved weights.
+
+    Args:
+        folder: What `save` wrote.
+        model: A dense instance (not changed) or a function that makes one.
+
+    Raises:
+        PlanMismatchError: The folder is missing, damaged or incomplete, or belongs to another model.
+        MippError: The dense instance is on the meta device.
+    """
+    folder = Path(folder)
+    plan = load_plan(folder / PLAN)
+    with callers_default_device():
+        dense = model() if callable(model) and not isinstance(model, nn.Module) else model
+    small = apply(plan, dense)
+    if any(tensor.is_meta for tensor in (*small.parameters(), *small.buffers())):
+        raise MippError(
+            f"The {type(small).__name__} given to load is on the meta device, where what is not saved has no values. "
+            "Make it on the device that it is to work on."
+        )
+    weights = read_weights(folder / WEIGHTS)
+    add_biases(small, weights)
+    _take_types(small, weights, _types_in(folder / WEIGHTS))
+    own = state_of(small)
+    for name in sorted(own.keys() | weights.keys()):
+        found = tuple(weights[name].shape) if name in weights else None
+        expected = tuple(own[name].shape) if name in own else None
+        if found != expected:
+            raise PlanMismatchError(
+                f"{folder / WEIGHTS} and the plan beside it do not fit: '{name}' has shape {found} in the file and "
+                f"{expected} in the cut model (None: not there). The two files come from different runs."
+            )
+    fill(small, weights)  # a module's extra state is the dense model's
+    describe(small, plan)
+    return small
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `folder` when the block succeeds, and vanishes when it does not."""
+    folder = Path(folder)
+    if folder.exists() and not _is_empty(folder):
+        raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
+    with _beside(folder.absolute()) as part:  # "." is its own parent
+        yield part
+        part.chmod(0o755)
+        try:
+            part.replace(folder)
+        except OSError:
+            if not _is_empty(folder):
+                raise
+            _fill(folder, part)  # an empty folder in which somebody stands cannot be replaced
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _fill(folder: Path, part: Path) -> None:
+    """Moves all files of one folder to another, or none."""
+    moved: list[Path] = []
+    try:
+        for file in part.iterdir():
+            moved.append(folder / file.name)
+            file.replace(moved[-1])
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary file that becomes `path` when the block succeeds, and vanishes when it does not."""
+    path = Path(path)
+    if path.exists():
+        raise MippError(f"{path} exists already; nothing is overwritten. Choose another name or remove the file.")
+    with _beside(path) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise MippError(f"{path} cannot be written ({error.strerror}); choose a place you may write to.") from error
+    try:
+        yield part
+    except (OSError, SafetensorError) as error:
+        raise MippError(
+            f"Writing {path} failed ({_reason(error)}); nothing was left behind. Choose a place with enough room that "
+            "you may write to."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path, types: Mapping[str, torch.dtype] | None = None) -> None:
+    """Writes tensors, and the types of buffers that are not among them: a model may be in half precision without these.
+
+    Ties come back with the model that is loaded into.
+    """
+    tensors = tensors_of(state).items()
+    separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors}
+    save_file(separate, path, {"format": "pt", _TYPES: json.dumps({name: str(t) for name, t in (types or {}).items()})})
+
+
+def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What is a tensor in a state dict; the extra state of a module may be anything."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads tensors.
+
+    Raises:
+        PlanMismatchError: The file is missing, damaged, or of another format.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise PlanMismatchError(f"There is no {path}; expected the folder that save() wrote.") from error
+    except (SafetensorError, OSError) as error:
+        raise PlanMismatchError(
+            f"{path} is not a readable safetensors file ({error}); it is truncated, damaged, or of another format. "
+            "Pickled weights (.pt, .pth) are never read, for safety."
+        ) from error
+
+
+def add_biases(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Makes room for the biases that `Refit(allow_bias=True)` added."""
+    modules = dict(model.named_modules())
+    for name, tensor in weights.items():
+        path, _, attribute = name.rpartition(".")
+        module = modules.get(path)
+        if attribute == "bias" and module is not None and getattr(module, "bias", tensor) is None:
+            home = next(module.parameters(), tensor).device
+            module.bias = nn.Parameter(tensor.to(home, copy=True))
+
+
+def _types_in(path: Path) -> dict[str, torch.dtype]:
+    """The types that a file of weights tells of tensors that it does not hold; none in those of earlier versions."""
+    with safe_open(path, "pt") as file:
+        told = json.loads((file.metadata() or {}).get(_TYPES, "{}"))
+    return {name: getattr(torch, kind.removeprefix("torch.")) for name, kind in told.items()}
+
+
+def _take_types(model: nn.Module, weights: Mapping[str, Tensor], others: Mapping[str, torch.dtype]) -> None:
+    """Gives every tensor the type it has in the file or is told there; any other the type of all that are in it."""
+    kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
+    usual = kinds.pop() if len(kinds) == 1 else None
+
+    def wanted(name: str, tensor: Tensor) -> torch.dtype:
+        if name in weights:
+            return weights[name].dtype
+        if name in others:
+            return others[name]
+        return usual if usual is not None and tensor.is_floating_point() else tensor.dtype
+
+    cast(model, wanted)
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
