@@ -60,7 +60,7 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], choice: dic
     """One run: agreement with the dense network in percent, KL(dense || pruned) in nats, seconds, widths."""
     model, data = _network(network, weights), _data(network)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
-    images, held_out = data.normalised(order[:SAMPLES]), data.normalised(order[-HELD_OUT:])
+    images, held_out = data.normalise(order[:SAMPLES]), data.normalise(order[-HELD_OUT:])
     start = time.perf_counter()
     result = mipp.prune(
         model, list(images.split(128)), mipp.Budget(**budget), MIPP(**choice),  # type: ignore[arg-type]

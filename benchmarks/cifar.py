@@ -19,7 +19,7 @@ EXCLUDED = ("conv1",)
 def calibration(train: zoo.ImageData, draw: int) -> Tensor:
     """A draw of unlabelled training images."""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
-    return train.normalised(order[:SAMPLES])
+    return train.normalise(order[:SAMPLES])
 
 
 def pretrained(name: str, folder: Path) -> nn.Module:

@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     train = zoo.load("cifar10", "train")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    held_out = train.normalised(order[SAMPLES : SAMPLES + HELD_OUT])
+    held_out = train.normalise(order[SAMPLES : SAMPLES + HELD_OUT])
     model = pretrained("resnet20", options.weights)
     record = Record("defaults", network="resnet20", macs=0.5, samples=SAMPLES, held_out=HELD_OUT)
     images = calibration(train, 0)

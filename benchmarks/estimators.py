@@ -162,7 +162,7 @@ def layer_samples(model: nn.Module, inputs: Tensor, layer: str) -> Samples:
 
 def images(train: zoo.ImageData, seed: int) -> Tensor:
     """Unlabelled training images, without augmentation."""
-    return train.normalised(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES])
+    return train.normalise(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES])
 
 
 if __name__ == "__main__":

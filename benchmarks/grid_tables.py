@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.markdown import COSTS, footnote, load, table
 from mipp import grid
-from mipp.grid.summary import written
+from mipp.grid.summary import format_budget
 
 
 def lenet_before() -> str:
@@ -44,7 +44,7 @@ def resnet20() -> str:
 def _by_budget(data: dict[str, Any], stage: str) -> str:
     """Means and standard deviations over the seeds, a line for each method; in brackets: runs that emptied a layer."""
     found = {(s.method, s.budget): s for s in grid.summarise(data["rows"])}
-    budgets = {written(row): _written(row["budget"]) for row in data["rows"]}
+    budgets = {format_budget(row): _written(row["budget"]) for row in data["rows"]}
     cells = []
     for method in dict.fromkeys(method for method, _ in found):
         own = [_cell(found.get((method, budget)), stage) for budget in budgets]

@@ -27,7 +27,7 @@ def main() -> None:
         if all(any(r["seed"] == seed and r["method"] == k["method"] for r in record.rows) for k in keys):
             continue
         model = trained(train, seed)
-        images = train.normalised(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES])
+        images = train.normalise(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES])
         record.measure(keys[0], partial(dense, model, test))
         for key in keys[1:]:
             record.measure(key, partial(pruned, model, images, key["method"], seed, test))

@@ -73,7 +73,7 @@ def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, 
     grid.restore(_kept(record.path), place)
     jobs = [*grid.trainings(todo, work, place), *(grid.job(r, work, place) for r in todo if installed(r.method))]
     grid.sweep(jobs, on_time, lambda job: print(job.name, flush=True))
-    rows = grid.finished(todo, work, place)
+    rows = grid.read_results(todo, work, place)
     if grid.at_work(jobs) or not rows:
         return
     record.head["machine"] = rows[0]["machine"]

@@ -121,4 +121,4 @@ def test_sharded_data_need_a_process_group():
 def test_without_shards_nothing_is_merged():
     moments = Moments(3)
     moments.update(torch.randn(5, 3))
-    assert moments.pooled() is moments
+    assert moments.pool() is moments

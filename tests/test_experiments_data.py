@@ -78,7 +78,7 @@ def test_without_augmentation_batches_are_the_normalised_images():
     data, epoch = noise(), Epoch.draw(50, 8, 0, 0)
     batches = list(epoch.batches(data, (), 0, torch.device("cpu")))
     for indices, batch in zip(epoch.order, batches, strict=True):
-        torch.testing.assert_close(batch.images, data.normalised(indices))
+        torch.testing.assert_close(batch.images, data.normalise(indices))
         assert torch.equal(batch.labels, data.labels[indices])
         assert batch.partners is None
 

@@ -295,7 +295,7 @@ def test_plots_say_with_how_many_seeds_their_runs_were_done():
 def test_bins_hold_five_percent_each_and_ratios_average_to_one():
     rows = [{"nodes": kept} for kept in (0.96, 0.94, 0.5, 0.04, 0.0)]
     assert {start: len(members) for start, members in plots.bins(rows).items()} == {0: 1, 5: 1, 50: 1, 95: 2}
-    ratios = plots.normalised({"keep": {"a": 0.5, "b": 0.9, "c": 0.1}})
+    ratios = plots.normalise({"keep": {"a": 0.5, "b": 0.9, "c": 0.1}})
     assert sum(ratios.values()) / 3 == pytest.approx(1)
 
 

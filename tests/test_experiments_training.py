@@ -82,7 +82,7 @@ def test_training_is_sgd_on_the_drawn_batches(model, data, options):
     velocity = [torch.zeros_like(parameter) for parameter in twin.parameters()]
     for step in range(10):
         indices = Epoch.draw(len(data), 20, 4, step // 5).order[step % 5]
-        loss = F.cross_entropy(twin(data.normalised(indices).double()), data.labels[indices])
+        loss = F.cross_entropy(twin(data.normalise(indices).double()), data.labels[indices])
         gradients = torch.autograd.grad(loss, list(twin.parameters()))
         for parameter, gradient, v in zip(twin.parameters(), gradients, velocity, strict=True):
             slope = gradient + recipe.weight_decay * parameter.detach()

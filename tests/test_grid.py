@@ -81,7 +81,7 @@ def test_results_put_back_from_elsewhere_are_not_done_again(work, tmp_path, monk
     runs = grid.runs({"random": Random()}, [mipp.Budget(nodes=0.5)], range(2))
     rows = [grid.perform(run, work, tmp_path / "first") for run in runs]
     grid.restore(rows[:1], tmp_path / "second")
-    assert grid.finished(runs, work, tmp_path / "second") == rows[:1]
+    assert grid.read_results(runs, work, tmp_path / "second") == rows[:1]
     monkeypatch.setattr(grid.run, "prune", None)
     assert grid.perform(runs[0], work, tmp_path / "second") == rows[0]
     with pytest.raises(TypeError):
@@ -200,9 +200,9 @@ def test_processes_that_are_started_on_the_same_runs_share_them(work, tmp_path):
         process.join()
     done = [name for path in tmp_path.glob("*.done") for name in path.read_text().split()]
     assert len(done) == len(set(done)) == 2 + len(todo)
-    assert len(grid.finished(todo, work, tmp_path)) == len(todo)
+    assert len(grid.read_results(todo, work, tmp_path)) == len(todo)
     renamed = dataclasses.replace(todo[0], label="magnitude")
-    assert grid.finished([renamed], work, tmp_path)[0]["method"] == "magnitude"
+    assert grid.read_results([renamed], work, tmp_path)[0]["method"] == "magnitude"
     assert grid.remaining(todo, work, tmp_path) == 0
     assert grid.remaining(todo + grid.runs({"l1": L1()}, [mipp.Budget(nodes=5)], [0]), work, tmp_path) > 0
     assert not list(tmp_path.glob("*.part"))

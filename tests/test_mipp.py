@@ -360,7 +360,7 @@ class TestSteps:
         torch.manual_seed(0)
         sizes = (64, 50, 100, 100, 10)
         layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
-        images = zoo.load("digits", "train").normalised(slice(0, 256)).flatten(1)
+        images = zoo.load("digits", "train").normalise(slice(0, 256)).flatten(1)
         method, budget = MIPP(**fields), mipp.Budget(nodes=0.1)
         result = mipp.prune(nn.Sequential(*layers[:-1]), [images], budget, method, compensate=False, progress=False)
         return list(result.plan.widths.values())
@@ -385,12 +385,12 @@ class TestSteps:
     def test_limits_fall_in_equal_ratios(self, share):
         cost = cost_of(Draft(zoo.LeNet5(), read(Calibration([torch.rand(2, 1, 28, 28)]), None)[0].call).graph())
         budget = mipp.Budget(params=20_000, macs=0.5, nodes=10**6, min_keep=0, widths={"fc1": 7})
-        eased = budget.eased(cost, share)
+        eased = budget.ease(cost, share)
         limits = {"params": 20_000.0, "macs": 0.5 * cost.dense("macs"), "nodes": cost.dense("nodes")}
         expected = {name: cost.dense(name) ** (1 - share) * limit**share for name, limit in limits.items()}
         assert eased.limits(cost) == pytest.approx(expected)
         assert (eased.min_keep, eased.widths) == (0, {"fc1": 7})
-        assert budget.eased(cost, 1) == budget
+        assert budget.ease(cost, 1) == budget
 
 
 @pytest.mark.parametrize("activation", ["pre", "post"])

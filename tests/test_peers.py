@@ -325,7 +325,7 @@ def test_a_network_shrinks_from_round_to_round_towards_a_latency():
         seen.append(sum(map(len, kept.values())))
         return {name: torch.arange(group.size).double() for name, group in given.graph.groups.items()}
 
-    timed = dataclasses.replace(given, cost=cost, latency=cost.tabled_ms)
+    timed = dataclasses.replace(given, cost=cost, latency=cost.table_ms)
     found = select_in_rounds(L1(), timed, mipp.Budget(latency_ms=0.3), 4, rank)
     assert all(a > b for a, b in itertools.pairwise([*seen, sum(map(len, found.values()))]))
 

@@ -153,7 +153,7 @@ def test_behind_a_relu_the_second_fit_is_better_and_never_worse_than_none(ridge)
         made = torch.cat([x @ fit.change + fit.offset for fit, x in zip(fits, inputs, strict=True)], 1)
         return float(((found + made * scale).relu() - wanted.relu()).square().sum())
 
-    second = rectified.refined(first, regressions, ridge)
+    second = rectified.refine(first, regressions, ridge)
     none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
     assert error(second) < error(first)
     assert error(second) <= error(none)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mipp
-from mipp.storage.fingerprint import described
+from mipp.storage.fingerprint import hash_function
 
 pytestmark = pytest.mark.usefixtures("quick")
 prunable = pytest.mark.parametrize("case", PRUNABLE, ids=str)
@@ -386,8 +386,8 @@ OTHERS = [
 
 @pytest.mark.parametrize(("one", "other"), OTHERS)
 def test_functions_are_told_apart_by_what_they_hold(one, other):
-    assert described(one) == described(copy.deepcopy(one))
-    assert described(one) != described(other)
+    assert hash_function(one) == hash_function(copy.deepcopy(one))
+    assert hash_function(one) != hash_function(other)
 
 
 def test_what_grows_as_a_function_runs_is_no_part_of_it():
@@ -396,25 +396,25 @@ def test_what_grows_as_a_function_runs_is_no_part_of_it():
     def train(model):
         losses.append(1.0)
 
-    before, loss = described(train), Focal(1.0)
-    called = described(loss)
+    before, loss = hash_function(train), Focal(1.0)
+    called = hash_function(loss)
     train(None)
     loss(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
-    assert described(train) == before
-    assert described(loss) == called
+    assert hash_function(train) == before
+    assert hash_function(loss) == called
 
 
 def test_odd_functions_can_be_described():
     def outer(x):
         return outer(x), late
 
-    assert described(outer) == described(outer)  # it holds itself, and a name that is not set yet
+    assert hash_function(outer) == hash_function(outer)  # it holds itself, and a name that is not set yet
     late = torch.zeros(3, device="meta")
-    assert described(outer) != described(lambda x: x)
+    assert hash_function(outer) != hash_function(lambda x: x)
     shared: tuple = ()
     for _ in range(60):
         shared = (shared, shared)
-    assert described(closing_over(shared))
+    assert hash_function(closing_over(shared))
 
 
 def test_a_method_that_changes_weights_resumes_with_its_weights(tmp_path):

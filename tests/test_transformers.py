@@ -9,7 +9,7 @@ from cases import assert_same
 from torch import nn
 
 import mipp
-from mipp.modules.multihead import Multihead, opened
+from mipp.modules.multihead import Multihead, open_attention
 from mipp.plan import PruningPlan
 
 transformers = pytest.importorskip("transformers")
@@ -45,7 +45,7 @@ def test_attention_that_takes_its_sizes_from_its_weights_computes_what_torch_com
         if width and not crossed:
             continue
         stock = nn.MultiheadAttention(8, 2, bias=bias, batch_first=first, kdim=width, vdim=width).double().eval()
-        twin = opened(copy.deepcopy(stock))
+        twin = open_attention(copy.deepcopy(stock))
         query, key = torch.randn(3, 4, 8).double(), torch.randn(3, 5, width or 8).double()
         if single:
             query, key = query[0], key[0]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.data.augmentation import Moves, Varied, moved
+from mipp.data.augmentation import Moves, Varied, move_images
 from mipp.data.calibration import Batch, as_call
 
 
@@ -25,7 +25,7 @@ def test_an_image_moves_by_whole_pixels_and_keeps_what_stays_inside():
     image[0, 0, 8, 12] = 1.0
     for down, right, mirrored in ((0, 0, False), (4, 6, False), (1, 5, True)):
         moves = Moves(torch.tensor([[down]]), torch.tensor([[right]]), torch.tensor([[mirrored]]))
-        found = torch.nonzero(moved(image, moves)[0, 0]).tolist()
+        found = torch.nonzero(move_images(image, moves)[0, 0]).tolist()
         column = 12 - right + 3
         assert found == [[8 - down + 2, 23 - column if mirrored else column]]
 

@@ -271,7 +271,7 @@ def test_an_epoch_shows_each_image_once():
     first, second = torch.cat(model.seen[:3]), torch.cat(model.seen[3:])
     assert not torch.equal(first, second)
     for seen in (first, second):
-        assert sorted(seen.flatten(1).tolist()) == sorted(data.normalised().flatten(1).tolist())
+        assert sorted(seen.flatten(1).tolist()) == sorted(data.normalise().flatten(1).tolist())
 
 
 def test_small_data_make_one_smaller_batch():
@@ -285,7 +285,7 @@ def test_augmented_images_are_shifts_and_mirror_images():
     data = bars(40, size)
     model = Recorder(size**2, 4)
     zoo.fit(model, data, epochs=1, batch_size=40, learning_rate=1e-6, augment="crop-flip")
-    padded = F.pad(data.normalised(), (margin,) * 4)
+    padded = F.pad(data.normalise(), (margin,) * 4)
     windows = {}
     for down in range(2 * margin + 1):
         for right in range(2 * margin + 1):

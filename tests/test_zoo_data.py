@@ -58,17 +58,17 @@ def tiny(count: int = 10, channels: int = 2) -> ImageData:
 def test_normalised_images_are_shifted_and_scaled_per_channel():
     data = tiny()
     expected = np.stack([(data.images[:, c].numpy() / 255 - data.mean[c]) / data.std[c] for c in (0, 1)], axis=1)
-    assert data.normalised().dtype == torch.float32
-    np.testing.assert_allclose(data.normalised().numpy(), expected, rtol=1e-5, atol=1e-6)
-    assert torch.equal(data.normalised(torch.tensor([3, 1])), data.normalised()[[3, 1]])
-    assert torch.equal(data.normalised(slice(2, 4)), data.normalised()[2:4])
+    assert data.normalise().dtype == torch.float32
+    np.testing.assert_allclose(data.normalise().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(data.normalise(torch.tensor([3, 1])), data.normalise()[[3, 1]])
+    assert torch.equal(data.normalise(slice(2, 4)), data.normalise()[2:4])
 
 
 def test_batches_keep_the_order_and_end_with_the_rest():
     data = tiny()
     images, labels = zip(*data.batches(4), strict=True)
     assert [len(batch) for batch in images] == [4, 4, 2]
-    assert torch.equal(torch.cat(images), data.normalised())
+    assert torch.equal(torch.cat(images), data.normalise())
     assert torch.equal(torch.cat(labels), data.labels)
 
 
@@ -112,7 +112,7 @@ def test_data_are_frozen_move_and_say_what_they_are():
     data = tiny()
     with pytest.raises(dataclasses.FrozenInstanceError):
         data.name = "other"  # type: ignore[misc]
-    assert torch.equal(data.to("cpu").normalised(), data.normalised())
+    assert torch.equal(data.to("cpu").normalise(), data.normalise())
     assert repr(data) == "ImageData(tiny, train: 10 images of 2x4x4 in 5 classes)"
 
 
@@ -146,8 +146,8 @@ def test_digits_are_split_once_and_by_class():
     rows = sorted(map(tuple, (seen.flatten(1) * (16 / 255)).round().long().tolist()))
     assert rows == sorted(map(tuple, whole.data.astype(int).tolist()))
     assert torch.equal(digits("test").images, test.images)
-    assert train.normalised().mean().abs() < 1e-3
-    assert (train.normalised().std() - 1).abs() < 1e-3
+    assert train.normalise().mean().abs() < 1e-3
+    assert (train.normalise().std() - 1).abs() < 1e-3
 
 
 def test_digits_without_scikit_learn_name_the_line_that_installs_it(monkeypatch):

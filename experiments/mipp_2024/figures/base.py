@@ -145,7 +145,7 @@ def of_grid(name: str, work: grid.Workload, todo: Sequence[grid.Run], folder: Pa
     """Runs of the grid."""
 
     def rows() -> list[Row]:
-        return [{"panel": name, **row} for row in grid.finished(todo, work, folder)]
+        return [{"panel": name, **row} for row in grid.read_results(todo, work, folder)]
 
     def restore(found: list[Row]) -> None:
         whole = ({**row, "workload": work.options()} for row in found)

@@ -91,7 +91,7 @@ def _seeds(site: Site) -> int:
 
 def _sizes(site: Site) -> dict[str, int]:
     work = _work(site)
-    groups = inspect(work.make(0), work.train.normalised(slice(2))).groups
+    groups = inspect(work.make(0), work.train.normalise(slice(2))).groups
     return {name: group.size for name, group in groups.items()}
 
 

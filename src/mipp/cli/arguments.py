@@ -68,29 +68,29 @@ def with_settings(made: _T, name: str, settings: Sequence[str]) -> _T:
             raise unknown(f"field of {name}", field, field_names(made))
         values[field] = _value(f"--set {field}={text}", text, hints[field])
     try:
-        return _replaced(made, values)
+        return _replace(made, values)
     except ValueError as error:
         raise CommandError(f"{name} refuses {', '.join(settings)}: {error}") from error
 
 
 def methods(text: str) -> dict[str, Method]:
     """Reads NAME[:FIELD=VALUE...][@NAME...],...; what stands behind @ is the method that a control is like."""
-    return {part: _like(part) for part in _listed("methods", text)}
+    return {part: _like(part) for part in _list("methods", text)}
 
 
 def budgets(text: str) -> list[Budget]:
     """Reads NAME=AMOUNT[:NAME=AMOUNT...],..., such as macs=0.5,nodes=0.1:min_keep=0."""
-    return [_budget(part) for part in _listed("budgets", text)]
+    return [_budget(part) for part in _list("budgets", text)]
 
 
 def seeds(text: str) -> list[int]:
     """Reads whole numbers separated by commas."""
-    if not all(part.isdecimal() for part in _listed("seeds", text)):
+    if not all(part.isdecimal() for part in _list("seeds", text)):
         raise CommandError(f"--seeds is '{text}'; expected whole numbers, such as 0,1,2.")
-    return [int(part) for part in _listed("seeds", text)]
+    return [int(part) for part in _list("seeds", text)]
 
 
-def _listed(option: str, text: str) -> list[str]:
+def _list(option: str, text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise CommandError(f"--{option} is '{text}'; expected a list separated by commas, without gaps.")
@@ -105,7 +105,7 @@ def _like(text: str) -> Method:
         return made
     if "like" not in field_names(made):
         raise CommandError(f"--methods {text}: {name} takes no other method; random, reinit and scratch do.")
-    return _replaced(made, {"like": _like(other)})
+    return _replace(made, {"like": _like(other)})
 
 
 def _budget(text: str) -> Budget:
@@ -122,7 +122,7 @@ def field_names(made: object) -> list[str]:
     return [f.name for f in fields(made) if f.init] if is_dataclass(made) else []
 
 
-def _replaced(made: _T, values: dict[str, Any]) -> _T:
+def _replace(made: _T, values: dict[str, Any]) -> _T:
     return replace(made, **values) if values else made  # type: ignore[type-var]
 
 
@@ -153,7 +153,7 @@ def _value(what: str, text: str, hint: Any) -> Any:
             return _as(kind, text)
         except ValueError:
             continue
-    expected = " or ".join(_named(kind) for kind in _alternatives(hint))
+    expected = " or ".join(_name(kind) for kind in _alternatives(hint))
     raise CommandError(f"{what}: expected {expected}.")
 
 
@@ -174,7 +174,7 @@ def _as(kind: Any, text: str) -> Any:
     raise ValueError(text)
 
 
-def _named(kind: Any) -> str:
+def _name(kind: Any) -> str:
     if kind is bool:
         return "true or false"
     if kind is type(None):

@@ -61,7 +61,7 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
     except FileExistsError as error:
         raise CommandError(f"--out {out} is no folder; choose another place.") from error
     with sources.only_results_on_stdout():
-        done = _performed(todo, work, (out / "runs").resolve(), ray)
+        done = _perform(todo, work, (out / "runs").resolve(), ray)
         for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):
             pass
     rows = grid.collect(out / "runs")
@@ -79,7 +79,7 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
     sources.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
 
 
-def _performed(todo: Sequence[grid.Run], work: grid.Workload, folder: Path, ray: str | None) -> Iterator[grid.Row]:
+def _perform(todo: Sequence[grid.Run], work: grid.Workload, folder: Path, ray: str | None) -> Iterator[grid.Row]:
     """Does the runs one after the other, or on Ray, and yields their results."""
     perform = partial(grid.perform, work=work, folder=folder)
     if ray is None:

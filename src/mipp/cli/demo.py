@@ -43,7 +43,7 @@ def run(out: Path, *, seed: int, epochs: int, json: bool, quiet: bool) -> None:
         return
     reports = {share: result.report for share, result in results.items()}
     console = Console()
-    console.print(_measured(reports), "", _information(reports), sep="\n")
+    console.print(_measure(reports), "", _information(reports), sep="\n")
     note(_what_next(out), quiet=quiet)
 
 
@@ -76,7 +76,7 @@ def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]
     return results
 
 
-def _measured(reports: Mapping[float, Report]) -> Group:
+def _measure(reports: Mapping[float, Report]) -> Group:
     table = _table("", "accuracy", FINE_TUNED, "parameters", "MACs", "latency")
     dense = [report.before for report in reports.values()]
     fastest = min(dense, key=lambda measures: measures.latency_ms or 0.0)  # the dense model was measured each time

@@ -20,7 +20,7 @@ _STAGES = {"any": "before or after training", "initialisation": "before training
 
 def run(*, json: bool) -> None:
     """Prints every method with what it needs and its fields."""
-    listed = {name: _described(make()) for name, make in all_methods().items()}
+    listed = {name: _describe(make()) for name, make in all_methods().items()}
     if json:
         typer.echo(_json.dumps(listed))
         return
@@ -29,12 +29,12 @@ def run(*, json: bool) -> None:
     table.add_column()
     for name, method in listed.items():
         fields = "  ".join(f"{field}={default}" for field, default in method["fields"].items())
-        about = "\n".join(line for line in (_needed(method["needs"]), fields) if line)
+        about = "\n".join(line for line in (_requirements(method["needs"]), fields) if line)
         table.add_row(name, Text(method["summary"]).append(f"\n{about}", style="dim"))
     Console().print(table)
 
 
-def _described(method: object) -> dict[str, Any]:
+def _describe(method: object) -> dict[str, Any]:
     paragraph = (inspect.getdoc(type(method)) or "").split("\n\n")[0]
     return {
         "summary": " ".join(paragraph.split()),
@@ -43,7 +43,7 @@ def _described(method: object) -> dict[str, Any]:
     }
 
 
-def _needed(needs: Mapping[str, Any]) -> str:
+def _requirements(needs: Mapping[str, Any]) -> str:
     named = [name for name in ("data", "labels", "gradients", "training") if needs[name]]
     stage = _STAGES[needs["stage"]]
     widths = "finds the widths" if needs["widths"] == "own" else "cuts all groups alike"

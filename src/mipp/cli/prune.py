@@ -66,7 +66,7 @@ def run(
             f"--out {out} exists already; nothing is overwritten. Choose another folder or remove this one."
         )
     with sources.only_results_on_stdout():
-        result = _pruned(source, budgeted.budget(), chosen, quiet=quiet)
+        result = _prune(source, budgeted.budget(), chosen, quiet=quiet)
     if out is not None:
         result.save(out)
     if json:
@@ -77,9 +77,9 @@ def run(
     sources.note(_what_next(out, source.weights, resumed=result.resumed), quiet=quiet)
 
 
-def _pruned(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
+def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
-    model, data = source.opened()
+    model, data = source.open()
     if needs_of(method).training:
         raise CommandError(
             f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "

@@ -33,7 +33,7 @@ def run(
         raise CommandError(f"--picture is '{picture}'; expected a name in .png or .svg.")
     method = arguments.with_settings(MIPP.paper(estimator="gaussian"), "mipp", settings)
     with sources.only_results_on_stdout():
-        selection = _selected(source, method, num_features, quiet=quiet)
+        selection = _select(source, method, num_features, quiet=quiet)
     if picture is not None:
         selection.picture(picture)
     if out is not None:
@@ -46,8 +46,8 @@ def run(
     sources.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
 
 
-def _selected(source: sources.Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:
-    model, data = source.opened()
+def _select(source: sources.Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:
+    model, data = source.open()
     calibration = mipp.Calibration(data.batches, source.max_samples)
     console = Console(stderr=True)
 

@@ -44,7 +44,7 @@ class Source:
     max_samples: int
     seed: int
 
-    def opened(self) -> tuple[nn.Module, Data]:
+    def open(self) -> tuple[nn.Module, Data]:
         """The model and the data themselves."""
         made = model(self.model, self.weights, self.seed)
         return made, data(self.data, self.data_dir, made, self.max_samples, self.seed)
@@ -53,9 +53,9 @@ class Source:
 def model(path: str, weights: Path | None, seed: int = 0) -> nn.Module:
     """Makes the model at an import path, and loads its weights if there are any."""
     torch.manual_seed(seed)  # for models that are made on import
-    factory = _found(path)
+    factory = _import(path)
     torch.manual_seed(seed)
-    made = _made(path, factory)
+    made = _make(path, factory)
     if weights is None:
         return made
     if weights.is_dir():
@@ -101,7 +101,7 @@ def note(text: str, *, quiet: bool) -> None:
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def _found(path: str) -> Any:
+def _import(path: str) -> Any:
     name, _, attribute = path.partition(":")
     if not name or not attribute:
         known = zoo.networks()
@@ -128,12 +128,12 @@ def _found(path: str) -> Any:
     return found
 
 
-def _made(path: str, factory: Any) -> nn.Module:
+def _make(path: str, factory: Any) -> nn.Module:
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
         raise CommandError(f"{path} is a {type(factory).__name__}; expected an nn.Module, or what returns one.")
-    if missing := _required(factory):
+    if missing := _required_parameters(factory):
         raise CommandError(
             f"{path} needs {', '.join(missing)}; expected a factory without required arguments. Write one, such as "
             f"`def net(): return {path.rpartition(':')[2]}(...)` in net.py, and name it: net:net."
@@ -148,7 +148,7 @@ def _made(path: str, factory: Any) -> nn.Module:
     return made
 
 
-def _required(factory: Callable[..., Any]) -> list[str]:
+def _required_parameters(factory: Callable[..., Any]) -> list[str]:
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (ValueError, TypeError):

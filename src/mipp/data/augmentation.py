@@ -23,7 +23,7 @@ class Moves(NamedTuple):
     mirrored: Tensor
 
     @classmethod
-    def drawn(cls, count: int, size: Sequence[int], generator: torch.Generator) -> "Moves":
+    def draw(cls, count: int, size: Sequence[int], generator: torch.Generator) -> "Moves":
         """Moves of so many images of that height and width."""
         down, right = (torch.randint(2 * (side // _MARGIN) + 1, (count, 1), generator=generator) for side in size)
         return cls(down, right, torch.rand(count, 1, generator=generator) < 0.5)
@@ -33,7 +33,7 @@ class Moves(NamedTuple):
         return Moves(*(one[first : first + count] for one in self))
 
 
-def moved(images: Tensor, moves: Moves) -> Tensor:
+def move_images(images: Tensor, moves: Moves) -> Tensor:
     """Images [n, C, H, W] shifted, with zeros where nothing was, and mirrored."""
     height, width = images.shape[2:]
     rows, columns = moves.down + torch.arange(height), moves.right + torch.arange(width)
@@ -43,11 +43,11 @@ def moved(images: Tensor, moves: Moves) -> Tensor:
     return padded[tuple(place.to(images.device) for place in places)].movedim(3, 1)
 
 
-def varied(call: Call, generator: torch.Generator) -> Call:
+def vary(call: Call, generator: torch.Generator) -> Call:
     """A call on images on moved ones; any other on copies of what it has."""
     if not may_vary(call):
         return call.map(Tensor.clone)
-    return call.map(lambda images: moved(images, Moves.drawn(len(images), images.shape[2:], generator)))
+    return call.map(lambda images: move_images(images, Moves.draw(len(images), images.shape[2:], generator)))
 
 
 def may_vary(call: Call) -> bool:
@@ -88,7 +88,7 @@ class Varied(Sequence[Batch]):
         generator = torch.Generator().manual_seed(turn)
 
         def other(images: Tensor) -> Tensor:
-            moves = Moves.drawn(self._samples, images.shape[2:], generator)
-            return moved(images, moves.part(self._first[number], len(images))).contiguous()
+            moves = Moves.draw(self._samples, images.shape[2:], generator)
+            return move_images(images, moves.part(self._first[number], len(images))).contiguous()
 
         return replace(batch, call=batch.call.map(other))

@@ -76,7 +76,7 @@ class Batch:
 
 
 @contextmanager
-def blamed(batch: Batch) -> Iterator[None]:
+def name_batch(batch: Batch) -> Iterator[None]:
     """Names the batch where the model fails on it although it ran on the first one.
 
     Raises:
@@ -100,7 +100,7 @@ class Batches(Sequence[Batch]):
     def append(self, batch: Batch) -> None:
         """Puts a batch away."""
         tensors: list[Tensor] = []
-        outline = _mapped(batch, lambda t: tensors.append(t) or _ABSENT)  # type: ignore[func-returns-value]
+        outline = _map(batch, lambda t: tensors.append(t) or _ABSENT)  # type: ignore[func-returns-value]
         self._items.append((outline, self._shelf.put(tensors)))
 
     @property
@@ -122,13 +122,13 @@ class Batches(Sequence[Batch]):
             return part
         outline, stored = self._items[index]
         tensors = iter(stored.load())
-        return _mapped(outline, lambda _: next(tensors))
+        return _map(outline, lambda _: next(tensors))
 
 
 _ABSENT = torch.empty(0)
 
 
-def _mapped(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+def _map(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
     return replace(batch, call=batch.call.map(function), labels=map_tensors(batch.labels, function))
 
 

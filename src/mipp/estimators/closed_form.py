@@ -31,7 +31,7 @@ class Gaussian:
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> GaussianInformation:
         x, y, blocks = self._columns(samples)
-        return _fitted(x, y, blocks, samples.noise)
+        return _fit(x, y, blocks, samples.noise)
 
     def _columns(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         x, y, blocks = samples.x.cpu().double(), _numeric(samples.y), samples.blocks.cpu()
@@ -59,8 +59,8 @@ def bootstrap_losses(
     for _ in range(draws):
         drawn = torch.randint(images, (images,), generator=generator)
         weights = torch.bincount(drawn, minlength=images)[number].double()
-        replicates.append(_fitted(x, y, blocks, samples.noise, weights).losses())
-    return _fitted(x, y, blocks, samples.noise).losses(), torch.stack(replicates)
+        replicates.append(_fit(x, y, blocks, samples.noise, weights).losses())
+    return _fit(x, y, blocks, samples.noise).losses(), torch.stack(replicates)
 
 
 def bootstrap_lower_bound(losses: Tensor, replicates: Tensor, confidence: float) -> Tensor:
@@ -77,7 +77,7 @@ def normal_scores(values: Tensor) -> Tensor:
     return torch.from_numpy(stats.norm.ppf(ranks / (len(values) + 1)))
 
 
-def _fitted(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor, weights: Tensor | None = None) -> GaussianInformation:
+def _fit(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor, weights: Tensor | None = None) -> GaussianInformation:
     features = x.shape[1]
     joint = torch.cat([x, y], 1)
     weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights

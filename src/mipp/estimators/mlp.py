@@ -14,7 +14,7 @@ from torch import Tensor
 from mipp.errors import MippError
 from mipp.estimators.base import Samples
 from mipp.estimators.perceptrons import Perceptrons, surprise
-from mipp.estimators.prepared import prepared, split_by_image
+from mipp.estimators.prepared import prepare, split_by_image
 
 BATCH = 256
 _EPOCH = 20
@@ -87,11 +87,11 @@ class MLPInformation:
     def __init__(self, samples: Samples, settings: MLP, generator: torch.Generator) -> None:
         self.settings = settings
         self.num_nodes = len(samples.blocks)
-        self._data, self._blocks = prepared(samples), samples.blocks.to(samples.x.device)
+        self._data, self._blocks = prepare(samples), samples.blocks.to(samples.x.device)
         splits = [split_by_image(samples.images, generator) for _ in range(settings.num_estimators)]
         if settings.loss_split == "train":
             splits = [(torch.arange(len(samples.x)),) * 2] * settings.num_estimators
-        self._fit, held = (_stacked(side) for side in zip(*splits, strict=True))
+        self._fit, held = (_stack(side) for side in zip(*splits, strict=True))
         self._held = held.to(samples.x.device)
         self._seed = int(torch.randint(2**62, (1,), generator=generator))
         self._mask = torch.ones(samples.x.shape[1], device=samples.x.device)
@@ -100,7 +100,7 @@ class MLPInformation:
         sizes = (samples.x.shape[1], *settings.hidden, self._data.outputs)
         self._net = Perceptrons(settings.num_estimators, sizes, generator, samples.x.device)
         self._steps(self._mask, settings.initial_iterations, torch.Generator().manual_seed(self._seed))
-        self._losses = self._evaluated(self._mask)
+        self._losses = self._evaluate(self._mask)
         self._twin = self._net.state()
         self._goal: Tensor | None = None
         self._trial: _Trial | None = None
@@ -117,17 +117,17 @@ class MLPInformation:
         """Upper bounds: what masking a node costs before the others make up for it."""
         out = torch.full((self.num_nodes,), torch.inf, dtype=torch.float64)
         for node in torch.nonzero(self._alive).flatten().tolist():
-            out[node] = float((self._evaluated(self._without(node)) - self._losses).mean())
+            out[node] = float((self._evaluate(self._without(node)) - self._losses).mean())
         return out
 
     @torch.no_grad()
     def loss(self, node: int) -> float:
-        return float((self._tried(node).losses - self._reference()).mean())
+        return float((self._try(node).losses - self._reference()).mean())
 
     @torch.no_grad()
     def remove(self, node: int) -> None:
         """Goes on from the perceptrons that were fitted without the node."""
-        trial = self._tried(node)
+        trial = self._try(node)
         self._net.restore(trial.state)
         self._mask, self._losses = self._without(node), trial.losses
         self._alive[node] = False
@@ -137,7 +137,7 @@ class MLPInformation:
     @torch.no_grad()
     def confidence(self, node: int, margin: float = 0.0) -> float:
         """One-sided level at which the perceptrons agree that the loss exceeds the margin."""
-        difference = (self._tried(node).losses - self._reference()).double().cpu() - margin
+        difference = (self._try(node).losses - self._reference()).double().cpu() - margin
         mean, error = float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
         if error == 0:
             return float(mean > 0)
@@ -155,7 +155,7 @@ class MLPInformation:
         mask[self._blocks[node]] = 0
         return mask
 
-    def _tried(self, node: int) -> _Trial:
+    def _try(self, node: int) -> _Trial:
         """The fit without a node; the perceptrons themselves stay as they are."""
         if self._trial is None or self._trial.node != node:
             goal = self._reference()
@@ -186,7 +186,7 @@ class MLPInformation:
         while left > 0 and waited < _PATIENCE:
             self._steps(mask, min(_EPOCH, left), generator)
             left -= _EPOCH
-            losses = self._evaluated(mask)
+            losses = self._evaluate(mask)
             if goal is not None and bool((losses <= goal).all()):
                 break
             waited = 0 if bool((losses < best).any()) else waited + 1
@@ -198,7 +198,7 @@ class MLPInformation:
             rows = _batch(self._fit, generator).to(mask.device)
             self._net.step(self._data.x[rows] * mask, self._data.y[rows])
 
-    def _evaluated(self, mask: Tensor) -> Tensor:
+    def _evaluate(self, mask: Tensor) -> Tensor:
         """Mean surprise of every perceptron at its own rows, shape [estimators]."""
         totals = [
             surprise(self._net(self._data.x[rows] * mask), self._data.y[rows]).sum(1)
@@ -236,7 +236,7 @@ def _batch(rows: Tensor, generator: torch.Generator) -> Tensor:
     return rows.gather(1, torch.randint(rows.shape[1], (len(rows), size), generator=generator))
 
 
-def _stacked(rows: tuple[Tensor, ...]) -> Tensor:
+def _stack(rows: tuple[Tensor, ...]) -> Tensor:
     """Row numbers of all estimators, cut to the shortest; images may have different numbers of rows."""
     shortest = min(len(r) for r in rows)
     return torch.stack([r[:shortest] for r in rows]).cpu()

@@ -27,11 +27,11 @@ class Prepared:
     nothing: Tensor
 
 
-def prepared(samples: Samples) -> Prepared:
+def prepare(samples: Samples) -> Prepared:
     """Standardises samples."""
-    x = _standardised(samples.x)
+    x = _standardise(samples.x)
     if samples.y.is_floating_point():
-        y = _standardised(samples.y)
+        y = _standardise(samples.y)
         return Prepared(x, y, y.shape[1], 0.5 * y.square().sum(1))
     y = classes_of(samples.y)
     frequency = torch.bincount(y) / len(y)
@@ -48,7 +48,7 @@ def split_by_image(images: Tensor, generator: torch.Generator) -> tuple[Tensor, 
     return torch.nonzero(~mask).flatten(), torch.nonzero(mask).flatten()
 
 
-def _standardised(values: Tensor) -> Tensor:
+def _standardise(values: Tensor) -> Tensor:
     values = values.double()
     centred = values - values.mean(0)
     spread = centred.square().mean(0).sqrt()

@@ -14,7 +14,7 @@ from torch import Tensor
 from mipp.errors import MippError
 from mipp.estimators.base import Samples
 from mipp.estimators.perceptrons import Perceptrons, surprise
-from mipp.estimators.prepared import prepared, split_by_image
+from mipp.estimators.prepared import prepare, split_by_image
 
 _BATCH = 256
 _LEARNING_RATE = 3e-3  # falls to zero as half a cosine
@@ -49,7 +49,7 @@ class SurrogateInformation:
 
     @torch.no_grad()
     def __init__(self, samples: Samples, settings: Surrogate, generator: torch.Generator) -> None:
-        data = prepared(samples)
+        data = prepare(samples)
         fit, held = split_by_image(samples.images, generator)
         self.num_nodes = len(samples.blocks)
         self._node_of = torch.full((samples.x.shape[1],), -1)
@@ -62,7 +62,7 @@ class SurrogateInformation:
             rows = fit[torch.randint(len(fit), (min(_BATCH, len(fit)),), generator=generator)]
             masks = _random_masks(len(rows), self.num_nodes, generator).to(samples.x.device)
             rate = 0.5 + 0.5 * cos(pi * step / settings.iterations)
-            self._net.step(self._masked(data.x[rows], masks)[None], data.y[rows][None], rate)
+            self._net.step(self._mask(data.x[rows], masks)[None], data.y[rows][None], rate)
         self._x, self._y, self._nothing = data.x[held], data.y[held], data.nothing[held]
         self._images = torch.unique(samples.images[held], return_inverse=True)[1].cpu()
         self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=samples.x.device)
@@ -125,11 +125,11 @@ class SurrogateInformation:
         """Surprise at every held-out row with the nodes of each mask, shape [masks, rows]."""
         found = []
         for part in masks.split(max(1, _ROWS // len(self._x))):
-            x = self._masked(self._x.repeat(len(part), 1), part.repeat_interleave(len(self._x), 0))
+            x = self._mask(self._x.repeat(len(part), 1), part.repeat_interleave(len(self._x), 0))
             found.append(surprise(self._net(x[None])[0], self._y.repeat(len(part), *[1] * (self._y.ndim - 1))))
         return torch.cat(found).reshape(len(masks), -1)
 
-    def _masked(self, x: Tensor, masks: Tensor) -> Tensor:
+    def _mask(self, x: Tensor, masks: Tensor) -> Tensor:
         """Features of the nodes in the masks, the others at their mean, and the masks; [rows, features + nodes].
 
         Nodes that never vary count as there, so that nothing can depend on them.

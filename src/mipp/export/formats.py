@@ -65,7 +65,7 @@ def _torch(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
 
 
 def _onnx(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
-    runtime, *_ = (_needed(name) for name in ("onnxruntime", "onnx", "onnxscript"))
+    runtime, *_ = (_require(name) for name in ("onnxruntime", "onnx", "onnxscript"))
     with _quiet("torch.onnx"):
         torch.onnx.export(_program(model, call), (), path, dynamo=True, verbose=False, external_data=False)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -78,11 +78,11 @@ def _program(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     """What torch.export makes of a call; of one on a single sample, of two, or the file would take one for ever."""
     if all(tensor.ndim and len(tensor) == 1 for tensor in call.tensors):
         with suppress(MippError):
-            return _exported(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)))
-    return _exported(model, call)
+            return _export(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)))
+    return _export(model, call)
 
 
-def _exported(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     sizes = torch.export.ShapesCollection()
     for tensor in call.tensors:
         if tensor.ndim:
@@ -97,7 +97,7 @@ def _exported(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
         ) from error
 
 
-def _needed(name: str) -> ModuleType:
+def _require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:

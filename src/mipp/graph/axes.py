@@ -92,21 +92,21 @@ class Atoms:
             frozen: More atoms to freeze, each with its reason.
         """
         if self._rows:
-            sets, pending = self._connected(), self._rows
+            sets, pending = self._components(), self._rows
             self._rows = []
             for table, row, reason in pending:
                 if _by_rows(sets.at(table.numpy()), varying(row)):
                     self.freeze(row, reason)
                 else:
                     self.unite(table, row, reason)
-        sets = self._connected()
+        sets = self._components()
         for atoms, reason in self._frozen:
             sets.freeze(atoms, reason)
         for more, reason in frozen:
             sets.freeze(more.reshape(-1).numpy(), reason)
         return sets
 
-    def _connected(self) -> "Sets":
+    def _components(self) -> "Sets":
         left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
         right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.empty(0, np.int64)
         edges = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(self.count, self.count))
@@ -174,7 +174,7 @@ def line(plane: Tensor, dim: int) -> Tensor:
     return plane.reshape(-1)
 
 
-def compressed(plane: Tensor) -> Tensor:
+def compress(plane: Tensor) -> Tensor:
     """`plane` with size 1 wherever it is constant."""
     for dim in range(plane.ndim):
         first = plane.narrow(dim, 0, 1) if plane.shape[dim] else plane
@@ -183,13 +183,13 @@ def compressed(plane: Tensor) -> Tensor:
     return plane
 
 
-def moved(plane: Tensor, shape: Sequence[int], move: Callable[[Tensor], Any]) -> list[Tensor]:
+def move_plane(plane: Tensor, shape: Sequence[int], move: Callable[[Tensor], Any]) -> list[Tensor]:
     """Applies an op that only moves data to a plane of a tensor of `shape`; one result per output."""
     out = move(plane.expand(tuple(shape)))
-    return [compressed(t) for t in (out if isinstance(out, tuple | list) else [out])]
+    return [compress(t) for t in (out if isinstance(out, tuple | list) else [out])]
 
 
-def merged(operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reason: Reason) -> Planes:
+def merge(operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reason: Reason) -> Planes:
     """Planes of the result of an element-wise op; unites what meets.
 
     Args:
@@ -224,11 +224,11 @@ def _meet(
             atoms.freeze(result, reason)
         elif not met:
             atoms.hold(result, [d for d in dims if size[d] > 1], reason)
-    return compressed_to(result)
+    return compress_expanded(result)
 
 
-def compressed_to(plane: Tensor) -> Tensor:
-    """`plane` with size 1 along its stride-0 dimensions (a cheap `compressed` for planes just expanded)."""
+def compress_expanded(plane: Tensor) -> Tensor:
+    """`plane` with size 1 along its stride-0 dimensions (a cheap `compress` for planes just expanded)."""
     for dim in range(plane.ndim):
         if plane.shape[dim] > 1 and plane.stride(dim) == 0:
             plane = plane.narrow(dim, 0, 1)

@@ -61,9 +61,9 @@ class Draft:
         """
         w, settled = self._walk, settled or {}
         stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(rejected)]
-        stay += self._named(freeze or {})
+        stay += self._atoms_by_name(freeze or {})
         nodes = self._nodes(stay)
-        shared = [*self._shared_with_unseen(nodes), *nodes.ragged()]
+        shared = [*self._nodes_of_unseen_layers(nodes), *nodes.uneven_axes()]
         nodes = self._nodes([*stay, *shared]) if shared else nodes
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
@@ -81,11 +81,11 @@ class Draft:
         )
 
     def _nodes(self, stay: Sequence[tuple[Tensor, Reason]]) -> "_Nodes":
-        sets = _resolved(self._walk, stay)
+        sets = _resolve(self._walk, stay)
         node_of_set, groups = _groups(self._walk, sets, self._produced, self._read)
         return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
 
-    def _named(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
+    def _atoms_by_name(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
         """Atoms that modules produce one of whose names matches; what a norm or the like scales counts as its own."""
         produced, read = set(self._produced), set(self._read)
         producing = {name for slot in produced for name in self._names(slot)}
@@ -102,7 +102,7 @@ class Draft:
         """The modules that hold a parameter."""
         return self._owners.get(slot[0], [owner(slot[0])])
 
-    def _shared_with_unseen(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
+    def _nodes_of_unseen_layers(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
         """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.
 
         Those inside of a module all of which ran are safe.
@@ -228,7 +228,7 @@ class _Nodes:
         module = self.walk.program.ops[doubt.op].module
         return [Doubt(number, module, doubt.size, count, doubt.reason)] if count.per_node else []
 
-    def ragged(self) -> list[tuple[Tensor, Reason]]:
+    def uneven_axes(self) -> list[tuple[Tensor, Reason]]:
         """Axes that ops run over and on which nodes of one group have different numbers of positions."""
         found = []
         for reduction in self.walk.reductions:
@@ -276,20 +276,20 @@ class _Nodes:
         return tuple(Frozen(name, count, r.text, r.op, r.source) for (name, r), count in listed.items())
 
 
-def _resolved(w: Walk, stay: Sequence[tuple[Tensor, Reason]]) -> Sets:
+def _resolve(w: Walk, stay: Sequence[tuple[Tensor, Reason]]) -> Sets:
     """Resolves the atoms; an axis that was split in two is removed by whole rows or columns of the split."""
     sets = w.atoms.resolve(stay)
     again = False
     for plane, first, second in w.splits:
         at = sets.at(plane.numpy())
-        if any(_united(at, dim) for dim in (first, second)) or _stays(sets, at):
+        if any(_is_united(at, dim) for dim in (first, second)) or _stays(sets, at):
             continue
         w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
         again = True
     return w.atoms.resolve(stay) if again else sets
 
 
-def _united(sets: Ints, dim: int) -> bool:
+def _is_united(sets: Ints, dim: int) -> bool:
     return bool((sets == np.take(sets, [0], axis=dim)).all())
 
 
@@ -323,7 +323,7 @@ def _groups(w: Walk, sets: Sets, produced: Sequence[Slot], read: Sequence[Slot])
             slices.append(ParamSlice(tensor, axis, position[part].reshape(len(ordered), -1), bool(is_read[number])))
         start = sum(g.size for g in groups)
         node_of_set[ordered] = start + np.arange(len(ordered))
-        groups.append(NodeGroup(_unused(owner(slots[lead][0]), names), len(ordered), tuple(slices), start))
+        groups.append(NodeGroup(_new_name(owner(slots[lead][0]), names), len(ordered), tuple(slices), start))
     return node_of_set, groups
 
 
@@ -386,6 +386,6 @@ def _parameter_work(name: str, parameter: Tensor, w: Walk, size: Callable[[Tenso
     return _work(-1, 1, sizes)
 
 
-def _unused(name: str, names: dict[str, int]) -> str:
+def _new_name(name: str, names: dict[str, int]) -> str:
     names[name] = names.get(name, 0) + 1
     return name if names[name] == 1 else f"{name}#{names[name]}"

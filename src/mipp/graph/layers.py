@@ -34,7 +34,7 @@ def as_layer(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         weight = arguments["other"] if name == "matmul" else arguments["mat2"]
         layer |= {"input": arguments["self"], "weight": weight, "bias": None}
     if is_stored_transposed(name, arguments) and isinstance(layer["weight"], Tensor):
-        layer["weight"] = turned(layer["weight"], layer.get("groups", 1))
+        layer["weight"] = swap_axes(layer["weight"], layer.get("groups", 1))
     return layer
 
 
@@ -43,7 +43,7 @@ def is_stored_transposed(name: str, arguments: Mapping[str, Any]) -> bool:
     return name in LINEAR[1:] or name.startswith("conv_transpose") or bool(arguments.get("transposed"))
 
 
-def turned(weight: Tensor, groups: int) -> Tensor:
+def swap_axes(weight: Tensor, groups: int) -> Tensor:
     """A weight [groups x a, b, ...] as [groups x b, a, ...]; its own inverse, and a view for one group."""
     if groups == 1:
         return weight.transpose(0, 1)

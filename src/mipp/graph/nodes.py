@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.graph.axes import Ints, Reason
-from mipp.graph.layers import turned
+from mipp.graph.layers import swap_axes
 from mipp.graph.program import Program
 
 
@@ -104,17 +104,17 @@ class Site:
     reads_axis: int = 1
     rows: Mapping[int, Ints] = field(default_factory=dict)
 
-    def kept_outputs(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def outputs_to_keep(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which positions of the output axis stay, for a mask over all nodes."""
         return np.where(self.writes >= 0, keep[self.writes], True)
 
-    def kept_rows(self, keep: NDArray[np.bool_]) -> dict[int, NDArray[np.bool_]]:
+    def rows_to_keep(self, keep: NDArray[np.bool_]) -> dict[int, NDArray[np.bool_]]:
         """Which positions of axes in front stay, by dimension."""
         return {dim: np.where(nodes >= 0, keep[nodes], True) for dim, nodes in self.rows.items()}
 
-    def turned(self, weight: Tensor) -> Tensor:
+    def swap_axes(self, weight: Tensor) -> Tensor:
         """The weight as [outputs, inputs per group, ...], or back as it is stored."""
-        return weight if self.reads_axis == 1 else turned(weight, self.groups)
+        return weight if self.reads_axis == 1 else swap_axes(weight, self.groups)
 
     def features_of(self, group: NodeGroup, weight: Tensor) -> Tensor:
         """Features of every node among the inputs, in the order of the flattened weight, shape [nodes, width].

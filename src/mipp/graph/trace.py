@@ -57,7 +57,7 @@ class OpStream(TorchDispatchMode):
             self.on_copy(args[0], out)
             return out
         if not self.has_rule(func):
-            with self, _unfused_recurrence(func):
+            with self, _unfuse_recurrence(func):
                 out = CELLS.get(func, func.decompose)(*args, **kwargs)
             if out is not NotImplemented:
                 return out
@@ -72,7 +72,7 @@ class OpStream(TorchDispatchMode):
 
 
 @contextmanager
-def _unfused_recurrence(func: OpOverload) -> Iterator[None]:
+def _unfuse_recurrence(func: OpOverload) -> Iterator[None]:
     """Recurrent layers run step by step, in ops that have rules, instead of in one kernel for all steps."""
     if func.overloadpacket.__name__ not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         yield
@@ -118,7 +118,7 @@ class _Recorder(OpStream):
         op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
         if self._stale.intersection(op.inputs):
             self.refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
-        chosen = op.name == "index" and any(self._chosen_by_value(r) for r in op.args[1] if r is not None)
+        chosen = op.name == "index" and any(self._branches_on_values(r) for r in op.args[1] if r is not None)
         if chosen or op.name in _ESCAPING_OPS:
             program.guards[number] = guard(out)
         if op.func._schema.is_mutable:
@@ -157,7 +157,7 @@ class _Recorder(OpStream):
                 if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
                     self.refuse(f"{func} changes a parameter, buffer or constant in place")
 
-    def _chosen_by_value(self, mask: Ref) -> bool:
+    def _branches_on_values(self, mask: Ref) -> bool:
         value = self.program.values[mask.index]
         return value.dtype == torch.bool and value.origin in ("op", "input")
 

@@ -46,7 +46,7 @@ def plain_in(tree: Any) -> tuple[Any, ...]:
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     """`tree` with `function` applied to each tensor that `tensors_in` finds; containers are copied, not changed."""
-    return _mapped(tree, lambda item: isinstance(item, Tensor), function)
+    return _map(tree, lambda item: isinstance(item, Tensor), function)
 
 
 def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
@@ -57,10 +57,10 @@ def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
             return item.ndim > 0 and len(item) == samples
         return isinstance(item, Tensor) or (isinstance(item, list) and len(item) == samples and not tensors_in(item))
 
-    return _mapped(tree, has_samples, lambda item: item[start:stop])
+    return _map(tree, has_samples, lambda item: item[start:stop])
 
 
-def _mapped(
+def _map(
     tree: Any, chosen: Callable[[Any], bool], function: Callable[[Any], Any], made: dict[int, Any] | None = None
 ) -> Any:
     """`tree` with `function` applied to what is chosen; objects that hold no tensors stay what they are.
@@ -73,19 +73,19 @@ def _mapped(
     if id(tree) in made:
         return made[id(tree)]
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_mapped(item, chosen, function, made) for item in tree))
+        return type(tree)(*(_map(item, chosen, function, made) for item in tree))
     if isinstance(tree, tuple | list):
-        return type(tree)(_mapped(item, chosen, function, made) for item in tree)
+        return type(tree)(_map(item, chosen, function, made) for item in tree)
     if isinstance(tree, dict):
         new = made[id(tree)] = copy.copy(tree)
         for key, item in tree.items():  # some dictionaries of outputs have no update()
-            new[key] = _mapped(item, chosen, function, made)
+            new[key] = _map(item, chosen, function, made)
         return new
     if not isinstance(tree, Tensor) and tensors_in(tree):
         new = made[id(tree)] = copy.copy(tree)
         names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else vars(tree)
         for name in names:
-            object.__setattr__(new, name, _mapped(getattr(tree, name), chosen, function, made))
+            object.__setattr__(new, name, _map(getattr(tree, name), chosen, function, made))
         return new
     return tree
 

@@ -9,14 +9,14 @@
     todo = runs({"mipp": MIPP(), "l1": L1()}, [Budget(macs=0.5)], seeds=range(3))
     jobs = [*trainings(todo, work, folder), *(job(run, work, folder) for run in todo)]
     sweep(jobs)
-    rows = finished(todo, work, folder)
+    rows = read_results(todo, work, folder)
 
 Start the program several times, and the processes share the jobs.
 """
 
 from mipp.grid.cluster import on_ray
 from mipp.grid.pictures import draw
-from mipp.grid.run import Row, Run, collect, finished, job, perform, remaining, restore, runs, trainings
+from mipp.grid.run import Row, Run, collect, job, perform, read_results, remaining, restore, runs, trainings
 from mipp.grid.store import Job, at_work, once, sweep
 from mipp.grid.summary import Summary, markdown, summarise
 from mipp.grid.workload import Recipe, Trainer, Workload
@@ -32,12 +32,12 @@ __all__ = [
     "at_work",
     "collect",
     "draw",
-    "finished",
     "job",
     "markdown",
     "on_ray",
     "once",
     "perform",
+    "read_results",
     "remaining",
     "restore",
     "runs",

@@ -38,7 +38,7 @@ def on_ray(
         MippError: There is no cluster at that address.
     """
     with _session(address) as ray:
-        call = ray.remote(num_cpus=1, max_retries=retries)(_called)
+        call = ray.remote(num_cpus=1, max_retries=retries)(_connect)
         shared = ray.put(function)
         waiting = [call.remote(shared, item) for item in items]
         while waiting:
@@ -46,7 +46,7 @@ def on_ray(
             yield ray.get(done)
 
 
-def _called(function: Callable[[Any], Any], item: Any) -> Any:
+def _connect(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mipp.errors import MissingRequirementError
 from mipp.grid.run import Row
-from mipp.grid.summary import Summary, stages_of, summarise, written
+from mipp.grid.summary import Summary, format_budget, stages_of, summarise
 
 _COSTS = {"macs": "MACs kept", "params": "parameters kept", "nodes": "nodes kept"}
 
@@ -65,11 +65,11 @@ def _against(cost: str, summaries: Sequence[Summary], folder: Path) -> Path:
 
 def _keep_ratios(rows: Sequence[Row], folder: Path) -> Path:
     """What each group keeps, a panel per budget, a line per method; means over the seeds."""
-    budgets = list(dict.fromkeys(map(written, rows)))
+    budgets = list(dict.fromkeys(map(format_budget, rows)))
     path = folder / "keep-ratios.svg"
     with _figure(path, len(budgets)) as panels:
         for axes, budget in zip(panels, budgets, strict=True):
-            own = [row for row in rows if written(row) == budget]
+            own = [row for row in rows if format_budget(row) == budget]
             groups = list(own[0]["keep"])
             for method in dict.fromkeys(row["method"] for row in own):
                 runs = [row["keep"] for row in own if row["method"] == method]

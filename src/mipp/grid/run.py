@@ -66,7 +66,7 @@ def job(run: Run, work: Workload, folder: Path) -> Job:
     def write(path: Path) -> None:
         row = {"method": run.label, "record": repr(run.method), "budget": run.budget.to_dict(), "seed": run.seed}
         try:
-            row |= _measured(run, work, folder)
+            row |= _measure(run, work, folder)
         except MippError as error:
             row[_FAILED] = f"{type(error).__name__}: {error}"
         _write({**row, "machine": machine(), "workload": work.options()}, path)
@@ -81,7 +81,7 @@ def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
     return [one for one in found if one is not None]
 
 
-def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
+def read_results(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
     """The results of those of these runs that are finished, in order, under the runs' own labels."""
     paths = [(run, _path(run, work, folder)) for run in todo]
     return [{**_read(path), "method": run.label} for run, path in paths if path.exists()]
@@ -90,7 +90,7 @@ def finished(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
 def remaining(todo: Iterable[Run], work: Workload, folder: Path) -> float:
     """Seconds that the missing runs take in one process, each as long as those of its method on average."""
     todo = list(todo)
-    rows = [row for row in finished(todo, work, folder) if _FAILED not in row]
+    rows = [row for row in read_results(todo, work, folder) if _FAILED not in row]
     seconds: dict[str, list[float]] = {}
     for row in rows:
         seconds.setdefault(row["method"], []).append(row["seconds"]["run"])
@@ -103,7 +103,7 @@ def restore(rows: Iterable[Row], folder: Path) -> None:
     """Puts results back that were kept elsewhere, so that these runs are not done again.
 
     Args:
-        rows: As `finished` returned them, with all that they had.
+        rows: As `read_results` returned them, with all that they had.
         folder: Where the runs of a grid are; results that are there stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,12 +146,12 @@ def _read(path: Path) -> Row:
     return row
 
 
-def _measured(run: Run, work: Workload, folder: Path) -> Row:
+def _measure(run: Run, work: Workload, folder: Path) -> Row:
     start = time.perf_counter()
     dense = work.dense(run.seed, folder)
     trained = time.perf_counter()
     compensate = work.compensate and not needs_of(run.method).reweights
-    result = _pruned(run, work, dense, compensate=compensate)
+    result = _prune(run, work, dense, compensate=compensate)
     seconds = result.report.seconds
     bare = apply(result.plan, dense) if compensate else result.model
     stages = {"dense": work.measure(dense), **_stages("pruned", bare, run, work)}
@@ -179,7 +179,7 @@ def _measured(run: Run, work: Workload, folder: Path) -> Row:
     }
 
 
-def _pruned(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> Result:
+def _prune(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> Result:
     def train(model: nn.Module, **options: Any) -> None:
         work.whole(model, work.train, run.seed, **options)
 

@@ -49,7 +49,7 @@ def once(job: Job, *, wait: bool = True) -> bool:
 
 def at_work(jobs: Iterable[Job]) -> bool:
     """Whether another process is writing one of these files."""
-    return any(not job.path.exists() and job.path.parent.exists() and _locked(job) for job in jobs)
+    return any(not job.path.exists() and job.path.parent.exists() and _lock(job) for job in jobs)
 
 
 def sweep(
@@ -77,7 +77,7 @@ def sweep(
             done(job)
 
 
-def _locked(job: Job) -> bool:
+def _lock(job: Job) -> bool:
     try:
         with FileLock(f"{job.path}.lock", timeout=_INSTANT):
             return False

@@ -37,11 +37,11 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     """Means over the seeds, by method and budget, in the order in which they first appear."""
     cells: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row["method"], written(row)), []).append(row)
+        cells.setdefault((row["method"], format_budget(row)), []).append(row)
     return [_summary(method, budget, members) for (method, budget), members in cells.items()]
 
 
-def written(row: Row) -> str:
+def format_budget(row: Row) -> str:
     """The budget of a row as text."""
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in row["budget"].items())
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope, Task
-from mipp.methods.common.inputs import Seen, by_weight, readers_of, seen_by_readers
+from mipp.methods.common.inputs import Seen, by_weight, observe_readers, readers_of
 from mipp.statistics.observing import Variances
 
 PerFeature = Callable[[Variances, Tensor], Tensor]
@@ -50,17 +50,17 @@ class FLAP(OneShot):
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         scores = _scores(task, lambda v, w: w.square().sum(0) * v.variance.cpu())
-        return {name: _standardised(s) for name, s in scores.items()}
+        return {name: _standardise(s) for name, s in scores.items()}
 
 
-def _standardised(scores: Tensor) -> Tensor:
+def _standardise(scores: Tensor) -> Tensor:
     """Scores that differ by their rounding only are equal."""
     deviation = scores.std(correction=0)
     return (scores - scores.mean()) / deviation.clamp_min(1e-300) * (deviation > 1e-12 * scores.abs().max())
 
 
 def _scores(task: Task, score: PerFeature) -> dict[str, Tensor]:
-    seen = seen_by_readers(task)
+    seen = observe_readers(task)
     found = {}
     for group, sites in readers_of(task):
         each = [_of_reader(site, group, seen[site.op], score) for site in sites] or [by_weight(task, group)]

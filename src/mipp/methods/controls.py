@@ -39,8 +39,8 @@ class Reinitialised:
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Returns the plan of the other method and new weights of the whole network."""
-        kept = _kept(self, self.like, task, budget)
-        return task.plan(kept, self, budget), state_of(_drawn_anew(task))
+        kept = _choose(self, self.like, task, budget)
+        return task.plan(kept, self, budget), state_of(_reinitialise(task))
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Scratch:
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Returns the plan of the other method and trained weights, those of removed nodes untrained."""
-        plan = task.plan(_kept(self, self.like, task, budget), self, budget)
-        model = _drawn_anew(task)
+        plan = task.plan(_choose(self, self.like, task, budget), self, budget)
+        model = _reinitialise(task)
         small = apply(plan, model)
         train(task, small, 1.0)
         return plan, _put_back(plan, model, small)
 
 
-def _kept(method: object, like: Method | None, task: Task, budget: Budget) -> Mapping[str, tuple[int, ...]]:
+def _choose(method: object, like: Method | None, task: Task, budget: Budget) -> Mapping[str, tuple[int, ...]]:
     if like is None:
         require_target(method, budget)
         generator = task.generator()
@@ -82,7 +82,7 @@ def _kept(method: object, like: Method | None, task: Task, budget: Budget) -> Ma
     return (made[0] if isinstance(made, tuple) else made).kept
 
 
-def _drawn_anew(task: Task) -> nn.Module:
+def _reinitialise(task: Task) -> nn.Module:
     """A copy with the weights its layers would begin with; layers that cannot say have theirs shuffled."""
     model = full_copy(task.model)
     with torch.random.fork_rng():
@@ -98,7 +98,7 @@ def _draw(module: nn.Module) -> None:
     """Draws the weights of a layer as it does at first, and shuffles those that this leaves as they were."""
     before = [p.clone() for p in module.parameters(recurse=False)]
     reset = getattr(module, "reset_parameters", None)
-    if callable(reset) and not _required(reset):
+    if callable(reset) and not _require_reset(reset):
         reset()
     for parameter, old in zip(module.parameters(recurse=False), before, strict=True):
         flat = old.flatten()
@@ -106,7 +106,7 @@ def _draw(module: nn.Module) -> None:
             parameter.copy_(flat[torch.randperm(len(flat), device=flat.device)].view_as(old))
 
 
-def _required(function: Callable[..., object]) -> bool:
+def _require_reset(function: Callable[..., object]) -> bool:
     """Whether a method cannot be called without arguments."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     given = inspect.signature(function).parameters.values()
@@ -115,7 +115,7 @@ def _required(function: Callable[..., object]) -> bool:
 
 def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str, Tensor]:
     """The state of the model with the tensors of its cut copy in their places."""
-    places = state_of(apply(plan, _numbered(model)))
+    places = state_of(apply(plan, _number(model)))
     state = {name: tensor.clone() for name, tensor in state_of(model).items()}
     for name, tensor in state_of(small).items():
         if tensor.shape == state[name].shape:
@@ -128,7 +128,7 @@ def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str
 
 
 @torch.no_grad()
-def _numbered(model: nn.Module) -> nn.Module:
+def _number(model: nn.Module) -> nn.Module:
     """A copy in float64 whose tensors hold the place of every entry, counted from 1 (0: of no node)."""
     numbered = full_copy(model).double()
     for tensor in [*numbered.parameters(), *numbered.buffers()]:

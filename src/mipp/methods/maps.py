@@ -37,7 +37,7 @@ class HRank(OneShot):
         _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return _averaged(task, self.samples, _ranks)
+        return _average(task, self.samples, _ranks)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CHIP(OneShot):
         _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return _averaged(task, self.samples, _independences)
+        return _average(task, self.samples, _independences)
 
 
 def _check_samples(method: object, samples: int) -> None:
@@ -103,7 +103,7 @@ def _nuclear(gram: Tensor) -> Tensor:
     return singular.sum(-1)
 
 
-def _averaged(task: Task, samples: int, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def _average(task: Task, samples: int, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """Means over the samples of scores of maps [samples, nodes, maps per node, height, width], summed over readers."""
     total = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in task.graph.groups.items()}
     groups = groups_read(task)

@@ -70,7 +70,7 @@ class OTO:
         gradient = _Gradient(model)
         steps = train(task, model, self.start, gradient.note)
         score = _dhspg_scores if self.variant == "dhspg" else _hesso_scores
-        kept = select(task, score(task, _copied(model), gradient.found()), budget, self.scope)
+        kept = select(task, score(task, _copies(model), gradient.estimate()), budget, self.scope)
         left = max(1, round(steps * (1 - self.start) / self.start * self.ramp))
         train(task, model, 1 - self.start, _Shrinking(task, model, kept, self, left).step)
         plan = task.plan(kept, self, budget)
@@ -95,16 +95,16 @@ class _Gradient:
     """The gradient of the last step; where the training leaves none, the way that the weights came stands in for it."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model, self._start = model, _copied(model)
+        self._model, self._start = model, _copies(model)
         self._last: Weights = {}
 
     def note(self) -> None:
         """Called after each step of the optimiser."""
         self._last = {name: p.grad.detach().clone() for name, p in _parameters(self._model) if p.grad is not None}
 
-    def found(self) -> Weights:
+    def estimate(self) -> Weights:
         """By name of the parameter."""
-        way = {name: self._start[name] - weight for name, weight in _copied(self._model).items()}
+        way = {name: self._start[name] - weight for name, weight in _copies(self._model).items()}
         return way | (self._last if any(bool(g.any()) for g in self._last.values()) else {})
 
 
@@ -115,7 +115,7 @@ class _Shrinking:
         self, task: Task, model: nn.Module, kept: Mapping[str, tuple[int, ...]], rule: OTO, steps: int
     ) -> None:
         self.task, self.model, self.rule, self.left = task, model, rule, steps
-        self.before = _copied(model)
+        self.before = _copies(model)
         self.redundant = {n: torch.ones(g.size, dtype=torch.bool) for n, g in task.graph.groups.items()}
         for name, nodes in kept.items():
             self.redundant[name][list(nodes)] = False
@@ -131,7 +131,7 @@ class _Shrinking:
             else:
                 self._penalise(name)
         self.left = max(self.left - 1, 1)
-        self.before = _copied(self.model)
+        self.before = _copies(self.model)
 
     def _penalise(self, name: str) -> None:
         """One penalty step and half-space projection of one group."""
@@ -235,5 +235,5 @@ def _weights(model: nn.Module) -> Weights:
     return dict(_parameters(model))
 
 
-def _copied(model: nn.Module) -> Weights:
+def _copies(model: nn.Module) -> Weights:
     return {name: p.detach().clone() for name, p in _weights(model).items()}

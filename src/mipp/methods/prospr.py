@@ -60,7 +60,7 @@ class ProsPr(OneShot):
         for gate in gates.values():
             gate.requires_grad_()
         with torch.enable_grad():
-            weights = _gated(task, weights, gates)
+            weights = _gate(task, weights, gates)
             for step in range(self.steps):
                 slopes = derivatives(_loss(task, model, weights, step), weights, create_graph=True)
                 weights = {name: w - self.learning_rate * slopes[name] for name, w in weights.items()}
@@ -86,7 +86,7 @@ def _loss(task: Task, model: nn.Module, weights: Mapping[str, Tensor], step: int
     return loss_on(task, model, Batch(call, batch.samples, batch.labels))
 
 
-def _gated(task: Task, weights: Mapping[str, Tensor], gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _gate(task: Task, weights: Mapping[str, Tensor], gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights, those that produce nodes multiplied by the gates of these."""
     found = dict(weights)
     for name, group in task.graph.groups.items():

@@ -45,7 +45,7 @@ class OSSCAR:
         found = {}
         for group, sites in task.progress(list(readers_of(task)), "selection"):
             layers = [layer for s in sites for layer in self._layers(s, group, statistics[s.op])]
-            found[group.name] = _elimination(layers or [self._unobserved(task, group)], group.size)
+            found[group.name] = _elimination(layers or [self._groups_without_readers(task, group)], group.size)
         return task.plan(select_by(task, found, budget, "cost"), self, budget)
 
     def _layers(self, site: Site, group: NodeGroup, statistics: SiteStatistics) -> "list[LayerError]":
@@ -57,7 +57,7 @@ class OSSCAR:
             LayerError(xx / max(energy, 1e-300), w, blocks, self.ridge) for w, xx in zip(weights, seconds, strict=True)
         ]
 
-    def _unobserved(self, task: Task, group: NodeGroup) -> "LayerError":
+    def _groups_without_readers(self, task: Task, group: NodeGroup) -> "LayerError":
         gain = by_weight(task, group)
         weight = (gain / gain.sum().clamp_min(1e-300)).sqrt().diag()
         return LayerError(

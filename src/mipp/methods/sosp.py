@@ -17,7 +17,7 @@ from mipp.errors import MippError
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select_by
 from mipp.methods.common.gradients import (
-    called,
+    call_with_gradients,
     derivatives,
     differentiable,
     gradient,
@@ -136,7 +136,7 @@ def _row(batch: Batch, index: int) -> Batch:
 def _pairs(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     """φ R φᵀ of one batch, shape [nodes, nodes]."""
     weights = parameters_of(model)
-    output = called(model, batch.call)
+    output = call_with_gradients(model, batch.call)
     values = [t for t in tensors_in(output) if t.requires_grad]
     sizes = [t.numel() for t in values]
 

@@ -16,7 +16,7 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.methods.base import Needs, Task
-from mipp.methods.common.gradients import called, differentiable, parameters_of
+from mipp.methods.common.gradients import call_with_gradients, differentiable, parameters_of
 from mipp.methods.common.scores import InRounds, Structure, node_scores
 
 
@@ -56,7 +56,7 @@ def _flow(model: nn.Module, call: Call) -> dict[str, Tensor]:
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.is_floating_point():
                 tensor.abs_()
-    outputs = [t for t in tensors_in(called(model, call)) if t.requires_grad]
+    outputs = [t for t in tensors_in(call_with_gradients(model, call)) if t.requires_grad]
     weights = parameters_of(model)
     total = torch.stack([t.sum() for t in outputs]).sum() if outputs else next(iter(weights.values())).sum() * 0
     slopes = torch.autograd.grad(total, list(weights.values()), allow_unused=True, materialize_grads=True)

@@ -47,16 +47,16 @@ class ThiNet(OneShot):
             raise MippError(f"ThiNet(locations={self.locations}): expected at least one.")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
-        return _ranked(self._grams(task))
+        return _rank(self._grams(task))
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan | tuple[PruningPlan, dict[str, Tensor]]:  # type: ignore[override]
         """Removes nodes until the budget holds; with `rescale`, returns the rescaled weights with the plan."""
         require_target(self, budget)
         grams = self._grams(task)
-        kept = select(task, _ranked(grams), budget, self.scope)
+        kept = select(task, _rank(grams), budget, self.scope)
         plan = task.plan(kept, self, budget)
         factors = {name: scale_factors(gram, kept[name]) for name, gram in grams.items()}
-        return (plan, _rescaled(task, factors)) if self.rescale else plan
+        return (plan, _rescale(task, factors)) if self.rescale else plan
 
     def _grams(self, task: Task) -> dict[str, Tensor]:
         """Second moments of the contributions of the nodes of each group, shape [nodes, nodes]."""
@@ -70,7 +70,7 @@ class ThiNet(OneShot):
         groups = groups_read(task)
 
         def visit(site: Site, arguments: Mapping[str, Any]) -> None:
-            products = _sampled_products(site, arguments, self.locations, generator)
+            products = _sample_products(site, arguments, self.locations, generator)
             for group in groups[site.op]:
                 given = products[:, site.features_of(group, arguments["weight"])].sum(2)
                 found[group.name] += given.mT @ given
@@ -79,7 +79,7 @@ class ThiNet(OneShot):
         return found
 
 
-def _sampled_products(site: Site, arguments: Mapping[str, Any], locations: int, generator: torch.Generator) -> Tensor:
+def _sample_products(site: Site, arguments: Mapping[str, Any], locations: int, generator: torch.Generator) -> Tensor:
     """Input times weight at sampled positions and for sampled outputs, shape [rows, features]."""
     rows = inputs_of(site, arguments, locations).cpu().double()
     weight = site.by_group(arguments["weight"])
@@ -88,7 +88,7 @@ def _sampled_products(site: Site, arguments: Mapping[str, Any], locations: int, 
     return rows[group, torch.arange(rows.shape[1])] * weight[group, output]
 
 
-def _ranked(grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rank(grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: removal_order(gram) / len(gram) for name, gram in grams.items()}
 
 
@@ -120,7 +120,7 @@ def scale_factors(gram: Tensor, kept: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def _rescaled(task: Task, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rescale(task: Task, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     model = full_copy(task.model)  # in which a weight under two names is one
     weights = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, group in task.graph.groups.items():

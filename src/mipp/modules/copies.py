@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
-from mipp.modules.multihead import opened
+from mipp.modules.multihead import open_attention
 
 
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
-    copied = opened(full_copy(model))
+    copied = open_attention(full_copy(model))
     copied.eval()  # what an overridden train() returns is nobody's promise
     return copied
 
@@ -26,7 +26,7 @@ def full_copy(model: nn.Module) -> nn.Module:
         memo.update(
             {id(v): v.detach().clone() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf}
         )
-    memo.update(_tied_copies(model))
+    memo.update(_find_tied_copies(model))
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
@@ -36,7 +36,7 @@ def full_copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
+def _find_tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
     """Copies of parameters that are different objects over the same memory, by `id`."""
     first: dict[str, nn.Parameter] = {}
     copies: dict[int, nn.Parameter] = {}
@@ -75,16 +75,16 @@ def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None
 
 def move(model: nn.Module, device: torch.device) -> None:
     """Moves a model, in place; tensors that shared memory share it there, too."""
-    names, before = canonical_names(model), named_tensors(model)
+    names, before = canonical_names(model), tensors_by_name(model)
     model.to(device)
-    after = named_tensors(model)
+    after = tensors_by_name(model)
     for name, tensor in before.items():
         first = names[id(tensor)][0]
         if after[name] is not after[first]:
             after[name].data = after[first].data
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors_by_name(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by each of their names."""
     return {
         **dict(model.named_parameters(remove_duplicate=False)),

@@ -36,7 +36,7 @@ class Multihead(nn.MultiheadAttention):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         if not self.batch_first:
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
-        projected = self._packed(query) if same and self.in_proj_weight is not None else self._each(query, key, value)
+        projected = self._pack(query) if same and self.in_proj_weight is not None else self._each(query, key, value)
         q, k, v = (t.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for t in projected)
         mask = _mask(attn_mask, key_padding_mask, q)
         if need_weights:
@@ -54,7 +54,7 @@ class Multihead(nn.MultiheadAttention):
             weights = weights.squeeze(0) if unbatched else weights
         return out, weights
 
-    def _packed(self, x: Tensor) -> Any:
+    def _pack(self, x: Tensor) -> Any:
         return F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
 
     def _each(self, query: Tensor, key: Tensor, value: Tensor) -> Any:
@@ -80,7 +80,7 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))
 
 
-def opened(model: nn.Module) -> nn.Module:
+def open_attention(model: nn.Module) -> nn.Module:
     """Lets the attention layers of a model, changed in place, take their sizes from their weights."""
     for module in model.modules():
         if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn:

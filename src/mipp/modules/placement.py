@@ -12,7 +12,7 @@ def device_of(model: nn.Module) -> torch.device | None:
     return next((t.device for t in [*model.parameters(), *model.buffers()]), None)
 
 
-def placed(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
+def place_model(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
     """The model where it can be worked on: itself if it is there, else a copy.
 
     Args:

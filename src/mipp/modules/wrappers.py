@@ -8,7 +8,7 @@ from torch import nn
 from mipp.errors import UnsupportedModelError
 
 
-def unwrapped(model: Any) -> nn.Module:
+def unwrap(model: Any) -> nn.Module:
     """The model inside DataParallel, DistributedDataParallel or torch.compile.
 
     Raises:

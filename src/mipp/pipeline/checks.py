@@ -68,7 +68,7 @@ def check_method(method: Any, name: str = "method") -> None:
             check_method(value, f"{type(method).__name__}(like=...)")
 
 
-def listed(patterns: Iterable[str]) -> list[str]:
+def list_patterns(patterns: Iterable[str]) -> list[str]:
     """What `exclude` names: one pattern, or several from any iterable, which may be one that is read only once.
 
     Raises:
@@ -84,7 +84,7 @@ def listed(patterns: Iterable[str]) -> list[str]:
     return found
 
 
-def excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
+def find_excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
     """What the caller excludes, as globs of module names with the reason.
 
     Raises:

@@ -20,7 +20,7 @@ from mipp.surgery import apply
 Recovery = Literal["distill"] | Distillation
 
 
-def finished(
+def build(
     plan: PruningPlan,
     dense: nn.Module,
     task: Task,
@@ -42,15 +42,15 @@ def finished(
     """
     small = apply(plan, dense)
     if compensate is not None:
-        small = _noted(store, "compensated", small, task, partial(_refitted, small, dense, plan, task, compensate))
+        small = _record_step(store, "compensated", small, task, partial(_refit, small, dense, plan, task, compensate))
         lap("compensation")
     if recover is not None:
-        small = _noted(store, "recovered", small, task, partial(_recovered, small, dense, plan, task, recover))
+        small = _record_step(store, "recovered", small, task, partial(_recover, small, dense, plan, task, recover))
         lap("recovery")
     return small
 
 
-def _noted(
+def _record_step(
     store: Checkpoint | None, step: str, small: nn.Module, task: Task, make: Callable[[], tuple[nn.Module, list[str]]]
 ) -> nn.Module:
     """The model after a step: from the checkpoint, else as `make` returns it with sentences for the report."""
@@ -63,7 +63,7 @@ def _noted(
     return small
 
 
-def _refitted(
+def _refit(
     small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit
 ) -> tuple[nn.Module, list[str]]:
     """Refits; where that cannot be done the model stays as cut and a note says why."""
@@ -87,7 +87,7 @@ def _spare(plan: PruningPlan, task: Task) -> float:
     return limit - task.cost.value("params", task.cost.widths(plan.widths))
 
 
-def _recovered(
+def _recover(
     small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, how: Recovery
 ) -> tuple[nn.Module, list[str]]:
     options = Distillation() if how == "distill" else how

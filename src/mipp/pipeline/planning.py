@@ -14,9 +14,9 @@ from mipp.modules.copies import full_copy
 from mipp.pipeline.checks import check_groups
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.plan.cost import Cost, cost_of
-from mipp.runtime.distributed import gathered
+from mipp.runtime.distributed import gather
 from mipp.storage.checkpoint import Checkpoint
-from mipp.surgery import grown, names_of, verified_graph, wrong_groups
+from mipp.surgery import extend_frozen, names_of, verified_graph, wrong_groups
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
 
@@ -64,10 +64,10 @@ def proven_plan(
         if wider and _can_be_met(replace(asked, **floor), task.cost):
             asked = replace(asked, **floor)
             continue
-        freeze = grown(freeze, names_of(task.graph, wrong, _UNPROVEN), wrong)
+        freeze = extend_frozen(freeze, names_of(task.graph, wrong, _UNPROVEN), wrong)
         task = _with_graph(task, freeze)
     plan = replace(plan, budget=budget.to_dict())
-    task.notes.extend(_beyond(plan, method, budget, task.cost))
+    task.notes.extend(_describe_excess(plan, method, budget, task.cost))
     if store:
         store.save_plan(plan, state, task.notes)
     return task, plan, dense
@@ -112,14 +112,14 @@ def example(batches: Sequence[Batch]) -> Call:
 
 def _check_agreed(plan: PruningPlan, method: Method) -> None:
     """Refuses a plan that differs between the processes that prune together."""
-    if any(kept != plan.kept for kept in gathered(plan.kept)):
+    if any(kept != plan.kept for kept in gather(plan.kept)):
         raise MippError(
             f"The processes chose different nodes: {method!r} does not merge what it measures on sharded data. Choose "
             "a method that does, such as mipp.methods.MIPP(), or prune in one process without sharded=True."
         )
 
 
-def _beyond(plan: PruningPlan, method: Method, budget: Budget, cost: Cost) -> list[str]:
+def _describe_excess(plan: PruningPlan, method: Method, budget: Budget, cost: Cost) -> list[str]:
     """Sentences on constraints that a method of the caller's does not meet; latency is measured elsewhere."""
     widths = cost.widths(plan.widths)
     needed = {name: (cost.value(name, widths), limit) for name, limit in budget.limits(cost).items()}

@@ -16,19 +16,19 @@ from mipp.errors import MippError
 from mipp.graph.trees import tensors_in
 from mipp.methods import MIPP, Method, Task, needs_of
 from mipp.modules.copies import move, state_of
-from mipp.modules.placement import device_of, placed
-from mipp.modules.wrappers import unwrapped
+from mipp.modules.placement import device_of, place_model
+from mipp.modules.wrappers import unwrap
 from mipp.pipeline.checks import (
     check_deterministic,
     check_groups,
     check_method,
     check_option,
     check_weights,
-    excluded,
-    listed,
+    find_excluded,
+    list_patterns,
     runs_in_parts,
 )
-from mipp.pipeline.finishing import Recovery, finished
+from mipp.pipeline.finishing import Recovery, build
 from mipp.pipeline.planning import example, proven_plan
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.plan.cost import cost_of, latency_ms
@@ -38,12 +38,12 @@ from mipp.report import Inspection, Report
 from mipp.report.layer_times import layer_times
 from mipp.report.measuring import Clock, measures, report_on, versions
 from mipp.runtime.default_device import own_default_device
-from mipp.runtime.distributed import sharded
+from mipp.runtime.distributed import merge_shards
 from mipp.runtime.progress import Bars
-from mipp.runtime.tensor_store import Memory, written
+from mipp.runtime.tensor_store import Memory, format_bytes
 from mipp.storage import folder as storage
 from mipp.storage.checkpoint import Checkpoint
-from mipp.storage.fingerprint import described, fingerprint, numbers_of, written_out
+from mipp.storage.fingerprint import fingerprint, format_option, hash_function, numbers_of
 from mipp.surgery import apply, describe, verified_graph
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
@@ -209,8 +209,8 @@ def _results(
     memory_limit: int | str | None,
 ) -> list[Result]:
     """The flow of `prune`: what serves all budgets, then all plans, then what is made of each."""
-    model, memory, method = unwrapped(model), Memory(memory_limit), MIPP() if method is None else method
-    exclude = listed(exclude)
+    model, memory, method = unwrap(model), Memory(memory_limit), MIPP() if method is None else method
+    exclude = list_patterns(exclude)
     options = _options(budgets, method, compensate, recover)
     if not isinstance(seed, Integral):
         raise MippError(f"seed is {seed!r}; expected a whole number, from which all that is random is drawn.")
@@ -221,8 +221,8 @@ def _results(
             "of the two out."
         )
     clock, planned, results = Clock(), [], []
-    with _isolated(seed), sharded(data.sharded), Bars(enabled=progress) as bars:
-        dense, home = placed(model, device), device_of(model)
+    with _isolate(seed), merge_shards(data.sharded), Bars(enabled=progress) as bars:
+        dense, home = place_model(model, device), device_of(model)
         check_weights(dense)
         batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
         clock("read")
@@ -250,17 +250,17 @@ def _results(
             with bars.phase("checkpoint"):
                 store = _checkpoint(checkpoint, own, exclude, data, (method, budget, options, recover, memory_limit))
             own = replace(own, finished=store.finished) if store else own
-            with _isolated(seed):
-                made = proven_plan(own, method, budget or Budget(), excluded(dense, exclude), store)
+            with _isolate(seed):
+                made = proven_plan(own, method, budget or Budget(), find_excluded(dense, exclude), store)
             lap("selection")
             planned.append((store, *made, lap.seconds))
         for _, own, *_ in planned:
             own.measured.clear()
         given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
-        changed = _changed({**given, "memory_limit": memory_limit})
+        changed = _non_defaults({**given, "memory_limit": memory_limit})
         for store, task, plan, weights, seconds in planned:
             lap = Clock(seconds)
-            small = finished(plan, weights, task, options, recover, store, lap)
+            small = build(plan, weights, task, options, recover, store, lap)
             if home is not None:
                 move(small, home)
             task.notes.extend(describe(small, plan))
@@ -288,7 +288,7 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         UnsupportedModelError: The model does not run on the example, or cannot be traced.
         MippError: `example` holds no tensor, or `exclude` names no module.
     """
-    model, call = unwrapped(model), as_call(example)
+    model, call = unwrap(model), as_call(example)
     if not call.tensors:
         raise MippError(
             f"example is a {type(example).__name__} without tensors; expected one input, such as torch.randn(1, 3, 32, "
@@ -296,11 +296,11 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         )
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
-    with _isolated(0):
-        dense = placed(model)
+    with _isolate(0):
+        dense = place_model(model)
         if dense is not model:
             call = call.map(lambda tensor: tensor.to(device_of(dense)))
-        graph = verified_graph(dense, call, excluded(dense, listed(exclude)))
+        graph = verified_graph(dense, call, find_excluded(dense, list_patterns(exclude)))
     return Inspection(type(model).__name__, graph, cost_of(graph))
 
 
@@ -318,10 +318,10 @@ def information(
     Raises:
         MippError: See `mipp.errors`.
     """
-    model = unwrapped(model)
+    model = unwrap(model)
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
-    with _isolated(seed):
-        model = placed(model)
+    with _isolate(seed):
+        model = place_model(model)
         check_weights(model)
         batches = read(Calibration.of(calibration), device_of(model), cuts=partial(runs_in_parts, model))
         return (method or MIPP()).information(
@@ -342,7 +342,7 @@ def _options(budgets: Sequence[object], method: object, compensate: object, reco
     return Refit() if compensate else None
 
 
-def _changed(options: Mapping[str, object]) -> dict[str, object]:
+def _non_defaults(options: Mapping[str, object]) -> dict[str, object]:
     """The options of `prune` that are not at their defaults."""
     defaults = prune.__kwdefaults__ or {}
     return {name: value for name, value in options.items() if value not in (defaults.get(name), [])}
@@ -358,7 +358,7 @@ def _task(
     memory: Memory,
     bars: Bars,
 ) -> Task:
-    freeze = excluded(model, exclude)
+    freeze = find_excluded(model, exclude)
     check_deterministic(model, example(batches))
     graph = verified_graph(model, example(batches), freeze)
     check_groups(model, graph)
@@ -382,13 +382,13 @@ def _note_sizes(task: Task, data: Calibration) -> None:
         )
     if store.most_on_disk:
         task.notes.append(
-            f"Up to {written(store.most_on_disk)} of calibration data and activations were in temporary files at one "
-            f"time: memory_limit leaves {written(store.limit)} for them."
+            f"Up to {format_bytes(store.most_on_disk)} of calibration data and activations were in temporary files "
+            f"at one time: memory_limit leaves {format_bytes(store.limit)} for them."
         )
 
 
 @contextmanager
-def _isolated(seed: int) -> Iterator[None]:
+def _isolate(seed: int) -> Iterator[None]:
     """Runs a block with its own random state and default device, with gradients, in full precision.
 
     The caller's settings are as they were afterwards.
@@ -419,10 +419,10 @@ def _checkpoint(
     found = {
         "model": fingerprint(state.values(), repr(task.model), numbers_of(task.model), *state, *ops),
         "calibration data": fingerprint(inputs),
-        "options": fingerprint((), *map(written_out, options), repr(list(exclude)), str(task.seed)),
-        "loss_fn": described(task.loss_fn),
-        "train": described(task.train),
-        "forward": described(data.forward),
+        "options": fingerprint((), *map(format_option, options), repr(list(exclude)), str(task.seed)),
+        "loss_fn": hash_function(task.loss_fn),
+        "train": hash_function(task.train),
+        "forward": hash_function(data.forward),
         "versions": fingerprint((), *(versions()[name] for name in ("torch-mipp", "torch"))),
     }
     return Checkpoint(folder, found)

@@ -2,7 +2,7 @@
 
 from mipp.plan.allocation import Allocation, Unit, allocate, check_budget, kinds
 from mipp.plan.budget import Budget
-from mipp.plan.plan import PruningPlan, heads, known, load_plan, shapes
+from mipp.plan.plan import PruningPlan, heads, load_plan, look_up, shapes
 
 __all__ = [
     "Allocation",
@@ -13,7 +13,7 @@ __all__ = [
     "check_budget",
     "heads",
     "kinds",
-    "known",
     "load_plan",
+    "look_up",
     "shapes",
 ]

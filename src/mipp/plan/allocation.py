@@ -11,7 +11,7 @@ from mipp.errors import InfeasibleBudgetError
 from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost, Floats
 from mipp.plan.elimination import Elimination
-from mipp.plan.plan import known
+from mipp.plan.plan import look_up
 
 Unit = Literal["cost", "node"]
 LatencyOf = Callable[[Mapping[str, int]], float]
@@ -87,7 +87,7 @@ class _Allocator:
         self.widths = cost.sizes.copy()
         self.slopes = [_convex_slopes(eliminations[name].loss if name in eliminations else ()) for name in cost.groups]
         for name, width in budget.widths.items():
-            size = int(cost.sizes[cost.groups.index(known(name, {n: n for n in cost.groups}, "group"))])
+            size = int(cost.sizes[cost.groups.index(look_up(name, {n: n for n in cost.groups}, "group"))])
             if not min(budget.min_keep, size) <= width <= size:
                 raise InfeasibleBudgetError(
                     f"widths asks for {width} nodes of group '{name}', which has {size}; expected from "
@@ -140,14 +140,14 @@ class _Allocator:
         """Notes what the next removal of a mover would take and lose."""
         mover = self.movers[index]
         step = self._step_down(mover[0])
-        self._steps[index], self._losses[index] = step, sum(self._lost(g, step) for g in mover)
+        self._steps[index], self._losses[index] = step, sum(self._loss(g, step) for g in mover)
 
     def _give_back(self, limits: Mapping[str, float]) -> bool:
         gains: list[tuple[float, int]] = []
         for index, mover in enumerate(self.movers):
             step = self._step_up(mover[0])
             if step:
-                gains.append((-sum(self._lost(g, -step) for g in mover), index))
+                gains.append((-sum(self._loss(g, -step) for g in mover), index))
         for _, index in sorted(gains):
             mover = self.movers[index]
             more = self.widths.copy()
@@ -157,7 +157,7 @@ class _Allocator:
                 return True
         return False
 
-    def _lost(self, group: int, step: int) -> float:
+    def _loss(self, group: int, step: int) -> float:
         removed = int(self.cost.sizes[group] - self.widths[group])
         span = (
             self.slopes[group][removed : removed + step] if step > 0 else self.slopes[group][removed + step : removed]
@@ -182,7 +182,7 @@ class _Allocator:
             f"The budget asks for at most {limits[constraint]:,.6g} {constraint}, but the frozen layers and the least "
             f"that min_keep={self.budget.min_keep} and round_to={self.budget.round_to} leave in "
             f"{len(self.cost.groups)} group(s) need at least {smallest:,.6g} of {dense:,.6g}; raise {constraint} to "
-            f"{_rounded_up(smallest / dense)} or more."
+            f"{_round_up(smallest / dense)} or more."
         )
 
 
@@ -240,5 +240,5 @@ def kinds(cost: Cost, fixed: Collection[str] = ()) -> list[list[str]]:
     return list(found.values())
 
 
-def _rounded_up(fraction: float) -> str:
+def _round_up(fraction: float) -> str:
     return f"{min(np.ceil(fraction * 1000 + 1e-9) / 1000, 1.0):.3f}"

@@ -66,7 +66,7 @@ class Budget:
         share = {name: isinstance(amount, float) and amount <= 1 for name, amount in given.items()}
         return {n: amount * cost.dense(n) if share[n] else float(amount) for n, amount in given.items()}
 
-    def eased(self, cost: Cost, share: float) -> "Budget":
+    def ease(self, cost: Cost, share: float) -> "Budget":
         """A budget on the way to this one: `share` of it on a logarithmic scale, from 0 (the dense network) to 1."""
         limits = {} if share == 1 else self.limits(cost)
         return replace(self, **{n: min(limit / cost.dense(n), 1.0) ** share for n, limit in limits.items()})

@@ -127,7 +127,7 @@ class Cost:
     def dense(self, name: str) -> float:
         return self.quantities[name](self.sizes)
 
-    def tabled_ms(self, kept: Mapping[str, int]) -> float:
+    def table_ms(self, kept: Mapping[str, int]) -> float:
         """Latency as the sum of layers measured before: exact enough on the way to a budget, and nothing is run."""
         return self.value("latency_ms", self.widths(kept))
 

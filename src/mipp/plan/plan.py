@@ -14,7 +14,7 @@ from torch import nn
 from mipp.errors import MippError, PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.nodes import NodeGroup, ParamSlice, PruningGraph, Reduction, Size
-from mipp.modules.copies import named_tensors
+from mipp.modules.copies import tensors_by_name
 
 FORMAT = "mipp-plan-1"
 
@@ -55,7 +55,7 @@ class PruningPlan:
         for group in self.groups.values():
             _check_places(group, self.tensors)
         for name, nodes in self.kept.items():
-            group = known(name, self.groups, "group")
+            group = look_up(name, self.groups, "group")
             if list(nodes) != sorted(set(nodes)) or (nodes and not 0 <= nodes[0] <= nodes[-1] < group.size):
                 raise PlanMismatchError(
                     f"The plan keeps nodes {list(nodes)[:8]} of group '{name}', which has {group.size} nodes; expected "
@@ -68,7 +68,7 @@ class PruningPlan:
     ) -> "PruningPlan":
         """A plan for `model` from its graph; groups not named in `kept` keep every node."""
         for name in kept:
-            known(name, graph.groups, "group")
+            look_up(name, graph.groups, "group")
         full = {name: tuple(sorted(kept.get(name, range(group.size)))) for name, group in graph.groups.items()}
         return cls(
             full, graph.groups, shapes(model), graph.attributes, graph.reductions, method, budget, heads=heads(model)
@@ -168,7 +168,7 @@ def load_plan(path: str | Path) -> PruningPlan:
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer of a model by name."""
-    return {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    return {name: tuple(tensor.shape) for name, tensor in tensors_by_name(model).items()}
 
 
 def heads(model: nn.Module) -> dict[str, int]:
@@ -176,7 +176,7 @@ def heads(model: nn.Module) -> dict[str, int]:
     return {path: m.num_heads for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
 
 
-def known(name: str, names: Mapping[str, Any], what: str) -> Any:
+def look_up(name: str, names: Mapping[str, Any], what: str) -> Any:
     if name in names:
         return names[name]
     near = get_close_matches(name, names, 1)
@@ -189,7 +189,7 @@ def known(name: str, names: Mapping[str, Any], what: str) -> Any:
 
 
 def _group_to_dict(group: NodeGroup) -> dict[str, Any]:
-    slices = [[s.tensor, s.axis, s.reads, *_encoded(s.positions)] for s in group.slices]
+    slices = [[s.tensor, s.axis, s.reads, *_encode(s.positions)] for s in group.slices]
     return {"size": group.size, "slices": slices}
 
 
@@ -208,23 +208,23 @@ def _check_places(group: NodeGroup, tensors: Mapping[str, tuple[int, ...]]) -> N
 def _group_from_dict(name: str, item: Mapping[str, Any], first_node: int) -> NodeGroup:
     size = int(item["size"])
     slices = tuple(
-        ParamSlice(t, axis, _decoded(size, kind, data), reads) for t, axis, reads, kind, data in item["slices"]
+        ParamSlice(t, axis, _decode(size, kind, data), reads) for t, axis, reads, kind, data in item["slices"]
     )
     return NodeGroup(name, size, slices, first_node)
 
 
 def _reduction_to_list(r: Reduction) -> list[Any]:
-    positions = {name: _encoded(places) for name, places in r.positions.items()}
+    positions = {name: _encode(places) for name, places in r.positions.items()}
     return [r.module, r.op, r.call, r.length, positions, [list(read) for read in r.reads], list(r.writes)]
 
 
 def _reduction_from_list(item: Sequence[Any], groups: Mapping[str, NodeGroup]) -> Reduction:
     module, op, call, length, encoded, reads, writes = item
-    positions = {name: _decoded(groups[name].size, kind, data) for name, (kind, data) in encoded.items()}
+    positions = {name: _decode(groups[name].size, kind, data) for name, (kind, data) in encoded.items()}
     return Reduction(module, op, call, length, positions, tuple((n, d) for n, d in reads), tuple(writes))
 
 
-def _encoded(positions: Ints) -> tuple[str, list[Any]]:
+def _encode(positions: Ints) -> tuple[str, list[Any]]:
     """Positions as [start, step between nodes, count, step inside a node] where they are regular."""
     nodes, count = positions.shape
     start = int(positions[0, 0])
@@ -236,7 +236,7 @@ def _encoded(positions: Ints) -> tuple[str, list[Any]]:
     return "listed", positions.tolist()
 
 
-def _decoded(size: int, kind: str, data: list[Any]) -> Ints:
+def _decode(size: int, kind: str, data: list[Any]) -> Ints:
     if kind == "listed":
         return np.array(data, np.int64).reshape(size, -1)
     start, outer, count, inner = data

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mipp.data.augmentation import may_vary, varied
+from mipp.data.augmentation import may_vary, vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import CalibrationError, MippError
 from mipp.graph.nodes import PruningGraph
@@ -120,7 +120,7 @@ class _Distiller:
         self.batches, self.held = batches, range(0, len(batches), 8)
         self.features = features(graph, plan)
         images = all(t.ndim == 4 for t in batches[0].call.tensors)
-        self.learner, model = (_prepared(model, images=images) for model in (small, dense))
+        self.learner, model = (_prepare(model, images=images) for model in (small, dense))
         wanted = [feature.value for feature in self.features]
         self.teacher, self.student = (Runner(m, wanted, graph.program) for m in (model, self.learner))
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad and p.is_floating_point()]
@@ -141,7 +141,7 @@ class _Distiller:
         steps = options.epochs * sum(math.ceil(self.batches[i].samples / options.batch_size) for i in train)
         step, checks = 0, list(_CHECKS)
         for _ in progress(range(options.epochs), "distillation"):
-            for batch in self._shuffled(train):
+            for batch in self._shuffle(train):
                 share, over = step / steps, (time.monotonic() - start) / max(seconds, 1e-9)
                 share = share if over <= (step + 1) / steps else over  # in good time, the clock changes nothing
                 if share >= 1:
@@ -150,21 +150,21 @@ class _Distiller:
                 step += 1
                 if checks and share >= checks[0]:
                     checks, score = checks[1:], self._score()
-                    best = self._kept_if_better(score, best, first)
+                    best = self._keep_if_better(score, best, first)
                     if not score.matched <= best.matched:
                         self._start_again()
             if share >= 1:
                 break
-        return first.outputs, self._kept_if_better(self._score(), best, first).outputs
+        return first.outputs, self._keep_if_better(self._score(), best, first).outputs
 
     def _features_learn(self) -> bool:
         """Whether there are features, and some depend on what can learn."""
         some = next(pieces(self.batches[0], None, self.options.batch_size))
         with torch.enable_grad():
-            _, values = self.student(_widened(some.call.map(Tensor.clone)))
+            _, values = self.student(_widen(some.call.map(Tensor.clone)))
         return any(value.requires_grad for value in values)
 
-    def _shuffled(self, train: Sequence[int]) -> Iterator[Batch]:
+    def _shuffle(self, train: Sequence[int]) -> Iterator[Batch]:
         for place in torch.randperm(len(train), generator=self.generator).tolist():
             yield from pieces(self.batches[train[place]], None, self.options.batch_size)
 
@@ -179,7 +179,7 @@ class _Distiller:
     def _step(self, batch: Batch, share: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
-        call = _widened(varied(batch.call, self.generator))
+        call = _widen(vary(batch.call, self.generator))
         self.teacher.prepare(call)
         self.student.prepare(call)
         device = self.parameters[0].device
@@ -200,7 +200,7 @@ class _Distiller:
                 if name in self.audible:
                     parameter.mul_(self.audible[name].to(parameter))
 
-    def _kept_if_better(self, score: _Score, best: _Score, first: _Score) -> _Score:
+    def _keep_if_better(self, score: _Score, best: _Score, first: _Score) -> _Score:
         """Loads the weights into the pruned model if they match better than any before."""
         if not (score.matched < best.matched and score.outputs < first.outputs):
             return best
@@ -215,7 +215,7 @@ class _Distiller:
         images = any(may_vary(self.batches[index].call) for index in self.held)
         for index in list(self.held) * (_VARIATIONS if images else 1):
             batch = self.batches[index]
-            call = _widened(varied(batch.call, generator))
+            call = _widen(vary(batch.call, generator))
             (said, seen), (output, values) = self.teacher(call), self.student(call)
             own = output_loss(output, said)
             outputs += float(own) * batch.samples
@@ -243,7 +243,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
+def _prepare(model: nn.Module, *, images: bool) -> nn.Module:
     """A copy in eval mode; halves of 16 bits become floats, as Adam's smallest numbers are none of theirs."""
     copied = full_copy(model)
     copied.eval()
@@ -254,5 +254,5 @@ def _prepared(model: nn.Module, *, images: bool) -> nn.Module:
     return copied
 
 
-def _widened(call: Call) -> Call:
+def _widen(call: Call) -> Call:
     return call.map(lambda tensor: tensor.float() if tensor.dtype == torch.float16 else tensor)

@@ -24,17 +24,17 @@ from mipp.graph.downstream import Downstream, downstream, norm_scale, read_by_re
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
-from mipp.modules.copies import full_copy, named_tensors
+from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan import PruningPlan
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified
-from mipp.refit.targets import Target, left_as_cut, targets_of
+from mipp.refit.targets import Target, names_left_as_cut, targets_of
 from mipp.runtime.distributed import place
 from mipp.runtime.progress import Progress, silent
-from mipp.runtime.tensor_store import Memory, written
+from mipp.runtime.tensor_store import Memory, format_bytes
 from mipp.statistics.observing import check_finite
 from mipp.statistics.replay import Stream
-from mipp.statistics.unfolding import aligned, channels_last, inputs_of
+from mipp.statistics.unfolding import align, channels_last, inputs_of
 
 ROWS = 65536
 """Rows of inputs per layer that suffice for its second moments."""
@@ -103,7 +103,7 @@ def refit(
         UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
     """
     targets = targets_of(plan, graph)
-    names = ", ".join(name or "the model itself" for name in left_as_cut(plan, graph, targets))
+    names = ", ".join(name or "the model itself" for name in names_left_as_cut(plan, graph, targets))
     left = [f"Left as cut, as other ops read the weight too, or it is computed or complex: {names}."] if names else []
     if not targets:
         return left
@@ -157,7 +157,7 @@ def _variations(
 
     def scarce(target: Target) -> bool:
         site = target.uses[0]
-        op, weight = program.ops[site.op], site.turned(named_tensors(small)[target.weight])
+        op, weight = program.ops[site.op], site.swap_axes(tensors_by_name(small)[target.weight])
         written = program.values[op.outputs[0]].shape
         rows = samples * prod(written) // written[channel_dim(op)] // traced
         return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
@@ -180,7 +180,7 @@ class _Refitter:
     ) -> None:
         self.graph = graph
         self.ridge, self.limit = options.ridge, memory.statistics
-        self.tensors = named_tensors(small)  # refitted in place
+        self.tensors = tensors_by_name(small)  # refitted in place
         own = [batch.samples for batch in batches]
         first, samples = place(sum(own))
         starts = list(accumulate(own, initial=first))[:-1]
@@ -247,7 +247,7 @@ class _Refitter:
     def notes(self) -> list[str]:
         """Sentences for the report."""
         names = ", ".join(f"{name} ({count})" for name, count in self.in_blocks.items())
-        reason = f"because memory_limit leaves {written(self.limit)} for second moments"
+        reason = f"because memory_limit leaves {format_bytes(self.limit)} for second moments"
         return [f"Refitted in blocks of inputs, one block after the other, {reason}: {names}."] if names else []
 
     def _blocks(self, target: Target) -> list[slice]:
@@ -264,12 +264,12 @@ class _Refitter:
 
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
-        tensors = {"input": x, "weight": site.turned(self.tensors[weight])}
+        tensors = {"input": x, "weight": site.swap_axes(self.tensors[weight])}
         return inputs_of(site, {**arguments, **tensors}, self.positions)
 
     def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""
-        return target.uses[0].turned(self.tensors[target.weight])
+        return target.uses[0].swap_axes(self.tensors[target.weight])
 
     def _missing(
         self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
@@ -291,9 +291,9 @@ class _Refitter:
         self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
-        there, here = aligned(dense[value], pruned[value], site.kept_rows(self.keep)), pruned[value]
+        there, here = align(dense[value], pruned[value], site.rows_to_keep(self.keep)), pruned[value]
         there, here = (channels_last(v, channel_dim(op), self.positions) for v in (there, here))
-        return aligned(there, here, {1: site.kept_outputs(self.keep)}), here
+        return align(there, here, {1: site.outputs_to_keep(self.keep)}), here
 
     def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:
         """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""
@@ -311,13 +311,13 @@ class _Refitter:
         silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
         for regression in regressions:
             regression.silence(silent)
-        pooled = [regression.pooled() for regression in regressions]
+        pooled = [regression.pool() for regression in regressions]
         ridge = self.ridge or best_ridge(pooled)
         fits = [regression.solve(ridge) for regression in pooled]
-        fits = rectified.refined(fits, regressions, ridge) if rectified is not None else fits
+        fits = rectified.refine(fits, regressions, ridge) if rectified is not None else fits
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = torch.cat([fit.change.mT for fit in fits])
-        change = target.uses[0].turned(whole.reshape(weight.shape))
+        change = target.uses[0].swap_axes(whole.reshape(weight.shape))
         self.tensors[target.weight].add_(change.to(weight.dtype))
         return torch.cat([fit.offset for fit in fits])
 

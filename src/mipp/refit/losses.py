@@ -14,10 +14,10 @@ from mipp.graph.layers import channel_dim
 from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Call, Program, execute
 from mipp.graph.trees import tensors_in
-from mipp.modules.copies import named_tensors, working_copy
+from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan import PruningPlan
 from mipp.statistics.replay import replayable
-from mipp.statistics.unfolding import aligned
+from mipp.statistics.unfolding import align
 
 Values = list[Tensor]
 
@@ -47,7 +47,7 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
         value, rectified = result_of(program, op, after), read_by_relu(program, op, after)
         if rectified >= 0:
             value = program.ops[program.readers[rectified][0]].outputs[0]
-        kept = {channel_dim(op): site.kept_outputs(keep), **site.kept_rows(keep)}
+        kept = {channel_dim(op): site.outputs_to_keep(keep), **site.rows_to_keep(keep)}
         if all(stay.any() for stay in kept.values()):  # else it has gone, and one silent position stands in for it
             found[value] = Feature(value, kept)
     return [feature for value, feature in found.items() if value not in program.outputs]
@@ -67,12 +67,12 @@ class Runner:
         self._model, self._wanted = model, list(wanted)
         self._copy = working_copy(model)
         self._expected = expected
-        self._named = named_tensors(model)
+        self._named = tensors_by_name(model)
         self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]] | None] = {}
 
     def __call__(self, call: Call) -> tuple[Values, Values]:
         """Floating-point outputs, and the features if there are any."""
-        found = self._traced(call)
+        found = self._trace(call)
         if found is None:
             return floating(call(self._model)), []
         program, bound = found
@@ -83,9 +83,9 @@ class Runner:
 
     def prepare(self, call: Call) -> None:
         """Does what the first such call would do; to be called outside of autocast, whose casts are not replayed."""
-        self._traced(call)
+        self._trace(call)
 
-    def _traced(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
+    def _trace(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
         key = call.form
         if key not in self._programs:
             self._programs[key] = self._replayable(call)
@@ -125,7 +125,7 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
 
 def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:
     """Mean over the features of the squared error relative to the variance of the dense one."""
-    pairs = [(v, aligned(target, v, f.kept)) for v, target, f in zip(values, targets, features, strict=True)]
+    pairs = [(v, align(target, v, f.kept)) for v, target, f in zip(values, targets, features, strict=True)]
     return torch.stack([_error(value, target) for value, target in pairs]).mean()
 
 

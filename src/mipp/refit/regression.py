@@ -72,10 +72,10 @@ class Regression:
             fold.mean[inputs] = 0
             fold.scatter.index_fill_(0, inputs, 0).index_fill_(1, inputs, 0)
 
-    def pooled(self) -> "Regression":
+    def pool(self) -> "Regression":
         """The regression on the rows of all processes, where data are sharded."""
         whole = copy.copy(self)
-        whole.folds = [fold.pooled() for fold in self.folds]
+        whole.folds = [fold.pool() for fold in self.folds]
         return whole
 
     def solve(self, ridge: float, without: int | None = None) -> Fit:
@@ -85,7 +85,7 @@ class Regression:
             ridge: Relative to the mean second moment of the inputs.
             without: A fold that is left out.
         """
-        moments = self._merged(without)
+        moments = self._merge(without)
         (xx, xr, _), mean = self._parts(moments), moments.mean
         penalty = ridge * xx.diagonal().mean() + 1e-300
         change = torch.linalg.solve(xx + penalty * torch.eye(self.inputs, dtype=xx.dtype, device=xx.device), xr)
@@ -104,7 +104,7 @@ class Regression:
             total += fold.count * float(left)
         return total
 
-    def _merged(self, without: int | None) -> Moments:
+    def _merge(self, without: int | None) -> Moments:
         merged = Moments(len(self.folds[0].mean), self.folds[0].mean.device)
         for number, fold in enumerate(self.folds):
             if number != without:

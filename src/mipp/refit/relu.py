@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mipp.refit.regression import Fit, Regression
-from mipp.runtime.distributed import gathered
+from mipp.runtime.distributed import gather
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 
@@ -42,32 +42,32 @@ class Rectified:
         """
         self._rows.append(self._shelf.put([inputs, missing, wanted, found, folds]))
 
-    def refined(self, first: Sequence[Fit], regressions: Sequence[Regression], ridge: float) -> list[Fit]:
+    def refine(self, first: Sequence[Fit], regressions: Sequence[Regression], ridge: float) -> list[Fit]:
         """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second."""
-        for inputs, missing, wanted, found, folds in self._loaded():
-            made = _made(first, inputs)
+        for inputs, missing, wanted, found, folds in self._load():
+            made = _apply_fits(first, inputs)
             excess = (found + made * self._scale).clamp_min(0)
             change = torch.where(wanted > 0, 0, made - missing - excess * self._inverse).double()
             for regression, x, part in zip(regressions, inputs, _by_group(change, inputs), strict=True):
                 regression.shift(x.double(), part, folds)
         none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
-        best = min(list(first), [regression.pooled().solve(ridge) for regression in regressions], none, key=self._error)
+        best = min(list(first), [regression.pool().solve(ridge) for regression in regressions], none, key=self._error)
         for rows in self._rows:
             rows.release()
         return best
 
     def _error(self, fits: Sequence[Fit]) -> float:
         total = 0.0
-        for inputs, _, wanted, found, _ in self._loaded():
-            now = found + _made(fits, inputs) * self._scale
+        for inputs, _, wanted, found, _ in self._load():
+            now = found + _apply_fits(fits, inputs) * self._scale
             total += float((now.clamp_min(0) - wanted.clamp_min(0)).square().sum(dtype=torch.float64))
-        return sum(gathered(total))
+        return sum(gather(total))
 
-    def _loaded(self) -> Iterator[list[Tensor]]:
+    def _load(self) -> Iterator[list[Tensor]]:
         return (rows.load() for rows in self._rows)
 
 
-def _made(fits: Sequence[Fit], inputs: Tensor) -> Tensor:
+def _apply_fits(fits: Sequence[Fit], inputs: Tensor) -> Tensor:
     """What fits add to the outputs, shape [rows, outputs]."""
     parts = ((fit.change.to(x.dtype), fit.offset.to(x.dtype), x) for fit, x in zip(fits, inputs, strict=True))
     return torch.cat([x @ change + offset for change, offset, x in parts], 1)

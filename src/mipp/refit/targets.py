@@ -29,16 +29,16 @@ def targets_of(plan: PruningPlan, graph: PruningGraph) -> list[Target]:
     lossy = _lossy(plan, graph)
     behind = _behind(graph.program, lossy)
 
-    def wanted(target: Target) -> bool:
+    def is_wanted(target: Target) -> bool:
         ops = {site.op for site in target.uses}
         embedding = {op.index for op in graph.program.ops if ops & lossy and op.name == "embedding"}
         touched = bool(ops & (lossy | behind)) and not _complex(graph.program, target.weight)
-        return touched and _unshared(graph.program, target.weight, ops | embedding)
+        return touched and _reads_alone(graph.program, target.weight, ops | embedding)
 
-    return sorted(filter(wanted, by_weight.values()), key=lambda target: target.uses[0].op)
+    return sorted(filter(is_wanted, by_weight.values()), key=lambda target: target.uses[0].op)
 
 
-def left_as_cut(plan: PruningPlan, graph: PruningGraph, targets: Collection[Target]) -> list[str]:
+def names_left_as_cut(plan: PruningPlan, graph: PruningGraph, targets: Collection[Target]) -> list[str]:
     """Names of the modules that read removed nodes by weights which are not refitted."""
     refitted = {site.op for target in targets for site in target.uses}
     return list(dict.fromkeys(graph.program.ops[op].module for op in sorted(_lossy(plan, graph) - refitted)))
@@ -67,7 +67,7 @@ def _complex(program: Program, weight: str) -> bool:
     return any(value.dtype.is_complex for value in program.values if value.name == weight)
 
 
-def _unshared(program: Program, weight: str, uses: Collection[int]) -> bool:
+def _reads_alone(program: Program, weight: str, uses: Collection[int]) -> bool:
     """Whether nothing but these ops reads the weight."""
     readers = (program.readers[index] for index, value in enumerate(program.values) if value.name == weight)
     return all(reader in uses for reading in readers for reader in reading)

@@ -12,7 +12,7 @@ from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Call, execute
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
-from mipp.modules.copies import named_tensors, working_copy
+from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan import Budget, PruningPlan
 from mipp.plan.cost import Floats, Latency, LayerTimes, cost_of, latency_ms
 from mipp.surgery import apply
@@ -45,7 +45,7 @@ def layer_times(model: nn.Module, graph: PruningGraph, call: Call, budget: Budge
     if len(rows) < len(cut):
         layers, rows = (tuple(ops),), [whole[:, None]]
     macs = _macs(graph, layers, networks)
-    return LayerTimes(layers, macs, _scaled(macs, np.concatenate(rows).reshape(len(cut), -1).T, whole))
+    return LayerTimes(layers, macs, _scale(macs, np.concatenate(rows).reshape(len(cut), -1).T, whole))
 
 
 @torch.inference_mode()
@@ -65,7 +65,7 @@ def layer_ms(model: nn.Module, call: Call, ops: Sequence[int], names: Sequence[s
     program = trace(model, call, has_rule)
     if program.not_replayable or [op.name for op in program.ops] != list(names):
         return None
-    named = named_tensors(model)
+    named = tensors_by_name(model)
     bound = {i: named[v.name] for i, v in enumerate(program.values) if v.name in named} | program.constants
     starts = [0, *ops[1:], len(names)]
     turns = []
@@ -105,7 +105,7 @@ def _macs(graph: PruningGraph, layers: tuple[tuple[int, ...], ...], networks: Se
     return np.stack([latency.sizes(cost.widths(widths)) for widths in networks], 1)
 
 
-def _scaled(macs: Floats, ms: Floats, whole: Floats) -> Floats:
+def _scale(macs: Floats, ms: Floats, whole: Floats) -> Floats:
     """Times that add up to those of the whole networks; layers that are never cut take the same in all of them."""
     still = (macs[:, 0] == macs[:, -1])[:, None]
     fixed = np.where(still, ms[:, -1:] * whole[-1] / ms[:, -1].sum(), 0)

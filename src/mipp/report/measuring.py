@@ -70,7 +70,7 @@ def report_on(
     return Report(
         model=type(model).__name__,
         method=plan.method,
-        call=f"mipp.prune({', '.join(['model', 'calibration', _written(plan.budget), plan.method, *more])})",
+        call=f"mipp.prune({', '.join(['model', 'calibration', _write_call(plan.budget), plan.method, *more])})",
         budget=dict(plan.budget),
         before=measured[0],
         after=measured[1],
@@ -124,7 +124,7 @@ def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
     return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in counted.items()}
 
 
-def _written(budget: Mapping[str, Any]) -> str:
+def _write_call(budget: Mapping[str, Any]) -> str:
     return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
 
 

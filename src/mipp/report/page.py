@@ -56,7 +56,7 @@ def render(report: "Report") -> str:
         limits=_limits(report, rows),
         budget=summary.budget(report),
         picture=_picture(report.groups),
-        frozen=summary.folded(report.frozen),
+        frozen=summary.group_by_reason(report.frozen),
         total_seconds=sum(report.seconds.values()),
         models=("dense", "pruned", *report.stages),
     )

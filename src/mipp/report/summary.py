@@ -74,7 +74,7 @@ def rows(report: "Report") -> tuple[Row, ...]:
     return (*metrics, *sizes, *((latency,) if any(value is not None for value in latency.values) else ()))
 
 
-def folded(frozen: tuple["FrozenLine", ...]) -> dict[str, dict[tuple[str, str], list["FrozenLine"]]]:
+def group_by_reason(frozen: tuple["FrozenLine", ...]) -> dict[str, dict[tuple[str, str], list["FrozenLine"]]]:
     """Group frozen layers by reason, and within a reason by operator and source line."""
     reasons: dict[str, dict[tuple[str, str], list[FrozenLine]]] = {}
     for line in frozen:
@@ -84,12 +84,12 @@ def folded(frozen: tuple["FrozenLine", ...]) -> dict[str, dict[tuple[str, str], 
 
 def budget(report: "Report") -> dict[str, str]:
     """Return what was asked for as text, with the slack where it is known; what was left open is left out."""
-    asked = {name: _written(value) for name, value in report.budget.items() if value is not None and value != {}}
+    asked = {name: _format(value) for name, value in report.budget.items() if value is not None and value != {}}
     for name, slack in report.slack.items():
         if math.isfinite(slack):
             asked[name] = f"{asked.get(name, figures.ABSENT)} ({figures.slack(slack)})"
     return asked
 
 
-def _written(value: object) -> str:
+def _format(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

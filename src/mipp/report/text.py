@@ -26,20 +26,20 @@ def render(report: "Report", width: int) -> RenderableType:
 
 def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:
     yield _text(f"{report.model} pruned", "bold")
-    yield _pairs({"method": report.method, "budget": _joined(summary.budget(report), "=")})
+    yield _pairs({"method": report.method, "budget": _join(summary.budget(report), "=")})
     yield from _summary(report)
     if report.groups:
         yield _heading(f"{figures.plural(len(report.groups), 'group')}, from input to output")
         yield _groups(report, width)
     if report.collapsed:
         yield _heading("Collapsed: every node was removed, a silent mask is left")
-        yield _indented(_text(", ".join(report.collapsed)), 2)
+        yield _indent(_text(", ".join(report.collapsed)), 2)
     if report.frozen:
-        yield from _frozen(report.frozen)
+        yield from _frozen_section(report.frozen)
     if report.notes:
         yield _heading("Notes")
         yield _pairs_of([("·", note) for note in report.notes])
-    record = {"call": report.call, "seconds": _seconds(report), "versions": _joined(report.versions, " ")}
+    record = {"call": report.call, "seconds": _seconds(report), "versions": _join(report.versions, " ")}
     if any(record.values()):
         yield _heading("Record")
         yield _pairs(record)
@@ -93,27 +93,27 @@ def _bar(fraction: float) -> str:
     return ("█" * whole + (_EIGHTHS[part] if part else "")).ljust(_BAR, "·")
 
 
-def _frozen(frozen: tuple["FrozenLine", ...]) -> Iterator[RenderableType]:
+def _frozen_section(frozen: tuple["FrozenLine", ...]) -> Iterator[RenderableType]:
     nodes = sum(line.nodes for line in frozen)
     yield _heading(f"Frozen: {figures.plural(len(frozen), 'layer')} with {figures.plural(nodes, 'node')}, kept whole")
-    for reason, places in summary.folded(frozen).items():
-        yield _indented(_text(reason), 2)
+    for reason, places in summary.group_by_reason(frozen).items():
+        yield _indent(_text(reason), 2)
         for (op, source), lines in places.items():
             names = ", ".join(f"{line.name} ({line.nodes:,})" for line in lines)
             where = " · ".join(part for part in (op, source) if part)
             if where:
-                yield _indented(_text(where, "dim"), 4)
-            yield _indented(_text(names), 4)
+                yield _indent(_text(where, "dim"), 4)
+            yield _indent(_text(names), 4)
 
 
 def _seconds(report: "Report") -> str:
     if not report.seconds:
         return ""
     phases = {**report.seconds, "total": sum(report.seconds.values())}
-    return _joined({name: f"{value:,.2f}" for name, value in phases.items()}, " ")
+    return _join({name: f"{value:,.2f}" for name, value in phases.items()}, " ")
 
 
-def _joined(values: dict[str, str], sign: str) -> str:
+def _join(values: dict[str, str], sign: str) -> str:
     return " · ".join(f"{name}{sign}{value}" for name, value in values.items())
 
 
@@ -139,7 +139,7 @@ def _heading(title: str) -> RenderableType:
     return Padding(_text(title, "bold"), (1, 0, 0, 0))
 
 
-def _indented(content: Text, columns: int) -> RenderableType:
+def _indent(content: Text, columns: int) -> RenderableType:
     return Padding(content, (0, 0, 0, columns))
 
 

@@ -1,7 +1,7 @@
 """Statistics of several processes, each of which has a share of the calibration data.
 
-Inside `sharded(True)` the functions below go through the default process group of `torch.distributed`; all processes
-have to call them in the same order. Elsewhere they return what they are given.
+Inside `merge_shards(True)` the functions below go through the default process group of `torch.distributed`; all
+processes have to call them in the same order. Elsewhere they return what they are given.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _SHARDED: ContextVar[bool] = ContextVar("sharded", default=False)
 
 
 @contextmanager
-def sharded(on: bool) -> Iterator[None]:  # noqa: FBT001
+def merge_shards(on: bool) -> Iterator[None]:  # noqa: FBT001
     """Whether the block merges the statistics of all processes.
 
     Raises:
@@ -43,7 +43,7 @@ def is_sharded() -> bool:
     return _SHARDED.get()
 
 
-def summed(tensor: Tensor) -> Tensor:
+def sum_shards(tensor: Tensor) -> Tensor:
     """The sum over the processes; the same bits in each."""
     if not is_sharded():
         return tensor
@@ -52,7 +52,7 @@ def summed(tensor: Tensor) -> Tensor:
     return total
 
 
-def gathered(item: Item) -> list[Item]:
+def gather(item: Item) -> list[Item]:
     """What every process has, in the order of their ranks; tensors should be on the CPU."""
     if not is_sharded():
         return [item]
@@ -63,5 +63,5 @@ def gathered(item: Item) -> list[Item]:
 
 def place(samples: int) -> tuple[int, int]:
     """Number of this process's first sample among those of all, and how many they are together."""
-    counts = gathered(samples)
+    counts = gather(samples)
     return sum(counts[: dist.get_rank()]) if is_sharded() else 0, sum(counts)

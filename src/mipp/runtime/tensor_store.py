@@ -40,7 +40,7 @@ def as_bytes(limit: int | str | None) -> int:
     return number
 
 
-def written(number: float) -> str:
+def format_bytes(number: float) -> str:
     """An amount of memory for people, such as "1.5 GB"."""
     unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if number >= u), (1, "bytes"))
     return f"{number / unit:.3g} {name}"
@@ -99,7 +99,7 @@ class Shelf:
             MippError: The temporary file cannot be written.
         """
         spans = _spans(tensors)
-        size = sum(_rounded(high - low) for low, high in spans.values())
+        size = sum(_align(high - low) for low, high in spans.values())
         store = self._store
         if store.used + size <= store.limit or not size or not all(map(_is_plain, tensors)):
             store.used += size
@@ -110,10 +110,10 @@ class Shelf:
             return Stored(store, 0, self._file.write(tensors, spans))
         except OSError as error:
             raise MippError(
-                f"Writing {written(size)} of activations to a temporary file in {tempfile.gettempdir()} failed "
-                f"({error.strerror or error}). Expected room for what memory_limit ({written(2 * store.limit)}) keeps "
-                "out of memory: set the environment variable TMPDIR to a folder with more room, raise memory_limit, or "
-                "give fewer calibration samples."
+                f"Writing {format_bytes(size)} of activations to a temporary file in {tempfile.gettempdir()} failed "
+                f"({error.strerror or error}). Expected room for what memory_limit ({format_bytes(2 * store.limit)}) "
+                "keeps out of memory: set the environment variable TMPDIR to a folder with more room, raise "
+                "memory_limit, or give fewer calibration samples."
             ) from error
         finally:
             store._note_size()
@@ -211,7 +211,7 @@ def _spans(tensors: Sequence[Tensor]) -> dict[int, tuple[int, int]]:
     return spans
 
 
-def _rounded(size: int) -> int:
+def _align(size: int) -> int:
     return size + -size % _ALIGNMENT
 
 

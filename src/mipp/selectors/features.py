@@ -76,7 +76,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
         self._check_settings(X.shape[1])
         try:
             samples = Samples.of(torch.from_numpy(X), _target(y))
-            self.support_ = self._selected(samples, X.shape[1])
+            self.support_ = self._select(samples, X.shape[1])
         except CalibrationError as error:
             raise ValueError(str(error)) from error
         return self
@@ -93,7 +93,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
         if isinstance(self.estimator, str) and self.estimator not in _BY_NAME:
             raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(_BY_NAME)}.")
 
-    def _selected(self, samples: Samples, columns: int) -> NDArray[np.bool_]:
+    def _select(self, samples: Samples, columns: int) -> NDArray[np.bool_]:
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         estimator = _BY_NAME[self.estimator]() if isinstance(self.estimator, str) else self.estimator
         information: Information = estimator(samples, torch.Generator().manual_seed(seed))

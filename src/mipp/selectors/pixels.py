@@ -16,10 +16,10 @@ from mipp.estimators import Samples
 from mipp.graph.builder import Draft
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.methods import MIPP
-from mipp.modules.placement import device_of, placed
+from mipp.modules.placement import device_of, place_model
 from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
-from mipp.statistics.layer_samples import Reading, observed_sites
+from mipp.statistics.layer_samples import Reading, observe_sites
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def select_inputs(
             "select_inputs needs to know how many inputs to keep: pass num_features=100, or a method with a "
             "confidence, such as mipp.methods.MIPP(confidence=0.95)."
         )
-    model = placed(model)
+    model = place_model(model)
     batches = read(Calibration.of(calibration), device_of(model))
     samples, shape = _samples(model, batches, method)
     if num_features is not None and not 1 <= num_features <= len(samples.blocks):
@@ -123,7 +123,7 @@ def select_inputs(
 def _samples(model: nn.Module, batches: Sequence[Batch], method: MIPP) -> tuple[Samples, tuple[int, ...]]:
     graph = Draft(model, batches[0].call).graph()
     reading = Reading(method.collapse or "l1", method.activation, method.positions)
-    observed = observed_sites(model, graph, _first_sites(graph, model), batches, reading)
+    observed = observe_sites(model, graph, _first_sites(graph, model), batches, reading)
     inputs = [batch.call.tensors[0] for batch in batches]
     shapes = {tuple(x.shape[1:]) for x in inputs}
     if len(shapes) > 1:

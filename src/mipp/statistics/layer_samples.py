@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mipp.data.calibration import Batch, blamed
+from mipp.data.calibration import Batch, name_batch
 from mipp.estimators import Samples
 from mipp.graph.downstream import downstream
 from mipp.graph.layers import channel_dim
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.modules.copies import working_copy
-from mipp.runtime.distributed import gathered, is_sharded
+from mipp.runtime.distributed import gather, is_sharded
 from mipp.statistics.observing import check_finite, observe
 from mipp.statistics.unfolding import channels_last, inputs_of
 
@@ -78,13 +78,13 @@ class Observed:
     images: list[Tensor] = field(default_factory=list)
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def pooled(self, samples: int) -> "Observed":
+    def pool(self, samples: int) -> "Observed":
         """What all processes read, where data are sharded; `samples` were read here."""
         if not is_sharded():
             return self
         whole, first = Observed(weight=self.weight), 0
-        for number, own in gathered((samples, replace(self, weight=torch.empty(0)).mapped(Tensor.cpu))):
-            there = own.mapped(lambda tensor: tensor.to(self.weight.device))
+        for number, own in gather((samples, replace(self, weight=torch.empty(0)).map(Tensor.cpu))):
+            there = own.map(lambda tensor: tensor.to(self.weight.device))
             whole.inputs += there.inputs
             whole.skips += there.skips
             whole.outputs += there.outputs
@@ -92,7 +92,7 @@ class Observed:
             first += number
         return whole
 
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Observed":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Observed":
         """The same with a function of each tensor."""
         inputs, skips, outputs, images = (
             [function(tensor) for tensor in tensors] for tensors in (self.inputs, self.skips, self.outputs, self.images)
@@ -139,16 +139,16 @@ def adjacent_samples(
     """
     readers = graph.readers(group)
     uses = {site.op: [use for use in graph.sites if use.op in graph.uses(site)] for site in readers}
-    observed = observed_sites(model, graph, [use for own in uses.values() for use in own], batches, reading, group)
+    observed = observe_sites(model, graph, [use for own in uses.values() for use in own], batches, reading, group)
     found: list[Samples] = []
     for site in readers:
-        rows = torch.from_numpy(site.kept_outputs(alive)).reshape(site.groups, -1)
+        rows = torch.from_numpy(site.outputs_to_keep(alive)).reshape(site.groups, -1)
         pooled = Observed.of([observed[use.op] for use in uses[site.op]])
         found.extend(_parts(pooled, site, group, rows, reading, noise))
     return found
 
 
-def observed_sites(
+def observe_sites(
     model: nn.Module,
     graph: PruningGraph,
     sites: Sequence[Site],
@@ -184,10 +184,10 @@ def observed_sites(
 
     wanted = {*by_op, *(e.op for e in ends.values()), *(e.addition for e in ends.values() if e.addition >= 0)}
     for batch in batches:
-        with blamed(batch):
+        with name_batch(batch):
             observe(model, batch.call, program, sorted(wanted), observer)
         first += batch.samples
-    return {op: found[op].pooled(first) for op in sorted(found)}
+    return {op: found[op].pool(first) for op in sorted(found)}
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,10 @@ def _end(program: Program, op: Op, activation: Activation) -> _End:
     if after.addition >= 0:
         start = program.ops[after.addition]
         skip = start.args.index(Ref(after.other))
-    return _End(_activated(program, start), after.addition, skip)
+    return _End(_find_nonlinearity(program, start), after.addition, skip)
 
 
-def _activated(program: Program, op: Op) -> int:
+def _find_nonlinearity(program: Program, op: Op) -> int:
     """The first non-linearity that an op's output goes through, or the last op before its shape or its path splits."""
     value, shape = op.outputs[0], program.values[op.outputs[0]].shape
     while len(program.readers[value]) == 1 and value not in program.outputs:
@@ -252,8 +252,8 @@ def _inputs(site: Site, group: NodeGroup, arguments: Mapping[str, Any], reading:
     maps = x.reshape(x.shape[0], site.groups, -1, x[0, 0].numel()).transpose(0, 1)
     own = torch.from_numpy(group.places(site.reads))
     others = torch.from_numpy(np.flatnonzero(~group.holds(site.reads)))
-    nodes = _collapsed(maps[:, :, own.to(x.device)].flatten(3), reading.collapse)
-    return torch.cat([nodes, _collapsed(maps[:, :, others.to(x.device)], reading.collapse)], 2)
+    nodes = _collapse(maps[:, :, own.to(x.device)].flatten(3), reading.collapse)
+    return torch.cat([nodes, _collapse(maps[:, :, others.to(x.device)], reading.collapse)], 2)
 
 
 def _channels(values: Tensor, dim: int, reading: Reading) -> Tensor:
@@ -261,10 +261,10 @@ def _channels(values: Tensor, dim: int, reading: Reading) -> Tensor:
     if reading.collapse is None:
         return channels_last(values, dim, reading.positions)
     maps = values.unsqueeze(0) if dim % values.ndim == 0 else values.movedim(dim, 1)
-    return _collapsed(maps.reshape(*maps.shape[:2], -1), reading.collapse)
+    return _collapse(maps.reshape(*maps.shape[:2], -1), reading.collapse)
 
 
-def _collapsed(maps: Tensor, collapse: Collapse) -> Tensor:
+def _collapse(maps: Tensor, collapse: Collapse) -> Tensor:
     """One number for the last dimension; a single value is that number."""
     if maps.shape[-1] == 1:
         return maps[..., 0]

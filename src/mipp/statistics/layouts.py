@@ -10,7 +10,7 @@ from torch import Tensor
 from mipp.graph.axes import Ints
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.runtime.tensor_store import written
+from mipp.runtime.tensor_store import format_bytes
 
 Layout = Literal["unfolded", "channel-wise", "node-wise"]
 LAYOUTS: tuple[Layout, ...] = ("unfolded", "channel-wise", "node-wise")
@@ -55,7 +55,7 @@ def choose(graph: PruningGraph, sites: Sequence[Site], limit: float, notes: list
         if names:
             notes.append(
                 f"The statistics are {layout} for {', '.join(names)}: {_LEFT_OUT[layout]} is left out, because "
-                f"memory_limit leaves {written(limit)}."
+                f"memory_limit leaves {format_bytes(limit)}."
             )
     return chosen
 
@@ -88,7 +88,7 @@ def _sizes(graph: PruningGraph, site: Site) -> dict[Layout, tuple[int, int]]:
 def _weight_shape(graph: PruningGraph, site: Site) -> tuple[int, ...]:
     op = graph.program.ops[site.op]
     index: int = as_layer(op.name, op.arguments)["weight"].index
-    return tuple(site.turned(torch.empty(graph.program.values[index].shape, device="meta")).shape)
+    return tuple(site.swap_axes(torch.empty(graph.program.values[index].shape, device="meta")).shape)
 
 
 def _total(sizes: Mapping[int, Mapping[Layout, tuple[int, int]]], chosen: Mapping[int, Layout]) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from mipp.data.calibration import Batch, blamed
+from mipp.data.calibration import Batch, name_batch
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer
@@ -18,8 +18,8 @@ from mipp.graph.program import Call, Program, Ref
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import OpStream, run
 from mipp.graph.trees import map_tensors
-from mipp.modules.copies import canonical_names, named_tensors, working_copy
-from mipp.runtime.distributed import gathered, is_sharded, summed
+from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
+from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_of
 from mipp.statistics.unfolding import channels_last, inputs_of
 
@@ -77,16 +77,16 @@ class Moments:
         self.mean.add_(shift, alpha=other.count / total)
         self.count = total
 
-    def pooled(self) -> "Moments":
+    def pool(self) -> "Moments":
         """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
         if not is_sharded():
             return self
         total = Moments(len(self.mean), self.mean.device)
-        sums = summed(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
+        sums = sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
         total.count = round(float(sums[-1]))
         total.mean = sums[:-1] / max(total.count, 1)
         shift = self.mean - total.mean
-        total.scatter = summed(torch.addr(self.scatter, shift, shift, alpha=self.count))
+        total.scatter = sum_shards(torch.addr(self.scatter, shift, shift, alpha=self.count))
         return total
 
     @property
@@ -114,12 +114,12 @@ class Variances:
         mean = values.mean(0)
         self._merge(len(values), mean, (values - mean).square().sum(0))
 
-    def pooled(self) -> "Variances":
+    def pool(self) -> "Variances":
         """Those of the samples of all processes, where data are sharded."""
         if not is_sharded():
             return self
         total = Variances()
-        for count, mean, scatter in gathered((self.count, self.mean.cpu(), self.scatter.cpu())):
+        for count, mean, scatter in gather((self.count, self.mean.cpu(), self.scatter.cpu())):
             total._merge(count, mean.to(self.mean.device), scatter.to(self.mean.device))
         return total
 
@@ -205,14 +205,14 @@ def site_statistics(
                 moment.update(rows)
 
     for batch in batches:
-        with blamed(batch):
+        with name_batch(batch):
             observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
         for op, statistics in found.items():
             check_finite(graph, sites[op], statistics.inputs, batch)
-    streams = {addition: own.pooled() for addition, own in streams.items()}
-    tensors = named_tensors(model)
+    streams = {addition: own.pool() for addition, own in streams.items()}
+    tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
-        statistics.inputs = [moments.pooled() for moments in statistics.inputs]
+        statistics.inputs = [moments.pool() for moments in statistics.inputs]
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mipp.data.calibration import Batch, blamed
+from mipp.data.calibration import Batch, name_batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.program import Call, Program, execute
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
-from mipp.modules.copies import named_tensors, working_copy
+from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.runtime.tensor_store import Shelf, TensorStore, storage_id
 
 Visit = Callable[[int, dict[int, Tensor]], None]
@@ -61,20 +61,20 @@ class Stream:
         self._expected = expected
         self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]]] = {}
         self._model = working_copy(model)
-        self._named = named_tensors(model)
+        self._named = tensors_by_name(model)
         self._store = store
         self._states: list[_State | None] = [None] * len(batches)  # None: nothing executed, the batch itself
         for batch in batches:  # what cannot be replayed is known early
-            self._traced(batch)
+            self._trace(batch)
 
     def program(self, batch: Batch) -> Program:
         """The program on batches of this shape."""
-        return self._traced(batch)[0]
+        return self._trace(batch)[0]
 
     def values(self, index: int, until: int, want: Sequence[int]) -> dict[int, Tensor]:
         """Runs one batch from where the stream is to op `until`, without moving it, and returns the values wanted."""
         batch = self.batches[index]
-        program, bound = self._traced(batch)
+        program, bound = self._trace(batch)
         env = self._env(index, batch)
         execute(program, env, bound, (self.at, until), want)
         return {v: env[v] if v in env else bound[v] for v in want}
@@ -83,7 +83,7 @@ class Stream:
         """Moves every batch to op `to`; on the way hands the values wanted (made before op `until`) to `visit`."""
         shelf = self._store.shelf()
         for index, batch in enumerate(self.batches):
-            program, bound = self._traced(batch)
+            program, bound = self._trace(batch)
             env = self._env(index, batch)
             first = min(to, max(until, self.at))
             execute(program, env, bound, (self.at, first), want)
@@ -112,10 +112,10 @@ class Stream:
         if state is not None:
             state.release()
 
-    def _traced(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
+    def _trace(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
         key = batch.call.form
         if key not in self._programs:
-            with blamed(batch):
+            with name_batch(batch):
                 self._programs[key] = replayable(self._model, batch.call, self._expected, self._named)
         return self._programs[key]
 

@@ -24,13 +24,13 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
     """
     x, weight = arguments["input"], arguments["weight"]
     if "stride" not in arguments:
-        return _thinned(x, limit).reshape(1, -1, x.shape[-1])
+        return _subsample(x, limit).reshape(1, -1, x.shape[-1])
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
-    windows = (_windows if site.reads_axis == 1 else _transposed_windows)(x, weight.shape[2:], arguments)
+    windows = (_windows if site.reads_axis == 1 else _windows_of_transposed)(x, weight.shape[2:], arguments)
     size = windows.shape[2 : 2 + spatial]
     chosen = _positions(size, limit)
-    patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gathered(windows, size, chosen)
+    patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gather(windows, size, chosen)
     patches = patches.movedim(2, 1)  # [samples, positions, channels, *kernel]
     if site.reads_axis == 0:
         patches = patches.flip(list(range(3, patches.ndim)))
@@ -40,14 +40,14 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
 def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
     """Rows of a tensor with its channels (at `dim`) last, at the positions of `inputs_of`, shape [rows, channels]."""
     if dim % tensor.ndim == tensor.ndim - 1:
-        return _thinned(tensor, limit).reshape(-1, tensor.shape[-1])
+        return _subsample(tensor, limit).reshape(-1, tensor.shape[-1])
     tensor = tensor.unsqueeze(0) if dim % tensor.ndim == 0 else tensor
     flat = tensor.flatten(2)
     chosen = _positions(tensor.shape[2:], limit)
     return flat[:, :, chosen].transpose(1, 2).reshape(-1, tensor.shape[1])
 
 
-def aligned(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+def align(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
     """What a cut value has of a dense one.
 
     Args:
@@ -72,7 +72,7 @@ def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> 
     return view
 
 
-def _transposed_windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
+def _windows_of_transposed(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
     """What every output position of a transposed convolution reads of its spread-out input; the kernel is reversed."""
     names = ("stride", "padding", "dilation", "output_padding")
     stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)
@@ -110,13 +110,13 @@ def _positions(size: torch.Size, limit: int | None) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(total))[:limit].sort().values
 
 
-def _gathered(windows: Tensor, size: torch.Size, chosen: Tensor) -> Tensor:
+def _gather(windows: Tensor, size: torch.Size, chosen: Tensor) -> Tensor:
     places = torch.unravel_index(chosen.to(windows.device), size)
     index: tuple[Any, ...] = (slice(None), slice(None), *places)
     return windows[index]
 
 
-def _thinned(x: Tensor, limit: int | None) -> Tensor:
+def _subsample(x: Tensor, limit: int | None) -> Tensor:
     if x.ndim < 3:
         return x
     flat = x.reshape(x.shape[0], -1, x.shape[-1])

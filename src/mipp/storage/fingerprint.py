@@ -30,7 +30,7 @@ def fingerprint(tensors: Iterable[Tensor], *texts: str) -> str:
     return digest.hexdigest()
 
 
-def described(function: Any) -> str:
+def hash_function(function: Any) -> str:
     """SHA-256 of what a function does, as far as can be told: its code, and the numbers and tensors that it holds."""
     description = _Description()
     description.add(function)
@@ -40,9 +40,9 @@ def described(function: Any) -> str:
     return description.digest.hexdigest()
 
 
-def written_out(option: Any) -> str:
+def format_option(option: Any) -> str:
     """An option as text: its `repr`, or a hash of what it is where that tells its place in memory."""
-    return described(option) if type(option).__repr__.__qualname__ == "object.__repr__" else repr(option)
+    return hash_function(option) if type(option).__repr__.__qualname__ == "object.__repr__" else repr(option)
 
 
 def numbers_of(model: nn.Module) -> str:
@@ -108,7 +108,7 @@ def _parts(thing: Any) -> list[Any]:
     if isinstance(thing, MethodType):
         return [thing.__func__]
     if isinstance(thing, FunctionType):
-        return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, _closed_over(thing)]
+        return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, _closure_of(thing)]
     if isinstance(thing, CodeType):
         return [thing.co_code, thing.co_names, thing.co_consts]
     if isinstance(thing, Mapping):
@@ -120,7 +120,7 @@ def _parts(thing: Any) -> list[Any]:
     return list(thing) if isinstance(thing, tuple | list) else []
 
 
-def _closed_over(function: FunctionType) -> list[Any]:
+def _closure_of(function: FunctionType) -> list[Any]:
     """What a function closes over, but for what may change as it runs."""
     values = []
     for cell in function.__closure__ or ():

@@ -197,14 +197,14 @@ def _take_types(model: nn.Module, weights: Mapping[str, Tensor], others: Mapping
     kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
     usual = kinds.pop() if len(kinds) == 1 else None
 
-    def wanted(name: str, tensor: Tensor) -> torch.dtype:
+    def type_of(name: str, tensor: Tensor) -> torch.dtype:
         if name in weights:
             return weights[name].dtype
         if name in others:
             return others[name]
         return usual if usual is not None and tensor.is_floating_point() else tensor.dtype
 
-    cast(model, wanted)
+    cast(model, type_of)
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,16 @@
 
 from mipp.surgery.cut import apply, check, layer_sizes, mask
 from mipp.surgery.huggingface import describe
-from mipp.surgery.proof import agrees, distance, grown, names_of, outputs, rounding, verified_graph, wrong_groups
+from mipp.surgery.proof import (
+    agrees,
+    distance,
+    extend_frozen,
+    names_of,
+    outputs,
+    rounding,
+    verified_graph,
+    wrong_groups,
+)
 
 __all__ = [
     "agrees",
@@ -10,7 +19,7 @@ __all__ = [
     "check",
     "describe",
     "distance",
-    "grown",
+    "extend_frozen",
     "layer_sizes",
     "mask",
     "names_of",

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.nodes import Reduction
-from mipp.modules.copies import canonical_names, full_copy, modes_kept, named_tensors
-from mipp.modules.multihead import Multihead, opened
+from mipp.modules.copies import canonical_names, full_copy, modes_kept, tensors_by_name
+from mipp.modules.multihead import Multihead, open_attention
 from mipp.modules.weight_norm import settle
-from mipp.modules.wrappers import unwrapped
+from mipp.modules.wrappers import unwrap
 from mipp.plan import PruningPlan, heads, shapes
 from mipp.runtime.default_device import own_default_device
 from mipp.surgery.masked import MaskedForward
@@ -30,9 +30,9 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
-    small = _checked_copy(plan, model)
+    small = _copy_checked(plan, model)
     _silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
-    keep = _kept_positions(plan)
+    keep = _positions_to_keep(plan)
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
         _update_attributes(small, plan)
@@ -50,32 +50,32 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
-    same = _checked_copy(plan, model)
-    _silence(same, {n: _removed(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
+    same = _copy_checked(plan, model)
+    _silence(same, {n: _complement(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
     settle(dict(same.named_parameters()))
-    kept = _kept_on_axes(plan)
+    kept = _axes_to_keep(plan)
     if kept:
         same.forward = MaskedForward(same, kept)
     return same
 
 
-def _checked_copy(plan: PruningPlan, model: nn.Module) -> nn.Module:
+def _copy_checked(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """A copy of a model that the plan fits; attention layers are opened where any of them loses something."""
-    model = unwrapped(model) if isinstance(model, nn.Module) else model
+    model = unwrap(model) if isinstance(model, nn.Module) else model
     check(plan, model)
     copied = full_copy(model)
     cut = {s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices}
     touched = (module for path, module in copied.named_modules() if path in cut)
-    return opened(copied) if any(isinstance(module, nn.MultiheadAttention) for module in touched) else copied
+    return open_attention(copied) if any(isinstance(module, nn.MultiheadAttention) for module in touched) else copied
 
 
-def _kept_on_axes(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
+def _axes_to_keep(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
     """Positions that stay on the axes that ops run over, for every op that loses some."""
     kept: dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]] = {}
     for r in plan.reductions:
         stay = np.ones(r.length, bool)
         for name, positions in r.positions.items():
-            stay[positions[_removed(len(positions), plan.kept[name] or (0,))]] = False
+            stay[positions[_complement(len(positions), plan.kept[name] or (0,))]] = False
         if not stay.all():
             kept.setdefault((r.module, r.op, r.call), []).append((r, torch.from_numpy(np.flatnonzero(stay))))
     return kept
@@ -114,12 +114,12 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
             )
 
 
-def _kept_positions(plan: PruningPlan) -> dict[str, dict[int, Tensor]]:
+def _positions_to_keep(plan: PruningPlan) -> dict[str, dict[int, Tensor]]:
     """Positions that stay, for every tensor and axis that loses any."""
     gone: dict[tuple[str, int], list[Ints]] = {}
     for name, group in plan.groups.items():
         stay = plan.kept[name] or (0,)
-        removed = _removed(group.size, stay)
+        removed = _complement(group.size, stay)
         for s in group.slices if len(removed) else ():
             gone.setdefault((s.tensor, s.axis), []).append(s.positions[removed].ravel())
     keep: dict[str, dict[int, Tensor]] = {}
@@ -130,14 +130,14 @@ def _kept_positions(plan: PruningPlan) -> dict[str, dict[int, Tensor]]:
     return keep
 
 
-def _removed(size: int, kept: Sequence[int]) -> Ints:
+def _complement(size: int, kept: Sequence[int]) -> Ints:
     return np.setdiff1d(np.arange(size), np.asarray(kept, np.int64))
 
 
 @torch.no_grad()
 def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
     """Makes every weight that reads the given nodes of a group read zeros instead."""
-    tensors = named_tensors(model)
+    tensors = tensors_by_name(model)
     run_over = _run_over(plan)
     for name, silent in nodes.items():
         for s in plan.groups[name].slices if len(silent) else ():

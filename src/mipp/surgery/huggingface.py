@@ -34,7 +34,7 @@ def describe(model: nn.Module, plan: PruningPlan) -> list[str]:
         return []
     config, wanted = copy.deepcopy(model.config), shapes(model)
     left = _mismatches(model, config, wanted)
-    for before, after in _changed(plan):
+    for before, after in _common_widths(plan):
         best: list[Change] = []
         for fields in _candidates(config, before, plan):
             changes = [(owner, name, getattr(owner, name) * after // before) for owner, name in fields]
@@ -48,7 +48,7 @@ def describe(model: nn.Module, plan: PruningPlan) -> list[str]:
     return []
 
 
-def _changed(plan: PruningPlan) -> list[tuple[int, int]]:
+def _common_widths(plan: PruningPlan) -> list[tuple[int, int]]:
     """Widths before and after of groups that lost nodes, where all groups of that width lost as many."""
     pairs = {(group.size, len(plan.kept[name])) for name, group in plan.groups.items()}
     return [(before, after) for before, after in sorted(pairs, reverse=True) if 0 < after < before]

@@ -69,14 +69,14 @@ def _over_kept(
     numbered = iter(chosen)
     new_args = map_tensors(args, lambda _: next(numbered))
     new_kwargs = {k: map_tensors(v, lambda _: next(numbered)) for k, v in kwargs.items()}
-    out = func(*_resized(func, new_args, inputs[0], chosen[0]), **new_kwargs)
+    out = func(*_resize(func, new_args, inputs[0], chosen[0]), **new_kwargs)
     for reduction, positions in todo:
         for dim in reduction.writes:
             out = _put_back(out, dim, inputs[0].shape[dim], positions)
     return inputs[0].copy_(out) if func._schema.is_mutable else out
 
 
-def _resized(func: OpOverload, args: tuple[Any, ...], before: Tensor, after: Tensor) -> tuple[Any, ...]:
+def _resize(func: OpOverload, args: tuple[Any, ...], before: Tensor, after: Tensor) -> tuple[Any, ...]:
     """The arguments, with the sizes that layer norm is told as they are now."""
     if [a.name for a in func._schema.arguments[:2]] != ["input", "normalized_shape"]:
         return args

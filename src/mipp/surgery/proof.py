@@ -130,10 +130,10 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
         more: dict[str, Reason] = {}
         for name in wrong:
             more |= names_of(trial.graph, [name], _number_in_code(trial.graph, name, model))
-        freeze = grown(freeze, more, wrong)
+        freeze = extend_frozen(freeze, more, wrong)
 
 
-def grown(freeze: Mapping[str, Reason], more: Mapping[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
+def extend_frozen(freeze: Mapping[str, Reason], more: Mapping[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
     """Adds names to freeze; with nothing to add the same groups would fail for ever."""
     if more.keys() <= freeze.keys():
         raise UnsupportedModelError(
@@ -182,22 +182,22 @@ class _Trial:
         """Returns whether a trial cut of all groups holds at once; otherwise those that remain are to be tried."""
         if self._holds(self.graph, self.graph.groups):
             return True
-        for doubts in _related(self.graph.doubts):
-            if not self._remedied(doubts):
+        for doubts in _cluster(self.graph.doubts):
+            if not self._remedy(doubts):
                 for part in _by_group(doubts):
-                    if len(part) == len(doubts) or not self._remedied(part):
+                    if len(part) == len(doubts) or not self._remedy(part):
                         self.rejected |= {d.number for d in part}
             self.graph = self.draft.graph(self.freeze, self.rejected, self.settled)
         return False
 
-    def _remedied(self, doubts: Sequence[Doubt]) -> bool:
+    def _remedy(self, doubts: Sequence[Doubt]) -> bool:
         for names in _remedies(self.model, doubts):
             if self._settles(doubts, names):
-                self.settled |= _attributes(self.model, doubts, self._needed(doubts, names))
+                self.settled |= _attributes(self.model, doubts, self._minimal(doubts, names))
                 return True
         return False
 
-    def _needed(self, doubts: Sequence[Doubt], names: Collection[str]) -> Collection[str]:
+    def _minimal(self, doubts: Sequence[Doubt], names: Collection[str]) -> Collection[str]:
         """The attributes among `names` without which the trial fails; others have the size by chance."""
         for name in list(names) if len(names) > 1 else []:
             fewer = [n for n in names if n != name]
@@ -218,7 +218,7 @@ class _Trial:
         return not removes or agrees(plan, self.model, self.call)
 
 
-def _related(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
+def _cluster(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
     """Doubts that share a group or a line of code stand or fall together."""
     clusters: list[tuple[set[Any], list[Doubt]]] = []
     for doubt in doubts:

@@ -65,7 +65,7 @@ class ImageData:
         shape = "x".join(map(str, self.images.shape[1:]))
         return f"ImageData({self.name}, {self.split}: {len(self):,} images of {shape} in {self.num_classes} classes)"
 
-    def normalised(self, indices: Tensor | slice | None = None) -> Tensor:
+    def normalise(self, indices: Tensor | slice | None = None) -> Tensor:
         """Return `(images / 255 - mean) / std` of all images, or of those at `indices`, as float32 `[n, C, H, W]`."""
         images = self.images if indices is None else self.images[indices]
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
@@ -86,7 +86,7 @@ class ImageData:
         order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
         for chunk in order[:limit].split(size):
             indices = chunk.to(self.images.device)
-            yield self.normalised(indices), self.labels[indices]
+            yield self.normalise(indices), self.labels[indices]
 
     def subset(self, indices: Tensor | slice) -> "ImageData":
         """Return the images at `indices`, with everything else as it is."""

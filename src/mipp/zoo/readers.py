@@ -177,7 +177,7 @@ def _find(source: _Source, data_dir: str | Path | None, split: str) -> list[Path
     _check_split(split)
     chosen = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     if not chosen:
-        raise DataSetError(f"no folder to read {source.title} from; {_expected(source, split, 'data_dir')}")
+        raise DataSetError(f"no folder to read {source.title} from; {_expectation(source, split, 'data_dir')}")
     top = Path(chosen)
     for folder in (top, *(top / name for name in source.folders)):
         files = [_plain_or_compressed(folder / name) for name in source.files[split]]
@@ -186,9 +186,9 @@ def _find(source: _Source, data_dir: str | Path | None, split: str) -> list[Path
             return present
         if present:
             missing = [name for name, file in zip(source.files[split], files, strict=True) if file is None]
-            raise DataSetError(f"{folder} lacks {', '.join(missing)}; {_expected(source, split, str(top))}")
+            raise DataSetError(f"{folder} lacks {', '.join(missing)}; {_expectation(source, split, str(top))}")
     found = f"no {source.title} files in {top}" if top.is_dir() else f"no folder {top} to read {source.title} from"
-    raise DataSetError(f"{found}; {_expected(source, split, str(top))}")
+    raise DataSetError(f"{found}; {_expectation(source, split, str(top))}")
 
 
 def _plain_or_compressed(path: Path) -> Path | None:
@@ -196,7 +196,7 @@ def _plain_or_compressed(path: Path) -> Path | None:
     return next((file for file in (path, compressed) if file.is_file()), None)
 
 
-def _expected(source: _Source, split: str, top: str) -> str:
+def _expectation(source: _Source, split: str, top: str) -> str:
     return (
         f"expected {', '.join(source.files[split])}, in {top} itself or in its folder {source.folders[0]}; "
         f"download them from {source.page}, put them there unchanged, and name the folder with data_dir or the "

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mipp.data.augmentation import Moves, moved
+from mipp.data.augmentation import Moves, move_images
 from mipp.errors import MippError
 from mipp.zoo.data import ImageData
 
@@ -73,7 +73,9 @@ def fit(
     with _mode(model, training=True):
         batches = islice(_endless(data.to(home), batch_size, generator), steps)
         for step, (images, labels) in enumerate(batches, start=1):
-            inputs = images if augment is None else moved(images, Moves.drawn(len(images), images.shape[2:], generator))
+            inputs = (
+                images if augment is None else move_images(images, Moves.draw(len(images), images.shape[2:], generator))
+            )
             with torch.autocast(home.type, dtype=torch.bfloat16, enabled=autocast_bf16):
                 logits = model(inputs)
                 loss = F.cross_entropy(logits, labels)

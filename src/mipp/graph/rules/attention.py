@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mipp.graph.axes import Planes, Reason, merged, varying
+from mipp.graph.axes import Planes, Reason, merge, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.contractions import Factor, product
 from mipp.graph.tracker import Walk, rule
@@ -16,7 +16,7 @@ def attention(op: Op, w: Walk) -> Sequence[Planes]:
     batch = "abcdefgh"[: ndim - 2]
     repeats = w.shape(q)[ndim - 3] // w.shape(k)[ndim - 3] if ndim > 2 and op.arguments.get("enable_gqa") else 1
     reason = Reason(f"{op.name} runs over the axis", op.name, op.source)
-    keys, values = (_repeated(w.of(r), ndim - 3, repeats) for r in (k, v))
+    keys, values = (_repeat(w.of(r), ndim - 3, repeats) for r in (k, v))
     for planes in (w.of(q), keys, values):
         for plane in planes:
             w.atoms.hold(plane, [ndim - 2], reason)
@@ -30,12 +30,12 @@ def attention(op: Op, w: Walk) -> Sequence[Planes]:
     )
     bias = op.arguments.get("attn_mask")
     if isinstance(bias, Ref):
-        scores = merged([(scores, shape), (w.of(bias), w.shape(bias))], w.atoms, reason)
+        scores = merge([(scores, shape), (w.of(bias), w.shape(bias))], w.atoms, reason)
     weights = Factor(-1, tuple(p for p in scores if varying(p)), shape, batch + "rs")
     return [product(op, w, [weights, Factor(2, values, (*lead, *w.shape(v)[-2:]), batch + "sx")], batch + "rx")]
 
 
-def _repeated(planes: Planes, dim: int, times: int) -> Planes:
+def _repeat(planes: Planes, dim: int, times: int) -> Planes:
     """Planes of keys or values as the query heads meet them."""
     if times == 1:
         return planes

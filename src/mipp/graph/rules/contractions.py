@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, varying, without
+from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.tracker import Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
 
@@ -33,7 +33,7 @@ def addmm(op: Op, w: Walk) -> Sequence[Planes]:
     factors = [Factor(1, w.of(a), w.shape(a), batch + "rx"), Factor(2, w.of(b), w.shape(b), batch + "xs")]
     planes = product(op, w, factors, batch + "rs")
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    return [merged([(planes, w.program.values[op.outputs[0]].shape), (w.of(c), w.shape(c))], w.atoms, reason)]
+    return [merge([(planes, w.program.values[op.outputs[0]].shape), (w.of(c), w.shape(c))], w.atoms, reason)]
 
 
 def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) -> Planes:
@@ -45,7 +45,7 @@ def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) ->
     _contraction(op, w, Contraction(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis, lead))
     _over_computed(op, w, (x, ndim - 1), (weight, reads_axis), reads)
     w.terms.append(Term(op.index, 1, (*lead, reads, writes)))
-    return (*without(w.of(x), [ndim - 1]), *_placed(writes, ndim - 1, ndim))
+    return (*without(w.of(x), [ndim - 1]), *_along(writes, ndim - 1, ndim))
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d", "conv_transpose2d")
@@ -54,7 +54,7 @@ def convolution(op: Op, w: Walk) -> Sequence[Planes]:
     x, weight, bias, groups = op.args[0], op.args[1], op.arguments["bias"], op.arguments["groups"]
     transposed = op.arguments.get("transposed", op.name.startswith("conv_transpose"))
     if transposed and groups > 1:
-        return _grouped_transposed(op, w)
+        return _transposed_in_groups(op, w)
     kernel = len(w.shape(weight)) - 2
     channel = len(w.shape(x)) - kernel - 1
     reads, writes = w.axis(weight, 0 if transposed else 1), w.axis(weight, 1 if transposed else 0)
@@ -74,10 +74,10 @@ def convolution(op: Op, w: Walk) -> Sequence[Planes]:
     wide = w.shape(x) if transposed else out
     positions = torch.Size(wide[:channel] + wide[channel + 1 :]).numel() * torch.Size(w.shape(weight)[2:]).numel()
     w.terms.append(Term(op.index, positions, (reads, writes)))
-    return [(*without(planes, [channel]), *_placed(writes, channel, len(out)))]
+    return [(*without(planes, [channel]), *_along(writes, channel, len(out)))]
 
 
-def _grouped_transposed(op: Op, w: Walk) -> Sequence[Planes]:
+def _transposed_in_groups(op: Op, w: Walk) -> Sequence[Planes]:
     """Many groups: whole groups are the nodes. Few: the same position of every group, in inputs and in outputs."""
     x, weight, groups = op.args[0], op.args[1], op.arguments["groups"]
     channel, ndim = len(w.shape(x)) - len(w.shape(weight)) + 1, len(w.shape(x))
@@ -100,7 +100,7 @@ def _grouped_transposed(op: Op, w: Walk) -> Sequence[Planes]:
     _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, 0))
     positions = torch.Size(w.shape(x)[:channel] + w.shape(x)[channel + 1 :] + w.shape(weight)[2:]).numel()
     w.terms.append(Term(op.index, positions, (rows, inner)))
-    return [(*without(planes, [channel]), *_placed(writes, channel, ndim))]
+    return [(*without(planes, [channel]), *_along(writes, channel, ndim))]
 
 
 def _count_groups(op: Op, w: Walk, weight: Ref, groups: Tensor) -> None:
@@ -164,7 +164,7 @@ def _contraction(op: Op, w: Walk, found: Contraction) -> None:
     w.producers.append(found.writes)
 
 
-def _placed(atoms: Tensor, dim: int, ndim: int) -> Planes:
+def _along(atoms: Tensor, dim: int, ndim: int) -> Planes:
     return (atoms.reshape([-1 if d == dim else 1 for d in range(ndim)]),) if len(atoms) > 1 else ()
 
 
@@ -175,7 +175,7 @@ def embedding(op: Op, w: Walk) -> Sequence[Planes]:
     w.freeze(w.of(op.args[1]), Reason("chooses rows", op.name, op.source))
     features = w.axis(weight, 1)
     w.producers.append(features)
-    return [_placed(features, ndim - 1, ndim)]
+    return [_along(features, ndim - 1, ndim)]
 
 
 # --- products of two tensors ------------------------------------------------------------------------------------------
@@ -205,9 +205,9 @@ def product(op: Op, w: Walk, factors: Sequence[Factor], out: str) -> Planes:
         w.readers.extend(_line([f], letter, 1) for letter in f.letters if letter not in out)
     for letter in letters:
         if letter not in out:
-            factors = _summed(op, w, factors, letter)
+            factors = _sum_over(op, w, factors, letter)
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    return merged([_arranged(f, out) for f in factors], w.atoms, reason)
+    return merge([_permute(f, out) for f in factors], w.atoms, reason)
 
 
 def _line(factors: Sequence[Factor], letter: str, size: int) -> Tensor:
@@ -219,7 +219,7 @@ def _line(factors: Sequence[Factor], letter: str, size: int) -> Tensor:
     return torch.full((size,), FIXED)
 
 
-def _summed(op: Op, w: Walk, factors: Sequence[Factor], letter: str) -> Sequence[Factor]:
+def _sum_over(op: Op, w: Walk, factors: Sequence[Factor], letter: str) -> Sequence[Factor]:
     """Ties the factors along a letter that is summed; returns them as they vary along the others."""
     having = [f for f in factors if letter in f.letters]
     planes = [along(f.planes, [f.dim(letter)]) for f in having]
@@ -236,17 +236,17 @@ def _summed(op: Op, w: Walk, factors: Sequence[Factor], letter: str) -> Sequence
     for f, plane in zip(having, planes, strict=True):
         if plane is not None:
             w.atoms.hold(plane, [f.dim(letter)], reason)
-    return [_narrowed(f, letter) for f in factors]
+    return [_narrow(f, letter) for f in factors]
 
 
-def _narrowed(f: Factor, letter: str) -> Factor:
+def _narrow(f: Factor, letter: str) -> Factor:
     if letter not in f.letters:
         return f
     rows = (p.narrow(f.dim(letter), 0, 1) for p in f.planes)
     return Factor(f.number, tuple(p for p in rows if varying(p)), f.shape, f.letters)
 
 
-def _arranged(f: Factor, out: str) -> tuple[Planes, tuple[int, ...]]:
+def _permute(f: Factor, out: str) -> tuple[Planes, tuple[int, ...]]:
     """Planes and shape of a factor with its dimensions in the order of the result; those summed are left out."""
     gone = [d for d, letter in enumerate(f.letters) if letter not in out]
     planes = without(f.planes, gone)
@@ -296,14 +296,14 @@ def grouped_mm(op: Op, w: Walk) -> Sequence[Planes]:
 @rule("einsum")
 def einsum(op: Op, w: Walk) -> Sequence[Planes]:
     refs = op.args[1]
-    terms, out = _spelled(op.args[0].replace(" ", ""), [len(w.shape(r)) for r in refs])
+    terms, out = _parse_equation(op.args[0].replace(" ", ""), [len(w.shape(r)) for r in refs])
     if any(len(set(term)) < len(term) for term in (*terms, out)):
         return unknown(op, w)
     factors = [Factor(n, w.of(r), w.shape(r), t) for n, (r, t) in enumerate(zip(refs, terms, strict=True))]
     return [product(op, w, factors, out)]
 
 
-def _spelled(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+def _parse_equation(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
     """The terms and the result of an equation, with a letter for every dimension behind "..." and behind no arrow."""
     inputs, arrow, out = equation.partition("->")
     given = inputs.split(",")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mipp.graph.axes import Planes, Reason, along, merged, varying, without
+from mipp.graph.axes import Planes, Reason, along, merge, varying, without
 from mipp.graph.program import Op, Ref
-from mipp.graph.rules.movement import paired
+from mipp.graph.rules.movement import pair
 from mipp.graph.tracker import Doubt, Walk, rule
 
 
@@ -16,12 +16,12 @@ def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     """Also of every op that torch tags as pointwise."""
     operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in op.inputs]
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merged(operands, w.atoms, reason)
+    planes = merge(operands, w.atoms, reason)
     return [planes for _ in op.outputs]
 
 
 @rule("arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "empty", "new_empty")
-def created(op: Op, w: Walk) -> Sequence[Planes]:
+def create(op: Op, w: Walk) -> Sequence[Planes]:
     return [() for _ in op.outputs]
 
 
@@ -46,7 +46,7 @@ def prelu(op: Op, w: Walk) -> Sequence[Planes]:
     if max(w.shape(slopes), default=1) == 1:  # one for all positions
         return [w.of(x)]
     reason = Reason("prelu meets positions of a fixed size", op.name, op.source)
-    return [merged([(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))], w.atoms, reason)]
+    return [merge([(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))], w.atoms, reason)]
 
 
 def per_channel(w: Walk, vector: Ref, ndim: int) -> tuple[Planes, tuple[int, ...]]:
@@ -62,12 +62,12 @@ def glu(op: Op, w: Walk) -> Sequence[Planes]:
     plane = along(w.of(x), [dim])
     if plane is None:
         return [w.of(x)]
-    half = paired(op, w, plane, dim, 2).narrow(dim, 0, plane.shape[dim] // 2)
+    half = pair(op, w, plane, dim, 2).narrow(dim, 0, plane.shape[dim] // 2)
     return [(*without(w.of(x), [dim]), *((half,) if varying(half) else ()))]
 
 
 @rule("masked_fill", "tril", "triu")
-def masked(op: Op, w: Walk) -> Sequence[Planes]:
+def masked_op(op: Op, w: Walk) -> Sequence[Planes]:
     if op.name in ("tril", "triu"):
         reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
         ndim = len(w.shape(op.args[0]))

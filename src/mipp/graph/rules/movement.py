@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Planes, Reason, along, line, merged, moved, varying, without
+from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, move_plane, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.tracker import Doubt, Walk, rule, unknown
 
@@ -19,7 +19,7 @@ def move(op: Op, w: Walk) -> Sequence[Planes]:
     x = op.args[0]
     others = [a.index for a in op.args[1:] if isinstance(a, Ref)]
     if op.name == "repeat_interleave" and others:
-        return _held(op, w, x, range(len(w.shape(x))))
+        return _hold(op, w, x, range(len(w.shape(x))))
     if op.name == "unfold":  # windows along one dimension
         dim = op.arguments["dimension"] % len(w.shape(x))
         return [tuple(p.unsqueeze(-1) for p in _rows(op, w, x, [dim]))]
@@ -69,7 +69,7 @@ def take(op: Op, w: Walk) -> Sequence[Planes]:
     dims = [dims] if isinstance(dims, int) else list(dims or range(len(w.shape(x))))
     for other in op.inputs[1:]:
         w.freeze(w.of(Ref(other)), Reason(f"{op.name} puts it in places", op.name, op.source))
-    return _held(op, w, x, [d % max(len(w.shape(x)), 1) for d in dims if len(w.shape(x))])
+    return _hold(op, w, x, [d % max(len(w.shape(x)), 1) for d in dims if len(w.shape(x))])
 
 
 @rule("select", "unbind")
@@ -83,21 +83,21 @@ def select(op: Op, w: Walk) -> Sequence[Planes]:
 @rule("index")
 def index(op: Op, w: Walk) -> Sequence[Planes]:
     """Positions given by tensors: the dimensions that are indexed keep their length."""
-    return [_looked_up(op, w, len(w.program.values[op.outputs[0]].shape))[1]]
+    return [_index_planes(op, w, len(w.program.values[op.outputs[0]].shape))[1]]
 
 
 @rule("index_put", "_index_put_impl")
 def index_put(op: Op, w: Walk) -> Sequence[Planes]:
     """What is put into places is of the kind that it replaces."""
     values = op.args[2]
-    kept, found = _looked_up(op, w, len(w.shape(values)))
+    kept, found = _index_planes(op, w, len(w.shape(values)))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     shape = torch.broadcast_shapes(w.shape(values), *(p.shape for p in found))
-    merged([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
+    merge([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
     return [kept]
 
 
-def _looked_up(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
+def _index_planes(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
     """Planes of the first argument with the indexed dimensions kept, as it is, and as what is found in it (`ndim`)."""
     x, dim = op.args[0], 0
     touched: list[int] = []
@@ -113,7 +113,7 @@ def _looked_up(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
     left = [d for d in range(len(w.shape(x))) if d not in touched]
     start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
     places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
-    return planes, tuple(_replaced(p, places, ndim) for p in planes)
+    return planes, tuple(_move_dims(p, places, ndim) for p in planes)
 
 
 @rule("index_add", "index_copy")
@@ -123,10 +123,10 @@ def index_add(op: Op, w: Walk) -> Sequence[Planes]:
     planes = [
         (_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r)))) for r in (x, source)
     ]
-    return [merged(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+    return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
 
 
-def _replaced(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
+def _move_dims(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
     """A plane whose dimension d becomes dimension target[d] of `ndim`."""
     shape = [1] * ndim
     for d, place in target.items():
@@ -148,7 +148,7 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
         w.doubts.append(Doubt(op.index, stop - start, line(plane, dim)[start:stop], reason))
     if plane is not None and (start, stop, step) != (0, size, 1):
         if step != 1:
-            return _held(op, w, x, [dim])
+            return _hold(op, w, x, [dim])
         for end in {start, stop} - {0, size}:
             w.doubts.append(Doubt(op.index, end, line(plane, dim)[:end], reason))
             w.doubts.append(Doubt(op.index, size - end, line(plane, dim)[end:], reason))
@@ -172,7 +172,7 @@ def chunk(op: Op, w: Walk) -> Sequence[Planes]:
     x, parts, dim = op.args[0], op.arguments["chunks"], op.arguments["dim"] % len(w.shape(op.args[0]))
     plane = along(w.of(x), [dim])
     if plane is not None:
-        paired(op, w, plane, dim, parts)
+        pair(op, w, plane, dim, parts)
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
 
 
@@ -187,7 +187,7 @@ def split(op: Op, w: Walk) -> Sequence[Planes]:
         equal = isinstance(given, int) or len(set(given)) == 1
         each = given if isinstance(given, int) else given[0]
         if equal and size > each:
-            paired(op, w, plane, dim, -(-size // each))
+            pair(op, w, plane, dim, -(-size // each))
         pieces = plane.split(each if equal else list(given), dim)
         for piece in pieces[:1] if equal else pieces:
             reason = Reason(f"{op.name} into the fixed sizes {given}", op.name, op.source)
@@ -195,7 +195,7 @@ def split(op: Op, w: Walk) -> Sequence[Planes]:
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
 
 
-def paired(op: Op, w: Walk, plane: Tensor, dim: int, parts: int) -> Tensor:
+def pair(op: Op, w: Walk, plane: Tensor, dim: int, parts: int) -> Tensor:
     """Ties the same position of every equal part of an axis, freezes it where they are unequal; returns the plane."""
     if plane.shape[dim] % parts:
         w.freeze((plane,), Reason(f"{op.name} into {parts} unequal parts", op.name, op.source))
@@ -218,7 +218,7 @@ def pack(op: Op, w: Walk) -> Sequence[Planes]:
 def channel_shuffle(op: Op, w: Walk) -> Sequence[Planes]:
     plane = along(w.of(op.args[0]), [1])
     if plane is not None:
-        paired(op, w, plane, 1, op.arguments["groups"])
+        pair(op, w, plane, 1, op.arguments["groups"])
     groups = op.arguments["groups"]
     return _move(op, w, op.args[0], lambda t: t.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2))
 
@@ -268,10 +268,10 @@ def pad(op: Op, w: Walk) -> Sequence[Planes]:
     constant = op.name in ("constant_pad_nd", "pad") and op.arguments.get("mode", "constant") == "constant"
     if not constant or min(amounts, default=0) < 0:
         return [_rows(op, w, x, padded)]
-    return [tuple(_padded(p, amounts) for p in w.of(x))]
+    return [tuple(_pad(p, amounts) for p in w.of(x))]
 
 
-def _padded(plane: Tensor, amounts: Sequence[int]) -> Tensor:
+def _pad(plane: Tensor, amounts: Sequence[int]) -> Tensor:
     """New positions of an axis stay; where a plane does not vary, they are more of the same."""
     own = [n if plane.ndim - 1 - i // 2 in varying(plane) else 0 for i, n in enumerate(amounts)]
     return torch.constant_pad_nd(plane, own, FIXED)
@@ -288,32 +288,32 @@ def cat(op: Op, w: Walk) -> Sequence[Planes]:
     flat = [(without(w.of(r), [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r)))) for r in refs]
     joined = [along(w.of(r), [dim]) for r in refs]
     if all(p is None for p in joined):
-        return [merged(flat, w.atoms, reason)]
+        return [merge(flat, w.atoms, reason)]
     pieces = [
         torch.full([s[d] if d == dim else 1 for d in range(ndim)], FIXED) if p is None else p
         for p, s in zip(joined, shapes, strict=True)
     ]
     common = torch.broadcast_shapes(*(p.narrow(dim, 0, 1).shape for p in pieces))
     pieces = [p.expand([p.shape[d] if d == dim else n for d, n in enumerate(common)]) for p in pieces]
-    return [(torch.cat(pieces, dim), *merged(flat, w.atoms, reason))]
+    return [(torch.cat(pieces, dim), *merge(flat, w.atoms, reason))]
 
 
 @rule("stack")
 def stack(op: Op, w: Walk) -> Sequence[Planes]:
     operands = [(w.of(r), w.shape(r)) for r in op.args[0]]
-    planes = merged(operands, w.atoms, Reason("stack meets positions of a fixed size", op.name, op.source))
+    planes = merge(operands, w.atoms, Reason("stack meets positions of a fixed size", op.name, op.source))
     dim = op.arguments["dim"] % (len(operands[0][1]) + 1)
     return [tuple(p.unsqueeze(dim) for p in planes)]
 
 
-def _held(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Sequence[Planes]:
+def _hold(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Sequence[Planes]:
     """Keeps the length of `dims` and passes the planes that do not vary there (results have the dimensions of `x`)."""
     planes = _rows(op, w, x, dims)
     same = [len(w.program.values[i].shape) == len(w.shape(x)) for i in op.outputs]
-    return [planes if fits else _lost(op, w, planes) for fits in same]
+    return [planes if fits else _lose(op, w, planes) for fits in same]
 
 
-def _lost(op: Op, w: Walk, planes: Planes) -> Planes:
+def _lose(op: Op, w: Walk, planes: Planes) -> Planes:
     w.freeze(planes, Reason(f"{op.name} changes the dimensions", op.name, op.source))
     return ()
 
@@ -325,12 +325,12 @@ def _rows(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Planes:
 def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Planes]:
     results: list[list[Tensor]] = [[] for _ in op.outputs]
     for plane in w.of(x):
-        for planes, out in zip(results, moved(plane, w.shape(x), function), strict=True):
+        for planes, out in zip(results, move_plane(plane, w.shape(x), function), strict=True):
             planes.append(out)
-    return [_untangled(planes, w, Reason(f"{op.name} merges two axes", op.name, op.source)) for planes in results]
+    return [_untangle(planes, w, Reason(f"{op.name} merges two axes", op.name, op.source)) for planes in results]
 
 
-def _untangled(planes: list[Tensor], w: Walk, reason: Reason) -> Planes:
+def _untangle(planes: list[Tensor], w: Walk, reason: Reason) -> Planes:
     """Drops planes that no longer vary; of those that now share a dimension the first can still be cut."""
     kept: list[Tensor] = []
     for plane in planes:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from mipp.graph.axes import Planes, Reason, along, merged, varying
+from mipp.graph.axes import Planes, Reason, along, merge, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import per_channel
-from mipp.graph.rules.movement import paired
+from mipp.graph.rules.movement import pair
 from mipp.graph.tracker import Attribute, Doubt, Reduction, Walk, rule
 
 
@@ -21,7 +21,7 @@ def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     own = w.rows(x, behind, mixed) if fresh or op.name == "instance_norm" else w.of(x)
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
     lifted = [per_channel(w, v, ndim) for v in vectors if isinstance(v, Ref)]
-    planes = merged([(own, w.shape(x)), *lifted], w.atoms, reason)
+    planes = merge([(own, w.shape(x)), *lifted], w.atoms, reason)
     channels = along(planes, [1])
     if op.name == "instance_norm" and channels is not None and w.counting.get(op.module) == "num_features":
         w.attributes.append(Attribute(op.module, w.counting[op.module], channels.reshape(-1)))
@@ -36,7 +36,7 @@ def layer_norm(op: Op, w: Walk) -> Sequence[Planes]:
     vectors = [v for v in (op.arguments.get("weight"), op.arguments.get("bias")) if isinstance(v, Ref)]
     lifted = [(tuple(p.reshape((1,) * first + tuple(p.shape)) for p in w.of(v)), w.shape(v)) for v in vectors]
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merged([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
+    planes = merge([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
     for plane in planes:
         own = [d for d in varying(plane) if d >= first]
         if len(own) == 1 == len(varying(plane)):
@@ -57,15 +57,15 @@ def group_norm(op: Op, w: Walk) -> Sequence[Planes]:
     groups = op.arguments["num_groups"] if op.name == "group_norm" else op.arguments["group"]
     vectors = [v for v in (op.arguments.get("weight"), op.arguments.get("bias")) if isinstance(v, Ref)]
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merged([(w.of(x), w.shape(x)), *(per_channel(w, v, ndim) for v in vectors)], w.atoms, reason)
+    planes = merge([(w.of(x), w.shape(x)), *(per_channel(w, v, ndim) for v in vectors)], w.atoms, reason)
     w.freeze(tuple(p for p in planes if set(varying(p)) - {0, 1}), reason)
     plane = along(planes, [1])
     if plane is not None and varying(plane) == (1,):
-        _normalised_groups(op, w, plane, groups, len(vectors))
+        _norm_groups(op, w, plane, groups, len(vectors))
     return [planes, *[() for _ in op.outputs[1:]]]
 
 
-def _normalised_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vectors: int) -> None:
+def _norm_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vectors: int) -> None:
     line = plane.reshape(-1)
     if groups >= len(line) // groups > 0:
         rows = line.reshape(groups, -1)
@@ -76,7 +76,7 @@ def _normalised_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vector
         else:
             w.doubts.append(Doubt(op.index, groups, rows[:, 0], reason))
     else:
-        paired(op, w, plane, 1, groups)
+        pair(op, w, plane, 1, groups)
         more = ((n + 1, 0, line) for n in range(vectors))
         w.reductions.append(Reduction(op.index, ((0, 1, line), *more), (1,)))
 
@@ -86,7 +86,7 @@ def weight_norm(op: Op, w: Walk) -> Sequence[Planes]:
     """A direction over its own length, times a length: of all positions but those of one dimension."""
     v, g, dim = op.args[0], op.args[1], op.arguments["dim"]
     reason = Reason("weight norm meets positions of a fixed size", op.name, op.source)
-    planes = merged([(w.of(v), w.shape(v)), (w.of(g), w.shape(g))], w.atoms, reason)
+    planes = merge([(w.of(v), w.shape(v)), (w.of(g), w.shape(g))], w.atoms, reason)
     for plane in planes:
         own = varying(plane)
         if own != (dim,) and len(own) == 1:

@@ -41,7 +41,7 @@ def parameters_of(model: nn.Module) -> Tensors:
     return {name: p for name, p in model.named_parameters() if p.is_floating_point()}
 
 
-def called(model: nn.Module, call: Call) -> Any:
+def call_with_gradients(model: nn.Module, call: Call) -> Any:
     """Calls a model on copies of the tensors, with gradients of any order.
 
     Raises:
@@ -69,7 +69,7 @@ def loss_on(task: Task, model: nn.Module, batch: Batch, temperature: float = 1.0
         UnsupportedModelError: The loss is no differentiable scalar.
     """
     require_loss(task)
-    output = called(model, batch.call)
+    output = call_with_gradients(model, batch.call)
     if temperature != 1:
         with torch.enable_grad():
             output = map_tensors(output, lambda t: t / temperature if t.is_floating_point() else t)

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.data.calibration import blamed
+from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Task
 from mipp.methods.common.scores import parts
 from mipp.modules.copies import working_copy
-from mipp.runtime.tensor_store import written
+from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.observing import SiteStatistics, Variances, check_finite, observe, site_statistics
 from mipp.statistics.unfolding import inputs_of
 
@@ -34,15 +34,15 @@ class Seen:
     features: list[Variances]
 
 
-def seen_by_readers(task: Task) -> dict[int, Seen]:
+def observe_readers(task: Task) -> dict[int, Seen]:
     """Means and variances of what every reader of nodes sees, by index of the op, from one pass over the data.
 
     All uses of one weight are together, under the first of them.
     """
-    return task.once("means and variances", lambda: _seen(task))
+    return task.once("means and variances", lambda: _observe(task))
 
 
-def _seen(task: Task) -> dict[int, Seen]:
+def _observe(task: Task) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
     first = {use: site.op for site in task.graph.distinct_sites for use in task.graph.uses(site)}
 
@@ -54,7 +54,7 @@ def _seen(task: Task) -> dict[int, Seen]:
                 variances.update(some)
 
     watch(task, None, visit)
-    return {op: Seen(own.weight, [v.pooled() for v in own.features]) for op, own in sorted(found.items())}
+    return {op: Seen(own.weight, [v.pool() for v in own.features]) for op, own in sorted(found.items())}
 
 
 def statistics_of(task: Task) -> dict[int, SiteStatistics]:
@@ -73,8 +73,8 @@ def _whole_statistics(task: Task) -> dict[int, SiteStatistics]:
     if wide:
         raise MippError(
             f"The method needs the second moments of all inputs of a layer together, and memory_limit leaves "
-            f"{written(limit)} for those of {len(found)} layers, too little for {', '.join(wide[:5])}. Pass a larger "
-            "memory_limit, or take a method that needs less, such as mipp.methods.MIPP()."
+            f"{format_bytes(limit)} for those of {len(found)} layers, too little for {', '.join(wide[:5])}. Pass "
+            "a larger memory_limit, or take a method that needs less, such as mipp.methods.MIPP()."
         )
     return found
 
@@ -97,7 +97,7 @@ def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, A
 
     seen = 0
     for batch in task.progress(task.batches, "activations"):
-        with blamed(batch):
+        with name_batch(batch):
             observe(model, batch.call, task.graph.program, list(sites), observer)
         seen += batch.samples
         if samples is not None and seen >= samples:
@@ -113,14 +113,14 @@ def maps_of(site: Site, group: NodeGroup, arguments: Mapping[str, Any]) -> Tenso
     x: Tensor = arguments["input"]
     positions = torch.from_numpy(group.places(site.reads)).to(x.device)
     if "stride" in arguments:
-        return _convolved(x, arguments["weight"].ndim - 2, site.groups, positions)
+        return _convolve(x, arguments["weight"].ndim - 2, site.groups, positions)
     rows = x.reshape(len(x) if x.ndim > 1 else 1, -1, x.shape[-1])
     maps: Tensor = rows[:, :, positions].permute(0, 2, 1, 3).unsqueeze(2)  # [samples, nodes, 1, rows, width]
     side = round(maps.shape[-1] ** 0.5)
     return maps.unflatten(-1, (side, side)).squeeze(3) if maps.shape[3] == 1 and side**2 == maps.shape[-1] else maps
 
 
-def _convolved(x: Tensor, spatial: int, groups: int, positions: Tensor) -> Tensor:
+def _convolve(x: Tensor, spatial: int, groups: int, positions: Tensor) -> Tensor:
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
     channels = x.unflatten(1, (groups, -1))[:, :, positions]  # [samples, groups, nodes, each, *space]
     maps: Tensor = channels.movedim(1, 2).flatten(2, 3)

@@ -114,11 +114,11 @@ def select_in_rounds(
     whole = {name: torch.zeros(group.size) for name, group in task.graph.groups.items()}
     select(task, whole, replace(budget, latency_ms=None), scope)  # a budget that cannot be met is refused at once
     kept: dict[str, tuple[int, ...]] = {name: tuple(range(group.size)) for name, group in task.graph.groups.items()}
-    by_table = replace(task, latency=task.cost.tabled_ms)
+    by_table = replace(task, latency=task.cost.table_ms)
     for number in task.progress(range(1, rounds + 1), "rounds"):
         masked = full_copy(task.model)
         silence(masked, task.graph, kept)
-        scores = _removed_last(rank(masked, kept), kept)
+        scores = _order_of_removal(rank(masked, kept), kept)
         if number < rounds:
             kept = select(by_table, scores, _on_the_way(budget, task.cost, number / rounds), scope)
     return select(task, scores, budget, scope)
@@ -148,7 +148,7 @@ def fraction_kept(budget: Budget, cost: Cost) -> float:
 def _on_the_way(budget: Budget, cost: Cost, share: float) -> Budget:
     """An eased budget in whole amounts and widths, rounded up, so that no round removes more than its share."""
     sizes = dict(zip(cost.groups, cost.sizes.tolist(), strict=True))
-    eased = budget.eased(cost, share)
+    eased = budget.ease(cost, share)
     amounts: dict[str, Any] = {n: _whole(limit) for n, limit in eased.limits(cost).items() if n != "latency_ms"}
     widths = {name: _whole(sizes[name] * (width / sizes[name]) ** share) for name, width in budget.widths.items()}
     return replace(eased, **amounts, widths=widths)
@@ -158,7 +158,7 @@ def _whole(amount: float) -> int:
     return max(1, math.ceil(amount - 1e-9))
 
 
-def _removed_last(scores: Scores, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def _order_of_removal(scores: Scores, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     low = min(float(values.min()) for values in scores.values())
     high = max(float(values.max()) for values in scores.values())
     found = {}

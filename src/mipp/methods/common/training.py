@@ -32,7 +32,7 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
         )
     steps = [0]
 
-    def counted() -> None:
+    def count() -> None:
         steps[0] += 1
         if after_step is not None:
             with own_default_device():
@@ -41,7 +41,7 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
     try:
         with modes_kept(model), torch.random.fork_rng(), torch.enable_grad(), callers_default_device():
             torch.manual_seed(task.seed)
-            task.train(model, fraction=fraction, after_step=counted)
+            task.train(model, fraction=fraction, after_step=count)
     except (KeyboardInterrupt, MemoryError, MippError):
         raise
     except Exception as error:

@@ -31,11 +31,11 @@ Source = Callable[[NodeGroup, Kept], Information]
 def by_moments(task: Task, positions: int, noise: float) -> Source:
     """Second moments suffice where the target is linear: one pass serves all groups."""
 
-    def measured() -> Statistics:
+    def measure() -> Statistics:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
         return site_statistics(task.model, task.graph, batches, positions, limit, task.notes)
 
-    statistics = task.once(f"statistics at {positions} positions", measured)
+    statistics = task.once(f"statistics at {positions} positions", measure)
 
     def source(group: NodeGroup, kept: Kept) -> Information:
         alive = _alive(task, group, kept)
@@ -83,7 +83,7 @@ def _about(
 ) -> list[GaussianInformation | IndependentInformation]:
     """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
     blocks = site.features_of(group, statistics.weight)
-    rows = torch.from_numpy(site.kept_outputs(alive)).reshape(site.groups, -1)
+    rows = torch.from_numpy(site.outputs_to_keep(alive)).reshape(site.groups, -1)
     weights = site.by_group(statistics.weight)
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
     found: list[GaussianInformation | IndependentInformation] = []

@@ -82,9 +82,9 @@ class MIPP:
             )
         for name, kind in (("order", Order), ("direction", Direction), ("activation", Activation)):
             if getattr(self, name) not in get_args(kind):
-                raise MippError(f"MIPP({name}={getattr(self, name)!r}): expected {_listed(kind)}.")
+                raise MippError(f"MIPP({name}={getattr(self, name)!r}): expected {_list(kind)}.")
         if self.collapse is not None and self.collapse not in get_args(Collapse):
-            raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_listed(Collapse)}.")
+            raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_list(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
         if not (self.noise >= 0 and self.margin >= 0) or min(self.positions, self.steps) < 1 or self.trials < 0:
@@ -165,8 +165,8 @@ class MIPP:
         """What removals lose of what nodes carry to those that are about to stay, found on the way to the budget."""
         curves = whole
         for step in range(1, self.steps if budget.limits(task.cost) else 1):
-            eased = budget.eased(task.cost, step / self.steps)
-            widths = _allocated(curves, task.cost, eased, task.cost.tabled_ms)
+            eased = budget.ease(task.cost, step / self.steps)
+            widths = _allocate(curves, task.cost, eased, task.cost.table_ms)
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
                 group.name: self._elimination(task, source, group, kept)
@@ -178,18 +178,18 @@ class MIPP:
         return curves
 
     def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
-        allocated = partial(_allocated, cost=task.cost, budget=budget, latency=task.latency)
+        allocated = partial(_allocate, cost=task.cost, budget=budget, latency=task.latency)
         if not self.trials:
             return allocated(curves)
         distance = Distance(task.model, task.graph, task.batches, task.memory)
 
-        def reached(widths: dict[str, int]) -> float:
+        def reach(widths: dict[str, int]) -> float:
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             tried = _once(task, ["trial"], kept, lambda: {"distance": distance(task.plan(kept, self, budget))})
             return float(tried["distance"])
 
         free = {name: curve for name, curve in curves.items() if name not in budget.widths}
-        return search(free, allocated, reached, self.trials, task.generator(), task.progress)
+        return search(free, allocated, reach, self.trials, task.generator(), task.progress)
 
     def _by_width(
         self,
@@ -216,10 +216,10 @@ class MIPP:
 
         def widen(group: NodeGroup, width: int) -> None:
             if width > len(kept[group.name]):
-                kept[group.name], information[group.name] = self._widened(task, source, group, kept, width)
+                kept[group.name], information[group.name] = self._widen(task, source, group, kept, width)
 
         for group in self._groups(task):
-            tested = partial(self._tested, task, source, group, dict(kept), budget.min_keep)
+            tested = partial(self._test, task, source, group, dict(kept), budget.min_keep)
             found = _once(task, ["test", group.name], kept, tested)
             kept[group.name] = tuple(found["kept"])
             information[group.name] = (found["lost"], found["whole"])
@@ -231,7 +231,7 @@ class MIPP:
                 widen(task.graph.groups[name], width)
         return replace(task.plan(kept, self, budget), information=information)
 
-    def _widened(
+    def _widen(
         self, task: Task, source: Source, group: NodeGroup, kept: Kept, width: int
     ) -> tuple[tuple[int, ...], tuple[float, float]]:
         """More nodes of a group, the most informative by themselves first; and what those lost take, of the whole."""
@@ -244,7 +244,7 @@ class MIPP:
         lost = max(whole - information.total(), 0.0) if width < group.size else 0.0
         return tuple(sorted(ranked[:width])), (lost, whole)
 
-    def _tested(self, task: Task, source: Source, group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
+    def _test(self, task: Task, source: Source, group: NodeGroup, kept: Kept, min_keep: int) -> dict[str, Any]:
         """Runs the test on one group."""
         assert self.confidence is not None
         information = source(group, self._visible(kept))
@@ -256,19 +256,19 @@ class MIPP:
                 self.order,
                 margin=self.margin,
                 min_keep=min(min_keep, group.size),
-                progress=_shown(task, group),
+                progress=_show(task, group),
             )
         except CalibrationError as error:
             raise CalibrationError(f"Group '{group.name}': {error}") from error
         return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
 
     def _elimination(self, task: Task, source: Source, group: NodeGroup, kept: Kept) -> Elimination:
-        def eliminated() -> dict[str, Any]:
+        def eliminate() -> dict[str, Any]:
             information = source(group, self._visible(kept))
-            found = backward_elimination(information, self.order, _shown(task, group))
+            found = backward_elimination(information, self.order, _show(task, group))
             return {"order": found.order, "loss": found.loss}
 
-        found = _once(task, ["elimination", group.name], kept, eliminated)
+        found = _once(task, ["elimination", group.name], kept, eliminate)
         return Elimination(tuple(found["order"]), tuple(found["loss"]))
 
     def _visible(self, kept: Kept) -> Kept:
@@ -281,14 +281,14 @@ class MIPP:
         return by_samples(task, Reading(self.collapse, self.activation, self.positions), self.noise, self.estimate)
 
 
-def _allocated(
+def _allocate(
     curves: Mapping[str, Elimination], cost: Cost, budget: Budget, latency: Callable[[Mapping[str, int]], float] | None
 ) -> dict[str, int]:
     priced = {name: with_scarcity(curve) for name, curve in curves.items()}
     return allocate(priced, cost, budget, latency=latency).widths
 
 
-def _shown(task: Task, group: NodeGroup) -> Progress:
+def _show(task: Task, group: NodeGroup) -> Progress:
     number, total = list(task.graph.groups).index(group.name) + 1, len(task.graph.groups)
     return lambda nodes: task.progress(nodes, f"selection: {group.name} ({number} of {total})", len(nodes))
 
@@ -307,5 +307,5 @@ def _settings(estimator: str | Gaussian | Surrogate | MLP) -> Gaussian | Surroga
     return _BY_NAME[estimator]() if isinstance(estimator, str) else estimator
 
 
-def _listed(kind: Any) -> str:
+def _list(kind: Any) -> str:
     return " or ".join(f"'{value}'" for value in get_args(kind))

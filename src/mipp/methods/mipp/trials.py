@@ -18,7 +18,7 @@ from mipp.plan import PruningPlan
 from mipp.plan.elimination import Elimination
 from mipp.refit.least_squares import Refit, refit
 from mipp.refit.losses import floating, output_loss
-from mipp.runtime.distributed import gathered
+from mipp.runtime.distributed import gather
 from mipp.runtime.progress import Progress, silent
 from mipp.runtime.tensor_store import Memory
 from mipp.surgery import apply
@@ -54,9 +54,9 @@ def search(
         return widths
     nearest, seen, step = distance(widths), [widths], None
     for _ in progress(range(trials), "trials"):
-        step = step or _drawn(list(curves), generator)
+        step = step or _draw(list(curves), generator)
         tried = {name: factor * step.get(name, 1.0) for name, factor in factors.items()}
-        found = allocated({name: _scaled(curve, tried[name]) for name, curve in curves.items()})
+        found = allocated({name: _scale(curve, tried[name]) for name, curve in curves.items()})
         reached = distance(found) if found not in seen else math.inf
         seen.append(found)
         if reached < nearest:
@@ -66,13 +66,13 @@ def search(
     return widths
 
 
-def _drawn(names: Sequence[str], generator: torch.Generator) -> dict[str, float]:
+def _draw(names: Sequence[str], generator: torch.Generator) -> dict[str, float]:
     dearer, cheaper = torch.randperm(len(names), generator=generator)[:2].tolist()
     factor = _STEPS[int(torch.randint(len(_STEPS), (1,), generator=generator))]
     return {names[dearer]: factor, names[cheaper]: 1 / factor}
 
 
-def _scaled(curve: Elimination, factor: float) -> Elimination:
+def _scale(curve: Elimination, factor: float) -> Elimination:
     return Elimination(curve.order, tuple(factor * loss for loss in curve.loss))
 
 
@@ -113,5 +113,5 @@ class Distance:
             for batch, said in zip(self.held, self.said, strict=True)
         ]
         samples = sum(batch.samples for batch in self.held)
-        total = sum(gathered(sum(losses))) / sum(gathered(samples))
+        total = sum(gather(sum(losses))) / sum(gather(samples))
         return total if math.isfinite(total) else math.inf
