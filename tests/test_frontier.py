@@ -5,8 +5,8 @@ import torch
 from cases import assert_same, named, quick  # noqa: F401
 
 import mipp
-from mipp import activations
 from mipp.methods import all as methods
+from mipp.statistics import observing as activations
 
 pytestmark = pytest.mark.usefixtures("quick")
 BUDGETS = [mipp.Budget(macs=0.7), mipp.Budget(nodes=0.5), mipp.Budget(macs=0.4, round_to=2)]

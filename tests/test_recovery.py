@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import mipp
-from mipp import recovery
 from mipp.data.calibration import Calibration, read
 from mipp.graph.nodes import PruningGraph
 from mipp.plan import PruningPlan
+from mipp.refit import distillation as recovery
 from mipp.refit.distillation import Distillation, distill
 from mipp.refit.losses import Runner, feature_loss, features, output_loss
 

@@ -6,8 +6,8 @@ import torch
 from cases import named, quick  # noqa: F401
 
 import mipp
-from mipp import timing
 from mipp.data.calibration import as_call
+from mipp.report import layer_times as timing
 
 pytestmark = pytest.mark.usefixtures("quick")
 

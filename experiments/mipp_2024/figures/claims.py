@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from experiments.mipp_2024.figures.base import Outcome, Row, Verdict, by, good, matched, spread
-from experiments.mipp_2024.figures.plots import collapsed, family, normalised, removed, shown
+from experiments.mipp_2024.figures.plots import collapsed, family, normalise, removed, shown
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -286,7 +286,7 @@ def _normalised(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (panel,), own in by([r for r in good(rows) if "nodes" in r["budget"]], "panel").items():
         for (method,), members in by(matched(own), "method").items():
-            shares = [share for row in members if (share := normalised(row))]
+            shares = [share for row in members if (share := normalise(row))]
             layers = {layer: statistics.fmean(s[layer] for s in shares) for layer in shares[0]}
             found.setdefault(panel, {})[method] = layers
     return found

@@ -213,7 +213,7 @@ def ratios(rows: list[Row], path: Path, names: Sequence[str] | None = None) -> N
         for axes, title in zip(grid.flat, titles, strict=False):
             own = good(rows, panel=title)
             for name in dict.fromkeys(map(family, own)):
-                mine = [values for row in own if family(row) == name and (values := normalised(row))]
+                mine = [values for row in own if family(row) == name and (values := normalise(row))]
                 if not mine:
                     continue
                 layers = list(own[0]["keep"])
@@ -335,7 +335,7 @@ def _stages(rows: Sequence[Row], metric: str) -> list[str]:
     return list(dict.fromkeys(stage for row in rows for stage in row[metric] if stage != "dense"))
 
 
-def normalised(row: Row) -> dict[str, float]:
+def normalise(row: Row) -> dict[str, float]:
     """The share of nodes removed from each layer over the mean of the layers; nothing where none was."""
     gone = {layer: 1 - kept for layer, kept in row["keep"].items()}
     mean = sum(gone.values()) / len(gone)
