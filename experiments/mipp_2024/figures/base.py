@@ -22,7 +22,8 @@ _CASE = ("panel", "budget", "nodes kept", "kept", "seed")
 Scale = Literal["smoke", "laptop", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Measurement = tuple[Row, Callable[[], Row]]
-Verdict = Literal["reproduced", "in part", "not reproduced"]
+Verdict = Literal["better", "no difference shown", "worse", "supported", "not shown", "contradicted"]
+"""The first three compare methods (see `verdicts`); the others are on claims of another form."""
 
 
 class Outcome(NamedTuple):

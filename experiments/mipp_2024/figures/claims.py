@@ -1,155 +1,241 @@
-"""Whether the rows say what the paper says about each figure, with the numbers of the result files.
+"""Claims of the paper held against the rows, with the numbers of the result files.
 
-Means are compared over the same budgets and seeds only.
+Methods are compared by `verdicts.compare`: over the budgets and seeds that both have, paired by seed.
 """
 
+import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from experiments.mipp_2024.figures.base import Outcome, Row, Verdict, by, good, matched, spread
-from experiments.mipp_2024.figures.plots import collapsed, family, normalise, removed, shown
+from experiments.mipp_2024.figures.base import Outcome, Row, Verdict, by, good, matched
+from experiments.mipp_2024.figures.plots import collapsed, family, removed, shown
+from experiments.mipp_2024.figures.rows import last, mean_of, of_methods, share_lost
+from experiments.mipp_2024.figures.verdicts import Comparison, Word, compare, compare_counts, mean_interval
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 POINTS = 0.5
-"""Of accuracy, in percent: differences that are smaller count as none."""
-CORRELATION = 0.5
-"""Of ranks: a lower one counts as none."""
+"""Of accuracy, in percent: an interval inside of these shows that two things are level."""
+GUESSING = 10.0
+"""Accuracy of guessing in percent: all data sets of the figures that are run have ten classes."""
 _MASKS = {"mipp": "MIPP", "hash of the data": "from a hash", "same for all": "the same for all"}
 RIVALS = {
     "trained": ("synflow", "grasp", "thinet", "sosph"),
     "untrained": ("synflow", "grasp", "thinet", "reinit@mipp"),
 }
-"""What version 1 of the paper compares with."""
+"""The methods that version 1 of the paper compares with."""
+LATER = {
+    "trained": ("imp", "oto"),
+    "untrained": ("snip", "itersnip", "itergrasp", "prospr", "imp", "oto"),
+}
+"""The methods that its later version adds."""
+PAPERS = "mipp of the paper"
+"""The paper's own perceptrons, whose widths a confidence decides: no budget, one pass, no refit."""
 
 
-def better(rows: list[Row]) -> list[Outcome]:
-    """Whether MIPP is at least as accurate as the others at each sparsity, at the last stage without refit.
+def better(rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS) -> list[Outcome]:
+    """MIPP in closed form against each rival, at the last stage without refit.
 
-    Sparsities are of the nodes; where no runs were given these, of the MACs.
+    A comparison is of the mean over the sparsities that both have; below it stands how many of the sparsities by
+    themselves show a difference. Sparsities are of the nodes; where no runs were given these, of the MACs.
     """
     found = []
     for (panel,), own in by(good(rows), "panel").items():
-        stage, differences = last(own), []
-        cost = "nodes" if any("nodes" in r["budget"] for r in own) else "macs"
-        for (_,), members in by([r for r in own if cost in r["budget"]], "budget").items():
-            means = _means(_of(members, ("mipp", *RIVALS[panel.rpartition(", ")[2]])), stage)
-            others = {m: v for m, v in means.items() if m != "mipp"}
-            if "mipp" in means and others:
-                best = max(others, key=lambda m: others[m])
-                differences.append((means["mipp"] - others[best], best, members[0]["budget"][cost]))
-        if differences:
-            held = sum(d >= -POINTS for d, _, _ in differences)
-            least, most = min(differences), max(differences)
-            ends = (f"{d[0]:+.2f} against {shown(d[1])} at {1 - d[2]:.0%} removed" for d in (least, most))
-            of = "sparsities in MACs" if cost == "macs" else "sparsities"
-            words = f"{held} of {len(differences)} {of}; points: {', '.join(ends)}"
-            found.append(Outcome(words, f"{panel}, {stage}", _verdict(held, len(differences))))
+        stage, cost = last(own), "nodes" if any("nodes" in r["budget"] for r in own) else "macs"
+        given = [r for r in own if cost in r["budget"]]
+        named = [name for name in rivals[panel.rpartition(", ")[2]] if good(given, method=name)]
+        overall = {name: _compared(given, "mipp", name, stage) for name in named}
+        overall = {name: one for name, one in overall.items() if one is not None}
+        if not overall:
+            continue
+        told = []
+        for name, one in overall.items():
+            alone = [_compared(members, "mipp", name, stage) for members in by(given, "budget").values()]
+            words = [each.word for each in alone if each is not None]
+            counts = [f"{words.count(w)} {w}" for w in ("better", "worse") if words.count(w)]
+            each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts else ""
+            told.append(f"{shown(name)} {one}{each}")
+        of = " in MACs" if cost == "macs" else ""
+        words = f"points of MIPP, in closed form, against {'; '.join(told)}; means over the sparsities{of}"
+        found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in overall.values()])))
     return found
+
+
+def papers_own(rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS) -> list[Outcome]:
+    """The paper's own method against each rival at the nearest sparsity at which the rival keeps no more nodes."""
+    found = []
+    for (panel,), own in by(good(rows), "panel").items():
+        stage = last(own)
+        told, words = [], []
+        for name in rivals[panel.rpartition(", ")[2]]:
+            pairs = [_beside(row, good(own, method=name), stage) for row in own if family(row) == PAPERS]
+            each = [pair for pair in pairs if pair is not None]
+            if each:
+                seeds = _by_seed(each)
+                one = compare([[a for a, _ in s] for s in seeds], [[b for _, b in s] for s in seeds], GUESSING)
+                told.append(f"{shown(name)} {one}")
+                words.append(one.word)
+        if told:
+            text = f"points of the paper's own method against {'; '.join(told)}; the rivals keep as many nodes or fewer"
+            found.append(Outcome(text, f"{panel}, {stage}", _together(words)))
+    return found
+
+
+def methods(rows: list[Row]) -> list[Outcome]:
+    """Both curves called MIPP, each with a verdict of its own, against version 1's rivals and the later version's."""
+    later = [outcome._replace(where=f"{outcome.where}, the later version's rivals") for outcome in better(rows, LATER)]
+    return [*better(rows), *papers_own(rows), *later]
+
+
+def papers_own_and_collapse(rows: list[Row]) -> list[Outcome]:
+    """The paper's own method against its rivals, and how many of its runs emptied a layer."""
+    return [*papers_own(rows), *(outcome for outcome in seldom_empty(rows) if outcome.verdict is None)]
+
+
+def _beside(row: Row, rivals: Sequence[Row], stage: str) -> tuple[int, float, float] | None:
+    """Seed and accuracies of a run and of the rival with the most nodes that are no more than the run's."""
+    smaller = [r for r in rivals if r["seed"] == row["seed"] and r["nodes"] <= row["nodes"] and stage in r["accuracy"]]
+    if not smaller:
+        return None
+    nearest = max(smaller, key=lambda r: r["nodes"])
+    return row["seed"], row["accuracy"][stage], nearest["accuracy"][stage]
+
+
+def _by_seed(triples: Sequence[tuple[int, float, float]]) -> list[list[tuple[float, float]]]:
+    return [[(a, b) for s, a, b in triples if s == seed] for seed in dict.fromkeys(t[0] for t in triples)]
 
 
 def seldom_empty(rows: list[Row], key: str = "budget") -> list[Outcome]:
-    """Whether MIPP empties layers least often, of the runs at given fractions of the nodes that all have.
-
-    The paper's perceptrons, which a confidence sizes, should empty none.
-    """
+    """Shares of runs with an emptied layer, at given fractions of the nodes; the exact sign test on paired runs."""
     found = []
     for (panel,), all_of_it in by(good(rows), "panel").items():
         own = [r for r in all_of_it if key != "budget" or "nodes" in r["budget"]]
-        same = _of(own, ("mipp", *RIVALS[panel.rpartition(", ")[2]]))
-        shares = {m: statistics.fmean(map(collapsed, members)) for (m,), members in by(same, "method").items()}
-        if "mipp" not in shares or len(shares) < 2:
+        same = of_methods(own, ("mipp", *RIVALS[panel.rpartition(", ")[2]]))
+        each = {m: members for (m,), members in by(same, "method").items()}
+        if "mipp" not in each or len(each) < 2:
             continue
-        words = ", ".join(f"{shown(m)} {share:.0%}" for m, share in shares.items())
-        held = [shares["mipp"] <= min(shares.values())]
-        theirs = [r for r in all_of_it if family(r) == "mipp of the paper"]
+        words = {m: compare_counts(*_paired_collapses(each["mipp"], some)) for m, some in each.items() if m != "mipp"}
+        told = [
+            f"{shown(m)} {statistics.fmean(map(collapsed, some)):.0%}{f' ({words[m]})' if m in words else ''}"
+            for m, some in each.items()
+        ]
+        found.append(Outcome(f"{', '.join(told)}, of {len(each['mipp'])} runs each", panel, _together(words.values())))
+        theirs = [r for r in all_of_it if family(r) == PAPERS]
         if theirs:
-            held.append(not any(map(collapsed, theirs)))
             gone = " and ".join(f"{removed(r):.0f} %" for r in theirs)
-            words += (
-                f"; {shown('mipp of the paper')}, sized by confidence ({gone} removed): "
-                f"{sum(map(collapsed, theirs))} of {len(theirs)} runs"
-            )
-        found.append(Outcome(words, panel, _verdict(sum(held), len(held))))
+            emptied = sum(map(collapsed, theirs))
+            text = f"sized by confidence ({gone} removed), {emptied} of {len(theirs)} runs emptied a layer"
+            found.append(Outcome(f"{text}{_doubt(theirs)}", f"{panel}, the paper's own method"))
     return found
 
 
+def _paired_collapses(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[bool], list[bool]]:
+    def keyed(rows: Sequence[Row]) -> dict[str, bool]:
+        return {_case(r, "seed"): collapsed(r) for r in rows}
+
+    one, other = keyed(ours), keyed(theirs)
+    return [one[k] for k in one if k in other], [other[k] for k in one if k in other]
+
+
+def _doubt(rows: Sequence[Row]) -> str:
+    """A sentence where perceptrons were overfitted: their held-out information of a layer is below zero."""
+    below = sum(any(whole < 0 for _, whole in row.get("information", {}).values()) for row in rows)
+    if not below:
+        return ""
+    return f"; in {below} of them the held-out information of a layer is below zero, so the perceptrons were overfitted"
+
+
 def deformed(rows: list[Row]) -> list[Outcome]:
-    """Whether deformation costs more accuracy at a tenth of the nodes than at half, before and after training."""
+    """How much more deformation costs at a tenth of the nodes than at half, paired by seed, before and after training.
+
+    At a twentieth and a tenth of the nodes capacity is confounded with difficulty: a network of that size learns less.
+    """
     found = []
     for state in ("untrained", "trained"):
         own = [r for r in good(rows) if f", {state}" in r["panel"]]
         names = list(dict.fromkeys(family(r) for r in own))
         if len(names) != 2:
             continue
-        stage = last(own)
-        gaps = []
+        stage, gaps = last(own), {}
         for nodes in (0.5, 0.1):
             members = [{**r, "panel": state} for r in own if r["budget"].get("nodes") == nodes]  # two of one kind
-            means = _means(matched(members, names), stage)
-            if len(means) < 2:
-                return found
-            gaps.append(means[names[0]] - means[names[1]])
-        wanted = gaps[1] - gaps[0] > POINTS if state == "untrained" else gaps[1] - gaps[0] <= POINTS
-        words = f"deformation costs {gaps[0]:.2f} points at 50 % removed and {gaps[1]:.2f} at 90 %"
-        found.append(Outcome(words, f"{state}, {stage}", _verdict(wanted, 1)))
+            one, other = (
+                {r["seed"]: r["accuracy"][stage] for r in matched(members, names) if r["method"] == name}
+                for name in names
+            )
+            gaps[nodes] = {seed: one[seed] - other[seed] for seed in one}
+        seeds = gaps[0.5].keys() & gaps[0.1].keys()
+        if not seeds:
+            return found
+        more = [gaps[0.1][seed] - gaps[0.5][seed] for seed in sorted(seeds)]
+        low, high = mean_interval(more)
+        if state == "untrained":
+            verdict = _claim(low > 0, high < 0)
+        else:
+            verdict = _claim(low > -POINTS and high < POINTS, low > 0)
+        means = [statistics.fmean(gaps[nodes].values()) for nodes in (0.5, 0.1)]
+        words = (
+            f"deformation costs {means[0]:.2f} points at 50 % removed and {means[1]:.2f} at 90 %: "
+            f"{statistics.fmean(more):+.2f} {_interval(low, high)}"
+        )
+        found.append(Outcome(words, f"{state}, {stage}", verdict))
     return found
 
 
 def collapse_function(rows: list[Row]) -> list[Outcome]:
-    """Whether L1 is as good as the other functions."""
-    found = []
-    for (panel,), own in by(good(rows), "panel").items():
-        stage = last(own)
-        means = _means(matched(own), stage)
-        functions = {k: v for k, v in means.items() if k != "every position"}
-        if "l1" in functions:
-            words = ", ".join(f"{k} {v:.2f}" for k, v in means.items())
-            ok = functions["l1"] >= max(functions.values()) - POINTS
-            found.append(Outcome(f"{words}, means over the sparsities", f"{panel}, {stage}", _verdict(ok, 1)))
-    return found
+    """L1 against each of the other functions, means over the sparsities."""
+    return _against(rows, "l1", ("l2", "mean", "std", "every position"), "L1")
 
 
 def pixels(rows: list[Row]) -> list[Outcome]:
-    """Whether MIPP is ahead with a quarter of the pixels and a tenth of the nodes."""
+    """MIPP against each rival with a quarter of the pixels and a tenth of the nodes."""
+    few = good(rows, kept=0.25, **{"nodes kept": 0.1})
+    return _against(few, "mipp", ("synflow", "grasp", "thinet", "sosph", "reinit@mipp"), "MIPP")
+
+
+def _against(rows: Sequence[Row], first: str, others: Sequence[str], name: str) -> list[Outcome]:
     found = []
-    for (panel,), own in by(good(rows, kept=0.25, **{"nodes kept": 0.1}), "panel").items():
+    for (panel,), own in by(good(rows), "panel").items():
         stage = last(own)
-        means = _means(matched(own), stage)
-        whole = good(rows, panel=panel, kept=1.0, method="mipp", **{"nodes kept": 0.1})
-        if "mipp" in means and len(means) > 1:
-            ok = means["mipp"] >= max(means.values()) - POINTS
-            words = ", ".join(f"{shown(k)} {v:.2f}" for k, v in means.items())
-            all_pixels = f"; MIPP with all pixels {statistics.fmean(_values(whole, stage)):.2f}" if whole else ""
-            found.append(Outcome(f"{words}{all_pixels}", f"{panel}, {stage}", _verdict(ok, 1)))
+        each = {m: _compared(own, first, m, stage) for m in others if good(own, method=m)}
+        told = {m: one for m, one in each.items() if one is not None}
+        if told:
+            words = f"points of {name} against {'; '.join(f'{shown(m)} {one}' for m, one in told.items())}"
+            found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in told.values()])))
     return found
 
 
 def masks(rows: list[Row]) -> list[Outcome]:
-    """Whether rules whose masks tell more about the data leave more accurate networks, at each number of nodes.
+    """Rank correlation, over rules, of what masks tell about the data and of accuracy, per seed and number of nodes.
 
-    Bits are the plug-in estimate, which no more than the logarithm of the number of tasks can come of.
+    Bits are the plug-in estimate, which is at most the logarithm of the number of tasks. Where accuracies span less
+    than a point, ranks are mostly chance: the span is told.
     """
     found = []
     for (panel,), own in by(good(rows), "panel").items():
-        correlations, told = [], []
+        by_seed: dict[int, list[float]] = {}
+        told = []
         for (kept,), members in by(own, "kept").items():
             each = {str(rule): some for (rule,), some in by(members, "rule").items()}
-            bits, accuracy = ({r: _mean_of(some, key) for r, some in each.items()} for key in ("bits", "accuracy"))
             if not {"mipp", "hash of the data", "same for all"} <= each.keys():
                 continue
-            correlations.append(_rank_correlation(list(bits.values()), list(accuracy.values())))
+            for (seed,), some in by(members, "seed").items():
+                correlation = _rank_correlation([r["bits"] for r in some], [r["accuracy"] for r in some])
+                by_seed.setdefault(seed, []).append(correlation)
+            bits, accuracy = ({r: mean_of(some, key) for r, some in each.items()} for key in ("bits", "accuracy"))
+            span = max(accuracy.values()) - min(accuracy.values())
             words = (f"{name} {bits[r]:.1f} bits, {accuracy[r]:.2f} %" for r, name in _MASKS.items())
-            told.append(f"{kept} kept: {'; '.join(words)}")
+            told.append(f"{kept} kept: {'; '.join(words)} (all rules within {span:.2f} points)")
         if told:
-            mean = statistics.fmean(correlations)
+            each_seed = [statistics.fmean(values) for values in by_seed.values()]
+            low, high = mean_interval(each_seed)
             words = (
                 f"rank correlation of bits (of at most {math.log2(own[0]['tasks']):.0f}) and accuracy over the rules "
-                f"{mean:+.2f}; {'. '.join(told)}"
+                f"{statistics.fmean(each_seed):+.2f} {_interval(low, high)}; {'. '.join(told)}"
             )
-            found.append(Outcome(words, panel, _verdict(mean > CORRELATION, 1)))
+            found.append(Outcome(words, panel, _claim(low > 0, high < 0)))
     return found
 
 
@@ -159,157 +245,52 @@ def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def pairs(first: str, second: str) -> Callable[[list[Row]], list[Outcome]]:
-    """Whether one variant is at least as accurate as another, at every stage, over the runs that both have.
+    """One variant against another at every stage, over the runs that both have, at equal widths where there are such.
 
     What a confidence sized is left out: the networks are of different sizes.
     """
 
     def check(rows: list[Row]) -> list[Outcome]:
-        sized = [row for row in good(rows) if row["budget"].keys() - {"min_keep"}]
-        runs = [by(good(sized, method=name), "budget", "seed") for name in (first, second)]
-        one, other = ([row for key in own if key in runs[0] and key in runs[1] for row in own[key]] for own in runs)
-        if not one:
-            return []
-        stages = [s for s in one[0]["accuracy"] if s != "dense"]
-        gaps = {s: statistics.fmean(_values(one, s)) - statistics.fmean(_values(other, s)) for s in stages}
-        lost = ""
-        if all(row.get("information") for row in (*one, *other)):
-            shares = [_lost(members) for members in (one, other)]
-            lost = f"; information lost {shares[0]:.1%} against {shares[1]:.1%}"
-        words = ", ".join(f"{stage} {gap:+.2f}" for stage, gap in gaps.items())
-        held = sum(gap >= -POINTS for gap in gaps.values())
-        return [Outcome(f"points of accuracy, {words}{lost}", verdict=_verdict(held, len(gaps)))]
+        found = []
+        for equal, words in ((True, "equal widths"), (False, "widths of their own")):
+            own = [r for r in good(rows) if r["budget"].keys() - {"min_keep"} and ("widths" in r["budget"]) == equal]
+            stages = [s for r in own[:1] for s in r["accuracy"] if s != "dense"]
+            each = {s: _compared(own, first, second, s) for s in stages}
+            told = {s: one for s, one in each.items() if one is not None}
+            if told:
+                text = ", ".join(f"{stage} {one}" for stage, one in told.items())
+                verdict = _together([one.word for one in told.values()]) if equal else None
+                found.append(Outcome(f"points of accuracy, {text}{_lost_of(own, first, second)}", words, verdict))
+        return found
 
     return check
 
 
-_CELLS = {
-    "equal ratios and random nodes": (True, False),
-    "MIPP's ratios": (False, False),
-    "MIPP's nodes": (True, True),
-    "both": (False, True),
-}
-
-
-def decomposition(rows: list[Row]) -> list[Outcome]:
-    """What ratios, identity and the refit add, each with the others on and off."""
-    found = []
-    for (kept,), own in by([{**row, "kept": round(row["nodes"], 1)} for row in good(rows)], "kept").items():
-        for stage in ("pruned", "refitted", "pruned, 5 epochs"):
-            cell = {
-                words: _values([r for r in own if ("widths" in r["budget"], r["method"] == "mipp") == key], stage)
-                for words, key in _CELLS.items()
-            }
-            if all(cell.values()):
-                words = ", ".join(f"{words} {statistics.fmean(values):.2f}" for words, values in cell.items())
-                found.append(Outcome(words, f"{kept:.0%} kept, {stage}"))
-    return found
-
-
-def discovery(rows: list[Row]) -> list[Outcome]:
-    """Seconds of the selection."""
-    found = []
-    for (panel,), own in by(good(rows), "panel").items():
-        seconds = {r["method"]: r["seconds"]["selection"] for r in own}
-        ours, theirs = seconds.get("MIPP, Gaussian"), seconds.get("MIPP, the paper's MLPs")
-        if ours and theirs:
-            ratio = f"÷ {theirs / ours:,.0f}"
-            words = f"{theirs:.1f} s with the paper's MLPs, {ours:.2f} s in closed form: {ratio}"
-            found.append(Outcome(words, panel))
-    return found
-
-
-def means(rows: list[Row], stage: str = "refitted") -> list[Outcome]:
-    """Mean accuracy of each method in each panel."""
-    found = []
-    for (panel,), own in by([r for r in good(rows) if stage in r["accuracy"]], "panel").items():
-        each = _means(matched(own), stage)
-        words = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in each.items())
-        found.append(Outcome(words, f"{panel}, {stage}"))
-    return found
-
-
-def short(rows: list[Row]) -> list[Outcome]:
-    """The best method at a tenth of the nodes, at each stage, and MIPP."""
-    return _ranked([r for r in good(rows) if r["budget"].get("nodes") == 0.1], "a tenth of the nodes")
-
-
-def at_equal_cost(rows: list[Row]) -> list[Outcome]:
-    """The best method at the same MACs and at the same parameters, and MIPP, after the longest training."""
-    found = []
-    for cost, words in (("macs", "the same MACs"), ("params", "the same parameters")):
-        own = [r for r in good(rows) if cost in r["budget"]]
-        found += _ranked(own, words, only_last=True)
-    return found
-
-
-def controls(rows: list[Row]) -> list[Outcome]:
-    """MIPP and its controls at a tenth of the nodes."""
-    found = []
-    own = [r for r in good(rows) if r["budget"].get("nodes") == 0.1]
-    for (panel,), members in by(own, "panel").items():
-        same = _of(members, ("mipp", "random@mipp", "reinit@mipp", "scratch@mipp"))
-        each = {m: statistics.fmean(_values(some, last(some))) for (m,), some in by(same, "method").items()}
-        if len(each) > 1:
-            words = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in each.items())
-            found.append(Outcome(words, f"{panel}, {last(members)}"))
-    return found
-
-
-def ratios(rows: list[Row], names: Sequence[str]) -> list[Outcome]:
-    """What these methods remove of each layer over the mean of the layers, at fractions of the nodes that all have."""
-    found = []
-    for panel, each in _normalised(rows).items():
-        told = [
-            f"{shown(method)} {', '.join(f'{layer} {value:.2f}' for layer, value in layers.items())}"
-            for method, layers in each.items()
-            if method in names
-        ]
-        found += [Outcome(f"removed over the mean of the layers, {'; '.join(told)}", panel)] if told else []
-    return found
-
-
-def extremes(rows: list[Row]) -> list[Outcome]:
-    """Which methods remove least and most of each layer over the mean of the layers."""
-    found = []
-    for panel, each in _normalised(rows).items():
-        told = []
-        for layer in next(iter(each.values())):
-            ends = (pick(each, key=lambda m, at=layer: each[m][at]) for pick in (min, max))
-            told.append(f"{layer} {' to '.join(f'{each[m][layer]:.2f} ({shown(m)})' for m in ends)}")
-        found.append(Outcome(f"removed over the mean of the layers, {', '.join(told)}", panel))
-    return found
-
-
-def _normalised(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
-    """By panel, method and layer: what is removed over the mean of the layers, mean over the runs that all have."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for (panel,), own in by([r for r in good(rows) if "nodes" in r["budget"]], "panel").items():
-        for (method,), members in by(matched(own), "method").items():
-            shares = [share for row in members if (share := normalise(row))]
-            layers = {layer: statistics.fmean(s[layer] for s in shares) for layer in shares[0]}
-            found.setdefault(panel, {})[method] = layers
-    return found
+def _lost_of(rows: Sequence[Row], *names: str) -> str:
+    each = [good(rows, method=name) for name in names]
+    if not all(row.get("information") for some in each for row in some):
+        return ""
+    return f"; information lost {' against '.join(f'{share_lost(some):.1%}' for some in each)}"
 
 
 def random_pixels(rows: list[Row]) -> list[Outcome]:
-    """Whether selected pixels look random, with a tendency to the right: how many have a selected right neighbour."""
+    """How many selected pixels have a selected right neighbour, and how many are in the right half."""
     found = []
     chosen = [row for row in good(rows, method="mipp") if row["pixels"]]
     for (panel,), own in by(chosen, "panel").items():
         told, held = [], []
         for (kept,), members in sorted(by(own, "kept").items(), reverse=True):
-            beside, right = (statistics.fmean(map(share, members)) for share in (_beside, _right))
+            beside, right = (statistics.fmean(map(share, members)) for share in (_neighbours, _right))
             held += [beside < 1.5 * kept, right > 0.5]
             told.append(
                 f"{kept:.0%} of the pixels: {beside:.0%} of the selected have a selected right neighbour (at random "
                 f"{kept:.0%}), {right:.0%} are in the right half"
             )
-        found.append(Outcome("; ".join(told), panel, _verdict(sum(held), len(held))))
+        found.append(Outcome("; ".join(told), panel, _claim(all(held), not any(held))))
     return found
 
 
-def _beside(row: Row) -> float:
+def _neighbours(row: Row) -> float:
     chosen = _mask(row)
     return float((chosen[:, :-1] & chosen[:, 1:]).sum() / chosen[:, :-1].sum())
 
@@ -326,63 +307,54 @@ def _mask(row: Row) -> NDArray[np.bool_]:
 
 
 def generalises(rows: list[Row]) -> list[Outcome]:
-    """Whether MIPP is more accurate than ThiNet, with one guess and with five."""
+    """MIPP against ThiNet, with one guess and with five."""
     found = []
     for (panel,), own in by(good(rows), "panel").items():
-        same, held, told = _of(own, ("mipp", "thinet")), [], []
-        for metric, words in (("accuracy", "top-1"), ("top-5 accuracy", "top-5")):
-            means = _means(same, last(own), metric)
-            if len(means) == 2:
-                held.append(means["mipp"] > means["thinet"])
-                told.append(f"{words} MIPP {means['mipp']:.2f}, ThiNet {means['thinet']:.2f}")
+        stage = last(own)
+        each = {
+            words: _compared(own, "mipp", "thinet", stage, metric)
+            for metric, words in (("accuracy", "top-1"), ("top-5 accuracy", "top-5"))
+        }
+        told = {words: one for words, one in each.items() if one is not None}
         if told:
-            found.append(Outcome("; ".join(told), f"{panel}, {last(own)}", _verdict(sum(held), len(held))))
+            text = "; ".join(f"{words} {one}" for words, one in told.items())
+            found.append(Outcome(text, f"{panel}, {stage}", _together([one.word for one in told.values()])))
     return found
 
 
-def _ranked(rows: Sequence[Row], words: str, *, only_last: bool = False) -> list[Outcome]:
-    found = []
-    for (panel,), own in by(rows, "panel").items():
-        stages = [s for s in own[0]["accuracy"] if s.startswith("pruned")]
-        told = []
-        for stage in stages[-1:] if only_last else stages:
-            known = _means(matched(own), stage)
-            if "mipp" in known:
-                best = max(known, key=lambda m: known[m])
-                told.append(f"{stage}: MIPP {known['mipp']:.2f}, best {shown(best)} {known[best]:.2f} of {len(known)}")
-        found += [Outcome("; ".join(told), f"{panel}, {words}")] if told else []
-    return found
+def _compared(rows: Sequence[Row], first: str, second: str, stage: str, metric: str = "accuracy") -> Comparison | None:
+    """One method against another over the cases and seeds that both have; None where they share none."""
+    one, other = (
+        {
+            seed: {_case(r): r[metric][stage] for r in members}
+            for (seed,), members in by(
+                [r for r in good(rows, method=name) if stage in r.get(metric, ())], "seed"
+            ).items()
+        }
+        for name in (first, second)
+    )
+    pairs = [[(one[s][case], other[s][case]) for case in one[s] if case in other[s]] for s in one if s in other]
+    pairs = [some for some in pairs if some]
+    if not pairs:
+        return None
+    guessing = GUESSING if metric == "accuracy" else 0.0
+    return compare([[a for a, _ in some] for some in pairs], [[b for _, b in some] for some in pairs], guessing)
 
 
-def last(rows: Sequence[Row]) -> str:
-    """The last stage without refit, where there is one."""
-    stages = [s for r in rows[:1] for s in r["accuracy"] if s != "dense"]
-    return ([s for s in stages if s.startswith("pruned")] or stages)[-1]
+def _case(row: Row, *more: str) -> str:
+    """The settings that runs of two methods share, as text."""
+    return json.dumps([row.get(name) for name in ("budget", "nodes kept", "kept", *more)])
 
 
-def _of(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
-    """The rows of those of the methods that there are, in the cases that all of these have."""
-    return matched(rows, [m for m in methods if good(rows, method=m)])
+def _together(words: Iterable[Word]) -> Verdict:
+    """Worse where any rival shows it, better where all do."""
+    each = list(words)
+    return "worse" if "worse" in each else "better" if set(each) == {"better"} else "no difference shown"
 
 
-def _means(rows: Iterable[Row], stage: str, metric: str = "accuracy") -> dict[str, float]:
-    """Mean accuracy of each method that has the stage."""
-    each = {m: _values(own, stage, metric) for (m,), own in by(rows, "method").items()}
-    return {m: statistics.fmean(values) for m, values in each.items() if values}
+def _claim(supported: bool, contradicted: bool) -> Verdict:  # noqa: FBT001
+    return "supported" if supported else "contradicted" if contradicted else "not shown"
 
 
-def _mean_of(rows: Sequence[Row], key: str) -> float:
-    return spread([row[key] for row in rows])[0]
-
-
-def _values(rows: Iterable[Row], stage: str, metric: str = "accuracy") -> list[float]:
-    return [row[metric][stage] for row in rows if stage in row.get(metric, ())]
-
-
-def _lost(rows: Sequence[Row]) -> float:
-    """Share of the information that the removed nodes took with them, mean over groups and runs."""
-    return statistics.fmean(lost / whole for row in rows for lost, whole in row["information"].values() if whole)
-
-
-def _verdict(held: float, of: int) -> Verdict:
-    return "reproduced" if held == of else "not reproduced" if not held else "in part"
+def _interval(low: float, high: float) -> str:
+    return f"[{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "(one seed: no interval)"

@@ -34,22 +34,20 @@ def decomposition(site: Site) -> list[Piece]:
 
 
 def direction(site: Site) -> list[Piece]:
-    """From the outputs to the inputs, or from the inputs to the outputs."""
-    methods = {"output to input": MIPP(), "input to output": MIPP(direction="forward")}
-    tests = {name: replace(method, confidence=0.9375) for name, method in methods.items()}
-    seeds = range(_seeds(site))
-    todo = grid.runs(methods, SPARSE, seeds) + grid.runs(tests, [Budget(min_keep=0)], seeds)
-    return [of_grid("direction", _work(site), todo, _folder(site))]
+    """From the outputs to the inputs, or from the inputs to the outputs: at equal widths, and at widths of their own.
+
+    Both go in one step: a run in several measures nodes again towards those kept downstream, which forward runs cannot.
+    """
+    methods = {"output to input": MIPP(steps=1), "input to output": MIPP(direction="forward", steps=1)}
+    budgets = [*_equal_widths(site), *SPARSE]
+    return [of_grid("direction", _work(site), grid.runs(methods, budgets, range(_seeds(site))), _folder(site))]
 
 
 def dynamic(site: Site) -> list[Piece]:
     """A ranking made once against one made anew after each removal, at equal widths, and what information they lose."""
     methods = {"ranked anew after each removal": MIPP(), "ranked once": MIPP(order="mi")}
-    budgets = [
-        Budget(widths={name: max(1, round(f * size)) for name, size in _sizes(site).items()}, min_keep=0)
-        for f in FRACTIONS
-    ]
-    return [of_grid("dynamic", _work(site), grid.runs(methods, budgets, range(_seeds(site))), _folder(site))]
+    todo = grid.runs(methods, _equal_widths(site), range(_seeds(site)))
+    return [of_grid("dynamic", _work(site), todo, _folder(site))]
 
 
 def calibration(site: Site) -> list[Piece]:
@@ -87,6 +85,12 @@ def _folder(site: Site) -> Path:
 
 def _seeds(site: Site) -> int:
     return 1 if site.scale == "smoke" else site.seeds or 3
+
+
+def _equal_widths(site: Site) -> list[Budget]:
+    """The same share of every layer."""
+    sizes = _sizes(site).items()
+    return [Budget(widths={name: max(1, round(f * size)) for name, size in sizes}, min_keep=0) for f in FRACTIONS]
 
 
 def _sizes(site: Site) -> dict[str, int]:

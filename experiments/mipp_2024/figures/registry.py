@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from functools import partial
 
-from experiments.mipp_2024.figures import claims, masks, pixels, plots, questions, sparsity, variants
+from experiments.mipp_2024.figures import claims, masks, measurements, pixels, plots, questions, sparsity, variants
 from experiments.mipp_2024.figures.base import Figure, Row
 
-_POINTS = f"{claims.POINTS} points of accuracy, means over the seeds"
+_POINTS = "95 % interval of the paired difference over the seeds"
 _OURS = ("mipp", "mipp of the paper")
 
 
@@ -50,7 +50,16 @@ FIGURES: Mapping[str, Figure] = {
         plots.accuracy,
         "MIPP is at least as accurate as SynFlow, GraSP, ThiNet and SOSP-H, or re-initialisation before training",
         _POINTS,
-        claims.better,
+        claims.methods,
+    ),
+    "perceptrons": Figure(
+        "the paper's own method, on enough samples",
+        "perceptrons",
+        sparsity.perceptrons,
+        plots.accuracy,
+        "MIPP is at least as accurate as SynFlow, GraSP, ThiNet and SOSP-H, or re-initialisation before training",
+        _POINTS,
+        claims.papers_own_and_collapse,
     ),
     "figure3": Figure(
         "layer collapse, in bins of 5 %",
@@ -58,7 +67,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.collapse,
         "MIPP empties layers least often",
-        "share of the runs at the same fractions of nodes",
+        "exact sign test on paired runs, 5 %",
         claims.seldom_empty,
     ),
     "figure4": Figure(
@@ -67,7 +76,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         partial(plots.ratios, names=_OURS),
         "MIPP finds ratios of its own for each layer",
-        outcome=partial(claims.ratios, names=_OURS),
+        outcome=partial(measurements.ratios, names=_OURS),
     ),
     "figure6": Figure(
         "ResNet-50 on ImageNet, top-1 and top-5",
@@ -103,7 +112,7 @@ FIGURES: Mapping[str, Figure] = {
         pixels.pieces,
         pixels.collapse,
         "MIPP empties layers least often",
-        "share of the runs",
+        "exact sign test on paired runs, 5 %",
         partial(claims.seldom_empty, key="nodes kept"),
     ),
     "figure10": Figure(
@@ -121,7 +130,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.ratios,
         "ratios differ between methods",
-        outcome=claims.extremes,
+        outcome=measurements.extremes,
     ),
     "masks": Figure(
         "what a mask tells about the data, I(D;M)",
@@ -129,7 +138,7 @@ FIGURES: Mapping[str, Figure] = {
         masks.pieces,
         masks.draw,
         "the later version: the more a mask tells about the data, the better; control: masks from a hash of the data",
-        f"rank correlation above {claims.CORRELATION}, mean over the numbers of nodes",
+        "95 % interval of the rank correlation over the seeds",
         claims.masks,
     ),
     "epochs": Figure(
@@ -138,7 +147,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.epochs,
         "asked: is it the pruning, or the training afterwards?",
-        outcome=claims.short,
+        outcome=measurements.short,
     ),
     "costs": Figure(
         "at matched nodes, parameters and MACs",
@@ -146,7 +155,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         plots.costs,
         "asked: does the order hold at equal parameters and at equal MACs?",
-        outcome=claims.at_equal_cost,
+        outcome=measurements.at_equal_cost,
     ),
     "controls": Figure(
         "the same widths with random nodes, re-drawn weights, or trained from scratch",
@@ -154,7 +163,7 @@ FIGURES: Mapping[str, Figure] = {
         sparsity.pieces,
         partial(plots.epochs, names=("mipp", "random@mipp", "reinit@mipp", "scratch@mipp")),
         "asked: would a small network trained from scratch do?",
-        outcome=claims.controls,
+        outcome=measurements.controls,
     ),
     "discovery": Figure(
         "time to choose the nodes",
@@ -162,7 +171,7 @@ FIGURES: Mapping[str, Figure] = {
         variants.discovery,
         variants.draw_discovery,
         "asked: what does the selection cost?",
-        outcome=claims.discovery,
+        outcome=measurements.discovery,
     ),
     "decomposition": Figure(
         "ratios, identity and compensation",
@@ -170,7 +179,7 @@ FIGURES: Mapping[str, Figure] = {
         questions.decomposition,
         partial(plots.bars, case=_kept, name=_ratios_and_nodes),
         "asked: do the ratios help, the nodes, or the refit?",
-        outcome=claims.decomposition,
+        outcome=measurements.decomposition,
     ),
     "direction": Figure(
         "output to input, and input to output",
@@ -196,6 +205,6 @@ FIGURES: Mapping[str, Figure] = {
         questions.calibration,
         partial(plots.bars, case=_panel, name=_method),
         "asked: how much data, and how balanced, does it need?",
-        outcome=claims.means,
+        outcome=measurements.means,
     ),
 }
