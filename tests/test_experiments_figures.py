@@ -14,9 +14,10 @@ pytest.importorskip("lightning")
 from cases import quick  # noqa: F401
 from experiments.mipp_2024 import record, tables
 from experiments.mipp_2024.__main__ import app
-from experiments.mipp_2024.figures import base, claims, masks, plots, questions, variants
+from experiments.mipp_2024.figures import base, claims, masks, measurements, plots, questions, variants
 from experiments.mipp_2024.figures.base import SCALES, fits, of_measurements
 from experiments.mipp_2024.figures.registry import FIGURES
+from experiments.mipp_2024.figures.rows import last
 from typer.testing import CliRunner
 
 from mipp import grid, zoo
@@ -54,17 +55,17 @@ def test_every_figure_that_needs_no_files_runs_on_digits_and_is_drawn(out):
 def test_a_figure_runs_once_says_where_it_comes_from_and_what_is_left(out):
     done = call("direction", "--scale", "smoke", out=out)
     assert done.exit_code == 0, done.output
-    assert "direction: 7 of 7 done" in done.output
+    assert "direction: 9 of 9 done" in done.output
     found = json.loads((out / "results" / "direction.json").read_text())
     assert found["command"] == "python -m experiments.mipp_2024 direction --scale smoke --device cpu"
     assert {"cpu", "threads", "versions"} <= found["machines"][0].keys()
     assert {r["method"] for r in found["rows"]} == {"output to input", "input to output"}
     assert str(out) not in json.dumps(found)
     again = call("direction", "--scale", "smoke", "--minutes", "0", out=out)
-    assert "7 of 7" in again.output
+    assert "9 of 9" in again.output
     shutil.move(out / "runs", out / "others")
     from_file = call("direction", "--scale", "smoke", "--minutes", "0", out=out)
-    assert "direction: 6 of 7 done" in from_file.output  # all rows; no dense network
+    assert "direction: 8 of 9 done" in from_file.output  # all rows; no dense network
     shutil.rmtree(out / "runs")
     shutil.move(out / "others", out / "runs")
     late = call("calibration", "--scale", "smoke", "--minutes", "0", out=out)
@@ -117,10 +118,10 @@ def test_jobs_are_handed_to_a_cluster_unless_it_is_late(tmp_path, monkeypatch):
 
     monkeypatch.setattr("mipp.grid.on_ray", in_order)
     arguments = ("direction", "--scale", "smoke", "--ray", "10.0.0.1:6379")
-    assert "direction: 0 of 7 done" in call(*arguments, "--minutes", "0", out=tmp_path).output
-    assert "direction: 7 of 7 done" in call(*arguments, out=tmp_path).output
+    assert "direction: 0 of 9 done" in call(*arguments, "--minutes", "0", out=tmp_path).output
+    assert "direction: 9 of 9 done" in call(*arguments, out=tmp_path).output
     call(*arguments, out=tmp_path)
-    assert handed == [("10.0.0.1:6379", 7), ("10.0.0.1:6379", 7), ("10.0.0.1:6379", 0)]
+    assert handed == [("10.0.0.1:6379", 9), ("10.0.0.1:6379", 9), ("10.0.0.1:6379", 0)]
 
 
 @pytest.mark.parametrize(
@@ -226,53 +227,74 @@ def test_scales_contain_the_smaller_ones():
     assert [scale for scale in SCALES if fits("smoke", scale)] == ["smoke"]
 
 
-def test_a_claim_counts_sparsities_and_names_the_strongest_rival():
-    rows = [row("mipp", 98.0), row("synflow", 97.0), row("thinet", 98.6), row("l1", 99.0)]
-    rows += [row("mipp", 97.0, nodes=0.3), row("grasp", 97.4, nodes=0.3)]
+def seeds(method: str, *accuracies: float, **more):
+    return [row(method, accuracy, seed=seed, **more) for seed, accuracy in enumerate(accuracies)]
+
+
+def test_a_claim_compares_with_each_rival_over_the_seeds_and_counts_sparsities():
+    rows = [*seeds("mipp", 98.0, 98.1, 98.2), *seeds("synflow", 97.0, 97.2, 97.1), *seeds("l1", 99.0, 99.0, 99.0)]
+    rows += [*seeds("thinet", 98.0, 98.2, 98.1), *seeds("mipp", 97.0, 97.1, 97.0, nodes=0.3)]
+    rows += seeds("thinet", 97.0, 96.9, 97.3, nodes=0.3)
     (told,) = claims.better(rows)
-    assert told.verdict == "in part"
-    ends = "-0.60 against ThiNet at 90% removed, -0.40 against GraSP at 70% removed"
-    assert told.words == f"1 of 2 sparsities; points: {ends}"
+    assert told.verdict == "no difference shown"
+    assert "SynFlow +1.00 [+0.75, +1.25] (1 better of 1 sparsities)" in told.words
+    assert "ThiNet -0.02 " in told.words  # over both sparsities; L1 is no rival of the paper
     assert claims.better([]) == []
     (told,) = claims.better([{**r, "budget": {"macs": r["budget"]["nodes"]}} for r in rows])
-    assert told.words.startswith("1 of 2 sparsities in MACs")
+    assert told.words.endswith("means over the sparsities in MACs")
+    (told,) = claims.better([*seeds("mipp", 90.0, 90.1, 90.2), *seeds("grasp", 97.0, 97.2, 97.1)])
+    assert told.verdict == "worse"
 
 
-def test_variants_are_compared_on_the_runs_that_both_have_and_at_equal_sizes():
-    sized = {"budget": {"min_keep": 0}}
-    rows = [row("a", 97.0), row("b", 96.0), row("a", 90.0, seed=1), row("a", 99.0, **sized), row("b", 10.0, **sized)]
-    (told,) = claims.pairs("a", "b")(rows)
-    assert str(told) == "**reproduced**: points of accuracy, pruned +0.00, pruned, 5 epochs +1.00"
+def test_the_papers_own_method_has_a_verdict_of_its_own_against_networks_no_larger():
+    own = [row("mipp of the paper, confidence 0.9", 95.0 + s / 10, nodes=0.2, budget={}, seed=s) for s in range(3)]
+    rivals = [*seeds("synflow", 97.0, 97.2, 97.1), *seeds("synflow", 99.0, 99.0, 99.0, nodes=0.3)]
+    (told,) = claims.papers_own([*own, *rivals, *seeds("mipp", 99.0, 99.0, 99.0)])
+    assert told.verdict == "worse"
+    assert "SynFlow -2.00" in told.words  # the one with a tenth of the nodes; that with 30 % keeps more
+
+
+def test_variants_are_compared_on_the_runs_that_both_have_and_judged_at_equal_widths():
+    equal = {"budget": {"widths": {"fc": 2}}}
+    rows = [*seeds("a", 97.0, 97.2, 97.1), *seeds("b", 96.0, 96.1, 96.2), row("a", 90.0, seed=7)]
+    rows += [*seeds("a", 95.0, 95.2, 95.1, **equal), *seeds("b", 95.1, 95.0, 95.2, **equal)]
+    rows += [row("a", 99.0, budget={"min_keep": 0}), row("b", 10.0, budget={"min_keep": 0})]
+    first, second = claims.pairs("a", "b")(rows)
+    assert (first.where, first.verdict) == ("equal widths", "no difference shown")
+    assert (second.where, second.verdict) == ("widths of their own", None)
+    assert "pruned, 5 epochs +1.00" in second.words
     assert claims.pairs("a", "c")(rows) == []
 
 
 def test_a_claim_is_about_the_stage_without_refit_where_there_is_one():
-    assert claims.last([row("mipp", 98.0)]) == "pruned, 5 epochs"
-    assert (
-        claims.last([{"accuracy": {"dense": 99.0, "refitted": 98.0, "refitted, 1 epoch": 98.5}}]) == "refitted, 1 epoch"
-    )
+    assert last([row("mipp", 98.0)]) == "pruned, 5 epochs"
+    assert last([{"accuracy": {"dense": 99.0, "refitted": 98.0, "refitted, 1 epoch": 98.5}}]) == "refitted, 1 epoch"
 
 
 def test_a_claim_on_collapse_compares_shares_of_runs():
     rows = [row("mipp", 98.0), row("synflow", 10.0, collapsed=["fc1"]), row("synflow", 97.0)]
     (told,) = claims.seldom_empty(rows)
-    assert told.words == "MIPP 0%, SynFlow 50%"
-    assert told.verdict == "reproduced"
+    assert told.words == "MIPP 0%, SynFlow 50% (no difference shown), of 1 runs each"
+    many = [row("mipp", 98.0, seed=s) for s in range(6)]
+    many += [row("synflow", 10.0, seed=s, collapsed=["fc1"]) for s in range(6)]
+    assert claims.seldom_empty(many)[0].verdict == "better"
 
 
 def test_the_papers_own_perceptrons_count_where_they_empty_a_layer():
     rows = [row("mipp", 98.0), row("synflow", 97.0)]
-    rows.append(row("mipp of the paper, confidence 0.9", 11.0, nodes=0.53, collapsed=["fc1"], budget={"min_keep": 0}))
-    (told,) = claims.seldom_empty(rows)
-    assert told.verdict == "in part"
-    assert "sized by confidence (47 % removed): 1 of 1 runs" in told.words
+    more = {"budget": {"min_keep": 0}, "information": {"fc1": [0.0, -0.5]}}
+    rows.append(row("mipp of the paper, confidence 0.9", 11.0, nodes=0.53, collapsed=["fc1"], **more))
+    _, told = claims.seldom_empty(rows)
+    assert told.verdict is None
+    assert "sized by confidence (47 % removed), 1 of 1 runs emptied a layer" in told.words
+    assert "the perceptrons were overfitted" in told.words
 
 
 def test_methods_are_compared_on_the_seeds_that_all_of_them_have():
     rows = [row("mipp", 98.0), row("mipp", 90.0, seed=1), row("l1", 97.0), row("thinet", 99.0, seed=1)]
     assert [r["accuracy"]["pruned, 5 epochs"] for r in base.matched(rows, ("mipp", "l1"))] == [98.0, 97.0]
     assert base.matched(rows) == []
-    (told,) = claims.short(rows[:3])
+    (told,) = measurements.short(rows[:3])
     assert "MIPP 98.00, best MIPP 98.00 of 2" in told.words
 
 
@@ -281,8 +303,8 @@ def test_pixels_that_lie_side_by_side_do_not_look_random():
         rows = [{"panel": "p", "method": "mipp", "seed": 0, "kept": 0.25, "shape": [4, 8], "pixels": pixels}]
         return claims.random_pixels(rows)[0]
 
-    assert str(told(list(range(8)))).startswith("**not reproduced** p: 25% of the pixels: 100% of the selected")
-    assert told([0, 5, 7, 12, 18, 23, 28, 31]).verdict == "reproduced"
+    assert str(told(list(range(8)))).startswith("**contradicted** p: 25% of the pixels: 100% of the selected")
+    assert told([0, 5, 7, 12, 18, 23, 28, 31]).verdict == "supported"
 
 
 def test_plots_say_with_how_many_seeds_their_runs_were_done():
@@ -318,15 +340,18 @@ def test_masks_from_a_hash_tell_all_about_the_data_and_masks_that_ignore_it_noth
 
 def test_masks_that_tell_more_have_to_be_worth_more():
     def rows(accuracies):
-        rules = zip(("same for all", "mipp", "hash of the data"), (0.0, 4.0, 7.0), accuracies, strict=True)
-        same = {"panel": "trained", "kept": 2, "seed": 0, "tasks": 256}
-        return [{**same, "rule": r, "bits": b, "accuracy": a} for r, b, a in rules]
+        told = list(zip(("same for all", "mipp", "hash of the data"), (0.0, 4.0, 7.0), accuracies, strict=True))
+        same = {"panel": "trained", "kept": 2, "tasks": 256}
+        return [{**same, "seed": seed, "rule": r, "bits": b, "accuracy": a} for seed in range(3) for r, b, a in told]
 
     (rising,), (falling,) = claims.masks(rows((90.0, 95.0, 96.0))), claims.masks(rows((98.0, 97.0, 96.0)))
     assert str(rising).startswith(
-        "**reproduced** trained: rank correlation of bits (of at most 8) and accuracy over the rules +1.00; 2 kept"
+        "**supported** trained: rank correlation of bits (of at most 8) and accuracy over the rules +1.00 "
+        "[+1.00, +1.00]; 2 kept"
     )
-    assert falling.verdict == "not reproduced"
+    assert falling.verdict == "contradicted"
+    (one,) = claims.masks(rows((90.0, 95.0, 96.0))[:3])
+    assert one.verdict == "not shown"
     assert "the same for all 0.0 bits, 98.00 %" in falling.words
 
 

@@ -27,6 +27,17 @@ TABLE_4 = {
     "at initialization": (True, False, True, True, True),
 }
 """What the paper ticks for `COMPARED`."""
+NO_RUN = (
+    (
+        "figure5: blocks of ResNet-34 and ResNet-50",
+        "ratios alternate with a period of two and three layers",
+        "a drawing; `mipp inspect mipp.zoo:resnet34 --input 1,3,32,32` shows why: in each block the last layer writes to "
+        "the stream, and only the others have nodes of their own",
+    ),
+    ("table1: notation", "–", "a list; the words used here are in `docs/concepts/words.md`"),
+    ("table3: functions that make one number of a map", "–", "formulas; `MIPP(collapse=...)` has each; see figure10"),
+)
+"""Figures and tables of the paper that need no run: name, claim, and what is said of it here."""
 
 
 def main() -> None:
@@ -36,7 +47,8 @@ def main() -> None:
 def figures() -> str:
     """One row for each figure: command, claim, tolerance, hardware, minutes, verdicts."""
     columns = ("figure", "command", "expected", "tolerance", "hardware", "minutes", "outcome")
-    return table(columns, [*(_row(name, figure) for name, figure in FIGURES.items()), _language_row()])
+    rows = [*(_row(name, figure) for name, figure in FIGURES.items()), _language_row()]
+    return table(columns, [*rows, *((name, "none needed", says, "–", "", "", told) for name, says, told in NO_RUN)])
 
 
 def outcomes() -> str:

@@ -27,7 +27,7 @@ STEPS = (0, 2, 4, 7, 10, 14, 19)
 """Of the paper's schedule of confidences."""
 PAPER_STEPS = (2, 7)
 ENOUGH = 5120
-"""Calibration samples for the paper's perceptrons: with 1,024 they are overfitted, and what they hold out is negative."""
+"""Calibration samples for the paper's perceptrons; on 1,024 they are overfitted: held-out information is negative."""
 CONFIDENCE = ", confidence "
 RESNET20 = "resnet20, cifar10, trained"
 
