@@ -31,8 +31,8 @@ NO_RUN = (
     (
         "figure5: blocks of ResNet-34 and ResNet-50",
         "ratios alternate with a period of two and three layers",
-        "a drawing; `mipp inspect mipp.zoo:resnet34 --input 1,3,32,32` shows why: in each block the last layer writes to "
-        "the stream, and only the others have nodes of their own",
+        "a drawing; `mipp inspect mipp.zoo:resnet34 --input 1,3,32,32` shows why: in each block the last layer writes "
+        "to the stream, and only the others have nodes of their own",
     ),
     ("table1: notation", "–", "a list; the words used here are in `docs/concepts/words.md`"),
     ("table3: functions that make one number of a map", "–", "formulas; `MIPP(collapse=...)` has each; see figure10"),
