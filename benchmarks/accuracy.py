@@ -55,7 +55,7 @@ Rows = list[tuple[Row, Callable[[], Row]]]
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What all rows share."""
+    """The settings that all rows share."""
 
     weights: Path
     train: zoo.ImageData

@@ -1,4 +1,4 @@
-"""How many nodes each layer keeps: choices of MIPP, judged without labels on training images held out.
+"""Choices of MIPP about the widths of layers, judged without labels on training images held out.
 
     MIPP_DATA_DIR=... python -m benchmarks.allocation --weights FOLDER [--network NAME] [--choice NAME] [--draws N]
 

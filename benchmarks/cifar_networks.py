@@ -123,7 +123,7 @@ def dense(name: str, folder: Path) -> nn.Module:
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Where the weights of a network are, published or trained here."""
+    """The path of a network's weights, published or trained here."""
     if name in WEIGHTS:
         return folder / WEIGHTS[name]
     return folder / f"cifar_{name}.safetensors"

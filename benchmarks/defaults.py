@@ -1,4 +1,4 @@
-"""How the defaults were chosen: agreement with the dense network on training images outside the calibration set.
+"""The choice of the defaults: agreement with the dense network on training images outside the calibration set.
 
     MIPP_DATA_DIR=... python -m benchmarks.defaults --weights FOLDER
 

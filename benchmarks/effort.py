@@ -1,4 +1,4 @@
-"""What the closed-form call does: forward passes over the calibration images, and linear algebra.
+"""The work of the closed-form call: forward passes over the calibration images, and linear algebra.
 
     MIPP_DATA_DIR=... python -m benchmarks.effort --weights FOLDER
 

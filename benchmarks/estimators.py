@@ -153,7 +153,7 @@ def pruned(model: nn.Module, inputs: Tensor, method: MIPP, seed: int, test: zoo.
 
 
 def layer_samples(model: nn.Module, inputs: Tensor, layer: str) -> Samples:
-    """What one layer and its reader say on the calibration images."""
+    """Samples of one layer and its reader on the calibration images."""
     batches = read(mipp.Calibration([inputs]), None)
     graph = Draft(model, batches[0].call).graph()
     found = adjacent_samples(model, graph, graph.groups[layer], batches, np.ones(graph.num_nodes, bool), READING)

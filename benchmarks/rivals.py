@@ -127,7 +127,7 @@ def rivals(exclude: tuple[str, ...]) -> Mapping[str, Method]:
 
 
 def installed(method: Method) -> bool:
-    """Whether the library that a method belongs to is there, if it is one of another library."""
+    """True if the library that a method belongs to is there, if it is one of another library."""
     library = getattr(method, "library", None)
     return library is None or find_spec(library) is not None
 
@@ -192,7 +192,7 @@ def _counted(model: nn.Module, args: Any, **_: Any) -> int:
 
 
 def _kept(task: Task, small: nn.Module) -> dict[str, list[int]]:
-    """Which nodes a smaller copy kept, in its order, read off its biases and batch norms."""
+    """The nodes that a smaller copy kept, in its order, read off its biases and batch norms."""
     dense, found = (dict(model.named_parameters()) for model in (task.model, small))
     return {name: _recognised(dense, found, group) for name, group in task.graph.groups.items()}
 

@@ -67,7 +67,7 @@ def _peer(pattern: Pattern) -> Row:
 
 
 def limited(function: Callable[[], Row], seconds: float) -> Row:
-    """What a function returns in a process of its own, or {"error": why there is nothing}."""
+    """The result of a function in a process of its own, or {"error": the reason why there is none}."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_send, args=(function, sender))

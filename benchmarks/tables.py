@@ -168,7 +168,7 @@ def memory() -> str:
 
 
 def methods() -> str:
-    """What every method needs, and how long it takes where that was measured."""
+    """The requirements of every method, and its measured time."""
     measured = load("methods_resnet") if (RESULTS / "methods_resnet.json").exists() else None
     columns = ["key", "labels", "gradients", "training", "data", "passes", "memory", "made for", "widths"]
     stages = {"any": "any", "initialisation": "before training", "trained": "after training"}

@@ -74,7 +74,7 @@ def _pretrained(weights: Path, device: str, seed: int) -> nn.Module:
 
 
 def folder(name: str, *, smoke: bool = False) -> Path:
-    """Where the runs of a grid are."""
+    """The folder of the runs of a grid."""
     return RUNS / ("smoke" if smoke else "grids") / name
 
 

@@ -357,7 +357,7 @@ def checkpointed() -> nn.Module:
 
 
 class Branching(nn.Module):
-    """Which branch runs depends on the data; the other one is not seen."""
+    """The data decide which branch runs; the other one is not traced."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is checked for a pattern: the manifest, and every step from the plan to the exported network."""
+"""Checks of a pattern: the manifest, and every step from the plan to the exported network."""
 
 import copy
 import logging
@@ -46,7 +46,7 @@ def check(pattern: Pattern) -> Row:
 
 
 def against_manifest(pattern: Pattern, graph: PruningGraph) -> Row:
-    """How many of the manifest's groups can be pruned; a group counts when at least its nodes are there."""
+    """The number of groups of the manifest that can be pruned; a group counts when at least its nodes are there."""
     found = {name: nodes_of(name, graph.groups.values()) for name in pattern.groups}
     missing = [
         {"group": name, "nodes": nodes, "found": found[name], "reason": _why(name, graph)}
@@ -71,7 +71,7 @@ def nodes_of(name: str, groups: Iterable[NodeGroup]) -> int:
 
 
 def _produces(group: NodeGroup, name: str) -> bool:
-    """Whether nodes of a group are outputs of a layer; a tied embedding is read, too, but gives its name."""
+    """True if nodes of a group are outputs of a layer; a tied embedding is read, too, but gives its name."""
     if group.name.partition("#")[0] == name:
         return True
     made = [s.tensor for s in group.slices if not s.reads]
@@ -227,7 +227,7 @@ def quiet() -> Any:
 
 
 def passed(row: Mapping[str, Any]) -> bool:
-    """Whether nothing is wrong with a pattern: nothing hangs, is cut wrongly, or is left out without a reason."""
+    """True if a pattern passes: nothing hangs, is cut wrongly, or is left out without a reason."""
     if "error" in row or row["unaccounted"] or any(not m["reason"] for m in row["missing"]):
         return False
     return not any(text.startswith("failed") for text in row["checks"].values())

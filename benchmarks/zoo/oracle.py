@@ -63,7 +63,7 @@ def compare(pattern: Pattern, graph: PruningGraph) -> str:
 
 
 def explained(pattern: Pattern, kind: str) -> str:
-    """Why Torch-Pruning finds other groups in a pattern ("" if nobody has looked)."""
+    """The reason why Torch-Pruning finds other groups in a pattern ("" if it is not known)."""
     if pattern.name in _DIFFERENCES:
         return _DIFFERENCES[pattern.name]
     if kind.startswith("equal"):
@@ -74,7 +74,7 @@ def explained(pattern: Pattern, kind: str) -> str:
 
 
 def _refines(fine: Mapping[Channel, int], coarse: Mapping[Channel, int]) -> bool:
-    """Whether channels that are together in `fine` are together in `coarse`."""
+    """True if channels that are together in `fine` are together in `coarse`."""
     seen: dict[int, int] = {}
     return all(seen.setdefault(label, coarse[channel]) == coarse[channel] for channel, label in fine.items())
 

@@ -1,4 +1,4 @@
-"""What a pattern is: a small network, how to call it, and the groups that can be pruned from it."""
+"""Patterns: a small network, a call of it, and the groups that can be pruned from it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

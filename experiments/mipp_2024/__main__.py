@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Output:
-    """Where results and plots go."""
+    """The folders of results and plots."""
 
     results: Path = record.RESULTS
     plots: Path = record.PLOTS

@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """What was drawn for one epoch.
+    """The random draws of one epoch.
 
     Attributes:
         order: int64 `[steps, B]`: which images, by step; an incomplete last batch is left out.

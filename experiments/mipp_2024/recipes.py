@@ -1,4 +1,4 @@
-"""How networks are trained before and after pruning: the paper's Table 2, and short forms of it.
+"""Training before and after pruning: the paper's Table 2, and short forms of it.
 
 Table 2 leaves open by how much the learning rate falls at a milestone (here to a tenth, as is usual) and the settings
 of mixup and cutout (here those of their papers: Beta(1, 1), and holes of 8 pixels for CIFAR-100).

@@ -71,17 +71,17 @@ def restore(experiment: str, pieces: Sequence[Piece], folder: Path = RESULTS) ->
 
 
 def _stays(row: Row, piece: Piece | None, settings: Mapping[str, Row]) -> bool:
-    """Whether a row of an earlier file is none of those that a piece writes anew."""
+    """True if a row of an earlier file is none of those that a piece writes anew."""
     return piece is None or (_same(piece, settings) and row["seed"] not in piece.seeds)
 
 
 def _same(piece: Piece, settings: Mapping[str, Row]) -> bool:
-    """Whether rows under these settings of each panel are those of the piece."""
+    """True if rows under these settings of each panel are those of the piece."""
     return settings.get(piece.name) == json.loads(json.dumps(piece.settings))
 
 
 def _used(row: Row) -> Row:
-    """What a row was measured on: a GPU that was idle is left out."""
+    """The machine that a row was measured on: a GPU that was idle is left out."""
     idle = not str(row.get("device", "cpu")).startswith("cuda")
     return {**row["machine"], "gpu": None if idle else row["machine"]["gpu"]}
 

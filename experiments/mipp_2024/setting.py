@@ -1,4 +1,4 @@
-"""Where a training runs, what it leaves behind and how it is shown: all that its result does not depend on."""
+"""The settings of a training that its result does not depend on: device, files and progress."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def check_device(device: str) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a training runs, what it leaves behind and how it is shown.
+    """Device, files and progress of a training.
 
     Attributes:
         checkpoints: Folder in which a training that was interrupted finds where it was; None: it begins again.

@@ -52,7 +52,7 @@ def figures() -> str:
 
 
 def outcomes() -> str:
-    """What was found for each figure, with its plots."""
+    """The findings for each figure, with its plots."""
     found = []
     for name, figure in FIGURES.items():
         file = record.load(figure.experiment)

@@ -50,7 +50,7 @@ class Recipe:
     setting: Setting = field(default=Setting(), compare=False)
 
     def options(self) -> dict[str, Any]:
-        """What the result depends on, as plain data."""
+        """The settings that the result depends on, as plain data."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
 
     def rate(self, step: int, steps: int) -> float:

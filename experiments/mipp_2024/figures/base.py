@@ -1,4 +1,4 @@
-"""What a figure is made of: pieces, each a list of jobs that leave one row of results each."""
+"""Figures and their pieces, each a list of jobs that leave one row of results each."""
 
 import json
 import math
@@ -27,7 +27,7 @@ Verdict = Literal["better", "no difference shown", "worse", "supported", "not sh
 
 
 class Outcome(NamedTuple):
-    """What rows say about a figure.
+    """The verdict of the rows about a figure.
 
     Attributes:
         words: With the numbers.
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """Where the experiments run.
+    """The settings of the machine on which experiments run.
 
     Attributes:
         scale: "smoke": seconds, on digits. "laptop", "gpu": shortened recipes. "paper": those of its Table 2.
@@ -85,12 +85,12 @@ class Site:
         return found
 
     def folder(self, name: str) -> Path:
-        """Where the runs of a piece are."""
+        """The folder of the runs of a piece."""
         return self.runs / ("smoke" if self.scale == "smoke" else "grids") / name
 
 
 def fits(least: Scale, scale: Scale) -> bool:
-    """Whether something that needs at least one scale is part of another; "smoke" is part of no other."""
+    """True if a scale includes what needs at least a given one; "smoke" is part of no other."""
     return scale == "smoke" if least == "smoke" else SCALES.index(least) <= SCALES.index(scale)
 
 

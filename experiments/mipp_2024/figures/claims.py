@@ -148,7 +148,7 @@ def _doubt(rows: Sequence[Row]) -> str:
 
 
 def deformed(rows: list[Row]) -> list[Outcome]:
-    """How much more deformation costs at a tenth of the nodes than at half, paired by seed, before and after training.
+    """The extra cost of deformation at a tenth of the nodes over half, paired by seed, before and after training.
 
     At a twentieth and a tenth of the nodes capacity is confounded with difficulty: a network of that size learns less.
     """
@@ -274,7 +274,7 @@ def _lost_of(rows: Sequence[Row], *names: str) -> str:
 
 
 def random_pixels(rows: list[Row]) -> list[Outcome]:
-    """How many selected pixels have a selected right neighbour, and how many are in the right half."""
+    """The numbers of selected pixels with a selected right neighbour, and in the right half."""
     found = []
     chosen = [row for row in good(rows, method="mipp") if row["pixels"]]
     for (panel,), own in by(chosen, "panel").items():

@@ -85,7 +85,7 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
 
 
 def folder(panel: Panel, site: Site, *, trained: bool) -> Path:
-    """Where the runs of a workload are; LeNet-5's are those of `benchmarks.methods`, too."""
+    """The folder of the runs of a workload; `benchmarks.methods` shares those of LeNet-5."""
     stage = "after" if trained else "before"
     return site.folder(f"lenet-{stage}" if _shared(panel, site) else f"{panel.network}-{panel.data}-{stage}")
 

@@ -1,4 +1,4 @@
-"""How results are drawn: the same colour for the same method everywhere, and every plot says how many runs it shows."""
+"""Draws results: the same colour for the same method everywhere, and the number of runs on every plot."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ def panels(
 
 
 def counted(rows: Sequence[Row]) -> str:
-    """How many runs there are, and with how many seeds each of them was done."""
+    """The number of runs, and of seeds that each of them was done with."""
     each = {len(members) for members in by(rows, *_CASE).values()} or {0}
     seeds = f"{min(each)} to {max(each)}" if len(each) > 1 else f"{max(each)}"
     return f"{len(rows):,} run{'s' * (len(rows) != 1)}, {seeds} seed{'s' * (max(each) != 1)}"
@@ -299,7 +299,7 @@ def _at_given_nodes(rows: Sequence[Row]) -> list[Row]:
 
 
 def _free(row: Row) -> bool:
-    """Whether a run was sized by its nodes, or by a test."""
+    """True if a run was sized by its nodes, or by a test."""
     return not {"macs", "params"} & row["budget"].keys()
 
 
@@ -314,7 +314,7 @@ def macs_removed(row: Row) -> float:
 
 
 def collapsed(row: Row) -> bool:
-    """Whether a layer was emptied."""
+    """True if a layer was emptied."""
     return bool(row["collapsed"])
 
 

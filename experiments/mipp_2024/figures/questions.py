@@ -1,4 +1,4 @@
-"""What the paper's reviewers and its open questions asked, on networks that were trained before pruning."""
+"""Questions of the paper's reviewers, and its open ones, on networks that were trained before pruning."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -100,5 +100,5 @@ def _sizes(site: Site) -> dict[str, int]:
 
 
 def fraction(row: Row) -> float:
-    """What a row of the decomposition keeps of the nodes, to the next tenth: equal widths are rounded."""
+    """The fraction of the nodes that a row of the decomposition keeps, to the next tenth: equal widths are rounded."""
     return round(row["nodes"], 1)

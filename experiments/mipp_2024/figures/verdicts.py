@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def word(self) -> Word:
-        """Whether the interval lies above zero, holds it, or lies below it."""
+        """The verdict on an interval that lies above zero, holds it, or lies below it."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ TABLE = "table.md"
 
 @dataclass(frozen=True)
 class Compared:
-    """What is compared on what."""
+    """The networks, data, methods and budgets of a comparison."""
 
     model: str
     weights: Path | None
@@ -35,7 +35,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Trained:
-    """How networks are trained and calibrated."""
+    """Recipes of training before and after pruning, and the size of the calibration data."""
 
     before_epochs: float
     after_epochs: float

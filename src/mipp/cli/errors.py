@@ -1,4 +1,4 @@
-"""How the command fails: one paragraph, an exit code, and a traceback only for those who ask."""
+"""Errors of the command: one paragraph and an exit code; the traceback is shown on request."""
 
 import json
 import sys

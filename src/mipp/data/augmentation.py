@@ -16,7 +16,7 @@ _MARGIN = 8  # an image moves by up to one part in so many
 
 
 class Moves(NamedTuple):
-    """What happens to each image: moved by so many pixels (from the margin on), and mirrored or not; shapes [n, 1]."""
+    """Shifts in pixels (from the margin on) and mirror flags of each image; shapes [n, 1]."""
 
     down: Tensor
     right: Tensor
@@ -51,7 +51,7 @@ def vary(call: Call, generator: torch.Generator) -> Call:
 
 
 def may_vary(call: Call) -> bool:
-    """Whether it is on nothing but images."""
+    """True if every input of the batch is an image."""
     tensors = call.tensors
     return len(tensors) == 1 and tensors[0].ndim == 4 and tensors[0].shape[1] in _IMAGE_CHANNELS
 

@@ -70,7 +70,7 @@ class Batch:
 
     @property
     def divisible(self) -> bool:
-        """Whether the call can be made on some of the samples."""
+        """True if the call can be made on some of the samples."""
         inputs = self.call.tensors
         return not self.whole and self.call.how is None and all(t.ndim and len(t) == self.samples for t in inputs)
 

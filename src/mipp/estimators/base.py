@@ -31,7 +31,7 @@ class Information(Protocol):
         """Takes a node out of S."""
 
     def confidence(self, node: int, margin: float = 0.0) -> float:
-        """How sure it is that the loss of this node exceeds `margin` nats, from 0 to 1."""
+        """The confidence that the loss of this node exceeds `margin` nats, from 0 to 1."""
 
     def total(self) -> float:
         """I(X_S; Y) of what is still there, features in no node included."""

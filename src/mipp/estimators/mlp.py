@@ -107,7 +107,7 @@ class MLPInformation:
 
     @torch.no_grad()
     def marginal(self) -> Tensor:
-        """How well each node predicts by itself, after a short fit."""
+        """The information of each node by itself in nats, after a short fit."""
         count = max(1, _MEMBERS // self.settings.num_estimators)
         parts = torch.arange(self.num_nodes).split(count)
         return torch.cat([self._alone(nodes) for nodes in parts]).double()

@@ -103,7 +103,7 @@ class SurrogateInformation:
         return float((self._nothing - self._now).mean())
 
     def _differences(self, node: int) -> Tensor:
-        """How much more surprising each held-out row is without the node, shape [rows]."""
+        """The surprise that each held-out row gains without the node in nats, shape [rows]."""
         return (self._after(node) - self._now).double().cpu()
 
     @torch.no_grad()

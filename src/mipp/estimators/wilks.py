@@ -1,4 +1,4 @@
-r"""How sure a linear regression is that a block of its features adds information about the targets.
+r"""Tests of the hypothesis that a block of features adds information about the targets of a linear regression.
 
 Leaving q features out of a regression of m targets changes Wilks' Λ = det E / det (E + H), and -log Λ is twice the
 information lost. Rao's F is exact for q = 1, q = 2, m = 1 or m = 2 and an approximation otherwise (C. R. Rao, Linear

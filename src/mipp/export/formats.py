@@ -75,7 +75,7 @@ def _onnx(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
 
 
 def _program(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
-    """What torch.export makes of a call; of one on a single sample, of two, or the file would take one for ever."""
+    """The exported program of a call. One sample is doubled first: the file would be specialised to a batch of one."""
     if all(tensor.ndim and len(tensor) == 1 for tensor in call.tensors):
         with suppress(MippError):
             return _export(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)))

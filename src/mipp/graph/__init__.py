@@ -1,1 +1,1 @@
-"""Which positions of which tensors are one node, found by tracing the model once. Knows modules, not plans."""
+"""Traces a model once and finds the positions of its tensors that form one node. Knows modules, not plans."""

@@ -1,4 +1,4 @@
-"""Which positions of which tensor axes belong together.
+"""Atoms on tensor axes, and the sets that unite those which belong together.
 
 Every position of every parameter axis is an *atom*. A tensor of the traced pass carries *planes*: integer tensors of
 its own number of dimensions (size 1 where nothing varies) that hold, for each position, the atom it belongs to.
@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reason:
-    """Why atoms cannot be removed: what was met, in which op, on which source line."""
+    """The reason why atoms cannot be removed: the obstacle, the op and the source line."""
 
     text: str
     op: str = ""
@@ -115,7 +115,7 @@ class Atoms:
 
 
 def _by_rows(sets: Ints, dims: Sequence[int]) -> bool:
-    """Whether the sets of a table do not change along `dims`, but along others."""
+    """True if the sets of a table do not change along `dims`, but along others."""
     rows = sets
     for dim in dims:
         rows = np.take(rows, [0], axis=dim)

@@ -26,7 +26,7 @@ Settled = Mapping[tuple[str, str], int]
 
 
 class Draft:
-    """What a model's pass says about its nodes, before sizes in its code are settled.
+    """The nodes of a model as its traced pass shows them, before sizes in its code are settled.
 
     Args:
         model: Any module; it is not changed. The pass runs in eval mode on a copy.
@@ -103,7 +103,7 @@ class Draft:
         return self._owners.get(slot[0], [owner(slot[0])])
 
     def _nodes_of_unseen_layers(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
-        """Where values or the mode decide what runs: the nodes that layers which did not run may read or write too.
+        """The nodes that layers which did not run may read or write; values or the mode decide that they run.
 
         Those inside of a module all of which ran are safe.
         """
@@ -133,7 +133,7 @@ def _norms_without(model: nn.Module, names: Mapping[int, tuple[str, str]], seen:
 
 
 def _run_in_training(model: nn.Module, call: Call, names: Collection[str]) -> bool:
-    """Whether any of the modules named is called in train mode, as auxiliary heads are."""
+    """True if any of the modules named is called in train mode, as auxiliary heads are."""
     called: set[str] = set()
     copied = working_copy(model)
     copied.train()
@@ -210,7 +210,7 @@ class _Nodes:
         return np.where(sets < 0, -1, self.node_of_set[sets]) if len(self.node_of_set) else np.full(len(sets), -1)
 
     def size(self, atoms: Tensor) -> Size:
-        """How many positions stay, as a function of the widths; positions that are all one node keep their number."""
+        """The number of positions that stay, by the widths; positions that are all one node keep their number."""
         nodes = self.at(atoms)
         inside = nodes[nodes >= 0]
         numbers, counts = np.unique(self._group_of_node[inside], return_counts=True)
@@ -264,7 +264,7 @@ class _Nodes:
         return calls
 
     def frozen(self) -> tuple[Frozen, ...]:
-        """What is produced and stays, by module and reason."""
+        """The nodes that are produced and stay, by module and reason."""
         listed: dict[tuple[str, Reason], int] = {}
         for slot in self.produced:
             sets = self.sets.of(self.walk.slots[slot].numpy())

@@ -1,4 +1,4 @@
-"""What follows a layer: a batch norm, and where its output joins a residual stream."""
+"""Follows the output of a layer through a batch norm and into a residual stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _TRANSPARENT = ("dropout", "clone", "detach", "alias")
 
 @dataclass(frozen=True)
 class Downstream:
-    """What follows an op whose output nothing else reads.
+    """The ops that follow an op whose output nothing else reads.
 
     Attributes:
         norm: Index of the batch norm that takes the output, -1 if there is none.
@@ -49,13 +49,13 @@ def downstream(program: Program, op: Op) -> Downstream:
 
 
 def result_of(program: Program, op: Op, after: Downstream) -> int:
-    """What a layer comes to: its output, normalised, in the sum, as far as these follow."""
+    """The last value that a layer alone determines: its output, normalised and added to a stream where these follow."""
     last = next((index for index in (after.addition, after.norm) if index >= 0), op.index)
     return program.ops[last].outputs[0]
 
 
 def read_by_relu(program: Program, op: Op, after: Downstream) -> int:
-    """What a layer comes to if nothing but ReLUs reads it, else -1."""
+    """The result of a layer if nothing but ReLUs reads it, else -1."""
     value = result_of(program, op, after)
     names = {program.ops[reader].name for reader in program.readers[value]}
     return value if names == {"relu"} and value not in program.outputs else -1

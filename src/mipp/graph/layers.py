@@ -21,7 +21,7 @@ def channel_dim(op: Op) -> int:
 
 
 def is_layer(name: str) -> bool:
-    """Whether an op may read nodes through a weight."""
+    """True if an op may read nodes through a weight."""
     return name in LINEAR or "conv" in name
 
 
@@ -39,7 +39,7 @@ def as_layer(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_stored_transposed(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether the weight of a layer is stored as [inputs, outputs per group, ...]."""
+    """True if the weight of a layer is stored as [inputs, outputs per group, ...]."""
     return name in LINEAR[1:] or name.startswith("conv_transpose") or bool(arguments.get("transposed"))
 
 

@@ -16,7 +16,7 @@ from mipp.graph.program import Program
 
 @dataclass(frozen=True)
 class ParamSlice:
-    """Where the nodes of a group live in one axis of one parameter or buffer.
+    """The positions of a group's nodes on one axis of one parameter or buffer.
 
     Attributes:
         tensor: Qualified name of the tensor.
@@ -58,12 +58,12 @@ class NodeGroup:
         return tuple(dict.fromkeys(owner(s.tensor) for s in self.slices if s.reads))
 
     def holds(self, nodes: Ints) -> NDArray[np.bool_]:
-        """Whether each of some nodes, counted through all groups, is one of this group."""
+        """True for each of some nodes, counted through all groups, that is one of this group."""
         held: NDArray[np.bool_] = (nodes >= self.first_node) & (nodes < self.first_node + self.size)
         return held
 
     def places(self, nodes: Ints) -> Ints:
-        """Where each node of this group is among nodes counted through all groups, shape [nodes, places per node]."""
+        """The places of each node among the nodes counted through all groups, shape [nodes, places per node]."""
         own = np.flatnonzero(self.holds(nodes))
         return own[np.argsort(nodes[own], kind="stable")].reshape(self.size, -1)
 
@@ -105,11 +105,11 @@ class Site:
     rows: Mapping[int, Ints] = field(default_factory=dict)
 
     def outputs_to_keep(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which positions of the output axis stay, for a mask over all nodes."""
+        """The positions of the output axis that stay, for a keep-mask over all nodes."""
         return np.where(self.writes >= 0, keep[self.writes], True)
 
     def rows_to_keep(self, keep: NDArray[np.bool_]) -> dict[int, NDArray[np.bool_]]:
-        """Which positions of axes in front stay, by dimension."""
+        """The positions of the axes in front that stay, by dimension."""
         return {dim: np.where(nodes >= 0, keep[nodes], True) for dim, nodes in self.rows.items()}
 
     def swap_axes(self, weight: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class PruningGraph:
-    """What can be removed from a model.
+    """The groups of nodes that can be removed from a model, and the layers that are frozen.
 
     Attributes:
         groups: Node groups by name, in data-flow order.
@@ -240,7 +240,7 @@ class PruningGraph:
         return [s.op for s in self.sites if s.weight == site.weight] if site.weight else [site.op]
 
     def keep_mask(self, kept: Mapping[str, Collection[int]]) -> NDArray[np.bool_]:
-        """Whether each node of the graph stays, shape [num_nodes]; groups not named keep everything."""
+        """True for each node of the graph that stays, shape [num_nodes]; groups not named keep everything."""
         mask = np.ones(self.num_nodes, bool)
         for name, nodes in kept.items():
             group = self.groups[name]

@@ -36,7 +36,7 @@ class Call:
 
     @property
     def form(self) -> Hashable:
-        """What a program traced on this call depends on besides the values of its tensors."""
+        """The structure of a call, on which a traced program depends besides the values of its tensors."""
         return tuple(tuple(t.shape) for t in self.tensors), plain_in((self.args, dict(self.kwargs)))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
@@ -185,7 +185,7 @@ def execute(
 
 
 def guard(out: Any) -> Any:
-    """What Python may have seen of a result: a number, or the shapes of tensors."""
+    """The part of a result that Python may have read: a number, or the shapes of tensors."""
     tensors = leaves(out, Tensor)
     return [tuple(t.shape) for t in tensors] if tensors else out
 

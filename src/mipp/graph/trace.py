@@ -134,7 +134,7 @@ class _Recorder(OpStream):
         self._index[copied] = self.index_of(tensor)
 
     def is_computed(self, tensor: Tensor) -> bool:
-        """Whether it is an input, or made from others."""
+        """True for an input, and for a value made from others."""
         return self.program.values[self.index_of(tensor)].origin in ("input", "op")
 
     def _add(self, tensor: Tensor, value: Value) -> int:
@@ -231,7 +231,7 @@ def run(model: nn.Module, call: Call) -> Any:
 
 
 def _overlap(changed: Tensor, other: Tensor) -> bool:
-    """Whether two tensors over one storage have an element in common."""
+    """True if two tensors over one storage have an element in common."""
     if changed.element_size() != other.element_size():
         return True
     touched = torch.zeros(changed.untyped_storage().nbytes() // changed.element_size(), dtype=torch.bool)

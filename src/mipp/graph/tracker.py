@@ -98,7 +98,7 @@ class Doubt:
 
 @dataclass
 class Walk:
-    """What the rules have found while walking through a program.
+    """The state of a walk through a program: planes, unions and frozen atoms that the rules found.
 
     `counting` names, by path, the attribute of a standard module that counts nodes and cannot be read off its tensors.
     """
@@ -159,7 +159,7 @@ class Walk:
         return tuple(p for p in kept if varying(p))
 
     def is_weight(self, ref: Ref) -> bool:
-        """Whether a value is computed from nothing but parameters, buffers and constants."""
+        """True if a value is computed from nothing but parameters, buffers and constants."""
         value = self.program.values[ref.index]
         return ref.index in self.weights if value.producer >= 0 else value.origin != "input"
 
@@ -180,7 +180,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def has_rule(func: OpOverload) -> bool:
-    """Whether an op is to be kept whole while tracing."""
+    """True if an op is to be kept whole while tracing."""
     if func is torch.ops.aten.where.default:  # gives places, not values: nonzero
         return False
     return func.overloadpacket.__name__.rstrip("_") in _RULES or torch.Tag.pointwise in func.tags

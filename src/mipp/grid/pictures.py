@@ -64,7 +64,7 @@ def _against(cost: str, summaries: Sequence[Summary], folder: Path) -> Path:
 
 
 def _keep_ratios(rows: Sequence[Row], folder: Path) -> Path:
-    """What each group keeps, a panel per budget, a line per method; means over the seeds."""
+    """Plots the share of nodes that each group keeps: a panel per budget, a line per method; means over the seeds."""
     budgets = list(dict.fromkeys(map(format_budget, rows)))
     path = folder / "keep-ratios.svg"
     with _figure(path, len(budgets)) as panels:

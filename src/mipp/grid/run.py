@@ -198,7 +198,7 @@ def _prune(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> R
 
 
 def _stages(name: str, model: nn.Module, run: Run, work: Workload) -> dict[str, dict[str, float]]:
-    """What a network is worth, and after each training of a copy of it."""
+    """The accuracy of a network, and after each training of a copy of it."""
     found = {name: work.measure(model)}
     for suffix, recipe in work.trainings_after().items():
         trained = copy.deepcopy(model)

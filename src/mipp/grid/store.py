@@ -48,7 +48,7 @@ def once(job: Job, *, wait: bool = True) -> bool:
 
 
 def at_work(jobs: Iterable[Job]) -> bool:
-    """Whether another process is writing one of these files."""
+    """True if another process is writing one of these files."""
     return any(not job.path.exists() and job.path.parent.exists() and _lock(job) for job in jobs)
 
 

@@ -1,4 +1,4 @@
-"""What all runs of a grid share: a network, data, and how it is trained before and after pruning."""
+"""The part that all runs of a grid share: a network, data, and the training before and after pruning."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ _BATCH = 128
 
 
 class Trainer(Protocol):
-    """What trains a network in place: a `Recipe`, or anything that is used like one."""
+    """Trains a network in place: a `Recipe`, or any object with the same attributes."""
 
     @property
     def epochs(self) -> float:
         """Passes over the data; 0: there is no training."""
 
     def options(self) -> dict[str, Any]:
-        """What its result depends on, as plain data."""
+        """The settings that its result depends on, as plain data."""
 
     def __call__(
         self,
@@ -41,7 +41,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: see `mipp.zoo.fit`; 0 epochs: not at all."""
+    """Settings of `mipp.zoo.fit`; with 0 epochs nothing is trained."""
 
     epochs: float = 0
     learning_rate: float = 0.05

@@ -107,7 +107,7 @@ def _draw(module: nn.Module) -> None:
 
 
 def _require_reset(function: Callable[..., object]) -> bool:
-    """Whether a method cannot be called without arguments."""
+    """True if a method cannot be called without arguments."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     given = inspect.signature(function).parameters.values()
     return any(p.default is p.empty and p.kind not in kinds for p in given)

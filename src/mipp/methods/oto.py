@@ -167,7 +167,7 @@ class _Shrinking:
 
 
 def half_space(square: Tensor, inner: Tensor, least: float) -> Tensor:
-    """Whether nodes x stay after a step to x': <x', x> > least |x|²; the others are projected onto zero.
+    """True for nodes x that stay after a step to x': <x', x> > least |x|²; the others are projected onto zero.
 
     Args:
         square: |x|² of every node, shape [nodes].

@@ -83,7 +83,7 @@ class LayerError:
         self._blocks = blocks
 
     def losses(self) -> Tensor:
-        """What the removal of each node would add to the error, shape [nodes]."""
+        """The error that the removal of each node would add, shape [nodes]."""
         rows, columns = self._blocks[:, :, None], self._blocks[:, None, :]
         ratio: Tensor = torch.linalg.solve(self._inverse[rows, columns], self._products[rows, columns])
         return ratio.diagonal(dim1=1, dim2=2).sum(1)

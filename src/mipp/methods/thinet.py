@@ -93,7 +93,7 @@ def _rank(grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def removal_order(gram: Tensor) -> Tensor:
-    """When each node is removed, 0 first, shape [nodes].
+    """The place of each node in the order of removal, 0 first, shape [nodes].
 
     Args:
         gram: Second moments of the contributions, shape [nodes, nodes].

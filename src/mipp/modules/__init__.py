@@ -1,4 +1,4 @@
-"""What torch's own modules need: copies, names of tensors, attention and cells taken apart, weight norm, wrappers.
+"""Copies of models, names of their tensors, and modules that need care: attention, cells, weight norm, wrappers.
 
 Nothing here knows of graphs.
 """

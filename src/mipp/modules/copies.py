@@ -115,7 +115,7 @@ def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
 
 
 def holds_numbers(tensor: Tensor, *, hides: bool) -> bool:
-    """Whether all is finite; what may hide positions, such as a mask, may also hold minus infinity."""
+    """True if all is finite; tensors that may hide positions, such as masks, may also hold minus infinity."""
     values = tensor.detach()
     return not tensor.is_floating_point() or bool((torch.isfinite(values) | (hides & values.isneginf())).all())
 

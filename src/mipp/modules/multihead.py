@@ -65,7 +65,7 @@ class Multihead(nn.MultiheadAttention):
 
 
 def _mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor) -> Tensor | None:
-    """What is added to the scores, broadcast to [samples, heads, queries, keys]."""
+    """The mask that is added to the scores, broadcast to [samples, heads, queries, keys]."""
     if attn_mask is not None and attn_mask.ndim == 3:
         attn_mask = attn_mask.unflatten(0, (len(q), -1))
     if key_padding_mask is not None:

@@ -1,4 +1,4 @@
-"""Where a model is, and where it is worked on."""
+"""Devices: that of a model, and that on which it is pruned."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from mipp.modules.copies import full_copy, move
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Where the model is; None for one without tensors."""
+    """The device of a model; None for one without tensors."""
     return next((t.device for t in [*model.parameters(), *model.buffers()]), None)
 
 
@@ -38,7 +38,7 @@ def place_model(model: nn.Module, device: torch.device | str | None = None) -> n
 
 
 def _has_float64(device: torch.device) -> bool:
-    """Whether there are numbers of that type, as there are not on Apple's GPUs."""
+    """True if the device has float64, which Apple's GPUs lack."""
     torch.empty(0, device=device)
     try:
         torch.zeros((), dtype=torch.float64, device=device).add(1)

@@ -26,7 +26,7 @@ def effective(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def settle(tensors: Mapping[str, Tensor]) -> None:
-    """Where a direction is all zero, makes the weight zero by its length: torch would divide zero by zero."""
+    """Makes lengths zero and directions one where a direction is all zero: torch would divide zero by zero."""
     for name, v in tensors.items():
         if (length := length_of(name, tensors)) is not None:
             g = tensors[length]
@@ -36,7 +36,7 @@ def settle(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _is_length(g: Tensor, v: Tensor) -> bool:
-    """Whether a tensor has one number for every position in one dimension of another, or one for all."""
+    """True if a tensor has one number for every position in one dimension of another, or one for all."""
     return g.ndim == 0 or (g.ndim == v.ndim and sum(size > 1 for size in g.shape) <= 1)
 
 

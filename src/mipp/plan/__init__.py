@@ -1,4 +1,4 @@
-"""What stays: budgets, how many nodes each group keeps under them, and the plan that says which."""
+"""Budgets, the number of nodes that each group keeps under them, and the plan that names these nodes."""
 
 from mipp.plan.allocation import Allocation, Unit, allocate, check_budget, kinds
 from mipp.plan.budget import Budget

@@ -20,7 +20,7 @@ _CORRECTIONS = 8
 
 @dataclass(frozen=True)
 class Allocation:
-    """How many nodes every group keeps.
+    """The number of nodes that every group keeps.
 
     Attributes:
         widths: Nodes kept, by group.

@@ -1,4 +1,4 @@
-"""What must hold after pruning."""
+"""Constraints on a pruned network."""
 
 import sys
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from mipp.plan.cost import Cost
 
 @dataclass(frozen=True)
 class Budget:
-    """What must hold after pruning. A float in (0, 1] is the fraction kept, an int is absolute; all must hold at once.
+    """Constraints on a pruned network, all at once. A float in (0, 1] is the fraction kept, an int is absolute.
 
     Attributes:
         macs: Multiply-accumulates per sample.
@@ -52,7 +52,7 @@ class Budget:
 
     @property
     def has_target(self) -> bool:
-        """Whether anything says how small the network is to be."""
+        """True if anything says how small the network is to be."""
         return bool(self.widths) or any(v is not None for v in (self.macs, self.params, self.nodes, self.latency_ms))
 
     def to_dict(self) -> dict[str, Any]:

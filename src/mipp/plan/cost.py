@@ -1,4 +1,4 @@
-"""What a network costs, as functions of how many nodes each group keeps."""
+"""Costs of a network as functions of the number of nodes that each group keeps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Quantity:
         return products
 
     def per_group(self, widths: Floats, weights: Floats | None = None) -> Floats:
-        """How much one more node of each group adds, shape [groups]; each term by its weight, if there are weights."""
+        """The cost that one more node of each group adds, shape [groups]; each term times its weight, if given."""
         sizes = self._sizes(widths)
         coefficient = self.coefficient if weights is None else self.coefficient * weights
         out = np.zeros(self.per_node.shape[2])
@@ -83,7 +83,7 @@ class Latency:
         return float(self._ms(self.sizes(widths)).sum())
 
     def per_group(self, widths: Floats) -> Floats:
-        """How much one more node of each group adds, shape [groups].
+        """The cost that one more node of each group adds, shape [groups].
 
         Kernels take steps, on which a single node costs nothing: the slope is that from the smallest size measured.
         """

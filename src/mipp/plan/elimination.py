@@ -1,4 +1,4 @@
-"""Which nodes to remove first, knowing nothing but a set function: the information the kept nodes carry."""
+"""Orders of removal, from a set function alone: the information that the kept nodes carry."""
 
 import math
 from collections.abc import Callable, Iterable

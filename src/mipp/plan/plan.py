@@ -21,7 +21,7 @@ FORMAT = "mipp-plan-1"
 
 @dataclass(frozen=True, eq=False)
 class PruningPlan:
-    """Which nodes stay, and where they live: plain data that can be saved, replayed and edited.
+    """The nodes that stay, and their positions in the tensors: plain data that can be saved, replayed and edited.
 
     Attributes:
         kept: Indices of the nodes that stay, by group, ascending.

@@ -1,4 +1,4 @@
-"""How far a pruned model is from the dense one: in its outputs, and in the values that its refitted layers lead to."""
+"""Distances between a pruned and a dense model: in their outputs, and in the values that refitted layers lead to."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Feature:
 
 
 def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
-    """Where the outputs of sites that read removed nodes end up: behind batch norm, addition and ReLU, if any."""
+    """The values that sites which read removed nodes lead to: behind batch norm, addition and ReLU, if any."""
     keep, program = graph.keep_mask(plan.kept), graph.program
     found: dict[int, Feature] = {}
     for site in graph.sites:

@@ -27,7 +27,7 @@ def folds_of(rows: int, samples: int, first: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is added to the weight, transposed, shape [inputs, outputs], and to the outputs, shape [outputs]."""
+    """The change of a weight, transposed, shape [inputs, outputs], and of the outputs, shape [outputs]."""
 
     change: Tensor
     offset: Tensor

@@ -68,7 +68,7 @@ class Rectified:
 
 
 def _apply_fits(fits: Sequence[Fit], inputs: Tensor) -> Tensor:
-    """What fits add to the outputs, shape [rows, outputs]."""
+    """The change of the outputs that fits make, shape [rows, outputs]."""
     parts = ((fit.change.to(x.dtype), fit.offset.to(x.dtype), x) for fit, x in zip(fits, inputs, strict=True))
     return torch.cat([x @ change + offset for change, offset, x in parts], 1)
 

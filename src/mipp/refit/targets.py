@@ -1,4 +1,4 @@
-"""Which weights are refitted once nodes are gone."""
+"""The weights that are refitted after nodes are removed."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -63,11 +63,11 @@ def _behind(program: Program, lossy: Collection[int]) -> set[int]:
 
 
 def _complex(program: Program, weight: str) -> bool:
-    """Whether the weight has imaginary parts, of which second moments here know nothing."""
+    """True if the weight has imaginary parts, of which second moments here know nothing."""
     return any(value.dtype.is_complex for value in program.values if value.name == weight)
 
 
 def _reads_alone(program: Program, weight: str, uses: Collection[int]) -> bool:
-    """Whether nothing but these ops reads the weight."""
+    """True if nothing but these ops reads the weight."""
     readers = (program.readers[index] for index, value in enumerate(program.values) if value.name == weight)
     return all(reader in uses for reading in readers for reader in reading)

@@ -1,4 +1,4 @@
-"""What pruning did, as numbers: frozen data, rendered as a rich table, as JSON, or as one self-contained HTML page.
+"""The report of a pruning: frozen data, rendered as a table, as JSON, or as one self-contained HTML page.
 
 Nothing here knows a model: a report is built from plain numbers and names, and every name is untrusted text.
 """

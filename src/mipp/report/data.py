@@ -37,7 +37,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class GroupLine:
-    """What happened to one group.
+    """One group before and after pruning.
 
     Args:
         name: name of the group, a module path.
@@ -88,7 +88,7 @@ class FrozenLine:
 
 @dataclass(frozen=True)
 class Report:
-    """What pruning did to a model.
+    """The report of a pruning, as data.
 
     `print(report)` shows it as text of at most 80 columns; a rich console shows the same in colour.
 

@@ -1,4 +1,4 @@
-"""How numbers and untrusted names are written, the same in the text and on the page."""
+"""Formats numbers and untrusted names, the same in the text and on the page."""
 
 import math
 

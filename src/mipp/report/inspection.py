@@ -1,4 +1,4 @@
-"""What `mipp.inspect` found: groups, costs, and every frozen layer with its reason."""
+"""The result of `mipp.inspect`: groups, costs, and every frozen layer with its reason."""
 
 import io
 from collections.abc import Mapping

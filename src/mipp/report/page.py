@@ -27,7 +27,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Picture:
-    """Where the marks of the picture lie, as fractions of its height.
+    """The positions of the marks of the picture, as fractions of its height.
 
     Args:
         ticks: widths that get a grid line.

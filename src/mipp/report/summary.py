@@ -1,4 +1,4 @@
-"""What both renderings show: the rows of the summary, and frozen layers folded by reason."""
+"""The content of both renderings: the rows of the summary, and frozen layers grouped by reason."""
 
 import math
 from collections.abc import Callable

@@ -21,7 +21,7 @@ _SHARDED: ContextVar[bool] = ContextVar("sharded", default=False)
 
 @contextmanager
 def merge_shards(on: bool) -> Iterator[None]:  # noqa: FBT001
-    """Whether the block merges the statistics of all processes.
+    """Merges the statistics of all processes within the block, if `active`.
 
     Raises:
         MippError: There is no process group.
@@ -39,7 +39,7 @@ def merge_shards(on: bool) -> Iterator[None]:  # noqa: FBT001
 
 
 def is_sharded() -> bool:
-    """Whether statistics are merged here."""
+    """True where statistics of all processes are merged."""
     return _SHARDED.get()
 
 
@@ -53,7 +53,7 @@ def sum_shards(tensor: Tensor) -> Tensor:
 
 
 def gather(item: Item) -> list[Item]:
-    """What every process has, in the order of their ranks; tensors should be on the CPU."""
+    """The objects of all processes in the order of their ranks; tensors should be on the CPU."""
     if not is_sharded():
         return [item]
     items: list[Item | None] = [None] * dist.get_world_size()

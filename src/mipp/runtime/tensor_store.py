@@ -47,7 +47,7 @@ def format_bytes(number: float) -> str:
 
 
 class Memory:
-    """What may be kept in memory: half of the limit for calibration data and activations, half for statistics.
+    """The memory limit: half of it for calibration data and activations, half for statistics.
 
     Attributes:
         store: Keeps calibration data and activations, beyond the limit in temporary files.

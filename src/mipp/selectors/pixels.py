@@ -24,7 +24,7 @@ from mipp.statistics.layer_samples import Reading, observe_sites
 
 @dataclass(frozen=True)
 class InputSelection:
-    """Which inputs of a model are worth reading.
+    """The inputs of a model that carry information, and those that are kept.
 
     Attributes:
         shape: Shape of one input; of an image, without its channels: all channels of a pixel stay or go together.
@@ -40,7 +40,7 @@ class InputSelection:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Whether each input stays, of the shape of one input."""
+        """True for each input that stays, in the shape of one input."""
         return np.isin(np.arange(len(self.information)), self.kept).reshape(self.shape)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What layers read and write over the calibration data, as rows and as moments."""
+"""Inputs and outputs of layers over the calibration data, as rows and as moments."""

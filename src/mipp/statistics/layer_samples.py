@@ -44,7 +44,7 @@ _TRANSPARENT = ("batch_norm", "dropout", "clone", "detach", "alias")
 
 @dataclass(frozen=True)
 class Reading:
-    """How samples of adjacent layers are taken.
+    """Settings of the samples that are taken of adjacent layers.
 
     Attributes:
         collapse: What becomes of a map (a channel's values at all positions): its L1 or L2 norm, mean or standard
@@ -62,7 +62,7 @@ class Reading:
 
 @dataclass
 class Observed:
-    """What was read at one site, batch by batch.
+    """The samples read at one site, batch by batch.
 
     Attributes:
         inputs: Features that the site reads, shape [convolution groups, rows, features].
@@ -79,7 +79,7 @@ class Observed:
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def pool(self, samples: int) -> "Observed":
-        """What all processes read, where data are sharded; `samples` were read here."""
+        """The samples of all processes where data are sharded; `samples` are those of this process."""
         if not is_sharded():
             return self
         whole, first = Observed(weight=self.weight), 0
@@ -101,7 +101,7 @@ class Observed:
 
     @classmethod
     def of(cls, uses: Sequence["Observed"]) -> "Observed":
-        """What was read at all uses of one weight together (those that a batch did not come to have nothing)."""
+        """The samples of all uses of one weight together (a use that a batch did not reach has none)."""
         own = [use for use in uses if use.outputs]
 
         def pooled(name: str) -> list[Tensor]:
@@ -192,7 +192,7 @@ def observe_sites(
 
 @dataclass(frozen=True)
 class _End:
-    """Where the target of a site is read: the op; and if it lies behind an addition, that op and its skip's place."""
+    """The op whose result is the target of a site; behind an addition also that op and the place of its skip."""
 
     op: int
     addition: int = -1
@@ -241,7 +241,7 @@ def _parts(
 
 
 def _inputs(site: Site, group: NodeGroup, arguments: Mapping[str, Any], reading: Reading) -> Tensor:
-    """What a site reads: unfolded rows; or with collapse one number per node, then one per channel of other groups."""
+    """The input of a site: unfolded rows, or with collapse one number per node, then one per channel of others."""
     if reading.collapse is None:
         return inputs_of(site, arguments, reading.positions)
     x = arguments["input"]

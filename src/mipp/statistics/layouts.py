@@ -1,4 +1,4 @@
-"""Which second moments of a layer are kept: all of them, or fewer where all would not fit into memory."""
+"""Chooses the second moments of a layer that are kept: all, or fewer where all would not fit into memory."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

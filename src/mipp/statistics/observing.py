@@ -136,7 +136,7 @@ class Variances:
 
 @dataclass
 class SiteStatistics:
-    """What one dense pass leaves of the inputs of a linear layer or convolution.
+    """Moments of the inputs of a linear layer or convolution, from one dense pass.
 
     Attributes:
         inputs: Moments of the inputs of each convolution group (features in the order of the flattened weight); where

@@ -36,7 +36,7 @@ def replayable(
 
 
 def _constant(first: Program, second: Program) -> bool:
-    """Whether two passes found the same constants."""
+    """True if two passes found the same constants."""
     found = [program.constants.values() for program in (first, second)]
     return len(found[0]) == len(found[1]) and all(
         a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*found, strict=True)
@@ -44,7 +44,7 @@ def _constant(first: Program, second: Program) -> bool:
 
 
 class Stream:
-    """What a program still needs of every batch, put away in a store between two steps.
+    """The values of every batch that a program still needs, in a store between two steps.
 
     Args:
         model: Not changed by the stream; its weights may change between two steps, where no op was executed yet.

@@ -1,4 +1,4 @@
-"""What layers read and write as rows of features, position by position."""
+"""Inputs and outputs of layers as rows of features, position by position."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from mipp.graph.nodes import Site
 
 
 def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:
-    """What a linear layer or convolution reads, position by position.
+    """The inputs of a linear layer or convolution, position by position.
 
     Args:
         site: The op.
@@ -48,7 +48,7 @@ def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
 
 
 def align(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
-    """What a cut value has of a dense one.
+    """The part of a dense value that a cut one still has.
 
     Args:
         there: The dense value.
@@ -73,7 +73,7 @@ def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> 
 
 
 def _windows_of_transposed(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
-    """What every output position of a transposed convolution reads of its spread-out input; the kernel is reversed."""
+    """The window of the spread-out input that each output of a transposed convolution reads; the kernel is reversed."""
     names = ("stride", "padding", "dilation", "output_padding")
     stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)
     spread = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)))

@@ -1,4 +1,4 @@
-"""What tensors and functions are, as hashes: a checkpoint knows another run by them."""
+"""Hashes of tensors and functions, by which a checkpoint tells its own run from others."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -100,7 +100,7 @@ def _of_values(values: Tensor | NDArray[Any]) -> str:
 
 
 def _parts(thing: Any) -> list[Any]:
-    """What something that a function consists of, or holds, consists of."""
+    """The parts of an object that a function consists of or holds."""
     if isinstance(thing, nn.Module):
         return [vars(thing)]
     if isinstance(thing, partial | partialmethod):
@@ -121,7 +121,7 @@ def _parts(thing: Any) -> list[Any]:
 
 
 def _closure_of(function: FunctionType) -> list[Any]:
-    """What a function closes over, but for what may change as it runs."""
+    """The values that a function closes over, without those that may change as it runs."""
     values = []
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # of a name that was never set

@@ -153,7 +153,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path, types: Mapping[str, t
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What is a tensor in a state dict; the extra state of a module may be anything."""
+    """The tensors of a state dict; the extra state of a module may be anything."""
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 

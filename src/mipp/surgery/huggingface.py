@@ -86,7 +86,7 @@ def _set(changes: Sequence[Change]) -> None:
 
 
 def _mismatches(model: nn.Module, config: Any, wanted: Mapping[str, tuple[int, ...]]) -> int:
-    """How many tensors of a model built from the configuration have other shapes; all if it cannot be built."""
+    """The number of tensors whose shape differs in a model built from the configuration; all if it cannot be built."""
     try:
         with torch.device("meta"):
             built = shapes(type(model)(copy.deepcopy(config)))

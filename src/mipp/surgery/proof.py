@@ -31,7 +31,7 @@ Settled = dict[tuple[str, str], int]
 
 
 def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
-    """What a model returns in eval mode, computed by a copy in `dtype` (None: in its own)."""
+    """The outputs of a model in eval mode, computed by a copy in `dtype` (None: in its own)."""
     copied = full_copy(model)
     copied.eval()
     if dtype is None:
@@ -66,13 +66,13 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def rounding(tensors: Iterable[Tensor]) -> float:
-    """How far two ways to compute the same may be apart, relative to its size, in the coarsest type of the tensors."""
+    """The relative rounding error between two ways to compute the same, in the coarsest type of the tensors."""
     kinds = {t.dtype for t in tensors if t.is_floating_point()}
     return max((_ROUNDINGS * torch.finfo(kind).eps for kind in kinds), default=0.0)
 
 
 def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
-    """Whether the cut model runs and computes what the masked model computes."""
+    """True if the cut model runs and computes what the masked model computes."""
     masked = mask(plan, model)
     for dtype, tolerance in _PRECISIONS:
         try:
@@ -158,7 +158,7 @@ def _less(graph: PruningGraph, model: nn.Module, names: Iterable[str]) -> Prunin
 
 
 def _number_in_code(graph: PruningGraph, name: str, model: nn.Module) -> Reason:
-    """Why a cut of a group fails: most often its size is a number in an op, such as x.sum() / x.shape[1]."""
+    """The reason why a cut of a group fails: most often its size is a number in an op, such as x.sum() / x.shape[1]."""
     held = shapes(model)
     sizes = {held[s.tensor][s.axis] for s in graph.groups[name].slices}
     for op in graph.program.ops:
@@ -205,14 +205,14 @@ class _Trial:
         return names
 
     def _settles(self, doubts: Sequence[Doubt], names: Collection[str]) -> bool:
-        """Whether a trial cut holds where the attributes `names` follow the sizes in doubt."""
+        """True if a trial cut holds where the attributes `names` follow the sizes in doubt."""
         settled = self.settled | _attributes(self.model, doubts, names)
         graph = self.draft.graph(self.freeze, self.rejected, settled)
         numbers = {d.number for d in doubts}
         return self._holds(graph, {name for d in graph.doubts if d.number in numbers for name in d.count.per_node})
 
     def _holds(self, graph: PruningGraph, names: Iterable[str]) -> bool:
-        """Whether a cut of the first and the last node of each of these groups agrees with its mask."""
+        """True if a cut of the first and the last node of each of these groups agrees with its mask."""
         plan = _less(graph, self.model, names)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
         return not removes or agrees(plan, self.model, self.call)

@@ -21,7 +21,7 @@ _AGAIN = "download it again"
 
 @dataclass(frozen=True)
 class _Source:
-    """What a data set is called, where it is published, and which files in which sub-folders hold it."""
+    """The name of a data set, its source, and the files and sub-folders that hold it."""
 
     title: str
     page: str

@@ -53,7 +53,7 @@ def reshape(op: Op, w: Walk) -> Sequence[Planes]:
 
 
 def _split_order(dims: tuple[int, ...], sizes: Sequence[int], start: int) -> tuple[int, int]:
-    """Which dimension to unite along first where a tracked axis is split in two: one of fixed size, if told so."""
+    """The dimension to unite along first where a tracked axis is split in two: that of fixed size, if one is fixed."""
     first, second = dims
     inferred = [d for d in dims if 0 <= d - start < len(sizes) and sizes[d - start] == -1]
     return (second, first) if inferred == [first] else (first, second)
@@ -88,7 +88,7 @@ def index(op: Op, w: Walk) -> Sequence[Planes]:
 
 @rule("index_put", "_index_put_impl")
 def index_put(op: Op, w: Walk) -> Sequence[Planes]:
-    """What is put into places is of the kind that it replaces."""
+    """Values that are put into places have the nodes of those they replace."""
     values = op.args[2]
     kept, found = _index_planes(op, w, len(w.shape(values)))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)

@@ -1,1 +1,1 @@
-"""What several methods share: scores, gradients, inputs of layers, training."""
+"""The parts that several methods share: scores, gradients, inputs of layers, training."""

@@ -1,4 +1,4 @@
-"""What the layers that read a group see: shared by methods that look at activations."""
+"""The inputs of the layers that read a group, for methods that score activations."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader of nodes sees.
+    """The activations that one reader of nodes sees.
 
     Attributes:
         weight: Of the reader.

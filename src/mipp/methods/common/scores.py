@@ -21,7 +21,7 @@ Scores = Mapping[str, Tensor]
 
 
 def parts(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None = None) -> Iterator[Tensor]:
-    """What the nodes of a group consist of, slice by slice, in float64 on the CPU, shape [nodes, entries].
+    """The weights of each node of a group, slice by slice, in float64 on the CPU, shape [nodes, entries].
 
     Args:
         group: The group.
