@@ -404,3 +404,34 @@ def test_every_public_name_is_there():
         assert getattr(mipp, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'prun'"):
         _ = mipp.prun
+
+
+def commands():
+    return ["demo", "inspect", "prune", "select", "compare", "report", "export", "methods"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in commands())], ids=" ".join)
+def test_help_fits_eighty_columns_and_cuts_no_word(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, [*command, "--help"]).output
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+
+
+def test_the_package_tells_its_version_and_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mipp", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"mipp {mipp.__version__}"
+
+
+def test_the_network_and_the_data_that_help_names_first_go_together():
+    done = CliRunner().invoke(
+        app, ["select", "mipp.zoo:DigitsCNN", "--data", "digits", "--num-features", "8", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+
+
+def test_factories_are_those_that_make_models():
+    message = CliRunner().invoke(app, ["inspect", "mipp.zoo:nothing_like_it", "--input", "1,1,8,8"]).output
+    assert "resnet56" in message
+    assert "training" not in message
+    assert "accuracy" not in message

@@ -1,6 +1,7 @@
-"""Bars for people on a terminal, and for nobody else."""
+"""Bars for people on a terminal, and lines for everybody else."""
 
 import io
+import time
 
 import pytest
 import torch
@@ -57,3 +58,29 @@ def test_bars_inside_bars_and_after_an_error(terminal):
     assert not bars._progress.live.is_started
     assert "outer" in terminal.getvalue()
     assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(monkeypatch):
+    """Also while one step takes long, and no more after an error."""
+    file = io.StringIO()
+    monkeypatch.setattr("mipp.runtime.progress.Console", lambda **_: Console(file=file, force_terminal=False))
+    monkeypatch.setattr("mipp.runtime.progress.SECONDS", 0.01)
+
+    def fail(bars):
+        for step in bars([0, 1, 2], "refit"):
+            if step == 1:
+                wait_for(lambda: "mipp: refit 1 of 3; 0 s so far" in file.getvalue())
+                raise KeyError
+
+    with Bars(enabled=True) as bars, pytest.raises(KeyError):
+        fail(bars)
+    written = file.getvalue()
+    time.sleep(0.05)
+    assert file.getvalue() == written
+
+
+def wait_for(condition, seconds=10.0):
+    stop = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < stop
+        time.sleep(0.005)

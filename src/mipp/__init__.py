@@ -9,6 +9,7 @@
 
 import random
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mipp.errors import (
@@ -84,6 +85,8 @@ _FOUND_IN = {
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: torch takes seconds, and some names need an extra."""
+    if name == "__version__":
+        return version("torch-mipp")
     module = next((module for module, names in _FOUND_IN.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module 'mipp' has no attribute '{name}'")

@@ -13,10 +13,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut words off at 80 columns
 )
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:resnet56.")
+    str, typer.Argument(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:DigitsCNN.")
 ]
 Weights = Annotated[
     Path | None,
@@ -91,8 +92,9 @@ def _prune(
         str,
         typer.Option(
             metavar="NAME|PATH",
-            help="Calibration data: digits, mnist, cifar10, cifar100; a .safetensors file with the tensor 'input' (and "
-            "'labels'); or a .npy file. Named data are normalised by mipp.zoo.load(NAME, 'train').mean and .std.",
+            help="Calibration data: digits, mnist, cifar10, cifar100 (normalised by mipp.zoo.load(NAME, 'train').mean "
+            "and .std); a .safetensors file with the tensor 'input' (and 'labels'); or a .npy file. Images are floats, "
+            "[samples, channels, height, width], normalised as the model was trained.",
         ),
     ],
     weights: Weights = None,
@@ -191,7 +193,7 @@ def _select(
 def _compare(
     *,
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:LeNet5.")
+        str, typer.Option(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:DigitsCNN.")
     ],
     data: Annotated[str, typer.Option(metavar="NAME", help="digits, mnist, cifar10 or cifar100.")],
     methods: Annotated[

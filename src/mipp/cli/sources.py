@@ -123,9 +123,26 @@ def _import(path: str) -> Any:
             raise CommandError(f"Importing {name} failed with {type(error).__name__}: {_first_line(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise unknown(f"factory in {name}", attribute, [n for n in dir(found) if not n.startswith("_")])
+            raise unknown(f"factory in {name}", attribute, _factories(found))
         found = getattr(found, part)
     return found
+
+
+def _factories(module: Any) -> list[str]:
+    """Names in a module that may be or make a model: its public ones, without modules and types of other things."""
+    named = {n: getattr(module, n) for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")}
+    return [
+        name
+        for name, value in named.items()
+        if isinstance(value, nn.Module)
+        or (isinstance(value, type) and issubclass(value, nn.Module))
+        or (inspect.isfunction(value) and not _required_parameters(value) and _may_make_a_model(value))
+    ]
+
+
+def _may_make_a_model(function: Callable[..., Any]) -> bool:
+    made = function.__annotations__.get("return", nn.Module)
+    return not isinstance(made, type) or issubclass(made, nn.Module)
 
 
 def _make(path: str, factory: Any) -> nn.Module:

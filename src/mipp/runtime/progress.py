@@ -1,5 +1,7 @@
-"""Bars on a terminal for what takes long, with the time that remains; nothing where nobody looks."""
+"""Bars on a terminal for what takes long, with the time that remains; elsewhere a line now and then."""
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
@@ -10,13 +12,17 @@ from rich.console import Console
 _T = TypeVar("_T")
 Progress = Callable[..., Iterable[Any]]
 """Called as `progress(items, "what")`: the items, and maybe a bar."""
+SECONDS = 10.0
+"""Between two lines where there is no terminal."""
 
 
 class Bars:
     """Wraps iterables to show how far they are; several at once are shown below each other.
 
+    Without a terminal on stderr, as in a pipe or a job's log, a line says every ten seconds how far it is.
+
     Args:
-        enabled: Show anything at all; without a terminal on stderr nothing is shown either.
+        enabled: Show anything at all.
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -29,18 +35,25 @@ class Bars:
         )
         self._progress = rich_progress.Progress(*columns, console=console, transient=True)
         self._shown = enabled and console.is_terminal
+        self._lines = _Lines(console) if enabled and not console.is_terminal else None
         self._running = 0
 
     def __enter__(self) -> Self:
+        if self._lines is not None:
+            self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Takes down what an error left standing, before anybody prints the error."""
+        if self._lines is not None:
+            self._lines.stop()
         if self._running:
             self._progress.stop()
 
     def __call__(self, items: Iterable[_T], what: str, total: float | None = None) -> Iterable[_T]:
         """The items, each of them one step of `what`."""
+        if self._lines is not None:
+            return self._lines.steps(items, what, total)
         return self._stepping(items, what, total) if self._shown else items
 
     @contextmanager
@@ -63,6 +76,41 @@ class Bars:
             self._running -= 1
             if not self._running:
                 self._progress.stop()
+
+
+class _Lines:
+    """Writes every ten seconds what goes on; a thread does, since one step may take longer than that."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._began = console, time.monotonic()
+        self._open: list[list[Any]] = []  # what goes on, with the steps done and their number
+        self._over = threading.Event()
+        self._writer = threading.Thread(target=self._write, daemon=True)
+
+    def start(self) -> None:
+        self._writer.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._writer.join()
+
+    def steps(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
+        state = [what, 0, len(items) if total is None and isinstance(items, Sized) else total]
+        self._open.append(state)
+        try:
+            for item in items:
+                yield item
+                state[1] += 1
+        finally:
+            self._open.remove(state)
+
+    def _write(self) -> None:
+        while not self._over.wait(SECONDS):
+            parts = [f"{what} {done} of {total:g}" if total else str(what) for what, done, total in list(self._open)]
+            seconds = time.monotonic() - self._began
+            self._console.print(
+                f"mipp: {', '.join(parts) or 'working'}; {seconds:.0f} s so far", highlight=False, soft_wrap=True
+            )
 
 
 def silent(items: Iterable[_T], what: str, total: Any = None) -> Iterable[_T]:
