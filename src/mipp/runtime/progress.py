@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from rich import progress as rich_progress
@@ -78,12 +79,21 @@ class Bars:
                 self._progress.stop()
 
 
+@dataclass
+class _Loop:
+    """What goes on, with its number of steps if that is known, and how many are done."""
+
+    what: str
+    total: float | None
+    done: int = 0
+
+
 class _Lines:
     """Writes every ten seconds what goes on; a thread does, since one step may take longer than that."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._began = console, time.monotonic()
-        self._open: list[list[Any]] = []  # what goes on, with the steps done and their number
+        self._open: list[_Loop] = []
         self._over = threading.Event()
         self._writer = threading.Thread(target=self._write, daemon=True)
 
@@ -95,18 +105,18 @@ class _Lines:
         self._writer.join()
 
     def steps(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
-        state = [what, 0, len(items) if total is None and isinstance(items, Sized) else total]
-        self._open.append(state)
+        loop = _Loop(what, len(items) if total is None and isinstance(items, Sized) else total)
+        self._open.append(loop)
         try:
             for item in items:
                 yield item
-                state[1] += 1
+                loop.done += 1
         finally:
-            self._open.remove(state)
+            self._open.remove(loop)
 
     def _write(self) -> None:
         while not self._over.wait(SECONDS):
-            parts = [f"{what} {done} of {total:g}" if total else str(what) for what, done, total in list(self._open)]
+            parts = [f"{one.what} {one.done} of {one.total:g}" if one.total else one.what for one in list(self._open)]
             seconds = time.monotonic() - self._began
             self._console.print(
                 f"mipp: {', '.join(parts) or 'working'}; {seconds:.0f} s so far", highlight=False, soft_wrap=True
