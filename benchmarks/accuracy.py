@@ -34,6 +34,7 @@ from mipp import zoo
 from mipp.data.calibration import read
 from mipp.methods import Method, Random
 from mipp.plan import PruningPlan
+from mipp.plan.task import Task
 from mipp.refit.distillation import distill
 
 CASES: tuple[tuple[str, dict[str, float]], ...] = (
@@ -261,9 +262,9 @@ def recovered(
 ) -> nn.Module:
     """A pruned network after distillation from the dense one, as `recover="distill"` does it."""
     batches = read(mipp.Calibration(data), None)
-    graph = mipp.inspect(dense, data[0][0], exclude).graph
+    found = mipp.inspect(dense, data[0][0], exclude)
     learner = copy.deepcopy(small)
-    distill(learner, dense, plan, graph, batches, seed=draw)
+    distill(learner, dense, plan, Task(dense, found.graph, found.cost, batches, seed=draw), mipp.Distillation())
     return learner
 
 

@@ -36,7 +36,6 @@ CHOICES: Mapping[str, dict[str, Any]] = {
     "default": {},
     "steps=1": {"steps": 1},
     "steps=8": {"steps": 8},
-    "trials=24": {"trials": 24},
 }
 
 

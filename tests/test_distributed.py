@@ -20,7 +20,6 @@ METHODS = {
     "moments": MIPP(),
     "samples": MIPP(estimator=Gaussian(ranks=True)),
     "collapsed": MIPP(collapse="l1", activation="post"),
-    "trials": MIPP(trials=2),
     "flap": FLAP(),
     "osscar": OSSCAR(),
     "l1": L1(),
@@ -66,7 +65,6 @@ def pruned(method, data):
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=WORLD)
-    # trials refit on every other batch, so shards of an even number of batches leave these what they are
     share = batches()[:4] if rank == 0 else batches()[4:]
     data = mipp.Calibration(share, sharded=True)
     found = {}

@@ -392,7 +392,7 @@ def test_the_library_logs_its_phases_and_prints_nothing(caplog, capfd):
 def test_the_report_says_how_it_was_called():
     call = prune(exclude=["0"], seed=3, memory_limit="1GB", compensate=False).report.call
     assert call.endswith(", exclude=['0'], compensate=False, seed=3, memory_limit='1GB')")
-    assert prune(exclude=[]).report.call.endswith("trials=0))")
+    assert prune(exclude=[]).report.call.endswith("steps=4))")
 
 
 # --- what callers hand over in another form ---------------------------------------------------------------------------

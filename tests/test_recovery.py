@@ -8,6 +8,8 @@ import mipp
 from mipp.data.calibration import Calibration, read
 from mipp.graph.nodes import PruningGraph
 from mipp.plan import PruningPlan
+from mipp.plan.cost import cost_of
+from mipp.plan.task import Task
 from mipp.refit import distillation as recovery
 from mipp.refit.distillation import Distillation, distill
 from mipp.refit.losses import Runner, feature_loss, features, output_loss
@@ -31,9 +33,13 @@ def cut(
     return mipp.apply(plan, dense), plan, graph
 
 
+def task(dense: nn.Module, graph: PruningGraph, data: list[Tensor]) -> Task:
+    return Task(dense, graph, cost_of(graph), read(Calibration(data, None), None))
+
+
 def distilled(dense: nn.Module, data: list[Tensor], **options: float) -> tuple[nn.Module, float, float]:
     small, plan, graph = cut(dense, data[0])
-    found = distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(**options))
+    found = distill(small, dense, plan, task(dense, graph, data), Distillation(**options))
     return small, *found
 
 
@@ -92,7 +98,7 @@ def test_distillation_leaves_frozen_parameters_modes_and_gradients():
     small.train()
     fixed = small[0].weight.clone()
     options = Distillation(epochs=2, learning_rate=1e-2)
-    distill(small, dense, plan, graph, read(Calibration(data, None), None), options)
+    distill(small, dense, plan, task(dense, graph, data), options)
     assert torch.equal(small[0].weight, fixed)
     assert all(m.training for m in small.modules())
     assert all(p.grad is None for p in small.parameters())
@@ -158,8 +164,7 @@ def test_where_features_cannot_learn_the_outputs_are_matched_or_nothing_changes(
     else:
         dense.spare = nn.Parameter(torch.zeros(2))
     small, plan, graph = cut(dense, data[0], 3)
-    batches = read(Calibration(data, None), None)
-    before, after = distill(small, dense, plan, graph, batches, Distillation(epochs=3, learning_rate=1e-2))
+    before, after = distill(small, dense, plan, task(dense, graph, data), Distillation(epochs=3, learning_rate=1e-2))
     assert after < before if learns == "head" else after == before
 
 
@@ -195,7 +200,7 @@ def test_distillation_leaves_emptied_groups_silent():
     graph = mipp.inspect(dense, data[0]).graph
     plan = PruningPlan.of(graph, dense, {"0": ()})
     small = mipp.apply(plan, dense)
-    distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(epochs=5, learning_rate=1e-2))
+    distill(small, dense, plan, task(dense, graph, data), Distillation(epochs=5, learning_rate=1e-2))
     assert not torch.equal(small[2].bias, mipp.apply(plan, dense)[2].bias)
     assert float(small(data[0]).detach().std(0).max()) == 0
 
@@ -209,5 +214,5 @@ def test_two_empty_groups_in_a_row_leave_something_to_compare():
     graph = mipp.inspect(dense, data[0]).graph
     plan = PruningPlan.of(graph, dense, {"0": (), "2": (), "4": range(4)})
     small = mipp.apply(plan, dense)
-    before, after = distill(small, dense, plan, graph, read(Calibration(data, None), None), Distillation(epochs=5))
+    before, after = distill(small, dense, plan, task(dense, graph, data), Distillation(epochs=5))
     assert after <= before < float("inf")

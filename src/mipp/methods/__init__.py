@@ -6,7 +6,7 @@ One file and one citation per method; a card in docs/methods/ says what differs 
 from collections.abc import Callable
 
 from mipp.methods.activation import FLAP, Wanda
-from mipp.methods.base import Method, Needs, OneShot, Task, needs_of
+from mipp.methods.base import Method, Needs, OneShot, needs_of
 from mipp.methods.controls import Reinitialised, Scratch
 from mipp.methods.geometric import FPGM
 from mipp.methods.grasp import GraSP, IterGraSP
@@ -26,6 +26,7 @@ from mipp.methods.sosp import SOSPH, SOSPI
 from mipp.methods.synflow import SynFlow
 from mipp.methods.taylor import Taylor
 from mipp.methods.thinet import ThiNet
+from mipp.plan.task import Task
 
 __all__ = [
     "CHIP",

@@ -1,78 +1,18 @@
-"""What every method gets, and what it must return."""
+"""The interface of methods, what they need, and nodes chosen by their scores."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mipp.data.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.graph.nodes import PruningGraph
 from mipp.plan import Budget, PruningPlan, Unit, allocate
-from mipp.plan.cost import Cost
 from mipp.plan.elimination import Elimination
-from mipp.runtime.tensor_store import Memory
+from mipp.plan.task import Task
 
 Scope = Literal["local", "global"]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Task:
-    """A model to prune and what there is to prune it with. Methods leave the model as it is.
-
-    Attributes:
-        model: The dense model.
-        graph: Its pruning graph.
-        cost: Its cost functions.
-        batches: Calibration batches.
-        loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
-        train: `train(model, *, fraction=1.0, after_step=None)`, trains in place, for methods that need it.
-        seed: Seed of everything random.
-        latency: Measures the latency of the network with the given widths, in milliseconds.
-        notes: Sentences for the report; methods may add to them.
-        memory: What may be kept in memory.
-        progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
-        measured: What was computed for one budget and serves others, in memory; see `once`.
-        finished: Steps of an interrupted run, JSON-able, by a key of the method's choice; what a method puts here is on
-            disk at once when there is a checkpoint.
-    """
-
-    model: nn.Module
-    graph: PruningGraph
-    cost: Cost
-    batches: Sequence[Batch] = ()
-    loss_fn: Callable[..., Tensor] | None = None
-    train: Callable[..., None] | None = None
-    seed: int = 0
-    latency: Callable[[Mapping[str, int]], float] | None = None
-    notes: list[str] = field(default_factory=list)
-    memory: Memory = field(default_factory=Memory)
-    progress: Callable[..., Any] = field(default=lambda items, what, total=None: items)
-    measured: dict[str, tuple[Any, list[str]]] = field(default_factory=dict)
-    finished: MutableMapping[str, Any] = field(default_factory=dict)
-
-    def once(self, key: str, compute: Callable[[], T]) -> T:
-        """What `compute` returns, computed for the first budget that asks for this key; its notes are for each."""
-        key = f"{key}, seed {self.seed}"
-        if key not in self.measured:
-            before = len(self.notes)
-            found = compute()
-            self.measured[key] = found, self.notes[before:]
-            del self.notes[before:]
-        found, notes = self.measured[key]
-        self.notes.extend(note for note in notes if note not in self.notes)
-        return found
-
-    def generator(self) -> torch.Generator:
-        """A fresh generator seeded with the task's seed."""
-        return torch.Generator().manual_seed(self.seed)
-
-    def plan(self, kept: Mapping[str, Sequence[int]], method: object, budget: Budget) -> PruningPlan:
-        """A plan for the task's model."""
-        return PruningPlan.of(self.graph, self.model, kept, repr(method), **budget.to_dict())
 
 
 @dataclass(frozen=True)

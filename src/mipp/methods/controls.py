@@ -12,10 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.methods.base import Method, Needs, Task, require_target, select
+from mipp.methods.base import Method, Needs, require_target, select
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.plan import Budget, PruningPlan
+from mipp.plan.task import Task
 from mipp.surgery import apply
 
 

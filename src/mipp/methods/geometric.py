@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.scores import matrices, parts
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import differentiable, gradient, hessian_product, parameters_of
 from mipp.methods.common.scores import InRounds, Structure, node_scores
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

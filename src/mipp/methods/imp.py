@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.methods.base import Needs, Task, require_target
+from mipp.methods.base import Needs, require_target
 from mipp.methods.common.scores import fraction_kept, matrices, parts, select_in_rounds, silence
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.plan import Budget, PruningPlan
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

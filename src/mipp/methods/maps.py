@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mipp.errors import MippError
 from mipp.graph.nodes import Site
-from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.inputs import by_weight, groups_read, maps_of, readers_of, watch
+from mipp.plan.task import Task
 
 _ENTRIES = 2**23
 """Of the matrices whose eigenvalues are taken at once."""

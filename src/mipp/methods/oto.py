@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.methods.base import Needs, Scope, Task, require_target, select
+from mipp.methods.base import Needs, Scope, require_target, select
 from mipp.methods.common.scores import axis_factor, parts
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.modules.weight_norm import length_of
 from mipp.plan import Budget, PruningPlan
+from mipp.plan.task import Task
 from mipp.surgery import apply, distance, outputs, rounding
 
 _MOST_PRESSURE, _MOST_SHARE = 10.0, 10.0

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.methods.base import Method, Needs, OneShot, Scope, Task, select
+from mipp.methods.base import Method, Needs, OneShot, Scope, select
 from mipp.plan import Budget, PruningPlan
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
-from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.scores import parts
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mipp.data.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.trees import map_tensors, tensors_in
-from mipp.methods.base import Needs, OneShot, Scope, Task, require_target, select_by
+from mipp.methods.base import Needs, OneShot, Scope, require_target, select_by
 from mipp.methods.common.gradients import (
     call_with_gradients,
     derivatives,
@@ -28,6 +28,7 @@ from mipp.methods.common.gradients import (
 from mipp.methods.common.scores import parts
 from mipp.plan import Budget, PruningPlan
 from mipp.plan.elimination import Elimination
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

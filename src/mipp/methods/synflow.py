@@ -15,9 +15,10 @@ from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
-from mipp.methods.base import Needs, Task
+from mipp.methods.base import Needs
 from mipp.methods.common.gradients import call_with_gradients, differentiable, parameters_of
 from mipp.methods.common.scores import InRounds, Structure, node_scores
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.methods.base import Needs, OneShot, Scope, Task
+from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import batch_gradients, differentiable, parameters_of
 from mipp.methods.common.scores import node_scores
+from mipp.plan.task import Task
 
 
 @dataclass(frozen=True)

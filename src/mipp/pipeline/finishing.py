@@ -1,77 +1,114 @@
-"""From a plan to the smaller network: cut, refitted, recovered; each step from the checkpoint where it is there."""
+"""From a plan to the smaller network and its report: cut, refitted, recovered, measured."""
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from mipp.data.calibration import Calibration
 from mipp.errors import UnsupportedModelError
-from mipp.methods import Task
-from mipp.plan import Budget, PruningPlan
+from mipp.modules.copies import move
+from mipp.modules.placement import device_of
+from mipp.pipeline.planning import Planned
+from mipp.pipeline.preparation import Prepared
+from mipp.plan import PruningPlan
+from mipp.plan.task import Task
 from mipp.refit.distillation import Distillation, distill
 from mipp.refit.least_squares import Refit, refit
-from mipp.report.measuring import Clock
-from mipp.storage.checkpoint import Checkpoint
-from mipp.surgery import apply
+from mipp.report.data import Report
+from mipp.report.measuring import Clock, measures, report_on
+from mipp.runtime.tensor_store import format_bytes
+from mipp.storage import folder as storage
+from mipp.surgery import apply, describe
 
-Recovery = Literal["distill"] | Distillation
+_WHOLE = (
+    "Batches were taken whole: entries along the first dimension depend on each other, as in a time-first sequence or "
+    "a graph. Samples, and MACs per sample, count such entries; give batch-first inputs if the model takes them."
+)
+Built = tuple[nn.Module, list[str]]
+"""A network, and sentences for the report."""
 
 
-def build(
-    plan: PruningPlan,
-    dense: nn.Module,
-    task: Task,
-    compensate: Refit | None,
-    recover: Recovery | None,
-    store: Checkpoint | None,
-    lap: Clock,
-) -> nn.Module:
-    """The network that a plan leaves of the dense one, with what there is to say in the notes of the task.
+@dataclass(frozen=True)
+class Result:
+    """The smaller network, with the plan and the report.
 
-    Args:
-        plan: What stays.
-        dense: With the weights that the plan is for.
-        task: What the plan was made from.
-        compensate: How to refit; None: not at all.
-        recover: How to distil; None: not at all.
-        store: Where steps are noted.
-        lap: Told when a step is over.
+    Attributes:
+        model: The smaller model, of the same class, on the same device, in the same dtype and training mode.
+        plan: What was kept; can be saved and replayed.
+        report: Numbers before and after; prints as a table.
+        resumed: True if the run went on from the checkpoint of an earlier one.
     """
+
+    model: nn.Module
+    plan: PruningPlan
+    report: Report
+    resumed: bool = False
+
+    def __repr__(self) -> str:
+        return str(self.report)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes plan.json, model.safetensors, report.json and report.html to a new folder; `mipp.load` reads it.
+
+        Raises:
+            MippError: The folder exists and is not empty, or cannot be written.
+        """
+        storage.save(folder, self.plan, self.model, self.report)
+
+
+def finish(prepared: Prepared, planned: Planned) -> Result:
+    """Builds the network that a plan leaves, measures it and reports."""
+    plan, task, lap = planned.plan, planned.task, Clock(planned.seconds)
+    small = _build(prepared, planned, lap)
+    home = device_of(prepared.model)
+    if home is not None:
+        move(small, home)
+    task.notes.extend(describe(small, plan))
+    _note_sizes(task, prepared.data)
+    with prepared.bars.phase("evaluation"):
+        after = measures(small, plan.widths, task, prepared.options.evaluate)
+    lap("report")
+    measured, record = (prepared.before, after), prepared.options.record()
+    report = report_on(prepared.model, task, plan, measured, lap.seconds, record)
+    return Result(small, plan, report, planned.store is not None and planned.store.resumed)
+
+
+def _build(prepared: Prepared, planned: Planned, lap: Clock) -> nn.Module:
+    """Cuts, refits and recovers; `lap` is told when a step is over."""
+    plan, dense, task = planned.plan, planned.dense, planned.task
     small = apply(plan, dense)
-    if compensate is not None:
-        small = _record_step(store, "compensated", small, task, partial(_refit, small, dense, plan, task, compensate))
+    if prepared.refit is not None:
+        small = _take_step(planned, "compensated", small, partial(_refit, small, dense, plan, task, prepared.refit))
         lap("compensation")
-    if recover is not None:
-        small = _record_step(store, "recovered", small, task, partial(_recover, small, dense, plan, task, recover))
+    how = prepared.options.distillation
+    if how is not None:
+        small = _take_step(planned, "recovered", small, partial(_recover, small, dense, plan, task, how))
         lap("recovery")
     return small
 
 
-def _record_step(
-    store: Checkpoint | None, step: str, small: nn.Module, task: Task, make: Callable[[], tuple[nn.Module, list[str]]]
-) -> nn.Module:
-    """The model after a step: from the checkpoint, else as `make` returns it with sentences for the report."""
+def _take_step(planned: Planned, step: str, small: nn.Module, make: Callable[[], Built]) -> nn.Module:
+    """The network after a step: from the checkpoint, else as `make` returns it."""
+    store = planned.store
     notes = store.fill(step, small) if store else None
     if notes is None:
         small, notes = make()
         if store:
             store.save_model(step, small, notes)
-    task.notes.extend(notes)
+    planned.task.notes.extend(notes)
     return small
 
 
-def _refit(
-    small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit
-) -> tuple[nn.Module, list[str]]:
+def _refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> Built:
     """Refits; where that cannot be done the model stays as cut and a note says why."""
     obstacle = task.graph.program.not_replayable
     if not obstacle:
         try:
-            given = plan, task.graph, task.batches, options, task.progress, task.memory
-            notes = refit(small, dense, *given, spare=_spare(plan, task) if options.allow_bias else 0.0)
+            notes = refit(small, dense, plan, task, options)
         except UnsupportedModelError as error:
             obstacle = str(error)
         else:
@@ -81,15 +118,22 @@ def _refit(
     return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
 
 
-def _spare(plan: PruningPlan, task: Task) -> float:
-    """Parameters that the budget allows besides those that stay."""
-    limit = Budget(**plan.budget).limits(task.cost).get("params", math.inf)
-    return limit - task.cost.value("params", task.cost.widths(plan.widths))
-
-
-def _recover(
-    small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, how: Recovery
-) -> tuple[nn.Module, list[str]]:
-    options = Distillation() if how == "distill" else how
-    before, after = distill(small, dense, plan, task.graph, task.batches, options, task.seed, task.progress)
+def _recover(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Distillation) -> Built:
+    before, after = distill(small, dense, plan, task, options)
     return small, [f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
+
+
+def _note_sizes(task: Task, data: Calibration) -> None:
+    """Says in the report whether batches were whole or samples fewer than asked for, and what went to files."""
+    store, samples = task.memory.store, sum(batch.samples for batch in task.batches)
+    if any(batch.whole for batch in task.batches):
+        task.notes.append(_WHOLE)
+    if data.max_samples is not None and samples < data.max_samples:
+        task.notes.append(
+            f"Calibrated on {samples:,} samples, all there were; max_samples allows {data.max_samples:,}."
+        )
+    if store.most_on_disk:
+        task.notes.append(
+            f"Up to {format_bytes(store.most_on_disk)} of calibration data and activations were in temporary files "
+            f"at one time: memory_limit leaves {format_bytes(store.limit)} for them."
+        )

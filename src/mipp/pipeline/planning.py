@@ -1,29 +1,87 @@
 """Plans that are proven: what cannot be cut as it is masked is frozen, and the plan is made anew."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from mipp.data.calibration import Batch
 from mipp.errors import InfeasibleBudgetError, MippError
 from mipp.graph.axes import Reason
 from mipp.graph.program import Call
-from mipp.methods import Method, Task
-from mipp.modules.copies import full_copy
-from mipp.pipeline.checks import check_groups
+from mipp.graph.trees import tensors_in
+from mipp.methods.base import Method
+from mipp.modules.copies import full_copy, state_of
+from mipp.pipeline.checks import check_groups, find_excluded
+from mipp.pipeline.isolation import isolate
+from mipp.pipeline.preparation import Prepared, example
 from mipp.plan import Budget, PruningPlan, check_budget
 from mipp.plan.cost import Cost, cost_of
+from mipp.plan.task import Task
+from mipp.report.measuring import Clock, versions
 from mipp.runtime.distributed import gather
+from mipp.runtime.record import Notes, Results
 from mipp.storage.checkpoint import Checkpoint
+from mipp.storage.fingerprint import fingerprint, format_option, hash_function, numbers_of
 from mipp.surgery import extend_frozen, names_of, verified_graph, wrong_groups
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
 
 
-def proven_plan(
+@dataclass(frozen=True)
+class Planned:
+    """What is to become of the dense model under one budget.
+
+    Attributes:
+        plan: The nodes that stay.
+        dense: The dense model, with the weights that the method left.
+        task: What the plan was made from, with what the proof froze besides.
+        store: The checkpoint, if there is one.
+        seconds: What it took so far, by phase.
+    """
+
+    plan: PruningPlan
+    dense: nn.Module
+    task: Task
+    store: Checkpoint | None
+    seconds: Mapping[str, float]
+
+
+def make_plan(prepared: Prepared, budget: Budget) -> Planned:
+    """Chooses the nodes to keep under a budget, or takes the plan of an interrupted run.
+
+    Raises:
+        MippError: The method cannot, or returned something else than a plan.
+    """
+    lap, options = Clock(prepared.seconds), prepared.options
+    task = replace(prepared.task, notes=Notes(prepared.task.notes))
+    with prepared.bars.phase("checkpoint"):
+        store = _open_checkpoint(prepared, budget)
+    task = replace(task, finished=store.finished) if store else task
+    freeze = find_excluded(task.model, options.exclude)
+    with isolate(options.seed):
+        earlier = store.plan() if store else None
+        if earlier is not None:
+            made = _resume(task, freeze, *earlier)
+        else:
+            made = _prove(task, prepared.method, budget, freeze, store)
+    lap("selection")
+    return Planned(*made, store, lap.seconds)
+
+
+def _resume(
+    task: Task, freeze: Mapping[str, Reason], plan: PruningPlan, state: Mapping[str, Tensor] | None, notes: list[str]
+) -> tuple[PruningPlan, nn.Module, Task]:
+    """The plan of an interrupted run, with the dense model and the task that belong to it."""
+    unknown = [name for name in task.graph.groups if name not in plan.groups]
+    if unknown:  # frozen by the proof of the run that made the plan
+        task = _with_graph(task, {**freeze, **names_of(task.graph, unknown, _UNPROVEN)})
+    task.notes.extend(notes)
+    return plan, _with_state(task.model, state), task
+
+
+def _prove(
     task: Task, method: Method, budget: Budget, freeze: Mapping[str, Reason], store: Checkpoint | None
-) -> tuple[Task, PruningPlan, nn.Module]:
+) -> tuple[PruningPlan, nn.Module, Task]:
     """Plans, and proves the plan: where the cut of a group differs from its mask, it plans anew.
 
     A group that can be cut to one node more (one map that is left is squeezed away) gets that width; others are frozen.
@@ -33,19 +91,8 @@ def proven_plan(
         method: Chooses the nodes.
         budget: What must hold.
         freeze: What is frozen already, as globs of module names.
-        store: Where the plan of an interrupted run may be, and this one is noted.
-
-    Returns:
-        The task with what was frozen besides, the plan, and the dense model with the weights that the method left.
+        store: Where the plan is noted.
     """
-    earlier = store.plan() if store else None
-    if earlier is not None:
-        plan, state, notes = earlier
-        unknown = [name for name in task.graph.groups if name not in plan.groups]
-        if unknown:  # frozen by the proof of the run that made the plan
-            task = _with_graph(task, {**freeze, **names_of(task.graph, unknown, _UNPROVEN)})
-        task.notes.extend(notes)
-        return task, plan, _with_state(task.model, state)
     asked, call = budget, example(task.batches)
     while True:
         made = method.plan(task, asked)
@@ -60,25 +107,28 @@ def proven_plan(
         if not wrong:
             break
         wider = _wider(plan, wrong, dense, call, budget)
-        floor = {"widths": {**asked.widths, **wider}} if budget else {"min_keep": max(wider.values(), default=0)}
-        if wider and _can_be_met(replace(asked, **floor), task.cost):
-            asked = replace(asked, **floor)
+        if wider and (wide := _widen(asked, wider, task.cost)):
+            asked = wide
             continue
         freeze = extend_frozen(freeze, names_of(task.graph, wrong, _UNPROVEN), wrong)
         task = _with_graph(task, freeze)
     plan = replace(plan, budget=budget.to_dict())
     task.notes.extend(_describe_excess(plan, method, budget, task.cost))
     if store:
-        store.save_plan(plan, state, task.notes)
-    return task, plan, dense
+        store.save_plan(plan, state, list(task.notes))
+    return plan, dense, task
 
 
-def _can_be_met(budget: Budget, cost: Cost) -> bool:
+def _widen(budget: Budget, widths: Mapping[str, int], cost: Cost) -> Budget | None:
+    """The budget with given widths of some groups; without a target, with so many nodes in each. None: none does."""
+    wide = replace(budget, min_keep=max(widths.values()))
+    if budget.has_target:
+        wide = replace(budget, widths={**budget.widths, **widths})
     try:
-        check_budget(budget, cost)
+        check_budget(wide, cost)
     except InfeasibleBudgetError:
-        return False
-    return True
+        return None
+    return wide
 
 
 def _wider(plan: PruningPlan, wrong: Sequence[str], dense: nn.Module, call: Call, budget: Budget) -> dict[str, int]:
@@ -104,12 +154,6 @@ def _wider(plan: PruningPlan, wrong: Sequence[str], dense: nn.Module, call: Call
     return found
 
 
-def example(batches: Sequence[Batch]) -> Call:
-    """The first two samples, where the batch can be cut."""
-    first = batches[0]
-    return first.call.part(0, 2) if first.divisible else first.call
-
-
 def _check_agreed(plan: PruningPlan, method: Method) -> None:
     """Refuses a plan that differs between the processes that prune together."""
     if any(kept != plan.kept for kept in gather(plan.kept)):
@@ -133,7 +177,7 @@ def _describe_excess(plan: PruningPlan, method: Method, budget: Budget, cost: Co
 def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:
     graph = verified_graph(task.model, example(task.batches), freeze)
     check_groups(task.model, graph)
-    return replace(task, graph=graph, cost=cost_of(graph, task.cost.times), measured={})
+    return replace(task, graph=graph, cost=cost_of(graph, task.cost.times), measured=Results())
 
 
 def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Module:
@@ -151,3 +195,24 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
             "every tensor of the dense model, at its size."
         ) from error
     return other
+
+
+def _open_checkpoint(prepared: Prepared, budget: Budget) -> Checkpoint | None:
+    """The checkpoint, under everything the result depends on; None without a folder."""
+    task, options = prepared.task, prepared.options
+    if options.checkpoint is None:
+        return None
+    state = {**state_of(task.model), **dict(task.model.named_buffers())}
+    ops = [op.name for op in task.graph.program.ops]
+    inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
+    chosen = prepared.method, budget, prepared.refit, options.recover, options.memory_limit
+    found = {
+        "model": fingerprint(state.values(), repr(task.model), numbers_of(task.model), *state, *ops),
+        "calibration data": fingerprint(inputs),
+        "options": fingerprint((), *map(format_option, chosen), repr(list(options.exclude)), str(task.seed)),
+        "loss_fn": hash_function(task.loss_fn),
+        "train": hash_function(task.train),
+        "forward": hash_function(prepared.data.forward),
+        "versions": fingerprint((), *(versions()[name] for name in ("torch-mipp", "torch"))),
+    }
+    return Checkpoint(options.checkpoint, found)

@@ -1,85 +1,36 @@
 """The whole library in one function: `prune`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mipp.data.calibration import Batches, Calibration, as_call, read
+from mipp.data.calibration import Calibration, as_call, read
 from mipp.errors import MippError
-from mipp.graph.trees import tensors_in
-from mipp.methods import MIPP, Method, Task, needs_of
-from mipp.modules.copies import move, state_of
+from mipp.methods import MIPP, Method
 from mipp.modules.placement import device_of, place_model
 from mipp.modules.wrappers import unwrap
-from mipp.pipeline.checks import (
-    check_deterministic,
-    check_groups,
-    check_method,
-    check_option,
-    check_weights,
-    find_excluded,
-    list_patterns,
-    runs_in_parts,
-)
-from mipp.pipeline.finishing import Recovery, build
-from mipp.pipeline.planning import example, proven_plan
-from mipp.plan import Budget, PruningPlan, check_budget
-from mipp.plan.cost import cost_of, latency_ms
+from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns, runs_in_parts
+from mipp.pipeline.finishing import Result, finish
+from mipp.pipeline.isolation import isolate
+from mipp.pipeline.options import Options
+from mipp.pipeline.planning import make_plan
+from mipp.pipeline.preparation import check_request, make_task, prepare
+from mipp.plan import Budget
+from mipp.plan.cost import cost_of
 from mipp.refit.distillation import Distillation
 from mipp.refit.least_squares import Refit
-from mipp.report import Inspection, Report
-from mipp.report.layer_times import layer_times
-from mipp.report.measuring import Clock, measures, report_on, versions
-from mipp.runtime.default_device import own_default_device
+from mipp.report.inspection import Inspection
 from mipp.runtime.distributed import merge_shards
 from mipp.runtime.progress import Bars
-from mipp.runtime.tensor_store import Memory, format_bytes
-from mipp.storage import folder as storage
-from mipp.storage.checkpoint import Checkpoint
-from mipp.storage.fingerprint import fingerprint, format_option, hash_function, numbers_of
-from mipp.surgery import apply, describe, verified_graph
+from mipp.runtime.tensor_store import Memory
+from mipp.surgery import verified_graph
 
-_OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
-_NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the proof of the cuts are computed in."
-_WHOLE = (
-    "Batches were taken whole: entries along the first dimension depend on each other, as in a time-first sequence or "
-    "a graph. Samples, and MACs per sample, count such entries; give batch-first inputs if the model takes them."
-)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `prune` returns.
-
-    Attributes:
-        model: The smaller model, of the same class, on the same device, in the same dtype and training mode.
-        plan: What was kept; can be saved and replayed.
-        report: Numbers before and after; prints as a table.
-        resumed: Whether the run went on from the checkpoint of an earlier one.
-    """
-
-    model: nn.Module
-    plan: PruningPlan
-    report: Report
-    resumed: bool = False
-
-    def __repr__(self) -> str:
-        return str(self.report)
-
-    def save(self, folder: str | Path) -> None:
-        """Writes plan.json, model.safetensors, report.json and report.html to a new folder; `mipp.load` reads it.
-
-        Raises:
-            MippError: The folder exists and is not empty, or cannot be written.
-        """
-        storage.save(folder, self.plan, self.model, self.report)
+__all__ = ["Result", "frontier", "information", "inspect", "prune"]
 
 
 def prune(
@@ -137,11 +88,7 @@ def prune(
     Raises:
         MippError: See `mipp.errors`; the model is untouched in any case.
     """
-    return _results(
-        model,
-        calibration,
-        [budget],
-        method,
+    options = Options(
         exclude=exclude,
         compensate=compensate,
         recover=recover,
@@ -153,7 +100,8 @@ def prune(
         progress=progress,
         checkpoint=checkpoint,
         memory_limit=memory_limit,
-    )[0]
+    )
+    return _prune(model, calibration, [budget], method, options)[0]
 
 
 def frontier(
@@ -183,94 +131,30 @@ def frontier(
     """
     if options.get("checkpoint") is not None:
         raise MippError("frontier takes no checkpoint, which notes one run; call mipp.prune for each budget instead.")
-    defaults = prune.__kwdefaults__ or {}
-    if unknown := options.keys() - defaults.keys():
-        raise MippError(f"frontier has no option {', '.join(sorted(unknown))}; expected {', '.join(defaults)}.")
+    known = [field.name for field in fields(Options)]
+    if unknown := options.keys() - set(known):
+        raise MippError(f"frontier has no option {', '.join(sorted(unknown))}; expected {', '.join(known)}.")
     several = [budgets] if isinstance(budgets, Budget) else list(budgets)
-    return _results(model, calibration, several, method, **{**defaults, **options})
+    return _prune(model, calibration, several, method, Options(**options))
 
 
-def _results(
+def _prune(
     model: nn.Module,
     calibration: Calibration | Iterable[Any],
     budgets: Sequence[Budget | None],
     method: Method | None,
-    *,
-    exclude: Sequence[str],
-    compensate: bool | Refit,
-    recover: Recovery | None,
-    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None,
-    loss_fn: Callable[..., Tensor] | None,
-    train: Callable[..., None] | None,
-    device: torch.device | str | None,
-    seed: int,
-    progress: bool,
-    checkpoint: str | Path | None,
-    memory_limit: int | str | None,
+    options: Options,
 ) -> list[Result]:
-    """The flow of `prune`: what serves all budgets, then all plans, then what is made of each."""
-    model, memory, method = unwrap(model), Memory(memory_limit), MIPP() if method is None else method
-    exclude = list_patterns(exclude)
-    options = _options(budgets, method, compensate, recover)
-    if not isinstance(seed, Integral):
-        raise MippError(f"seed is {seed!r}; expected a whole number, from which all that is random is drawn.")
-    data = Calibration.of(calibration)
-    if data.sharded and recover is not None:
-        raise MippError(
-            f"recover={recover!r} trains in one process, and the calibration data are sharded over several. Leave one "
-            "of the two out."
-        )
-    clock, planned, results = Clock(), [], []
-    with _isolate(seed), merge_shards(data.sharded), Bars(enabled=progress) as bars:
-        dense, home = place_model(model, device), device_of(model)
-        check_weights(dense)
-        batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
-        clock("read")
-        with bars.phase("graph"):
-            task = _task(dense, batches, exclude, loss_fn, train, seed, memory, bars)
-            wanted, found = device or home, device_of(dense)
-            if found is not None and found.type != torch.device(wanted).type:
-                task.notes.append(_NO_FLOAT64.format(wanted))
-            if compensate is True and needs_of(method).reweights:
-                options = None
-                task.notes.append(_OWN_WEIGHTS.format(type(method).__name__))
-            timed = [budget for budget in budgets if budget and budget.latency_ms is not None]
-            if timed:
-                finest = min(timed, key=lambda budget: (budget.round_to, budget.min_keep))
-                times = layer_times(dense, task.graph, batches[0].call, finest)
-                task = replace(task, cost=cost_of(task.graph, times))
-            for budget in budgets:
-                check_budget(budget or Budget(), task.cost)
-        clock("graph")
-        with bars.phase("evaluation"):
-            before = measures(model, {}, task, evaluate)
-        clock("report")
-        for budget in budgets:
-            lap, own = Clock(clock.seconds), replace(task, notes=list(task.notes))
-            with bars.phase("checkpoint"):
-                store = _checkpoint(checkpoint, own, exclude, data, (method, budget, options, recover, memory_limit))
-            own = replace(own, finished=store.finished) if store else own
-            with _isolate(seed):
-                made = proven_plan(own, method, budget or Budget(), find_excluded(dense, exclude), store)
-            lap("selection")
-            planned.append((store, *made, lap.seconds))
-        for _, own, *_ in planned:
-            own.measured.clear()
-        given = {"exclude": exclude, "compensate": compensate, "recover": recover, "device": device, "seed": seed}
-        changed = _non_defaults({**given, "memory_limit": memory_limit})
-        for store, task, plan, weights, seconds in planned:
-            lap = Clock(seconds)
-            small = build(plan, weights, task, options, recover, store, lap)
-            if home is not None:
-                move(small, home)
-            task.notes.extend(describe(small, plan))
-            _note_sizes(task, data)
-            with bars.phase("evaluation"):
-                after = measures(small, plan.widths, task, evaluate)
-            lap("report")
-            report = report_on(model, task, plan, (before, after), lap.seconds, changed)
-            results.append(Result(small, plan, report, store is not None and store.resumed))
-    return results
+    """Prepares what serves all budgets, makes all plans, then builds each network and reports on it."""
+    model, data = unwrap(model), Calibration.of(calibration)
+    method, targets = MIPP() if method is None else method, [Budget() if b is None else b for b in budgets]
+    check_request(data, targets, method, options)
+    with isolate(options.seed), merge_shards(data.sharded), Bars(enabled=options.progress) as bars:
+        prepared = prepare(model, data, targets, method, options, bars)
+        planned = [make_plan(prepared, budget) for budget in targets]
+        for task in (prepared.task, *(one.task for one in planned)):
+            task.measured.forget()
+        return [finish(prepared, one) for one in planned]
 
 
 def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:
@@ -296,7 +180,7 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         )
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
-    with _isolate(0):
+    with isolate(0):
         dense = place_model(model)
         if dense is not model:
             call = call.map(lambda tensor: tensor.to(device_of(dense)))
@@ -320,109 +204,9 @@ def information(
     """
     model = unwrap(model)
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
-    with _isolate(seed):
+    with isolate(seed):
         model = place_model(model)
         check_weights(model)
         batches = read(Calibration.of(calibration), device_of(model), cuts=partial(runs_in_parts, model))
-        return (method or MIPP()).information(
-            _task(model, batches, (), None, None, seed, Memory(), Bars(enabled=False))
-        )
-
-
-def _options(budgets: Sequence[object], method: object, compensate: object, recover: object) -> Refit | None:
-    """How to refit, None for not at all; refuses options of another type."""
-    for budget in budgets:
-        check_option("budget", budget, Budget, "a mipp.Budget such as mipp.Budget(macs=0.5)")
-    check_option("compensate", compensate, bool | Refit, "True, False, or mipp.Refit(...)")
-    check_method(method)
-    if recover not in (None, "distill") and not isinstance(recover, Distillation):
-        raise MippError(f"recover={recover!r} is unknown; expected 'distill', mipp.Distillation(...), or None.")
-    if isinstance(compensate, Refit):
-        return compensate
-    return Refit() if compensate else None
-
-
-def _non_defaults(options: Mapping[str, object]) -> dict[str, object]:
-    """The options of `prune` that are not at their defaults."""
-    defaults = prune.__kwdefaults__ or {}
-    return {name: value for name, value in options.items() if value not in (defaults.get(name), [])}
-
-
-def _task(
-    model: nn.Module,
-    batches: Batches,
-    exclude: Sequence[str],
-    loss_fn: Callable[..., Tensor] | None,
-    train: Callable[..., None] | None,
-    seed: int,
-    memory: Memory,
-    bars: Bars,
-) -> Task:
-    freeze = find_excluded(model, exclude)
-    check_deterministic(model, example(batches))
-    graph = verified_graph(model, example(batches), freeze)
-    check_groups(model, graph)
-    cost = cost_of(graph)
-
-    def latency(widths: Mapping[str, int]) -> float:
-        kept = {name: range(width) for name, width in widths.items()}
-        return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
-
-    return Task(model, graph, cost, batches, loss_fn, train, seed, latency, memory=memory, progress=bars)
-
-
-def _note_sizes(task: Task, data: Calibration) -> None:
-    """Says in the report whether batches were whole or samples fewer than asked for, and what went to files."""
-    store, samples = task.memory.store, sum(batch.samples for batch in task.batches)
-    if any(batch.whole for batch in task.batches):
-        task.notes.append(_WHOLE)
-    if data.max_samples is not None and samples < data.max_samples:
-        task.notes.append(
-            f"Calibrated on {samples:,} samples, all there were; max_samples allows {data.max_samples:,}."
-        )
-    if store.most_on_disk:
-        task.notes.append(
-            f"Up to {format_bytes(store.most_on_disk)} of calibration data and activations were in temporary files "
-            f"at one time: memory_limit leaves {format_bytes(store.limit)} for them."
-        )
-
-
-@contextmanager
-def _isolate(seed: int) -> Iterator[None]:
-    """Runs a block with its own random state and default device, with gradients, in full precision.
-
-    The caller's settings are as they were afterwards.
-    """
-    accelerator = torch.accelerator.current_accelerator() or torch.device("cuda")
-    with ExitStack() as stack:
-        for kind in filter(torch.is_autocast_enabled, ("cpu", accelerator.type)):
-            # without the cache: it is emptied at the end of the outermost block, and weights are trained inside of it
-            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
-        stack.enter_context(own_default_device())
-        devices = range(torch.accelerator.device_count())
-        stack.enter_context(torch.random.fork_rng(devices, device_type=accelerator.type))
-        stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(torch.enable_grad())
-        torch.manual_seed(int(seed))
-        yield
-
-
-def _checkpoint(
-    folder: str | Path | None, task: Task, exclude: Sequence[str], data: Calibration, options: tuple[object, ...]
-) -> Checkpoint | None:
-    """The checkpoint in a folder, under everything the result depends on."""
-    if folder is None:
-        return None
-    state = {**state_of(task.model), **dict(task.model.named_buffers())}
-    ops = [op.name for op in task.graph.program.ops]
-    inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
-    found = {
-        "model": fingerprint(state.values(), repr(task.model), numbers_of(task.model), *state, *ops),
-        "calibration data": fingerprint(inputs),
-        "options": fingerprint((), *map(format_option, options), repr(list(exclude)), str(task.seed)),
-        "loss_fn": hash_function(task.loss_fn),
-        "train": hash_function(task.train),
-        "forward": hash_function(data.forward),
-        "versions": fingerprint((), *(versions()[name] for name in ("torch-mipp", "torch"))),
-    }
-    return Checkpoint(folder, found)
+        task = make_task(model, batches, Options(seed=seed), Memory(), Bars(enabled=False))
+        return (method or MIPP()).information(task)

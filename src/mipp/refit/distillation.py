@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from mipp.data.augmentation import may_vary, vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import CalibrationError, MippError
-from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Call
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import cast, fill, full_copy, modes_kept, state_of
 from mipp.plan import PruningPlan
+from mipp.plan.task import Task
 from mipp.refit.losses import Runner, feature_loss, features, output_loss
-from mipp.runtime.progress import Progress, silent
+from mipp.runtime.progress import Progress
 from mipp.surgery import apply
 
 _CHECKS = (0.2, 0.4, 0.6, 0.8)  # of the time or passes; one more is at the end
@@ -64,11 +64,8 @@ def distill(
     small: nn.Module,
     dense: nn.Module,
     plan: PruningPlan,
-    graph: PruningGraph,
-    batches: Sequence[Batch],
-    options: Distillation | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
+    task: Task,
+    options: Distillation,
 ) -> tuple[float, float]:
     """Trains `small` in place to compute what `dense` does, and keeps the weights that do so best on held-out batches.
 
@@ -82,11 +79,9 @@ def distill(
         small: The pruned model.
         dense: The model it was cut from.
         plan: What was cut.
-        graph: The dense model's graph.
-        batches: Unlabelled calibration batches; every eighth (at least one) is held out.
+        task: What the plan was made from. Every eighth of its batches (at least one) is held out; its seed is that of
+            their order and of what is done to images.
         options: How long and how fast.
-        seed: Seed of the order of the batches and of what is done to images.
-        progress: Wraps the passes to show how far the distillation is.
 
     Returns:
         The held-out loss of the outputs before and after.
@@ -94,38 +89,31 @@ def distill(
     Raises:
         CalibrationError: There are fewer than two batches.
     """
-    if len(batches) < 2:
+    if len(task.batches) < 2:
         raise CalibrationError(
-            f'recover="distill" needs two calibration batches, one of them to hold out; there are {len(batches)}. Pass '
-            "more or smaller batches."
+            'recover="distill" needs two calibration batches, one of them to hold out; there are '
+            f"{len(task.batches)}. Pass more or smaller batches."
         )
     with modes_kept(small), differentiable_recurrence(small):
-        return _Distiller(small, dense, plan, graph, batches, options or Distillation(), seed).run(progress)
+        return _Distiller(small, dense, plan, task, options).run(task.progress)
 
 
 class _Distiller:
     """One distillation: a copy of the pruned model learns, in the memory format that is fastest for images."""
 
     def __init__(
-        self,
-        small: nn.Module,
-        dense: nn.Module,
-        plan: PruningPlan,
-        graph: PruningGraph,
-        batches: Sequence[Batch],
-        options: Distillation,
-        seed: int,
+        self, small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Distillation
     ) -> None:
         self.options, self.small = options, small
-        self.batches, self.held = batches, range(0, len(batches), 8)
-        self.features = features(graph, plan)
-        images = all(t.ndim == 4 for t in batches[0].call.tensors)
+        self.batches, self.held = task.batches, range(0, len(task.batches), 8)
+        self.features = features(task.graph, plan)
+        images = all(t.ndim == 4 for t in task.batches[0].call.tensors)
         self.learner, model = (_prepare(model, images=images) for model in (small, dense))
         wanted = [feature.value for feature in self.features]
-        self.teacher, self.student = (Runner(m, wanted, graph.program) for m in (model, self.learner))
+        self.teacher, self.student = (Runner(m, wanted, task.graph.program) for m in (model, self.learner))
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad and p.is_floating_point()]
         self.audible = _audible(plan, dense) if plan.collapsed else {}
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(task.seed)
         self.by_features = self._features_learn()
 
     def run(self, progress: Progress) -> tuple[float, float]:

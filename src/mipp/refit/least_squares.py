@@ -22,16 +22,16 @@ from mipp.data.calibration import Batch
 from mipp.errors import MippError
 from mipp.graph.downstream import Downstream, downstream, norm_scale, read_by_relu
 from mipp.graph.layers import as_layer, bias_of, channel_dim
-from mipp.graph.nodes import PruningGraph, Site
+from mipp.graph.nodes import Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.modules.copies import full_copy, tensors_by_name
-from mipp.plan import PruningPlan
+from mipp.plan import Budget, PruningPlan
+from mipp.plan.task import Task
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified
 from mipp.refit.targets import Target, names_left_as_cut, targets_of
 from mipp.runtime.distributed import place
-from mipp.runtime.progress import Progress, silent
-from mipp.runtime.tensor_store import Memory, format_bytes
+from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.observing import check_finite
 from mipp.statistics.replay import Stream
 from mipp.statistics.unfolding import align, channels_last, inputs_of
@@ -76,12 +76,8 @@ def refit(
     small: nn.Module,
     dense: nn.Module,
     plan: PruningPlan,
-    graph: PruningGraph,
-    batches: Sequence[Batch],
+    task: Task,
     options: Refit,
-    progress: Progress = silent,
-    memory: Memory | None = None,
-    spare: float = inf,
 ) -> list[str]:
     """Refits `small` in place.
 
@@ -89,12 +85,8 @@ def refit(
         small: The cut model.
         dense: The model it was cut from.
         plan: What was cut.
-        graph: The dense model's graph.
-        batches: Unlabelled calibration batches.
+        task: What the plan was made from; its memory says what the second moments of one layer may take.
         options: How to refit.
-        progress: Wraps the list of weights to show how far the refit is.
-        memory: Where activations are kept, and what the second moments of one layer may take.
-        spare: Parameters that biases may add, if the options allow any.
 
     Returns:
         Sentences for the report: which layers could not be refitted, and which were in blocks.
@@ -102,20 +94,26 @@ def refit(
     Raises:
         UnsupportedModelError: The model cannot be run in pieces; `small` is as it was.
     """
-    targets = targets_of(plan, graph)
-    names = ", ".join(name or "the model itself" for name in names_left_as_cut(plan, graph, targets))
+    targets = targets_of(plan, task.graph)
+    names = ", ".join(name or "the model itself" for name in names_left_as_cut(plan, task.graph, targets))
     left = [f"Left as cut, as other ops read the weight too, or it is computed or complex: {names}."] if names else []
     if not targets:
         return left
     if options.allow_bias:
         dense = full_copy(dense)
-        left += _add_biases((dense, small), targets, graph.program, spare)
-    options = replace(options, variations=_variations(small, targets, graph.program, batches, options))
-    work = _Refitter(small, dense, plan, graph, batches, options, memory or Memory())
+        left += _add_biases((dense, small), targets, task.graph.program, _spare(plan, task))
+    options = replace(options, variations=_variations(small, targets, task, options))
+    work = _Refitter(small, dense, plan, task, options)
     starts = [target.uses[0].op for target in targets]
-    for target, following in zip(progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
+    for target, following in zip(task.progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
     return [*left, *work.notes()]
+
+
+def _spare(plan: PruningPlan, task: Task) -> float:
+    """Parameters that the budget allows besides those that stay."""
+    limit = Budget(**plan.budget).limits(task.cost).get("params", inf)
+    return limit - task.cost.value("params", task.cost.widths(plan.widths))
 
 
 def _add_biases(
@@ -144,10 +142,9 @@ def _add_biases(
     return [f"The budget of parameters left none for a bias of {', '.join(without)}."] if without else []
 
 
-def _variations(
-    small: nn.Module, targets: Sequence[Target], program: Program, batches: Sequence[Batch], options: Refit
-) -> int:
-    """How often images are varied: as often as wanted, else where a convolution has few rows an input."""
+def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
+    """Number of times that images are varied: as wanted, else 3 where a convolution has few rows an input."""
+    program, batches = task.graph.program, task.batches
     if not may_vary(batches[0].call):
         return 0
     if options.variations is not None:
@@ -168,18 +165,10 @@ def _variations(
 class _Refitter:
     """Refits weight after weight, while the dense and the cut model advance together."""
 
-    def __init__(
-        self,
-        small: nn.Module,
-        dense: nn.Module,
-        plan: PruningPlan,
-        graph: PruningGraph,
-        batches: Sequence[Batch],
-        options: Refit,
-        memory: Memory,
-    ) -> None:
-        self.graph = graph
-        self.ridge, self.limit = options.ridge, memory.statistics
+    def __init__(self, small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> None:
+        batches: Sequence[Batch] = task.batches
+        self.graph = graph = task.graph
+        self.ridge, self.limit = options.ridge, task.memory.statistics
         self.tensors = tensors_by_name(small)  # refitted in place
         own = [batch.samples for batch in batches]
         first, samples = place(sum(own))
@@ -188,8 +177,8 @@ class _Refitter:
         self.first_samples = starts * (1 + times)
         self.positions = options.positions or ceil(max(64, ROWS / samples) / (1 + times))
         batches = Varied(batches, times, starts, samples) if times else batches
-        self.store = memory.store
-        self.full, self.cut = (Stream(model, batches, graph.program, memory.store) for model in (dense, small))
+        self.store = task.memory.store
+        self.full, self.cut = (Stream(model, batches, graph.program, self.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}
         self.program = self.full.program(batches[0])
         self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})

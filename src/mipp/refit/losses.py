@@ -111,8 +111,8 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
     """
     if not outputs:
         raise UnsupportedModelError(
-            "The model returns no floating-point tensor, so outputs cannot be compared: distillation and trials need "
-            "one. Return the logits, or leave recover and trials out."
+            "The model returns no floating-point tensor, so outputs cannot be compared, which distillation needs. "
+            "Return the logits, or leave recover out."
         )
     parts = []
     for output, target in zip(outputs, targets, strict=True):

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from mipp.errors import MippError
-from mipp.methods import Task
 from mipp.modules.copies import modes_kept
 from mipp.modules.placement import device_of
 from mipp.plan import Budget, PruningPlan
 from mipp.plan.cost import Cost, group_macs, latency_ms
+from mipp.plan.task import Task
 from mipp.report import FrozenLine, GroupLine, Measures, Report
 from mipp.runtime.default_device import callers_default_device
 

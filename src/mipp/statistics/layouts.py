@@ -10,6 +10,7 @@ from torch import Tensor
 from mipp.graph.axes import Ints
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import PruningGraph, Site
+from mipp.runtime.record import Notes
 from mipp.runtime.tensor_store import format_bytes
 
 Layout = Literal["unfolded", "channel-wise", "node-wise"]
@@ -40,7 +41,7 @@ def features_together(site: Site, kernel: int, layout: Layout) -> list[Tensor]:
     return _runs(position if layout == "channel-wise" else owner)
 
 
-def choose(graph: PruningGraph, sites: Sequence[Site], limit: float, notes: list[str]) -> dict[int, Layout]:
+def choose(graph: PruningGraph, sites: Sequence[Site], limit: float, notes: Notes) -> dict[int, Layout]:
     """The finest layout of every site with which all statistics fit; what is not "unfolded" goes into the notes."""
     sizes = {site.op: _sizes(graph, site) for site in sites}
     chosen: dict[int, Layout] = dict.fromkeys(sizes, "unfolded")

@@ -20,6 +20,7 @@ from mipp.graph.trace import OpStream, run
 from mipp.graph.trees import map_tensors
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
+from mipp.runtime.record import Notes
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_of
 from mipp.statistics.unfolding import channels_last, inputs_of
 
@@ -166,7 +167,7 @@ def site_statistics(
     batches: Iterable[Batch],
     positions: int | None = None,
     limit: float = math.inf,
-    notes: list[str] | None = None,
+    notes: Notes | None = None,
 ) -> dict[int, SiteStatistics]:
     """Streams the batches through the model once.
 
@@ -184,7 +185,7 @@ def site_statistics(
     model = working_copy(model)
     sites = {s.op: s for s in graph.distinct_sites if (s.reads >= 0).any()}
     first = {use: op for op, site in sites.items() for use in graph.uses(site)}
-    layouts = choose(graph, list(sites.values()), limit, [] if notes is None else notes)
+    layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes())
     parts = {op: features_together(site, kernel_of(graph, site), layouts[op]) for op, site in sites.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}

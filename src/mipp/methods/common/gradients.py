@@ -11,9 +11,9 @@ from mipp.data.calibration import Batch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.graph.program import Call
 from mipp.graph.trees import map_tensors
-from mipp.methods.base import Task
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import working_copy
+from mipp.plan.task import Task
 from mipp.runtime.default_device import callers_default_device
 
 Tensors = dict[str, Tensor]

@@ -10,9 +10,9 @@ from torch import Tensor
 from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
-from mipp.methods.base import Task
 from mipp.methods.common.scores import parts
 from mipp.modules.copies import working_copy
+from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.observing import SiteStatistics, Variances, check_finite, observe, site_statistics
 from mipp.statistics.unfolding import inputs_of
@@ -147,8 +147,7 @@ def by_weight(task: Task, group: NodeGroup) -> Tensor:
 
     It is as if the nodes were independent and of one variance; the report gets a note.
     """
-    note = f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight."
-    task.notes.extend([] if note in task.notes else [note])
+    task.notes.append(f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight.")
     gain = torch.zeros(group.size, dtype=torch.float64)
     for weights in parts(group, dict(task.model.named_parameters()), reads=True):
         gain += weights.square().sum(1)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, ParamSlice, PruningGraph
-from mipp.methods.base import Scope, Task, require_target, select
+from mipp.methods.base import Scope, require_target, select
 from mipp.modules.copies import full_copy
 from mipp.modules.weight_norm import effective, settle
 from mipp.plan import Budget, PruningPlan
 from mipp.plan.cost import Cost
+from mipp.plan.task import Task
 
 Structure = Literal["l1", "l2", "gate"]
 Scores = Mapping[str, Tensor]

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
-from mipp.methods.base import Task
 from mipp.modules.copies import modes_kept
+from mipp.plan.task import Task
 from mipp.runtime.default_device import callers_default_device, own_default_device
 
 

@@ -15,8 +15,8 @@ from mipp.estimators import (
     apart,
 )
 from mipp.graph.nodes import NodeGroup, Site
-from mipp.methods.base import Task
 from mipp.methods.common.inputs import by_weight
+from mipp.plan.task import Task
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.observing import SiteStatistics, site_statistics
 

@@ -22,12 +22,11 @@ from mipp.estimators import (
     Surrogate,
 )
 from mipp.graph.nodes import NodeGroup
-from mipp.methods.base import Task
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
-from mipp.methods.mipp.trials import Distance, search
 from mipp.plan import Budget, PruningPlan, allocate, kinds
 from mipp.plan.cost import Cost
 from mipp.plan.elimination import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
+from mipp.plan.task import Task
 from mipp.statistics.layer_samples import Activation, Collapse, Reading
 
 NOISE = 1.0
@@ -57,9 +56,6 @@ class MIPP:
         positions: At most this many positions of each sample enter the statistics of one layer.
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
             again, towards the nodes that the step before keeps downstream.
-        trials: With a budget: number of trials. In each of them part of the budget moves between groups, and the move
-            is kept if the pruned network, refitted on half of the calibration batches, comes nearer to the dense one on
-            the other half.
     """
 
     estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"
@@ -72,7 +68,6 @@ class MIPP:
     margin: float = 0.0
     positions: int = 64
     steps: int = 4
-    trials: int = 0
 
     def __post_init__(self) -> None:
         if self.estimator not in _BY_NAME and not isinstance(self.estimator, Gaussian | Surrogate | MLP):
@@ -87,11 +82,10 @@ class MIPP:
             raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_list(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
-        if not (self.noise >= 0 and self.margin >= 0) or min(self.positions, self.steps) < 1 or self.trials < 0:
+        if not (self.noise >= 0 and self.margin >= 0) or min(self.positions, self.steps) < 1:
             raise MippError(
-                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}, "
-                f"trials={self.trials}): expected noise, margin and trials of 0 or more, and at least one position and "
-                "one step."
+                f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}): "
+                "expected noise and margin of 0 or more, and at least one position and one step."
             )
 
     @classmethod
@@ -141,9 +135,9 @@ class MIPP:
         whole = {
             group.name: self._elimination(task, source, group, {})
             for group in self._groups(task)
-            if self.trials or group.name not in budget.widths
+            if group.name not in budget.widths
         }
-        widths = self._widths(task, self._towards_kept(task, source, budget, whole), budget)
+        widths = _allocate(self._towards_kept(task, source, budget, whole), task.cost, budget, task.latency)
         return self._by_width(task, source, budget, widths, whole)
 
     def information(self, task: Task) -> dict[str, float]:
@@ -176,20 +170,6 @@ class MIPP:
                 if group.name in whole
             }
         return curves
-
-    def _widths(self, task: Task, curves: Mapping[str, Elimination], budget: Budget) -> dict[str, int]:
-        allocated = partial(_allocate, cost=task.cost, budget=budget, latency=task.latency)
-        if not self.trials:
-            return allocated(curves)
-        distance = Distance(task.model, task.graph, task.batches, task.memory)
-
-        def reach(widths: dict[str, int]) -> float:
-            kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
-            tried = _once(task, ["trial"], kept, lambda: {"distance": distance(task.plan(kept, self, budget))})
-            return float(tried["distance"])
-
-        free = {name: curve for name, curve in curves.items() if name not in budget.widths}
-        return search(free, allocated, reach, self.trials, task.generator(), task.progress)
 
     def _by_width(
         self,
@@ -297,10 +277,7 @@ def _once(task: Task, step: Sequence[str], kept: Kept, compute: Callable[[], dic
     """What an interrupted run found for this step (with the same groups and nodes kept before it), or computes it."""
     given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
     key = hashlib.sha256(given.encode()).hexdigest()
-    found: dict[str, Any] = task.finished.get(key) or compute()
-    if key not in task.finished:
-        task.finished[key] = found
-    return found
+    return task.step(key, compute)
 
 
 def _settings(estimator: str | Gaussian | Surrogate | MLP) -> Gaussian | Surrogate | MLP:

@@ -1,0 +1,66 @@
+"""The keyword arguments of `prune`, checked once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mipp.errors import MippError
+from mipp.pipeline.checks import check_option, list_patterns
+from mipp.refit.distillation import Distillation
+from mipp.refit.least_squares import Refit
+
+_RECORDED = ("exclude", "compensate", "recover", "device", "seed", "memory_limit")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keyword arguments of `prune`, which says what they mean.
+
+    Raises:
+        MippError: One is not of its type.
+    """
+
+    exclude: Sequence[str] = ()
+    compensate: bool | Refit = True
+    recover: Literal["distill"] | Distillation | None = None
+    evaluate: Callable[[nn.Module], float | Mapping[str, float]] | None = None
+    loss_fn: Callable[..., Tensor] | None = None
+    train: Callable[..., None] | None = None
+    device: torch.device | str | None = None
+    seed: int = 0
+    progress: bool = True
+    checkpoint: str | Path | None = None
+    memory_limit: int | str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude", list_patterns(self.exclude))
+        check_option("compensate", self.compensate, bool | Refit, "True, False, or mipp.Refit(...)")
+        if self.recover not in (None, "distill") and not isinstance(self.recover, Distillation):
+            raise MippError(
+                f"recover={self.recover!r} is unknown; expected 'distill', mipp.Distillation(...), or None."
+            )
+        if not isinstance(self.seed, Integral):
+            raise MippError(f"seed is {self.seed!r}; expected a whole number, from which all that is random is drawn.")
+
+    @property
+    def refit(self) -> Refit | None:
+        """The settings of the refit; None for none."""
+        if isinstance(self.compensate, Refit):
+            return self.compensate
+        return Refit() if self.compensate else None
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """The settings of the distillation; None for none."""
+        return Distillation() if self.recover == "distill" else self.recover
+
+    def record(self) -> dict[str, Any]:
+        """Options that are not at their defaults and that the result depends on, for the record of the call."""
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in _RECORDED}
+        return {name: value for name, value in given.items() if value not in (defaults[name], [])}

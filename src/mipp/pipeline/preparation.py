@@ -1,0 +1,157 @@
+"""What serves all budgets: calibration data, the graph of the model and its costs, the dense network measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from mipp.data.calibration import Batch, Batches, Calibration, read
+from mipp.errors import MippError
+from mipp.graph.program import Call
+from mipp.methods.base import Method, needs_of
+from mipp.modules.placement import device_of, place_model
+from mipp.pipeline.checks import (
+    check_deterministic,
+    check_groups,
+    check_method,
+    check_option,
+    check_weights,
+    find_excluded,
+    runs_in_parts,
+)
+from mipp.pipeline.options import Options
+from mipp.plan import Budget, PruningPlan, check_budget
+from mipp.plan.cost import cost_of, latency_ms
+from mipp.plan.task import Task
+from mipp.refit.least_squares import Refit
+from mipp.report.data import Measures
+from mipp.report.layer_times import layer_times
+from mipp.report.measuring import Clock, measures
+from mipp.runtime.progress import Bars
+from mipp.runtime.tensor_store import Memory
+from mipp.surgery import apply, verified_graph
+
+_OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
+_NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the proof of the cuts are computed in."
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What serves all budgets.
+
+    Attributes:
+        model: The caller's model.
+        data: The caller's calibration data, which have been read.
+        method: Chooses the nodes.
+        options: How.
+        task: The model where it is worked on, and what there is to prune it with.
+        refit: How weights are refitted; None: not at all.
+        before: The dense model measured.
+        bars: Show how far it is.
+        seconds: What it took so far, by phase.
+    """
+
+    model: nn.Module
+    data: Calibration
+    method: Method
+    options: Options
+    task: Task
+    refit: Refit | None
+    before: Measures
+    bars: Bars
+    seconds: Mapping[str, float]
+
+
+def check_request(data: Calibration, budgets: Sequence[object], method: object, options: Options) -> None:
+    """Refuses arguments that are of another type, or that exclude each other.
+
+    Raises:
+        MippError: They are.
+    """
+    for budget in budgets:
+        check_option("budget", budget, Budget, "a mipp.Budget such as mipp.Budget(macs=0.5)")
+    check_method(method)
+    if data.sharded and options.recover is not None:
+        raise MippError(
+            f"recover={options.recover!r} trains in one process, and the calibration data are sharded over several. "
+            "Leave one of the two out."
+        )
+
+
+def prepare(
+    model: nn.Module, data: Calibration, budgets: Sequence[Budget], method: Method, options: Options, bars: Bars
+) -> Prepared:
+    """Reads the data, traces and measures the dense model.
+
+    Raises:
+        MippError: The model or the data will not do, or a budget cannot be met.
+    """
+    clock, memory = Clock(), Memory(options.memory_limit)
+    dense = place_model(model, options.device)
+    check_weights(dense)
+    batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
+    clock("read")
+    with bars.phase("graph"):
+        task = make_task(dense, batches, options, memory, bars)
+        wanted, found = options.device or device_of(model), device_of(dense)
+        if wanted and found and found.type != torch.device(wanted).type:
+            task.notes.append(_NO_FLOAT64.format(wanted))
+        refit = options.refit
+        if options.compensate is True and needs_of(method).reweights:
+            refit = None
+            task.notes.append(_OWN_WEIGHTS.format(type(method).__name__))
+        task = _with_times(task, budgets)
+        for budget in budgets:
+            check_budget(budget, task.cost)
+    clock("graph")
+    with bars.phase("evaluation"):
+        before = measures(model, {}, task, options.evaluate)
+    clock("report")
+    return Prepared(model, data, method, options, task, refit, before, bars, clock.seconds)
+
+
+def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memory, bars: Bars) -> Task:
+    """The task of pruning a model, on whatever device it is.
+
+    Raises:
+        MippError: The model will not do.
+    """
+    freeze = find_excluded(model, options.exclude)
+    check_deterministic(model, example(batches))
+    graph = verified_graph(model, example(batches), freeze)
+    check_groups(model, graph)
+
+    def latency(widths: Mapping[str, int]) -> float:
+        kept = {name: range(width) for name, width in widths.items()}
+        return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
+
+    return Task(
+        model,
+        graph,
+        cost_of(graph),
+        batches,
+        options.loss_fn,
+        options.train,
+        options.seed,
+        latency,
+        memory=memory,
+        progress=bars,
+    )
+
+
+def example(batches: Sequence[Batch]) -> Call:
+    """The first two samples, where the batch can be cut."""
+    first = batches[0]
+    return first.call.part(0, 2) if first.divisible else first.call
+
+
+def _with_times(task: Task, budgets: Sequence[Budget]) -> Task:
+    """The task with measured times of its layers, if a budget limits them."""
+    timed = [budget for budget in budgets if budget.latency_ms is not None]
+    if not timed:
+        return task
+    finest = min(timed, key=lambda budget: (budget.round_to, budget.min_keep))
+    times = layer_times(task.model, task.graph, task.batches[0].call, finest)
+    return replace(task, cost=cost_of(task.graph, times))

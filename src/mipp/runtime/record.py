@@ -1,0 +1,64 @@
+"""What a run writes down as it goes: sentences for the report, and results that serve again."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Notes:
+    """Sentences for the report: each of them once, in the order in which they came.
+
+    Args:
+        sentences: Those there are already.
+    """
+
+    def __init__(self, sentences: Iterable[str] = ()) -> None:
+        self._sentences = dict.fromkeys(sentences)
+
+    def append(self, sentence: str) -> None:
+        """Adds a sentence."""
+        self.extend([sentence])
+
+    def extend(self, sentences: Iterable[str]) -> None:
+        """Adds sentences."""
+        self._sentences.update(dict.fromkeys(sentences))
+
+    @contextmanager
+    def apart(self) -> Iterator["Notes"]:
+        """Yields notes that get all that is added to these in the block, which stay as they are."""
+        before, self._sentences = self._sentences, {}
+        own = Notes()
+        own._sentences = self._sentences
+        try:
+            yield own
+        finally:
+            self._sentences = before
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sentences)
+
+    def __len__(self) -> int:
+        return len(self._sentences)
+
+
+class Results:
+    """Results kept in memory, with the sentences that belong to them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Any, Notes]] = {}
+
+    def once(self, key: str, compute: Callable[[], T], notes: Notes) -> T:
+        """Returns what `compute` returned when the key first came; `notes` get what it said each time."""
+        if key not in self._found:
+            with notes.apart() as said:
+                self._found[key] = compute(), said
+        found: T
+        found, said = self._found[key]
+        notes.extend(said)
+        return found
+
+    def forget(self) -> None:
+        """Frees the memory."""
+        self._found.clear()
