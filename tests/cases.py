@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -137,12 +136,6 @@ class Keep:
 
     def plan(self, task, budget):
         return task.plan(self.kept, self, budget)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Reports without measuring the latency, which takes most of the time of a tiny run."""
-    monkeypatch.setattr("mipp.report.measuring.latency_ms", lambda *args, **kwargs: 1.0)
 
 
 CASES: list[Case] = []

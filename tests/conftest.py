@@ -30,3 +30,9 @@ def seed() -> int:
     """Seeds torch before each test; the value is the seed."""
     torch.manual_seed(0)
     return 0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without measuring the latency, which takes most of the time of a tiny run."""
+    monkeypatch.setattr("mipp.report.measuring.latency_ms", lambda *args, **kwargs: 1.0)

@@ -11,7 +11,6 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("lightning")
 
-from cases import quick  # noqa: F401
 from experiments.mipp_2024 import record, tables
 from experiments.mipp_2024.__main__ import app
 from experiments.mipp_2024.figures import base, claims, masks, measurements, plots, questions, variants

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import Net, assert_same, named, outputs, quick  # noqa: F401
+from cases import Net, assert_same, named, outputs
 from torch import nn
 
 import mipp
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 HALF = mipp.Budget(nodes=0.5)
 
 
-def network() -> nn.Module:
+def image_network() -> nn.Module:
     torch.manual_seed(2)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(8, 6, 3), nn.ReLU(),
@@ -28,23 +28,23 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def images(batches: int = 3, samples: int = 16) -> list[torch.Tensor]:
+def image_batches(batches: int = 3, samples: int = 16) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(samples, 3, 8, 8, generator=generator) for _ in range(batches)]
 
 
-def prune(model=None, data=None, budget=HALF, **options) -> mipp.Result:
+def prune_images(model=None, data=None, budget=HALF, **options) -> mipp.Result:
     return mipp.prune(
-        network() if model is None else model, images() if data is None else data, budget, progress=False, **options
+        image_network() if model is None else model, image_batches() if data is None else data, budget, progress=False, **options
     )
 
 
 def refusal(kind=mipp.MippError, **options) -> str:
     """The paragraph with which `prune` refuses; the model is as it was."""
-    model = options.pop("model", None) or network()
+    model = options.pop("model", None) or image_network()
     before = {n: t.clone() for n, t in model.state_dict().items()} if isinstance(model, nn.Module) else {}
     with pytest.raises(kind) as caught:
-        prune(model, **options)
+        prune_images(model, **options)
     assert all(torch.equal(t.nan_to_num(), before[n].nan_to_num()) for n, t in model.state_dict().items()) or not before
     message = str(caught.value)
     assert "\n" not in message
@@ -84,7 +84,7 @@ def test_a_budget_that_cannot_be_met_is_refused_before_any_statistics(budget, mo
 def test_the_smallest_value_named_can_be_met():
     message = refusal(mipp.InfeasibleBudgetError, budget=mipp.Budget(macs=1e-6))
     smallest = float(message.split("raise macs to ")[1].split(" ")[0])
-    assert prune(budget=mipp.Budget(macs=smallest)).report.after.nodes == 2
+    assert prune_images(budget=mipp.Budget(macs=smallest)).report.after.nodes == 2
 
 
 def test_fields_of_methods_have_only_the_values_they_name():
@@ -103,14 +103,14 @@ def test_what_is_of_quite_another_kind_is_refused_before_anything_takes_long():
     assert "seed is None; expected a whole number" in refusal(seed=None)
     with pytest.raises(mipp.InfeasibleBudgetError, match="expected a float in"):
         mipp.Budget(latency_ms=float("inf"))
-    assert "'all'; expected a whole number" in refused(lambda: mipp.Calibration(images(), max_samples="all"))
+    assert "'all'; expected a whole number" in refused(lambda: mipp.Calibration(image_batches(), max_samples="all"))
     assert "expected a dict such as {'conv1': 8}" in refused(lambda: mipp.Budget(widths=8))
     assert "expected min_keep >= 0" in refused(lambda: mipp.Budget(min_keep="a"))
-    assert "frontier has no option progres" in refused(lambda: mipp.frontier(network(), images(), [HALF], progres=True))
-    assert "whose estimator is used" in refused(lambda: mipp.information(network(), images(), mipp.methods.L1()))
-    assert "expected one input, such as torch.randn" in refused(lambda: mipp.inspect(network(), (1, 3, 8, 8)))
-    plan = prune().plan
-    assert "expected a plan and the model it is for" in refused(lambda: mipp.apply(network(), plan))
+    assert "frontier has no option progres" in refused(lambda: mipp.frontier(image_network(), image_batches(), [HALF], progres=True))
+    assert "whose estimator is used" in refused(lambda: mipp.information(image_network(), image_batches(), mipp.methods.L1()))
+    assert "expected one input, such as torch.randn" in refused(lambda: mipp.inspect(image_network(), (1, 3, 8, 8)))
+    plan = prune_images().plan
+    assert "expected a plan and the model it is for" in refused(lambda: mipp.apply(image_network(), plan))
 
 
 def test_a_folder_is_no_plan(tmp_path):
@@ -118,7 +118,7 @@ def test_a_folder_is_no_plan(tmp_path):
 
 
 def test_one_budget_has_a_frontier_of_one_result():
-    assert len(mipp.frontier(network(), images(), HALF, mipp.methods.L1(), progress=False)) == 1
+    assert len(mipp.frontier(image_network(), image_batches(), HALF, mipp.methods.L1(), progress=False)) == 1
 
 
 def test_unknown_names_come_with_the_nearest():
@@ -133,9 +133,9 @@ def test_unknown_names_come_with_the_nearest():
 @pytest.mark.parametrize("model", [nn.Linear, "resnet", 3, {"weight": torch.zeros(3)}, lambda x: x])
 def test_what_is_no_model_is_refused(model):
     with pytest.raises(mipp.UnsupportedModelError, match=r"expected an nn\.Module"):
-        prune(model)
+        prune_images(model)
     with pytest.raises(mipp.UnsupportedModelError, match=r"expected an nn\.Module"):
-        mipp.inspect(model, images()[0])
+        mipp.inspect(model, image_batches()[0])
 
 
 class Noisy(nn.Module):
@@ -153,14 +153,14 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("culprit", [Noisy, Counting])
 def test_a_model_that_is_not_deterministic_is_refused_naming_the_module(culprit):
-    model = network()
+    model = image_network()
     model[2] = nn.Sequential(nn.ReLU(), culprit())
     assert f"'2.1' ({culprit.__name__})" in refusal(mipp.UnsupportedModelError, model=model)
 
 
 def test_noise_in_the_code_of_a_module_is_put_down_to_that_module():
     block = Net(lambda m, x: m.b(F.dropout(m.a(x), 0.5, training=True)), a=nn.Conv2d(8, 8, 1), b=nn.Conv2d(8, 8, 1))
-    model = network()
+    model = image_network()
     model[3] = block
     message = refusal(mipp.UnsupportedModelError, model=model)
     assert "'3' (Net)" in message
@@ -169,7 +169,7 @@ def test_noise_in_the_code_of_a_module_is_put_down_to_that_module():
 
 def test_nan_in_weights_or_buffers_is_refused_by_name():
     for name in ("4.bias", "1.running_mean"):
-        model = network()
+        model = image_network()
         model.state_dict()[name][1] = torch.nan
         assert f"'{name}'" in refusal(mipp.CalibrationError, model=model)
 
@@ -196,15 +196,15 @@ def test_nan_inside_the_network_is_put_down_to_a_group_and_a_batch(method, value
 
 def test_a_weightless_model_on_the_meta_device_is_told_to_load():
     with torch.device("meta"):
-        model = network()
+        model = image_network()
     with pytest.raises(mipp.UnsupportedModelError, match="meta device"):
-        prune(model)
+        prune_images(model)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_scripted_model_is_refused_with_the_reason():
     with pytest.raises(mipp.UnsupportedModelError, match="was made from"):
-        prune(torch.jit.trace(network().eval(), images()[0]))
+        prune_images(torch.jit.trace(image_network().eval(), image_batches()[0]))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -214,13 +214,13 @@ def test_a_scripted_model_is_refused_with_the_reason():
     "odd", [torch.randn(4, 2, 8, 8), torch.randn(4, 3, 8, 8).double(), torch.zeros(4, 3, 8, 8, dtype=torch.int64)]
 )
 def test_a_later_batch_of_another_shape_or_type_is_refused_by_number(odd):
-    assert "batch 1" in refusal(data=[images()[0], odd])
+    assert "batch 1" in refusal(data=[image_batches()[0], odd])
 
 
 def test_too_few_samples_are_used_and_said():
-    notes = prune(data=mipp.Calibration(images(1, 6), max_samples=10)).report.notes
+    notes = prune_images(data=mipp.Calibration(image_batches(1, 6), max_samples=10)).report.notes
     assert any("6 samples" in note and "10" in note for note in notes)
-    assert not any("samples" in note for note in prune(data=mipp.Calibration(images(1, 6), max_samples=6)).report.notes)
+    assert not any("samples" in note for note in prune_images(data=mipp.Calibration(image_batches(1, 6), max_samples=6)).report.notes)
 
 
 # --- disk -------------------------------------------------------------------------------------------------------------
@@ -236,29 +236,29 @@ def full_disk():
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, request):
-    result = prune()
+    result = prune_images()
     request.getfixturevalue("full_disk")
     with pytest.raises(mipp.MippError, match="enough room"):
         result.save(tmp_path / "run")
     with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"):
-        prune(checkpoint=tmp_path / "point", exclude=["0"])
+        prune_images(checkpoint=tmp_path / "point", exclude=["0"])
     with pytest.raises(mipp.MippError, match="TMPDIR"):
-        prune(data=iter(images()), memory_limit=1000)
+        prune_images(data=iter(image_batches()), memory_limit=1000)
     assert [path.name for path in tmp_path.rglob("*")] in ([], ["point"], ["point", "journal.jsonl"])
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(mipp.MippError, match="cannot be written"):
-        prune().save(tmp_path / "file" / "below" / "run")
+        prune_images().save(tmp_path / "file" / "below" / "run")
 
 
 def test_pickles_are_never_read(tmp_path):
-    result = prune()
+    result = prune_images()
     result.save(tmp_path / "run")
     torch.save(result.model.state_dict(), tmp_path / "run" / "model.safetensors")
     with pytest.raises(mipp.PlanMismatchError, match="Pickled"):
-        mipp.load(tmp_path / "run", network())
+        mipp.load(tmp_path / "run", image_network())
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_the_scale_of_the_data_does_not_matter(scale):
         nn.Linear(6, 10, bias=False), nn.ReLU(), nn.Linear(10, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)
     )
     data = torch.randn(200, 6)
-    plain, scaled = prune(model, [data]), prune(model, [data * scale])
+    plain, scaled = prune_images(model, [data]), prune_images(model, [data * scale])
     assert plain.plan.kept == scaled.plan.kept
     assert_sensible(scaled, model, data)
     assert_same(outputs(scaled.model, data), outputs(plain.model, data), rtol=1e-3)
@@ -300,7 +300,7 @@ def test_degenerate_activations_give_finite_plans(kind):
             model[0].weight.mul_(scale[:, None])
             model[0].bias.mul_(scale)
             model[2].weight.div_(scale)
-    result = prune(model, [data])
+    result = prune_images(model, [data])
     assert_sensible(result, model, data)
     if kind == "duplicated":
         assert len({node % 6 for node in result.plan.kept["0"]}) == len(result.plan.kept["0"])
@@ -311,7 +311,7 @@ def test_degenerate_activations_give_finite_plans(kind):
 def test_layers_of_one_node_go_through():
     model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 1))
     data = torch.randn(50, 4)
-    assert_sensible(prune(model, [data], mipp.Budget(nodes=3)), model, data)
+    assert_sensible(prune_images(model, [data], mipp.Budget(nodes=3)), model, data)
 
 
 # --- a stranger's models ----------------------------------------------------------------------------------------------
@@ -319,27 +319,27 @@ def test_layers_of_one_node_go_through():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_goes_through(dtype):
-    model = network().to(dtype)
-    data = [x.to(dtype) for x in images()]
-    result = prune(model, data)
+    model = image_network().to(dtype)
+    data = [x.to(dtype) for x in image_batches()]
+    result = prune_images(model, data)
     assert {p.dtype for p in result.model.parameters()} == {dtype}
     assert_sensible(result, model, data[0])
-    expected = prune(network())
+    expected = prune_images(image_network())
     assert sum(map(len, result.plan.kept.values())) == sum(map(len, expected.plan.kept.values()))
 
 
 def test_train_mode_and_dropout_stay():
-    model = network().train()
+    model = image_network().train()
     statistics = copy.deepcopy(model[1].state_dict())
-    result = prune(model)
+    result = prune_images(model)
     assert result.model.training
     assert result.model[3].p == 0.3
     assert all(torch.equal(t, model[1].state_dict()[n]) for n, t in statistics.items())
-    assert prune(network().eval()).plan == result.plan
+    assert prune_images(image_network().eval()).plan == result.plan
 
 
 def test_a_frozen_model_stays_frozen():
-    result = prune(network().requires_grad_(requires_grad=False))
+    result = prune_images(image_network().requires_grad_(requires_grad=False))
     assert not any(p.requires_grad for p in result.model.parameters())
 
 
@@ -349,31 +349,31 @@ def test_a_dict_goes_in_and_a_dict_comes_out():
         return {"logits": m.b(hidden.mean((2, 3))), "mask": mask}
 
     model = Net(forward, a=nn.Conv2d(3, 8, 3), b=nn.Linear(8, 2))
-    result = prune(model, [{"pixels": x, "mask": None} for x in images()])
-    assert result.model(pixels=images()[0])["logits"].shape == (16, 2)
+    result = prune_images(model, [{"pixels": x, "mask": None} for x in image_batches()])
+    assert result.model(pixels=image_batches()[0])["logits"].shape == (16, 2)
     assert result.plan.widths == {"a": 4}
 
 
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm", "orthogonal"])
 def test_parametrised_layers_are_pruned_right_or_frozen_with_the_reason(norm):
-    model = network()
+    model = image_network()
     getattr(nn.utils.parametrizations, norm)(model[4])
-    inspection = mipp.inspect(model, images()[0])
+    inspection = mipp.inspect(model, image_batches()[0])
     assert all(f.reason for f in inspection.frozen)
     if norm == "orthogonal":  # every width changes what it computes, so all is frozen
         assert "0: " in refusal(mipp.UnsupportedModelError, model=model)
         return
-    result = prune(model, images(), mipp.Budget(nodes=0.8))
+    result = prune_images(model, image_batches(), mipp.Budget(nodes=0.8))
     names = {f.name.split(".parametrizations")[0] for f in inspection.frozen} | set(inspection.groups)
     assert any(name.startswith("4") for name in names)
     cut, masked = mipp.apply(result.plan, model), mipp.mask(result.plan, model)
-    assert_same(outputs(cut.eval(), images()[0]), outputs(masked.eval(), images()[0]), rtol=1e-4)
+    assert_same(outputs(cut.eval(), image_batches()[0]), outputs(masked.eval(), image_batches()[0]), rtol=1e-4)
 
 
 def test_wrappers_are_taken_off():
-    expected = prune(network())
-    for wrapped in (nn.DataParallel(network()), torch.compile(network()), torch.compile(nn.DataParallel(network()))):
-        result = prune(wrapped)
+    expected = prune_images(image_network())
+    for wrapped in (nn.DataParallel(image_network()), torch.compile(image_network()), torch.compile(nn.DataParallel(image_network()))):
+        result = prune_images(wrapped)
         assert type(result.model) is nn.Sequential
         assert result.plan == expected.plan
 
@@ -383,49 +383,49 @@ def test_wrappers_are_taken_off():
 
 def test_the_library_logs_its_phases_and_prints_nothing(caplog, capfd):
     with caplog.at_level(logging.INFO, "mipp"):
-        prune()
+        prune_images()
     phases = [record.message.split(":")[0] for record in caplog.records]
     assert phases == ["read", "graph", "report", "selection", "compensation", "report"]
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_report_says_how_it_was_called():
-    call = prune(exclude=["0"], seed=3, memory_limit="1GB", compensate=False).report.call
+    call = prune_images(exclude=["0"], seed=3, memory_limit="1GB", compensate=False).report.call
     assert call.endswith(", exclude=['0'], compensate=False, seed=3, memory_limit='1GB')")
-    assert prune(exclude=[]).report.call.endswith("steps=4))")
+    assert prune_images(exclude=[]).report.call.endswith("steps=4))")
 
 
 # --- what callers hand over in another form ---------------------------------------------------------------------------
 
 
 def test_exclude_may_be_a_generator():
-    found = prune(exclude=(name for name in ["0"]))
+    found = prune_images(exclude=(name for name in ["0"]))
     assert found.plan.widths.keys() == {"4"}
-    assert mipp.inspect(network(), images()[0], (n for n in ["0"])).groups.keys() == {"4"}
+    assert mipp.inspect(image_network(), image_batches()[0], (n for n in ["0"])).groups.keys() == {"4"}
 
 
 def test_apply_mask_and_load_take_wrappers_off_as_prune_does(tmp_path):
-    model = nn.DataParallel(network())
-    found = prune(model)
+    model = nn.DataParallel(image_network())
+    found = prune_images(model)
     found.save(tmp_path / "small")
     for other in (mipp.apply(found.plan, model), mipp.mask(found.plan, model), mipp.load(tmp_path / "small", model)):
         assert type(other) is nn.Sequential
 
 
 def test_what_is_no_model_is_refused_by_load(tmp_path):
-    prune().save(tmp_path / "small")
-    for wrong in (None, network().state_dict()):
+    prune_images().save(tmp_path / "small")
+    for wrong in (None, image_network().state_dict()):
         assert "expected a plan and the model it is for" in refused(lambda w=wrong: mipp.load(tmp_path / "small", w))
 
 
 def test_an_example_without_samples_is_refused():
-    assert "no samples" in refused(lambda: mipp.inspect(network(), torch.zeros(0, 3, 8, 8)))
+    assert "no samples" in refused(lambda: mipp.inspect(image_network(), torch.zeros(0, 3, 8, 8)))
 
 
 def test_an_empty_folder_is_filled_even_where_somebody_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    prune().save(".")
-    assert mipp.load(tmp_path, network())(images()[0]).shape == (16, 4)
+    prune_images().save(".")
+    assert mipp.load(tmp_path, image_network())(image_batches()[0]).shape == (16, 4)
 
 
 def test_one_sample_is_too_few_for_a_test():
@@ -436,7 +436,7 @@ def test_one_sample_is_too_few_for_a_test():
 
 def test_integers_of_numpy_make_a_plan_that_can_be_written():
     budget = mipp.Budget(widths={"0": np.int64(4)}, min_keep=np.int32(1), round_to=np.int64(2))
-    plan = prune(budget=budget).plan.with_kept({"4": np.array([1, 2])})
+    plan = prune_images(budget=budget).plan.with_kept({"4": np.array([1, 2])})
     assert mipp.PruningPlan.from_dict(json.loads(plan.to_json())) == plan
     for wrong in ({"0": 4.6}, {"0": True}):
         assert "of whole numbers" in refused(lambda w=wrong: mipp.Budget(widths=w))
@@ -444,9 +444,9 @@ def test_integers_of_numpy_make_a_plan_that_can_be_written():
 
 def test_pruning_under_autocast_is_done_in_full_precision():
     options = {"recover": mipp.Distillation(epochs=3)}
-    usual = prune(**options)
+    usual = prune_images(**options)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = prune(**options)
+        found = prune_images(**options)
     assert found.plan.kept == usual.plan.kept
     assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), usual.model.parameters(), strict=True))
 
@@ -454,7 +454,7 @@ def test_pruning_under_autocast_is_done_in_full_precision():
 def test_a_budget_that_cannot_be_met_names_one_that_can():
     message = refusal(budget=mipp.Budget(macs=0.9, min_keep=100))
     assert "raise macs to 1.000 or more" in message
-    prune(budget=mipp.Budget(macs=1.0, min_keep=100))
+    prune_images(budget=mipp.Budget(macs=1.0, min_keep=100))
 
 
 def test_a_model_that_returns_integers_has_nothing_to_distil():
@@ -464,15 +464,15 @@ def test_a_model_that_returns_integers_has_nothing_to_distil():
 
 
 def test_labels_may_be_a_list_or_an_array_and_go_with_a_forward_of_ones_own():
-    x, y = torch.cat(images(12)), torch.arange(192) % 4
+    x, y = torch.cat(image_batches(12)), torch.arange(192) % 4
     options = {"method": mipp.methods.Taylor(), "loss_fn": F.cross_entropy}
-    usual = prune(data=[(x, y)], **options).plan.kept
+    usual = prune_images(data=[(x, y)], **options).plan.kept
     fixed = y.numpy().copy()
     fixed.flags.writeable = False
     for labels in (y.tolist(), y.numpy(), fixed, y.flip(0).numpy()[::-1]):
-        assert prune(data=[(x, labels)], **options).plan.kept == usual
+        assert prune_images(data=[(x, labels)], **options).plan.kept == usual
     data = mipp.Calibration([(x, y)], forward=lambda model, batch: model(batch[0]))
-    assert prune(data=data, **options).plan.kept == usual
+    assert prune_images(data=data, **options).plan.kept == usual
 
 
 def test_a_list_with_an_entry_for_each_sample_is_cut_as_the_samples_are():
@@ -487,7 +487,7 @@ def test_a_list_with_an_entry_for_each_sample_is_cut_as_the_samples_are():
 
 def test_labels_that_are_no_numbers_are_left_alone():
     for labels in (np.array(["a"] * 16), [], None, ["a"] * 16):
-        assert sum(piece.samples for piece in read(mipp.Calibration([(images(1)[0], labels)], 12), None)) == 12
+        assert sum(piece.samples for piece in read(mipp.Calibration([(image_batches(1)[0], labels)], 12), None)) == 12
 
 
 class OneShort(mipp.methods.Random):
@@ -511,7 +511,7 @@ def test_a_plan_of_an_attention_with_other_heads_is_refused():
             lambda m, x: m.o(m.a(x, x, x)[0]), a=nn.MultiheadAttention(8, heads, batch_first=True), o=nn.Linear(8, 3)
         )
 
-    plan = prune(attention(4), [torch.randn(64, 4, 8)], mipp.Budget(widths={"a": 2})).plan
+    plan = prune_images(attention(4), [torch.randn(64, 4, 8)], mipp.Budget(widths={"a": 2})).plan
     assert "'a' has 4 heads, but here it has 2" in refused(lambda: mipp.apply(plan, attention(2)))
     assert mipp.PruningPlan.from_dict(plan.to_dict()).heads == {"a": 4}
 
@@ -578,8 +578,8 @@ def test_a_model_that_draws_at_random_can_be_inspected_but_not_pruned():
 
 def test_groups_that_fit_alone_but_not_together_are_found_one_by_one(monkeypatch):
     """Only as many are frozen as have to be."""
-    model, x = network(), images()[0]
-    plan = prune(model).plan
+    model, x = image_network(), image_batches()[0]
+    plan = prune_images(model).plan
     monkeypatch.setattr(
         "mipp.surgery.proof.agrees", lambda plan, *_: any(len(plan.kept[n]) == g.size for n, g in plan.groups.items())
     )
@@ -608,6 +608,6 @@ class Own(mipp.methods.Random):
 
 
 def test_a_plan_carries_the_budget_that_was_given_and_the_report_says_what_it_exceeds():
-    found = prune(method=Own(), budget=mipp.Budget(nodes=0.5))
+    found = prune_images(method=Own(), budget=mipp.Budget(nodes=0.5))
     assert found.plan.budget == {"nodes": 0.5}
     assert [note for note in found.report.notes if "more than the 7 of the budget" in note]

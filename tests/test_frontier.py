@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import assert_same, named, quick  # noqa: F401
+from cases import assert_same, named
 
 import mipp
 from mipp.methods import all as methods

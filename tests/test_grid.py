@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import quick  # noqa: F401
 from filelock import FileLock
 from torch import nn
 from typer.testing import CliRunner

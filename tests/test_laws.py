@@ -26,7 +26,6 @@ from cases import (
     outputs,
     plan_for,
     pruned,
-    quick,  # noqa: F401
     tensors,
 )
 from hypothesis import Phase, given, settings

@@ -6,7 +6,7 @@ from functools import partialmethod
 
 import pytest
 import torch
-from cases import Keep, Net, assert_same, inspected, named, outputs, quick  # noqa: F401
+from cases import Keep, Net, assert_same, inspected, named, outputs
 from torch import nn
 
 import mipp
@@ -118,7 +118,7 @@ def _without_memory(self, init, limit):
     ("name", "options"),
     [("cifar resnet", {"recover": "distill"}), ("concatenation", {}), ("tied weights", {}), ("several inputs", {})],
 )
-def test_a_run_on_disk_gives_the_bits_of_a_run_in_memory(name, options, quick, request):  # noqa: F811
+def test_a_run_on_disk_gives_the_bits_of_a_run_in_memory(name, options, quick, request):
     expected = pruned(name, **options)
     request.getfixturevalue("on_disk")
     found = pruned(name, **options)
@@ -129,7 +129,7 @@ def test_a_run_on_disk_gives_the_bits_of_a_run_in_memory(name, options, quick, r
     assert not any("temporary files" in note for note in expected.report.notes)
 
 
-def test_a_view_of_a_refitted_weight_follows_it_also_from_disk(quick, request):  # noqa: F811
+def test_a_view_of_a_refitted_weight_follows_it_also_from_disk(quick, request):
     """The transposed weight is computed before the layer that owns it is refitted, and read after."""
 
     def forward(m, x):
@@ -149,7 +149,7 @@ def test_a_view_of_a_refitted_weight_follows_it_also_from_disk(quick, request): 
     assert torch.equal(run().model.c.weight, expected.model.c.weight)
 
 
-def test_batches_that_the_caller_holds_are_not_written(quick):  # noqa: F811
+def test_batches_that_the_caller_holds_are_not_written(quick):
     held = list(streams())
     notes = pruned(data=held, memory_limit=2 * 10**6, compensate=False).report.notes
     assert not any("temporary" in note for note in notes)
@@ -158,7 +158,7 @@ def test_batches_that_the_caller_holds_are_not_written(quick):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["cifar resnet", "conv flatten linear", "few groups", "concatenation", "residual"])
-def test_a_tiny_limit_gives_coarser_statistics_that_say_so_and_the_budget_holds(name, quick):  # noqa: F811
+def test_a_tiny_limit_gives_coarser_statistics_that_say_so_and_the_budget_holds(name, quick):
     case = named(name)
     found = pruned(name, memory_limit="100 B")
     before, after = found.report.before.macs, found.report.after.macs
@@ -170,7 +170,7 @@ def test_a_tiny_limit_gives_coarser_statistics_that_say_so_and_the_budget_holds(
     )
 
 
-def test_refitting_in_blocks_lowers_the_error_nearly_as_far(quick):  # noqa: F811
+def test_refitting_in_blocks_lowers_the_error_nearly_as_far(quick):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 160), nn.ReLU(), nn.Linear(160, 10)).double()
     data = torch.randn(1000, 20).double() @ torch.randn(20, 20).double()

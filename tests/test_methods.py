@@ -34,7 +34,7 @@ from mipp.methods import (
 from mipp.plan.cost import cost_of
 
 
-def chain() -> nn.Sequential:
+def relu_chain() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).double()
 
 
@@ -47,7 +47,7 @@ def untrained(model: nn.Module, *, fraction: float = 1.0, after_step=lambda: Non
     after_step()
 
 
-def kept(model: nn.Module, method: object, seed: int = 0, **budget: object) -> dict[str, tuple[int, ...]]:
+def kept_by(model: nn.Module, method: object, seed: int = 0, **budget: object) -> dict[str, tuple[int, ...]]:
     data = torch.randn(256, 4, dtype=torch.float64)
     result = mipp.prune(model, [data], mipp.Budget(**budget), method, compensate=False, seed=seed, progress=False)
     return dict(result.plan.kept)
@@ -55,20 +55,20 @@ def kept(model: nn.Module, method: object, seed: int = 0, **budget: object) -> d
 
 @pytest.mark.parametrize(("method", "order"), [(L1(), 1), (L2(), 2)])
 def test_magnitude_keeps_the_largest_norms(method, order):
-    model = chain()
+    model = relu_chain()
     norms = np.linalg.norm(model[0].weight.detach().numpy(), ord=order, axis=1)
-    assert kept(model, method, widths={"0": 2, "2": 4})["0"] == tuple(sorted(np.argsort(norms)[-2:].tolist()))
+    assert kept_by(model, method, widths={"0": 2, "2": 4})["0"] == tuple(sorted(np.argsort(norms)[-2:].tolist()))
 
 
 def test_global_magnitude_compares_scores_relative_to_their_layer():
-    model = chain()
+    model = relu_chain()
     with torch.no_grad():
         model[2].weight.mul_(1e-3)
-    assert kept(model, L1(scope="global"), nodes=0.5) == kept(chain_like(model, 1e3), L1(scope="global"), nodes=0.5)
+    assert kept_by(model, L1(scope="global"), nodes=0.5) == kept_by(chain_like(model, 1e3), L1(scope="global"), nodes=0.5)
 
 
 def chain_like(model: nn.Sequential, factor: float) -> nn.Sequential:
-    other = chain()
+    other = relu_chain()
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
         other[2].weight.mul_(factor)
@@ -76,22 +76,22 @@ def chain_like(model: nn.Sequential, factor: float) -> nn.Sequential:
 
 
 def test_random_depends_on_the_seed_and_on_nothing_else():
-    model = chain()
-    draws = {kept(model, Random(), seed=s, widths={"0": 3, "2": 2})["0"] for s in range(8)}
+    model = relu_chain()
+    draws = {kept_by(model, Random(), seed=s, widths={"0": 3, "2": 2})["0"] for s in range(8)}
     assert len(draws) > 1
-    assert kept(model, Random(), seed=3, nodes=0.5) == kept(chain(), Random(), seed=3, nodes=0.5)
+    assert kept_by(model, Random(), seed=3, nodes=0.5) == kept_by(relu_chain(), Random(), seed=3, nodes=0.5)
 
 
 @pytest.mark.parametrize("order", ["greedy", "mi"])
 def test_the_target_is_what_the_kept_nodes_downstream_read(order):
     """Nodes 0-2 of the first layer speak only to nodes 2 and 3 of the second, which nothing listens to."""
-    model = chain()
+    model = relu_chain()
     with torch.no_grad():
         model[2].weight[:2, :3] = 0
         model[2].weight[2:, 3:] = 0
         model[2].weight[2:] *= 100  # loud, but unheard
         model[4].weight[:, 2:] = 0
-    chosen = kept(model, MIPP(order=order), widths={"0": 3, "2": 2})
+    chosen = kept_by(model, MIPP(order=order), widths={"0": 3, "2": 2})
     assert chosen == {"0": (3, 4, 5), "2": (0, 1)}
 
 
@@ -113,17 +113,17 @@ def test_the_residual_stream_sets_the_scale():
         for a, b in ((model.loud, model.quiet), (model.up_loud, model.up_quiet)):
             b.weight.copy_(a.weight)
             b.bias.copy_(a.bias)
-    chosen = kept(model, MIPP(), params=0.7)
+    chosen = kept_by(model, MIPP(), params=0.7)
     assert len(chosen["loud"]) < len(chosen["quiet"])
 
 
 def test_mipp_without_a_budget_needs_a_confidence_and_then_drops_what_says_nothing():
-    model = chain()
+    model = relu_chain()
     with torch.no_grad():
         model[2].weight[:, 0] = 0
     with pytest.raises(mipp.MissingRequirementError, match="confidence"):
-        kept(model, MIPP())
-    assert 0 not in kept(model, MIPP(confidence=0.9))["0"]
+        kept_by(model, MIPP())
+    assert 0 not in kept_by(model, MIPP(confidence=0.9))["0"]
 
 
 def test_widths_that_a_test_decides_are_rounded_up_and_alike_where_the_budget_says_so():
@@ -132,7 +132,7 @@ def test_widths_that_a_test_decides_are_rounded_up_and_alike_where_the_budget_sa
     with torch.no_grad():
         model[2].weight[:, :5] = 0
     method = MIPP(confidence=0.95, margin=0.001)
-    usual, rounded, alike = (kept(model, method, **options) for options in ({}, {"round_to": 4}, {"uniform": True}))
+    usual, rounded, alike = (kept_by(model, method, **options) for options in ({}, {"round_to": 4}, {"uniform": True}))
     assert len(usual["0"]) % 4
     assert [len(nodes) for nodes in rounded.values()] == [4 * -(-len(nodes) // 4) for nodes in usual.values()]
     assert set(usual["2"]) <= set(rounded["2"])
@@ -140,7 +140,7 @@ def test_widths_that_a_test_decides_are_rounded_up_and_alike_where_the_budget_sa
 
 
 def test_nodes_that_stay_to_round_a_width_up_are_not_counted_as_lost():
-    model, data = chain(), [torch.randn(256, 4, dtype=torch.float64)]
+    model, data = relu_chain(), [torch.randn(256, 4, dtype=torch.float64)]
     with torch.no_grad():
         model[2].weight[:, 0] = 0
     for options in ({"round_to": 6}, {"uniform": True}):
@@ -199,15 +199,15 @@ class Greedy(Random):
 
 def test_a_plan_beyond_the_budget_is_told_in_the_report():
     data, budget = [torch.randn(40, 4, dtype=torch.float64)], mipp.Budget(nodes=0.5)
-    notes = mipp.prune(chain(), data, budget, Greedy(), progress=False).report.notes
+    notes = mipp.prune(relu_chain(), data, budget, Greedy(), progress=False).report.notes
     assert any("returned a plan of 10 nodes, more than the 5 of the budget" in note for note in notes)
-    assert not any("more than" in note for note in mipp.prune(chain(), data, budget, L1(), progress=False).report.notes)
+    assert not any("more than" in note for note in mipp.prune(relu_chain(), data, budget, L1(), progress=False).report.notes)
 
 
 def test_a_loss_that_raises_anything_is_told_as_such():
     data = [(torch.randn(40, 4, dtype=torch.float64), torch.arange(40) % 5)]  # of two classes
     with pytest.raises(mipp.CalibrationError, match=r"loss_fn\(output, labels\) raised IndexError"):
-        mipp.prune(chain(), data, mipp.Budget(nodes=0.5), Taylor(), loss_fn=F.cross_entropy, progress=False)
+        mipp.prune(relu_chain(), data, mipp.Budget(nodes=0.5), Taylor(), loss_fn=F.cross_entropy, progress=False)
 
 
 def test_no_batch_is_cut_into_one_of_a_single_sample():
@@ -238,22 +238,22 @@ def test_a_batch_that_cannot_be_cut_stays_whole(method):
 
 
 def test_what_was_measured_for_one_seed_is_not_taken_for_another():
-    found = [kept(chain(), Random(), seed=seed, nodes=0.5) for seed in (0, 1)]
-    task = made_task(chain())
+    found = [kept_by(relu_chain(), Random(), seed=seed, nodes=0.5) for seed in (0, 1)]
+    task = made_task(relu_chain())
     again = [Random().plan(dataclasses.replace(task, seed=seed), mipp.Budget(nodes=0.5)).kept for seed in (0, 1)]
     assert again == found
 
 
 @pytest.mark.parametrize("control", [Random, Reinitialised, Scratch])
 def test_controls_take_widths_that_another_method_finds_by_a_test(control):
-    model, x, ours = chain(), torch.randn(256, 4, dtype=torch.float64), MIPP(confidence=0.9)
+    model, x, ours = relu_chain(), torch.randn(256, 4, dtype=torch.float64), MIPP(confidence=0.9)
     expected = mipp.prune(model, [x], method=ours, compensate=False, progress=False).plan.widths
     found = mipp.prune(model, [x], method=control(like=ours), train=untrained, compensate=False, progress=False)
     assert found.plan.widths == expected
 
 
 def test_weights_that_a_method_made_are_refitted_only_on_demand():
-    model, x = chain(), torch.randn(256, 4, dtype=torch.float64)
+    model, x = relu_chain(), torch.randn(256, 4, dtype=torch.float64)
     results = {
         how: mipp.prune(model, [x], mipp.Budget(nodes=0.5), Reinitialised(), compensate=how, progress=False)
         for how in (False, True, mipp.Refit())

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CORE, VECTOR, Case, Keep, Net, assert_same, named, outputs, quick  # noqa: F401
+from cases import CORE, VECTOR, Case, Keep, Net, assert_same, named, outputs
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 HALF = mipp.Budget(nodes=0.5)
 
 
-def chain() -> nn.Module:
+def linear_chain() -> nn.Module:
     return named("linear chain").model()
 
 
@@ -26,17 +26,17 @@ def vectors(n: int = 20, seed: int = 0) -> torch.Tensor:
     return VECTOR(n, torch.Generator().manual_seed(seed))
 
 
-def run(model=None, data=None, budget=HALF, *args, **options) -> mipp.Result:
-    return mipp.prune(model or chain(), [vectors()] if data is None else data, budget, *args, progress=False, **options)
+def prune_chain(model=None, data=None, budget=HALF, *args, **options) -> mipp.Result:
+    return mipp.prune(model or linear_chain(), [vectors()] if data is None else data, budget, *args, progress=False, **options)
 
 
-def state(result) -> dict:
+def state_of(result) -> dict:
     return result.model.state_dict()
 
 
-def assert_equal(a: mipp.Result, b: mipp.Result) -> None:
+def assert_equal_results(a: mipp.Result, b: mipp.Result) -> None:
     assert a.plan.kept == b.plan.kept
-    assert_same(list(state(a).values()), list(state(b).values()), rtol=1e-9)
+    assert_same(list(state_of(a).values()), list(state_of(b).values()), rtol=1e-9)
 
 
 # --- forms of calibration data ----------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def assert_equal(a: mipp.Result, b: mipp.Result) -> None:
 
 def test_every_form_of_the_same_data_gives_the_same_result():
     x, y = vectors(), torch.zeros(20)
-    expected = run(data=[x])
+    expected = prune_chain(data=[x])
     forms = [
         x, [(x, y)], [[x, y]], [(x,)], [((x,), y)], ({"input": x} for _ in range(1)), (b for b in [x[:7],
         x[7:]]), (x[:10], x[10:]),
@@ -52,18 +52,18 @@ def test_every_form_of_the_same_data_gives_the_same_result():
         mipp.Calibration([{"deep": [x]}], forward=lambda model, batch: model(batch["deep"][0])),
     ]  # fmt: skip
     for form in forms:
-        assert_equal(run(data=form), expected)
+        assert_equal_results(prune_chain(data=form), expected)
 
 
 def test_dicts_and_tuples_become_keywords_and_arguments():
     case = named("several inputs")
     x, y = case.batch(20)
-    expected = run(case.model(), [((x, y), None)])
-    assert_equal(run(case.model(), [{"x": x, "y": y}]), expected)
-    assert_equal(run(case.model(), [([x, y], torch.zeros(20))]), expected)
-    assert_equal(run(case.model(), [(({"x": x, "y": y}), torch.zeros(20))]), expected)
+    expected = prune_chain(case.model(), [((x, y), None)])
+    assert_equal_results(prune_chain(case.model(), [{"x": x, "y": y}]), expected)
+    assert_equal_results(prune_chain(case.model(), [([x, y], torch.zeros(20))]), expected)
+    assert_equal_results(prune_chain(case.model(), [(({"x": x, "y": y}), torch.zeros(20))]), expected)
     how = mipp.Calibration([(x, y)], forward=lambda model, batch: model(*batch))
-    assert_equal(run(case.model(), how), expected)
+    assert_equal_results(prune_chain(case.model(), how), expected)
 
 
 class Once:
@@ -83,18 +83,18 @@ class Once:
 @pytest.mark.parametrize("method", CORE)
 def test_the_data_are_read_once_and_no_further_than_needed(method):
     data = Once([vectors(10, i) for i in range(8)])
-    run(data=mipp.Calibration(data, max_samples=25), method=mipp.methods.all()[method]())
+    prune_chain(data=mipp.Calibration(data, max_samples=25), method=mipp.methods.all()[method]())
     assert data.taken == 3
 
 
 def test_exactly_the_first_samples_count():
     x = vectors(50)
-    assert_equal(run(data=mipp.Calibration([x[:30], x[30:]], max_samples=37)), run(data=[x[:37]]))
+    assert_equal_results(prune_chain(data=mipp.Calibration([x[:30], x[30:]], max_samples=37)), prune_chain(data=[x[:37]]))
 
 
 def test_by_default_1024_samples_are_read():
     data = Once([vectors(400, i) for i in range(5)])
-    run(data=data)
+    prune_chain(data=data)
     assert data.taken == 3
 
 
@@ -112,7 +112,7 @@ def test_the_calibration_data_are_not_changed():
     x = vectors()
     before = x.clone()
     for method in map(mipp.methods.all().get, CORE):
-        run(model, [x], method=method())
+        prune_chain(model, [x], method=method())
     assert torch.equal(x, before)
     mipp.inspect(model, x)
     assert torch.equal(x, before)
@@ -125,23 +125,23 @@ def test_the_calibration_data_are_not_changed():
 )  # fmt: skip
 def test_data_that_cannot_be_used_are_refused(wrong):
     with pytest.raises(mipp.CalibrationError):
-        run(data=wrong)
+        prune_chain(data=wrong)
 
 
 def test_no_calibration_data_where_a_tensor_has_no_samples():
     with pytest.raises(mipp.CalibrationError):
-        run(data=[torch.zeros(0, 4).double()])
+        prune_chain(data=[torch.zeros(0, 4).double()])
 
 
 @pytest.mark.parametrize("method", CORE)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_model_that_produces_non_finite_values_is_refused(method, value):
     """A diverged network: the statistics of its activations mean nothing."""
-    model = chain()
+    model = linear_chain()
     with torch.no_grad():
         model[0].weight[0, 0] = value
     with pytest.raises(mipp.CalibrationError):
-        run(model, method=mipp.methods.all()[method]())
+        prune_chain(model, method=mipp.methods.all()[method]())
 
 
 @pytest.mark.parametrize("method", CORE)
@@ -149,18 +149,18 @@ def test_a_model_that_produces_non_finite_values_is_refused(method, value):
 @pytest.mark.parametrize("name", ["linear chain", "residual", "few groups"])
 def test_very_few_samples_are_enough_to_run(method, samples, name):
     case = named(name)
-    result = run(case.model(), [case.batch(samples)], mipp.Budget(macs=0.5), method=mipp.methods.all()[method]())
+    result = prune_chain(case.model(), [case.batch(samples)], mipp.Budget(macs=0.5), method=mipp.methods.all()[method]())
     assert all(torch.isfinite(t).all() for t in outputs(result.model, case.batch(3)))
 
 
 @pytest.mark.parametrize("method", CORE)
 def test_constant_and_dead_activations_are_no_obstacle(method):
-    model = chain()
+    model = linear_chain()
     with torch.no_grad():
         model[0].weight[:3] = 0
         model[0].bias[:2] = -1.0
         model[2].weight.zero_()
-    result = run(model, method=mipp.methods.all()[method]())
+    result = prune_chain(model, method=mipp.methods.all()[method]())
     assert torch.isfinite(outputs(result.model, vectors())[0]).all()
 
 
@@ -170,7 +170,7 @@ def test_a_model_that_takes_another_path_on_other_data_is_refused_or_right():
     data = [case.batch(6, 0), -case.batch(6, 1)]
     for method in map(mipp.methods.all().get, CORE):
         try:
-            result = run(case.model(), data, method=method(), compensate=mipp.Refit(ridge=1e-9))
+            result = prune_chain(case.model(), data, method=method(), compensate=mipp.Refit(ridge=1e-9))
         except mipp.UnsupportedModelError:
             continue
         cut = mipp.apply(result.plan, case.model())
@@ -191,7 +191,7 @@ def test_class_dtype_training_mode_and_gradients_are_those_of_the_model(dtype, t
     model = case.model().to(dtype).train(training)
     model.bn1.train(not training)
     model.a.weight.requires_grad_(False)
-    result = run(model, [case.batch(8).to(dtype)])
+    result = prune_chain(model, [case.batch(8).to(dtype)])
     assert type(result.model) is type(model)
     assert {t.dtype for t in result.model.state_dict().values() if t.is_floating_point()} == {dtype}
     assert {n: m.training for n, m in result.model.named_modules()} == {n: m.training for n, m in model.named_modules()}
@@ -201,10 +201,10 @@ def test_class_dtype_training_mode_and_gradients_are_those_of_the_model(dtype, t
 
 
 def test_the_plan_replays_on_the_dense_model():
-    model = chain()
-    result = run(model, compensate=False)
+    model = linear_chain()
+    result = prune_chain(model, compensate=False)
     again = mipp.apply(result.plan, model)
-    pairs = zip(again.state_dict().values(), state(result).values(), strict=True)
+    pairs = zip(again.state_dict().values(), state_of(result).values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not result.resumed
 
@@ -213,7 +213,7 @@ def test_compensation_is_on_by_default_and_lowers_the_error():
     case = named("residual")
     batches = case.batches(4, 20)
     model = case.model()
-    plain, fitted = (run(model, batches, method=mipp.methods.L1(), **o) for o in ({"compensate": False}, {}))
+    plain, fitted = (prune_chain(model, batches, method=mipp.methods.L1(), **o) for o in ({"compensate": False}, {}))
     assert plain.plan == fitted.plan
     errors = [
         sum(float((outputs(r.model, x)[0] - outputs(model, x)[0]).square().sum()) for x, _ in batches)
@@ -224,12 +224,12 @@ def test_compensation_is_on_by_default_and_lowers_the_error():
 
 def test_mipp_keeps_what_carries_information():
     """Nodes that copy others, do nothing, or are read by nothing go first."""
-    model = chain()
+    model = linear_chain()
     with torch.no_grad():
         model[0].weight[4], model[0].bias[4] = model[0].weight[1], model[0].bias[1]
         model[0].weight[2], model[0].bias[2] = 0, -1.0
         model[2].weight[:, 5] = 0
-    result = run(model, [vectors(200)], mipp.Budget(widths={"0": 3, "2": 5}))
+    result = prune_chain(model, [vectors(200)], mipp.Budget(widths={"0": 3, "2": 5}))
     kept = set(result.plan.kept["0"])
     assert not kept & {2, 5}
     assert len(kept & {1, 4}) == 1
@@ -237,13 +237,13 @@ def test_mipp_keeps_what_carries_information():
 
 
 def test_mipp_can_let_the_test_decide():
-    result = run(budget=None, method=mipp.methods.MIPP(confidence=0.95))
+    result = prune_chain(budget=None, method=mipp.methods.MIPP(confidence=0.95))
     assert all(result.plan.kept.values())
 
 
 def test_the_report_is_complete_and_json():
     case = named("residual")
-    result = run(
+    result = prune_chain(
         case.model(),
         case.batches(),
         mipp.Budget(macs=0.6),
@@ -270,15 +270,15 @@ def test_evaluate_is_called_before_and_after():
         seen.append(sum(p.numel() for p in model.parameters()))
         return 0.5
 
-    result = run(evaluate=evaluate)
+    result = prune_chain(evaluate=evaluate)
     assert seen == [result.report.before.params, result.report.after.params]
     assert result.report.after.metrics == {"score": 0.5}
 
 
 def test_what_a_notebook_shows_of_a_result_is_its_table():
-    result = run()
+    result = prune_chain()
     assert repr(result) == repr(result.report) == str(result.report)
-    assert repr(mipp.inspect(chain(), vectors())) == str(mipp.inspect(chain(), vectors()))
+    assert repr(mipp.inspect(linear_chain(), vectors())) == str(mipp.inspect(linear_chain(), vectors()))
     nodes = sum(g.size for g in result.plan.groups.values())
     assert f"{sum(result.plan.widths.values())} of {nodes} nodes kept, method=MIPP(" in repr(result.plan)
 
@@ -295,15 +295,15 @@ def test_a_default_device_of_the_caller_is_left_to_the_caller(method, tmp_path):
     case, made = named("residual"), mipp.methods.all()[method]()
     batches = case.batches()
     options = {"method": made, "loss_fn": lambda output, _: output.square().mean(), "evaluate": evaluate}
-    expected = run(case.model(), batches, **options)
+    expected = prune_chain(case.model(), batches, **options)
     model = case.model()
     with torch.device("meta"):
-        result = run(model, batches, **options)
+        result = prune_chain(model, batches, **options)
         result.save(tmp_path / "small")
         again = mipp.load(tmp_path / "small", model)
     assert seen == ["cpu", "cpu", "meta", "meta"]
-    assert_equal(result, expected)
-    assert_same(list(again.state_dict().values()), list(state(result).values()), rtol=0)
+    assert_equal_results(result, expected)
+    assert_same(list(again.state_dict().values()), list(state_of(result).values()), rtol=0)
 
 
 def test_the_generator_of_python_is_left_alone():
@@ -319,7 +319,7 @@ def test_modules_of_the_package_are_found_without_an_import_of_their_own():
 
 def test_latency_is_measured(monkeypatch):
     monkeypatch.undo()
-    result = run()
+    result = prune_chain()
     assert result.report.before.latency_ms > 0
     assert result.report.after.latency_ms > 0
 
@@ -330,7 +330,7 @@ def test_latency_is_measured(monkeypatch):
 @pytest.mark.parametrize("exclude", [["a"], ("a",), "a", ["[a]"]])
 def test_excluded_layers_keep_their_nodes(exclude):
     case = named("residual")
-    result = run(case.model(), case.batches(), exclude=exclude)
+    result = prune_chain(case.model(), case.batches(), exclude=exclude)
     assert "a" not in result.plan.kept
     assert result.model.a.weight.shape[0] == 4
     assert result.model.stem.weight.shape[0] < 5
@@ -338,7 +338,7 @@ def test_excluded_layers_keep_their_nodes(exclude):
 
 def test_excluding_one_writer_of_a_stream_excludes_the_stream():
     case = named("residual")
-    result = run(case.model(), case.batches(), exclude=["b"])
+    result = prune_chain(case.model(), case.batches(), exclude=["b"])
     assert list(result.plan.kept) == ["a"]
 
 
@@ -354,7 +354,7 @@ def test_globs_and_parents_exclude_what_is_below():
 def test_excluding_what_is_not_there_is_an_error_with_a_suggestion():
     case = named("residual")
     for call in (
-        lambda: run(case.model(), case.batches(), exclude=["stm"]),
+        lambda: prune_chain(case.model(), case.batches(), exclude=["stm"]),
         lambda: mipp.inspect(case.model(), case.batch(2), ["stm"]),
     ):
         with pytest.raises(mipp.MippError, match="stem"):
@@ -362,12 +362,12 @@ def test_excluding_what_is_not_there_is_an_error_with_a_suggestion():
 
 
 def test_the_seed_decides_what_is_random():
-    plans = [run(budget=mipp.Budget(nodes=6), method=mipp.methods.Random(), seed=s).plan.kept for s in range(6)]
+    plans = [prune_chain(budget=mipp.Budget(nodes=6), method=mipp.methods.Random(), seed=s).plan.kept for s in range(6)]
     assert len({str(p) for p in plans}) > 1
 
 
 def test_the_device_is_that_of_the_model():
-    result = run(device="cpu")
+    result = prune_chain(device="cpu")
     assert {p.device.type for p in result.model.parameters()} == {"cpu"}
 
 
@@ -386,24 +386,24 @@ def test_a_method_gets_what_prune_was_given():
         return None
 
     x, y = vectors(), torch.arange(20)
-    model = chain()
-    run(model, [(x, y)], HALF, Look({}), loss_fn=loss_fn, train=train, seed=5)
+    model = linear_chain()
+    prune_chain(model, [(x, y)], HALF, Look({}), loss_fn=loss_fn, train=train, seed=5)
     (task, budget), *_ = seen
     assert (task.loss_fn, task.train, task.seed, budget) == (loss_fn, train, 5, HALF)
     assert torch.equal(task.batches[0].labels, y)
 
 
 def test_what_torch_compile_and_data_parallel_wrap_is_pruned():
-    model = chain()
+    model = linear_chain()
     wrapped = nn.DataParallel(model)
-    result = run(wrapped)
+    result = prune_chain(wrapped)
     assert type(result.model) is nn.Sequential
     assert mipp.inspect(wrapped, vectors(2)).groups
 
 
 def test_a_pruned_model_exports():
     case = named("residual")
-    small = run(case.model(), case.batches()).model
+    small = prune_chain(case.model(), case.batches()).model
     x = case.batch(3)
     exported = torch.export.export(small, (x,)).module()
     assert_same(outputs(exported, x), outputs(small, x))
@@ -416,30 +416,30 @@ def test_a_pruned_model_exports():
 def test_without_a_budget_a_method_says_what_to_pass(method):
     for budget in (None, mipp.Budget(), mipp.Budget(min_keep=2)):
         with pytest.raises(mipp.MissingRequirementError, match="budget"):
-            run(budget=budget, method=mipp.methods.all()[method]())
+            prune_chain(budget=budget, method=mipp.methods.all()[method]())
 
 
 def test_a_budget_that_cannot_be_met_is_refused():
     with pytest.raises(mipp.InfeasibleBudgetError, match="at least"):
-        run(budget=mipp.Budget(nodes=1))
+        prune_chain(budget=mipp.Budget(nodes=1))
     with pytest.raises(mipp.InfeasibleBudgetError):
-        run(budget=mipp.Budget(macs=1))
+        prune_chain(budget=mipp.Budget(macs=1))
 
 
 def test_a_model_with_nothing_to_prune_is_refused_with_the_reasons():
     with pytest.raises(mipp.UnsupportedModelError, match="output of the model"):
-        run(nn.Linear(4, 3).double())
+        prune_chain(nn.Linear(4, 3).double())
     case = named("index_select over channels")
     with pytest.raises(mipp.UnsupportedModelError, match="index_select"):
-        run(case.model(), case.batches())
+        prune_chain(case.model(), case.batches())
 
 
 def test_a_forward_pass_that_fails_is_told_with_its_cause():
     with pytest.raises(mipp.UnsupportedModelError, match=r"RuntimeError.*shape \(\d+, 3\)") as caught:
-        run(data=[torch.zeros(20, 3).double()])
+        prune_chain(data=[torch.zeros(20, 3).double()])
     assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.raises(mipp.UnsupportedModelError):
-        mipp.inspect(chain(), torch.zeros(2, 3).double())
+        mipp.inspect(linear_chain(), torch.zeros(2, 3).double())
 
 
 def test_every_error_is_a_mipp_error():
@@ -467,7 +467,7 @@ def test_a_keyboard_interrupt_is_not_swallowed():
 def test_where_cutting_differs_from_masking_the_group_is_frozen_and_the_plan_made_anew():
     """The number of groups of a convolution is fixed in the code, so the cut model does not run."""
     case = named("groups fixed in the code")
-    result = run(case.model(), case.batches(), mipp.Budget(nodes=0.8))
+    result = prune_chain(case.model(), case.batches(), mipp.Budget(nodes=0.8))
     assert list(result.plan.kept) == ["2"]
     assert any(f.name in ("0", "1") for f in result.report.frozen)
     assert outputs(result.model, case.batch(3))[0].shape == (3, 2, 4, 4)
@@ -482,7 +482,7 @@ def test_a_squeeze_of_all_dimensions_survives_a_width_of_one():
     case = Case("squeeze", lambda: Net(forward, a=nn.Conv2d(3, 4, 3), b=nn.Linear(4, 5), c=nn.Linear(5, 2)),
                 lambda n, g: torch.randn(n, 3, 6, 6, generator=g, dtype=torch.float64))  # fmt: skip
     model = case.model()
-    result = run(model, case.batches(), mipp.Budget(nodes=2), method=mipp.methods.L1())
+    result = prune_chain(model, case.batches(), mipp.Budget(nodes=2), method=mipp.methods.L1())
     assert_same(
         outputs(mipp.apply(result.plan, model), case.batch(3)), outputs(mipp.mask(result.plan, model), case.batch(3))
     )
@@ -501,4 +501,4 @@ def test_a_proof_that_freezes_everything_ends_in_an_error_of_the_library():
     model = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2)).double()
     for method in (mipp.methods.L1(), mipp.methods.MIPP(), Keep({"a": (0, 1)})):
         with pytest.raises(mipp.MippError):
-            run(model, method=method)
+            prune_chain(model, method=method)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from cases import CORE, PRUNABLE, Case, Keep, call, inspected, named, plan_for, quick  # noqa: F401
+from cases import CORE, PRUNABLE, Case, Keep, call, inspected, named, plan_for
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode

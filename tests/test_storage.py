@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import PRUNABLE, Keep, named, outputs, quick  # noqa: F401
+from cases import PRUNABLE, Keep, named, outputs
 from cases import pruned as pruned_once
 from safetensors.torch import load_file, save_file
 from torch import nn

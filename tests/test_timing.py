@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import named, quick  # noqa: F401
+from cases import named
 
 import mipp
 from mipp.data.calibration import as_call
