@@ -34,7 +34,7 @@ demo: $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/demo.stamp)
 
 test: .venv
 	@$(BIN)/python -m pytest -n 2
-	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 tests/test_device.py
+	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 tests/laws/test_device.py
 
 test-all: .venv
 	@$(BIN)/python -m pytest -n 2 -m ""
@@ -64,7 +64,7 @@ zoo: .venv
 	@$(BIN)/python -m benchmarks.supported
 
 fuzz: .venv
-	@MIPP_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/test_fuzz.py
+	@MIPP_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/laws/test_fuzz.py
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables

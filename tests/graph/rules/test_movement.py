@@ -1,0 +1,60 @@
+"""Flattening, concatenation, chunks, shuffles and padding move positions."""
+
+from cases import inspected, named
+
+
+def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:
+    found = inspected(named(name))[1].groups[group]
+    return {(s.tensor, s.axis): s.positions.tolist() for s in found.slices}
+
+
+def each(number: int, start: int = 0) -> list[list[int]]:
+    return [[start + i] for i in range(number)]
+
+
+def test_flattening_makes_every_channel_a_range_of_inputs():
+    rows = [list(range(16 * i, 16 * i + 16)) for i in range(4)]
+    expected = {("0.weight", 0): each(4), ("0.bias", 0): each(4), ("3.weight", 1): rows}
+    assert slices_of("conv flatten linear", "0") == expected
+
+
+def test_a_zero_padded_shortcut_shifts_the_nodes():
+    slices = slices_of("zero-padded shortcut", "stem")
+    assert slices["stem.weight", 0] == slices["a.weight", 1] == each(4)
+    assert slices["b.weight", 0] == slices["fc.weight", 1] == each(4, 1)
+
+
+def test_the_option_a_shortcuts_of_the_zoo_shift_the_nodes():
+    slices = slices_of("cifar resnet", "conv1")
+    assert slices["layer2.0.conv2.weight", 0] == each(3, 1)
+    assert slices["layer3.0.conv2.weight", 0] == slices["linear.weight", 1] == each(3, 2)
+    frozen = {f.name: f.nodes for f in inspected(named("cifar resnet"))[1].frozen}
+    assert frozen["layer2.0.conv2"] == 2
+    assert frozen["layer3.0.conv2"] == 5
+
+
+def test_concatenation_shifts_the_readers():
+    assert slices_of("concatenation", "a")["out.weight", 1] == each(4)
+    middle = slices_of("concatenation", "b")
+    assert (
+        middle["c.weight", 1]
+        == middle["bn.weight", 0]
+        == middle["bn.running_var", 0]
+        == middle["out.weight", 1]
+        == each(3, 4)
+    )
+    assert slices_of("concatenation", "c")["out.weight", 1] == each(4, 7)
+    assert slices_of("concatenation with the input", "a")["b.weight", 1] == each(4, 3)
+
+
+def test_chunks_go_in_pairs():
+    slices = slices_of("gated linear unit", "up")
+    assert slices["up.weight", 0] == slices["up.bias", 0] == [[i, i + 5] for i in range(5)]
+    assert slices["down.weight", 1] == each(5)
+
+
+def test_a_channel_shuffle_is_followed():
+    """View as (2, 3) and transposed: node i is positions i and 3 + i, read at 2i and 2i + 1."""
+    slices = slices_of("channel shuffle", "a")
+    assert slices["a.weight", 0] == [[i, i + 3] for i in range(3)]
+    assert slices["b.weight", 1] == [[2 * i, 2 * i + 1] for i in range(3)]

@@ -1,0 +1,96 @@
+"""One trace stands for all batches, whatever their size, or the model is refused."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import Case, Net, inspected, named
+from networks import halve, linear_layers, normal
+from torch import nn
+
+import mipp
+
+
+def test_inspect_reads_every_form_of_input():
+    for name in ("linear chain", "several inputs", "dict input", "tied weights"):
+        case = named(name)
+        assert mipp.inspect(case.model(), case.batch(2)).groups
+    case = named("several inputs")
+    assert mipp.inspect(case.model(), list(case.batch(2))).groups
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize(
+    "name", ["residual", "conv flatten linear", "channel shuffle", "class token", "linear on sequences"]
+)
+def test_the_groups_do_not_depend_on_the_batch_size(name, samples):
+    case = named(name)
+    expected = inspected(case)[1]
+    found = mipp.inspect(case.model(), case.batch(samples))
+    assert {n: g.size for n, g in found.groups.items()} == {n: g.size for n, g in expected.groups.items()}
+    assert found.macs == expected.macs
+
+
+def test_an_axis_as_long_as_the_batch_is_not_taken_for_it():
+    """Five tokens, five features, five samples."""
+
+    def forward(m, x):
+        return m.b(F.relu(m.a(x.transpose(1, 2)).transpose(1, 2)))
+
+    case = Case(
+        "square", lambda: Net(forward, a=nn.Linear(5, 5), b=nn.Linear(5, 5)), lambda n, g: torch.randn(n, 5, 5).double()
+    )
+    found = mipp.inspect(case.model(), case.batch(5))
+    assert not found.groups  # a makes tokens, b reads features
+
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def through_numpy(m, x):
+    return m.b(F.relu(m.a(x))) * torch.from_numpy(x.detach().numpy().std(1, keepdims=True))
+
+
+def through_a_list(m, x):
+    return m.b(F.relu(m.a(x))) * torch.tensor(x.mean(1, keepdim=True).tolist())
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [(through_numpy, "makes tensors from values outside of torch"), (through_a_list, "takes a list of numbers out")],
+)
+def test_what_leaves_torch_in_the_code_is_not_replayed_on_other_batches(function, reason):
+    model = linear_layers(function, 6, 32, 3)
+    result = halve(model, [normal(64, 6, seed=n) for n in range(3)])
+    assert any("Nothing was refitted: the code" in note and reason in note for note in result.report.notes)
+    cut = mipp.apply(result.plan, model)
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), cut.parameters(), strict=True))
+
+
+def test_a_constant_of_the_code_is_no_obstacle():
+    model = linear_layers(lambda m, x: m.b(F.relu(m.a(x))) * torch.from_numpy(np.float32([1, 2, 3])), 6, 32, 3)
+    assert not any("Nothing was refitted" in note for note in halve(model, [normal(64, 6)]).report.notes)
+
+
+def test_a_lazy_layer_is_refused_by_name():
+    with pytest.raises(mipp.UnsupportedModelError, match=r"'0\.weight' has no shape yet"):
+        halve(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 3)), [normal(5, 6)])
+
+
+class Switched(nn.Module):
+    """A norm for each kind of image."""
+
+    def __init__(self, choose) -> None:
+        super().__init__()
+        self.choose, self.a, self.b = choose, nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+
+    def forward(self, x):
+        return self.b(F.relu(self.norms[self.choose(self, x)](self.a(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("choose", [lambda m, x: int(x.mean() < 0), lambda m, x: int(m.training)])
+def test_norms_that_did_not_run_keep_the_nodes_they_may_share(choose):
+    found = mipp.inspect(Switched(choose), normal(4, 3, 6, 6).abs())
+    assert "a" not in found.groups
+    assert any(line.name == "norms.1" and line.reason == "did not run" for line in found.frozen)

@@ -1,0 +1,111 @@
+"""The twin of nn.MultiheadAttention computes what torch computes, with fewer heads too."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from cases import Net, assert_same
+from llamas import halves
+from networks import prune_images, refused
+from torch import nn
+
+import mipp
+from mipp.modules.multihead import Multihead, open_attention
+from mipp.plan import PruningPlan
+
+MASKS = ("none", "boolean", "added", "per head")
+
+
+@pytest.mark.parametrize(("mask", "padded", "crossed"), list(itertools.product(MASKS, (False, True), (False, True))))
+def test_attention_that_takes_its_sizes_from_its_weights_computes_what_torch_computes(mask, padded, crossed):
+    """Also without a batch dimension, with the batch second, without biases, with keys of another width."""
+    for first, bias, width, needs, average, single in itertools.product(
+        (True, False), (True, False), (None, 6), (True, False), (True, False), (True, False)
+    ):
+        if width and not crossed:
+            continue
+        stock = nn.MultiheadAttention(8, 2, bias=bias, batch_first=first, kdim=width, vdim=width).double().eval()
+        twin = open_attention(copy.deepcopy(stock))
+        query, key = torch.randn(3, 4, 8).double(), torch.randn(3, 5, width or 8).double()
+        if single:
+            query, key = query[0], key[0]
+        elif not first:
+            query, key = query.transpose(0, 1), key.transpose(0, 1)
+        key = key if crossed else query
+        steps = 5 if crossed else 4
+        added = {
+            "none": None,
+            "boolean": torch.rand(4, steps) > 0.7,
+            "added": torch.randn(4, steps).double(),
+            "per head": torch.randn(2 if single else 6, 4, steps).double(),
+        }[mask]
+        if mask == "boolean":
+            added[:, 0] = False
+        padding = torch.rand(3, steps) > 0.7 if padded else None
+        if padded:
+            padding[:, 0] = False
+            padding = padding.double() * -3 if mask in ("added", "per head") else padding
+            padding = padding[0] if single else padding
+        given = {
+            "need_weights": needs,
+            "average_attn_weights": average,
+            "attn_mask": added,
+            "key_padding_mask": padding,
+        }
+        with torch.no_grad():
+            found, expected = twin(query, key, key, **given), stock(query, key, key, **given)
+        assert_same([t for t in found if t is not None], [t for t in expected if t is not None])
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_an_encoder_layer_with_fewer_heads_runs_in_torch_s_own_inference(norm_first):
+    """The fused kernel would take the size of a head from the width of the layer."""
+    model = nn.Sequential(
+        nn.Linear(5, 16),
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, norm_first=norm_first),
+            2,
+            enable_nested_tensor=False,
+        ),
+        nn.Linear(16, 3),
+    )
+    model = model.double().eval()
+    x = torch.randn(2, 6, 5, dtype=torch.float64)
+    found = mipp.inspect(model, x)
+    sizes = {name: group.size for name, group in found.groups.items()}
+    assert sizes == {
+        "0": 16,
+        "1.layers.0.self_attn": 4,
+        "1.layers.0.linear1": 24,
+        "1.layers.1.self_attn": 4,
+        "1.layers.1.linear1": 24,
+    }
+    plan = PruningPlan.of(found.graph, model, halves(found.groups))
+    small = mipp.apply(plan, model)
+    with torch.inference_mode():
+        assert_same([small(x)], [mipp.mask(plan, model)(x)])
+    assert small[1].layers[0].self_attn.num_heads == 2
+    assert type(model[1].layers[0].self_attn) is nn.MultiheadAttention
+    assert isinstance(small[1].layers[0].self_attn, Multihead)
+
+
+def test_attention_that_loses_nothing_stays_torch_s_own():
+    model = nn.Sequential(nn.Linear(5, 16), nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), nn.Linear(16, 3))
+    found = mipp.inspect(model.eval(), torch.randn(2, 6, 5))
+    small = mipp.apply(PruningPlan.of(found.graph, model, {"1.linear1": range(10)}), model)
+    assert type(small[1].self_attn) is nn.MultiheadAttention
+
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_a_plan_of_an_attention_with_other_heads_is_refused():
+    def attention(heads: int) -> nn.Module:
+        return Net(
+            lambda m, x: m.o(m.a(x, x, x)[0]), a=nn.MultiheadAttention(8, heads, batch_first=True), o=nn.Linear(8, 3)
+        )
+
+    plan = prune_images(attention(4), [torch.randn(64, 4, 8)], mipp.Budget(widths={"a": 2})).plan
+    assert "'a' has 4 heads, but here it has 2" in refused(lambda: mipp.apply(plan, attention(2)))
+    assert mipp.PruningPlan.from_dict(plan.to_dict()).heads == {"a": 4}

@@ -1,0 +1,211 @@
+"""The refit: which layers, with how many samples, with which biases."""
+
+import pytest
+import torch
+from cases import Net, named
+from networks import Branch, halve, normal, squared_error
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import mipp
+from mipp.refit.least_squares import Refit
+
+
+def images(count: int = 4) -> list[torch.Tensor]:
+    return [torch.randn(8, 3, 6, 6) for _ in range(count)]
+
+
+def test_a_branch_whose_last_batch_norm_is_zero_gives_finite_weights():
+    model = Branch()
+    nn.init.zeros_(model.norm.weight)
+    result = mipp.prune(model, images(), mipp.Budget(macs=0.5), progress=False)
+    assert all(torch.isfinite(p).all() for p in result.model.parameters())
+
+
+def test_added_biases_lower_the_error():
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(6, 24, bias=False), nn.ReLU(), nn.Linear(24, 24, bias=False), nn.ReLU(), nn.Linear(24, 3, bias=False)
+    )
+    data = torch.randn(512, 6)
+    errors = []
+    for allow in (False, True):
+        options = Refit(allow_bias=allow)
+        small = mipp.prune(model, [data], mipp.Budget(nodes=0.3), compensate=options, progress=False).model
+        missing = (model(data) - small(data)).detach()
+        errors.append(float(missing.square().mean()))
+    assert errors[1] < errors[0]
+    assert float(missing.mean(0).abs().max()) < 1e-4  # the last layer's bias takes the mean
+
+
+def test_wrong_refit_options_are_refused():
+    for fields in ({"positions": 0}, {"ridge": 0.0}):
+        with pytest.raises(mipp.MippError, match="positive"):
+            Refit(**fields)
+
+
+def test_biases_are_added_as_far_as_the_budget_of_parameters_allows():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 12, bias=False), nn.ReLU(), nn.Linear(12, 4, bias=False)
+    )
+    data, options = [torch.randn(200, 8)], {"compensate": Refit(allow_bias=True), "progress": False}
+    tight = mipp.prune(model, data, mipp.Budget(params=0.5), **options)
+    assert tight.report.after.params <= 0.5 * tight.report.before.params
+    assert any("left none for a bias of" in note for note in tight.report.notes)
+    loose = mipp.prune(model, data, mipp.Budget(params=0.5, nodes=0.3), **options)
+    assert loose.model[2].bias is not None
+    assert loose.report.after.params <= 0.5 * loose.report.before.params
+
+
+def test_a_transposed_convolution_gets_a_bias_of_its_outputs():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 5, 2, bias=False))
+    options = {"compensate": Refit(allow_bias=True), "progress": False}
+    small = mipp.prune(model, [torch.randn(40, 3, 6, 6)], mipp.Budget(nodes=0.5), **options).model
+    assert small[2].bias.shape == (5,)
+
+
+class TiedAutoencoder(nn.Module):
+    """Decodes with the transposed weights of the encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        code = nn.functional.relu(self.b(nn.functional.relu(self.a(x))))
+        decoded = nn.functional.relu(nn.functional.linear(code, self.b.weight.t()))
+        return nn.functional.linear(decoded, self.a.weight.t())
+
+
+def test_a_weight_that_is_read_transposed_as_well_is_not_refitted_and_the_report_says_so():
+    torch.manual_seed(0)
+    model, data = TiedAutoencoder(), [torch.randn(200, 8)]
+    refitted, cut = (
+        mipp.prune(model, data, mipp.Budget(widths={"a": 12}), compensate=c, progress=False) for c in (True, False)
+    )
+    assert torch.equal(refitted.model(data[0]), cut.model(data[0]))
+    assert any(note.startswith("Left as cut, as") and " b" in note for note in refitted.report.notes)
+
+
+def test_a_computed_weight_is_left_as_cut_and_the_report_says_so():
+    layers = nn.Linear(6, 16), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))
+    result = mipp.prune(nn.Sequential(*layers), [torch.randn(60, 6)], mipp.Budget(nodes=0.5), progress=False)
+    assert any(note.startswith("Left as cut, as") for note in result.report.notes)
+
+
+class TokenMixer(nn.Module):
+    """A layer over the tokens, for which the channels of the stream are rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Linear(5, 16), nn.Linear(6, 12), nn.Linear(12, 6)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x).relu()
+        x = x + self.down(self.up(x.transpose(1, 2)).relu()).transpose(1, 2)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("budget", [mipp.Budget(nodes=0.6), mipp.Budget(nodes=0.2, min_keep=0)], ids=repr)
+def test_a_layer_whose_rows_are_cut_is_refitted_and_distilled(budget):
+    torch.manual_seed(0)
+    model, data = TokenMixer().eval(), [torch.randn(32, 6, 5) for _ in range(9)]
+    assert set(mipp.inspect(model, data[0]).groups) == {"embed", "up"}
+
+    def error(compensate: bool, **options: str) -> float:
+        result = mipp.prune(model, data, budget, mipp.methods.L1(), compensate=compensate, progress=False, **options)
+        with torch.no_grad():
+            return float(sum((result.model(x) - model(x)).square().sum() for x in data))
+
+    cut, refitted = error(False), error(True)
+    assert refitted < 0.7 * cut
+    assert error(True, recover="distill") <= refitted
+
+
+def test_an_activation_with_a_single_number_goes_with_any_width():
+    model = nn.Sequential(nn.Linear(4, 8), nn.PReLU(), nn.Linear(8, 2))
+    assert set(mipp.inspect(model, torch.randn(3, 4)).groups) == {"0"}
+
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+class Recurrent(nn.Module):
+    """An LSTM over time-first or batch-first sequences, its outputs averaged over time or not."""
+
+    def __init__(self, *, batch_first: bool, averaged: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.time, self.averaged = int(batch_first), averaged
+        self.lstm, self.out = nn.LSTM(8, 24, batch_first=batch_first), nn.Linear(24, 4)
+
+    def forward(self, x):
+        said = self.lstm(x)[0]
+        return self.out(said.mean(self.time) if self.averaged else said)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_sequences_with_time_first_are_pruned_as_those_with_batches_first(averaged):
+    data = [normal(10, 24, 8, seed=seed).cumsum(0) * 0.3 for seed in range(3)]
+    results, errors = [], []
+    for batch_first, own in ((False, data), (True, [x.transpose(0, 1) for x in data])):
+        model = Recurrent(batch_first=batch_first, averaged=averaged)
+        results.append(halve(model, own))
+        errors.append(squared_error(results[-1].model, model, [(x,) for x in own]))
+    first, second = results
+    assert first.plan.kept == second.plan.kept
+    assert errors[0] == pytest.approx(errors[1], rel=0.2)  # other rows are held out for the ridge
+    assert any("taken whole" in note for note in first.report.notes)
+    assert not any("taken whole" in note for note in second.report.notes)
+
+
+def test_images_without_a_dimension_of_samples_are_refitted():
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(0), nn.Linear(8, 4))
+    calls = [(normal(3, 8, 8, seed=seed),) for seed in range(24)]
+    result = halve(model, [x for (x,) in calls])
+    assert squared_error(result.model, model, calls) < 0.5 * squared_error(mipp.apply(result.plan, model), model, calls)
+
+
+def test_complex_weights_are_left_as_cut_and_named():
+    def bare(m, x):
+        return m.b(torch.tanh(m.a(x))).abs()
+
+    model = Net(bare, a=nn.Linear(6, 16, dtype=torch.cfloat), b=nn.Linear(16, 3, dtype=torch.cfloat))
+    data = [torch.complex(normal(50, 6), normal(50, 6, seed=1))]
+    result = halve(model, data, method=mipp.methods.L1())
+    assert squared_error(result.model, mipp.apply(result.plan, model), [data]) == 0
+    assert any("complex: b." in note for note in result.report.notes)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_very_few_samples_are_enough_to_refit(samples):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    data = torch.randn(samples, 5)
+    result = mipp.prune(model, [data], mipp.Budget(nodes=4), progress=False)
+    cut = mipp.apply(result.plan, model)
+    assert (result.model(data) - model(data)).norm() <= (cut(data) - model(data)).norm() * (1 + 1e-5)
+
+
+def test_the_refit_runs_less_than_three_dense_passes_through_the_data(monkeypatch):
+    """One through the dense network and two through the cut one; convolutions are counted."""
+    monkeypatch.setattr(
+        "mipp.report.measuring.latency_ms", lambda *_: 1.0
+    )  # how often that runs the network depends on the clock
+    case = named("cifar resnet")
+    model, batches = case.model(), case.batches(2, 100)
+
+    def convolved(run) -> int:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return sum(n for op, n in counter.get_flop_counts()["Global"].items() if "conv" in str(op))
+
+    def prune(**options):
+        mipp.prune(model, batches, mipp.Budget(macs=0.5), mipp.methods.L1(), progress=False, **options)
+
+    dense = convolved(lambda: [model(x) for x, _ in batches])
+    assert convolved(prune) - convolved(lambda: prune(compensate=False)) < 3 * dense

@@ -1,0 +1,84 @@
+"""The regression behind the refit, against rows held in memory."""
+
+import pytest
+import torch
+from torch import nn
+
+import mipp
+from mipp.refit.regression import FOLDS, RIDGES, Regression, best_ridge, folds_of
+
+
+def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, inputs, generator=generator, dtype=torch.float64) + 1
+    weight = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64)
+    return x, x @ weight + 2 + noise * torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
+
+
+def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
+    regression = Regression(x.shape[1], r.shape[1], centred=centred)
+    regression.update(x, r, folds_of(len(x), len(x), 0))
+    return regression
+
+
+def by_rows(x, r, ridge, *, centred):
+    """Least squares on the rows with the penalty as further rows."""
+    mean_x, mean_r = (x.mean(0), r.mean(0)) if centred else (x.new_zeros(x.shape[1]), r.new_zeros(r.shape[1]))
+    z = x - mean_x
+    penalty = (ridge * z.square().mean() * len(z)) ** 0.5 * torch.eye(x.shape[1], dtype=x.dtype)
+    rows = torch.cat([z, penalty]), torch.cat([r - mean_r, r.new_zeros(x.shape[1], r.shape[1])])
+    change = torch.linalg.lstsq(*rows).solution
+    return change, r.mean(0) - x.mean(0) @ change
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("ridge", [1e-3, 1.0, 50.0])
+def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge):
+    x, r = drawn()
+    regression = fitted(x, r, centred=centred)
+    found, (change, offset) = regression.solve(ridge), by_rows(x, r, ridge, centred=centred)
+    torch.testing.assert_close(found.change, change, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.offset, offset * centred, rtol=1e-9, atol=1e-9)
+    error = 0.0
+    for number in range(FOLDS):
+        fold = torch.arange(len(x)) % FOLDS == number
+        rest = ~fold
+        change, offset = by_rows(x[rest], r[rest], ridge, centred=centred)
+        error += float((r[fold] - x[fold] @ change - offset * centred).square().sum())
+    assert regression.held_out_error(ridge) == pytest.approx(error, rel=1e-9)
+
+
+def test_an_infinite_ridge_changes_nothing():
+    change = fitted(*drawn(), centred=True).solve(1e15).change
+    assert float(change.abs().max()) < 1e-12
+
+
+def test_the_ridge_is_small_for_what_is_linear_and_large_for_noise():
+    x, r = drawn(400, noise=0.0)
+    assert best_ridge([fitted(x, r, centred=True)]) == RIDGES[0]
+    wide, _ = drawn(40, 60)
+    noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert best_ridge([fitted(wide, noise, centred=True)]) == RIDGES[-1]
+
+
+def test_the_ridge_depends_neither_on_the_order_within_a_fold_nor_on_the_scale_of_the_inputs():
+    x, r = drawn(40, 30, noise=3.0)
+    expected = best_ridge([fitted(x, r, centred=True)])
+    assert RIDGES[0] < expected < RIDGES[-1]
+    order = torch.arange(len(x)).reshape(-1, FOLDS).flip(0).flatten()
+    assert best_ridge([fitted(x[order], r[order], centred=True)]) == expected
+    assert best_ridge([fitted(1000 * x, r, centred=True)]) == expected
+
+
+def test_with_fewer_rows_than_inputs_the_refit_does_no_harm_on_fresh_data():
+    """A wide hidden layer: least squares alone fits the rows it sees, and is worse than the cut on others."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 400), nn.ReLU(), nn.Linear(400, 20)).double()
+    seen, fresh = torch.randn(220, 100).double(), torch.randn(2000, 100).double()
+    errors = {}
+    for name, compensate in {"cut": False, "least squares": mipp.Refit(ridge=1e-9), "held out": True}.items():
+        small = mipp.prune(
+            model, [seen], mipp.Budget(nodes=200), mipp.methods.L1(), compensate=compensate, progress=False
+        ).model
+        errors[name] = float((small(fresh) - model(fresh)).detach().square().mean())
+    assert errors["held out"] < errors["cut"] < errors["least squares"]

@@ -1,0 +1,63 @@
+"""The second fit, behind a ReLU, is never worse than the first."""
+
+import pytest
+import torch
+
+from mipp.refit.regression import Fit, Regression, folds_of
+from mipp.refit.relu import Rectified
+from mipp.runtime.tensor_store import TensorStore
+
+
+def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, inputs, generator=generator, dtype=torch.float64) + 1
+    weight = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64)
+    return x, x @ weight + 2 + noise * torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
+
+
+def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
+    regression = Regression(x.shape[1], r.shape[1], centred=centred)
+    regression.update(x, r, folds_of(len(x), len(x), 0))
+    return regression
+
+
+def hidden_rows(groups: int = 2) -> tuple[torch.Tensor, ...]:
+    """Inputs [groups, rows, 5] of a layer of 3 outputs per group, what it lacks, and what a ReLU reads behind it."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(groups, 300, 5, generator=generator, dtype=torch.float64)
+    wanted = torch.randn(300, 3 * groups, generator=generator, dtype=torch.float64) + 3 * inputs[0, :, :1].abs() - 2
+    found = wanted + torch.randn(300, 3 * groups, generator=generator, dtype=torch.float64)
+    return inputs, wanted, found
+
+
+@pytest.mark.parametrize("ridge", [1e-9, 0.1, 100.0])
+def test_behind_a_relu_the_second_fit_is_better_and_never_worse_than_none(ridge):
+    inputs, wanted, found = hidden_rows()
+    scale = torch.tensor([0.5, -1.0, 2.0, 1.0, -0.3, 0.7], dtype=torch.float64)
+    missing, folds = (wanted - found) / scale, folds_of(300, 300, 0)
+    regressions = [Regression(5, 3, centred=True) for _ in inputs]
+    for regression, x, r in zip(regressions, inputs, missing.unflatten(1, (2, 3)).unbind(1), strict=True):
+        regression.update(x, r, folds)
+    first = [regression.solve(ridge) for regression in regressions]
+    rectified = Rectified(scale, 1 / scale, TensorStore(1e9))
+    for part in torch.arange(300).split(100):
+        rectified.update(inputs[:, part], missing[part], wanted[part], found[part], folds[part])
+
+    def error(fits):
+        made = torch.cat([x @ fit.change + fit.offset for fit, x in zip(fits, inputs, strict=True)], 1)
+        return float(((found + made * scale).relu() - wanted.relu()).square().sum())
+
+    second = rectified.refine(first, regressions, ridge)
+    none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
+    assert error(second) < error(first)
+    assert error(second) <= error(none)
+
+
+def test_shifted_residuals_are_as_if_they_had_been_added_so():
+    x, r = drawn()
+    by, folds = torch.randn_like(r), folds_of(len(x), len(x), 0)
+    shifted = fitted(x, r, centred=True)
+    shifted.shift(x, by, folds)
+    found, expected = shifted.solve(0.1), fitted(x, r + by, centred=True).solve(0.1)
+    torch.testing.assert_close(found.change, expected.change)
+    torch.testing.assert_close(found.offset, expected.offset)

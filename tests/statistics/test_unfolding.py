@@ -1,0 +1,42 @@
+"""The inputs of a convolution times its weight are its outputs."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from mipp.graph.nodes import Site
+from mipp.graph.program import Call
+from mipp.graph.rules import has_rule
+from mipp.graph.trace import trace
+from mipp.statistics.observing import observe
+from mipp.statistics.unfolding import channels_last, inputs_of
+
+
+@st.composite
+def transposed(draw):
+    """A transposed convolution and its input."""
+    kernel, stride, dilation = (draw(st.integers(1, 3)) for _ in range(3))
+    options = {
+        "stride": stride,
+        "dilation": dilation,
+        "padding": draw(st.integers(0, dilation * (kernel - 1) // 2)),
+        "output_padding": draw(st.integers(0, max(stride, dilation) - 1)),
+        "groups": draw(st.sampled_from([1, 2])),
+        "bias": False,
+    }
+    layer = draw(st.sampled_from([nn.ConvTranspose1d, nn.ConvTranspose2d]))(4, 6, kernel, **options).double()
+    return layer, torch.randn(2, 4, *[draw(st.integers(3, 5))] * (layer.weight.ndim - 2), dtype=torch.float64)
+
+
+@given(case=transposed())
+def test_what_a_transposed_convolution_reads_times_its_weight_is_what_it_writes(case):
+    layer, x = case
+    seen = {}
+    program = trace(layer.eval(), Call((x,)), has_rule)
+    observe(layer, Call((x,)), program, [0], lambda _, arguments, result: seen.update(arguments, result=result))
+    site = Site(0, "weight", "", np.zeros(4 // layer.groups, int), np.zeros(6, int), layer.groups, 0)
+    rows, weight = inputs_of(site, seen), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
+    written = torch.cat(list(rows @ weight.transpose(-2, -1)), 1)
+    torch.testing.assert_close(written, channels_last(seen["result"], 1))

@@ -1,0 +1,74 @@
+"""Where cutting differs from masking, groups are frozen and the plan is made anew."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import Case, Keep, Net, assert_same, named, outputs
+from networks import Branch, image_batches, image_network, prune_chain, prune_images
+from torch import nn
+
+import mipp
+from mipp.data.calibration import as_call
+from mipp.surgery import wrong_groups
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_groups_that_fit_alone_but_not_together_are_found_one_by_one(monkeypatch):
+    """Only as many are frozen as have to be."""
+    model, x = image_network(), image_batches()[0]
+    plan = prune_images(model).plan
+    monkeypatch.setattr(
+        "mipp.surgery.proof.agrees", lambda plan, *_: any(len(plan.kept[n]) == g.size for n, g in plan.groups.items())
+    )
+    assert wrong_groups(plan, model, as_call(x)) == ["4"]
+
+
+def test_where_cutting_differs_from_masking_the_group_is_frozen_and_the_plan_made_anew():
+    """The number of groups of a convolution is fixed in the code, so the cut model does not run."""
+    case = named("groups fixed in the code")
+    result = prune_chain(case.model(), case.batches(), mipp.Budget(nodes=0.8))
+    assert list(result.plan.kept) == ["2"]
+    assert any(f.name in ("0", "1") for f in result.report.frozen)
+    assert outputs(result.model, case.batch(3))[0].shape == (3, 2, 4, 4)
+
+
+def test_a_squeeze_of_all_dimensions_survives_a_width_of_one():
+    """`squeeze()` takes away more when one channel is left; the group is kept wider, or the cut model is right."""
+
+    def forward(m, x):
+        return m.c(F.relu(m.b(F.relu(m.a(x)).mean((2, 3), keepdim=True).squeeze())))
+
+    case = Case("squeeze", lambda: Net(forward, a=nn.Conv2d(3, 4, 3), b=nn.Linear(4, 5), c=nn.Linear(5, 2)),
+                lambda n, g: torch.randn(n, 3, 6, 6, generator=g, dtype=torch.float64))  # fmt: skip
+    model = case.model()
+    result = prune_chain(model, case.batches(), mipp.Budget(nodes=2), method=mipp.methods.L1())
+    assert_same(
+        outputs(mipp.apply(result.plan, model), case.batch(3)), outputs(mipp.mask(result.plan, model), case.batch(3))
+    )
+    assert outputs(result.model, case.batch(3))[0].shape == (3, 2)
+
+
+def test_a_proof_that_freezes_everything_ends_in_an_error_of_the_library():
+    """The code fixes a width in a way the graph cannot see."""
+
+    def forward(m, x):
+        h = F.relu(m.a(x))
+        if h.shape[-1] < 6:
+            raise RuntimeError("six are needed")
+        return m.b(h)
+
+    model = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2)).double()
+    for method in (mipp.methods.L1(), mipp.methods.MIPP(), Keep({"a": (0, 1)})):
+        with pytest.raises(mipp.MippError):
+            prune_chain(model, method=method)
+
+
+def test_a_model_that_fixes_its_dtype_is_proven_in_that_dtype():
+    class Casts(Branch):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.float() / 255)
+
+    pictures = [torch.randint(0, 256, (8, 3, 6, 6), dtype=torch.uint8)]
+    result = mipp.prune(Casts(), pictures, mipp.Budget(macs=0.5), progress=False)
+    assert result.report.after.macs < result.report.before.macs
