@@ -1,10 +1,9 @@
 """A small workload on digits for the tests of the grid."""
 
-import pytest
 import torch
 from torch import nn
 
-from mipp import grid, zoo
+from mipp import grid
 
 RECIPE = grid.Recipe(epochs=1, learning_rate=0.02, batch_size=32)
 
@@ -17,11 +16,3 @@ class Small(nn.Sequential):
 def make(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return Small()
-
-
-@pytest.fixture(scope="module")
-def work() -> grid.Workload:
-    train, test = zoo.load("digits", "train"), zoo.load("digits", "test")
-    return grid.Workload(
-        "small", make, train.subset(slice(256)), test.subset(slice(100)), before=RECIPE, after=RECIPE, samples=64
-    )

@@ -188,7 +188,7 @@ def test_nodes_whose_number_enters_the_code_as_a_number_are_frozen_with_op_and_l
     frozen = next(f for f in found.frozen if f.name == "a")
     if name != "scaled":  # there the number is another one
         assert frozen.op in ("div", "pow")
-        assert frozen.source.startswith("test_first_contact.py:")
+        assert frozen.source.startswith("test_builder.py:")
 
 
 @pytest.mark.parametrize("options", [{"add_bias_kv": True}, {"add_zero_attn": True}])
