@@ -37,7 +37,7 @@ def _compile(library: Path) -> None:
 
 
 def _module() -> types.ModuleType:
-    """What torch asks of every device's module: here there are no random numbers but those of the CPU."""
+    """The functions that torch asks of every device's module; the only random numbers are those of the CPU."""
     module = types.ModuleType(f"torch.{NAME}")
     module.is_available = module.is_initialized = lambda: True
     module._is_in_bad_fork = lambda: False

@@ -73,7 +73,7 @@ def run(*arguments):
 
 
 def result_of(*arguments):
-    """What the command answers with --json."""
+    """The answer of the command with --json."""
     answer = run(*arguments, "--json")
     assert answer.exit_code == 0, answer.output
     return json.loads(answer.stdout)

@@ -25,7 +25,7 @@ def text_of(node: ast.expr) -> str:
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Where the library makes an error, and its text."""
+    """The places where the library raises an error, and its text."""
     for path in sorted((ROOT / "src" / "mipp").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS and node.args:

@@ -44,7 +44,7 @@ def regression(rows=600, seed=0):
 
 
 class TestContract:
-    """What selection relies on, whatever the estimator."""
+    """Properties that selection relies on, whatever the estimator."""
 
     @every
     def test_it_knows_who_informs_and_who_repeats(self, estimator):

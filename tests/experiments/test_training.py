@@ -191,7 +191,7 @@ def test_tensorboard_gets_loss_and_learning_rate(model, data, tmp_path):
 
 
 class StopError(Exception):
-    """What ends a training here."""
+    """The error that ends a training here."""
 
 
 @pytest.mark.parametrize("change", [None, "recipe", "seed", "data", "weights"])

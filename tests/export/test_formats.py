@@ -1,4 +1,4 @@
-"""What is exported computes what the model computes, or nothing is left there."""
+"""An exported file computes what the model computes, or is not left there."""
 
 import copy
 import sys

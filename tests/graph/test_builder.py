@@ -1,4 +1,4 @@
-"""Which nodes go together, and what stays and why: expected by hand, pattern by pattern."""
+"""Groups and frozen layers, expected by hand, pattern by pattern."""
 
 import pytest
 import torch

@@ -29,7 +29,7 @@ def test_synflow_of_two_linear_layers_by_hand():
 @settings(max_examples=15)
 @given(st.integers(0, 2**31 - 1))
 def test_synaptic_flow_is_conserved_by_every_hidden_node(seed):
-    """What flows in through the weights and the bias flows out (Tanaka et al. 2020, theorem 1)."""
+    """The flow in through the weights and the bias equals the flow out (Tanaka et al. 2020, theorem 1)."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3)

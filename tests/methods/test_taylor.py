@@ -30,7 +30,7 @@ def test_taylor_is_the_squared_derivative_by_a_factor_on_the_activation_averaged
 
 
 def test_taylor_sees_through_a_batch_norm():
-    """What stands between a node and its reader is part of it: a gate behind the norm, not before."""
+    """A norm between a node and its reader belongs to the node: the gate stands behind the norm, not before."""
     model = named("conv bn relu chain").model()
     given = task(model, shape=(3, 6, 6))
     given = copy.copy(given)

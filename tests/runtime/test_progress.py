@@ -14,7 +14,7 @@ from mipp.runtime.progress import Bars
 
 @pytest.fixture
 def terminal(monkeypatch) -> io.StringIO:
-    """What a person on a terminal would see."""
+    """The text that a person on a terminal would see."""
     file = io.StringIO()
     monkeypatch.setattr("mipp.runtime.progress.Console", lambda **_: Console(file=file, force_terminal=True, width=80))
     return file

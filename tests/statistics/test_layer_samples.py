@@ -35,7 +35,7 @@ def _seeded():
 
 
 class TestSamples:
-    """What the estimators are given, against the model's own modules."""
+    """The samples that estimators get, against the model's own modules."""
 
     def samples(self, model, name, **fields):
         data = images(20)

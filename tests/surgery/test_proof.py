@@ -1,4 +1,4 @@
-"""Where cutting differs from masking, groups are frozen and the plan is made anew."""
+"""Groups whose cut differs from their mask are frozen, and the plan is made anew."""
 
 import pytest
 import torch

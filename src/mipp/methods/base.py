@@ -17,7 +17,7 @@ Scope = Literal["local", "global"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method needs and costs; `mipp methods` and the documentation are made from it.
+    """The requirements and costs of a method; `mipp methods` and the documentation are made from them.
 
     Attributes:
         data: Calibration samples; without them only their shape matters.
@@ -53,7 +53,7 @@ class Method(Protocol):
 
 
 def needs_of(method: object) -> Needs:
-    """What a method needs; one that does not say reads the data once, without labels."""
+    """The requirements of a method; by default it reads the data once, without labels."""
     needs = getattr(method, "needs", None)
     return needs if isinstance(needs, Needs) else Needs()
 

@@ -1,4 +1,4 @@
-"""What a model and the options of `prune` must be like, checked before anything takes long."""
+"""Checks of a model and of the options of `prune`, made before anything takes long."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -69,7 +69,7 @@ def check_method(method: Any, name: str = "method") -> None:
 
 
 def list_patterns(patterns: Iterable[str]) -> list[str]:
-    """What `exclude` names: one pattern, or several from any iterable, which may be one that is read only once.
+    """The patterns of `exclude`: one string, or several from any iterable, also from one that can be read only once.
 
     Raises:
         MippError: It holds anything but names.
@@ -85,7 +85,7 @@ def list_patterns(patterns: Iterable[str]) -> list[str]:
 
 
 def find_excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason]:
-    """What the caller excludes, as globs of module names with the reason.
+    """The modules that the caller excludes, as globs of module names with the reason.
 
     Raises:
         MippError: A pattern names no module; the nearest name is suggested.
@@ -100,7 +100,7 @@ def find_excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason
 
 
 def runs_in_parts(model: nn.Module, call: Call) -> bool:
-    """Whether the first dimension is that of samples which do not depend on each other.
+    """True if the first dimension is that of samples which do not depend on each other.
 
     That of time is not, nor that of the nodes of a graph: the model then refuses some of them, or says something else
     of the last two when it sees those before them.
@@ -154,7 +154,7 @@ def check_deterministic(model: nn.Module, call: Call) -> None:
 
 
 class _Pass:
-    """What went into one call of a module, and what came out."""
+    """The inputs and outputs of one call of a module."""
 
     def __init__(self, name: str, inputs: Any, outputs: Any) -> None:
         self.name, self.inputs, self.outputs = name, _copies(inputs), _copies(outputs)

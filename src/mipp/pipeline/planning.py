@@ -29,7 +29,7 @@ _UNPROVEN = Reason("cutting it did not equal masking it")
 
 @dataclass(frozen=True)
 class Planned:
-    """What is to become of the dense model under one budget.
+    """The dense model with its graph and plan under one budget.
 
     Attributes:
         plan: The nodes that stay.

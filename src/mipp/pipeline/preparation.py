@@ -1,4 +1,4 @@
-"""What serves all budgets: calibration data, the graph of the model and its costs, the dense network measured."""
+"""Calibration data, the graph of the model with its costs, and the dense network measured: all that budgets share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ _NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the pr
 
 @dataclass(frozen=True)
 class Prepared:
-    """What serves all budgets.
+    """Data, graph and measures that all budgets share.
 
     Attributes:
         model: The caller's model.

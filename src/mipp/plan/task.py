@@ -1,4 +1,4 @@
-"""What plans are made from: a model to prune, and what there is to prune it with."""
+"""The input of every method: a model to prune, its calibration data, and the functions of the caller."""
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field

@@ -35,7 +35,7 @@ class _Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Distillation:
-    """How long and how fast to distil.
+    """Duration and learning rate of the distillation.
 
     Attributes:
         seconds: Time limit; training stops early enough for the final check.
@@ -146,7 +146,7 @@ class _Distiller:
         return first.outputs, self._keep_if_better(self._score(), best, first).outputs
 
     def _features_learn(self) -> bool:
-        """Whether there are features, and some depend on what can learn."""
+        """True if there are features, and some depend on what can learn."""
         some = next(pieces(self.batches[0], None, self.options.batch_size))
         with torch.enable_grad():
             _, values = self.student(_widen(some.call.map(Tensor.clone)))

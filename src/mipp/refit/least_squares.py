@@ -43,7 +43,7 @@ _SCARCE, _VARIATIONS = 4, 3
 
 @dataclass(frozen=True)
 class Refit:
-    """How the weights downstream of removed nodes are refitted.
+    """Options of the refit of the weights downstream of removed nodes.
 
     Attributes:
         ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
@@ -263,7 +263,7 @@ class _Refitter:
     def _missing(
         self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
     ) -> Tensor:
-        """What the output lacks, in its own units, with the error of the stream it joins; [rows, outputs]."""
+        """The error of the output in its own units, with that of the stream it joins; [rows, outputs]."""
 
         def error(value: int) -> Tensor:
             there, here = self._sides(site, op, value, dense, pruned)
@@ -279,7 +279,7 @@ class _Refitter:
     def _sides(
         self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What the dense and the pruned network have of a value behind a site, both [rows, outputs that are kept]."""
+        """The dense and the pruned value behind a site, both [rows, outputs that are kept]."""
         there, here = align(dense[value], pruned[value], site.rows_to_keep(self.keep)), pruned[value]
         there, here = (channels_last(v, channel_dim(op), self.positions) for v in (there, here))
         return align(there, here, {1: site.outputs_to_keep(self.keep)}), here
@@ -317,7 +317,7 @@ class _Refitter:
         bias.add_(offset.to(bias.dtype))
 
     def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
-        """Which of these inputs of a cut weight come from nodes standing in for collapsed groups; they stay silent."""
+        """The inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
         reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
         kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
         return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)[columns]))

@@ -81,7 +81,7 @@ class Bars:
 
 @dataclass
 class _Loop:
-    """What goes on, with its number of steps if that is known, and how many are done."""
+    """The running phase, with its number of steps if that is known, and the number done."""
 
     what: str
     total: float | None

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: sentences for the report, and results that serve again."""
+"""The record of a run: sentences for the report, and results that serve again."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a group of nodes carries to the layers that read it, given the nodes kept so far."""
+"""The information that a group of nodes carries to the layers that read it, given the nodes kept so far."""
 
 from collections.abc import Callable, Mapping
 
@@ -62,14 +62,14 @@ def by_samples(
 
 
 def target_shrank(task: Task, group: NodeGroup, kept: Kept) -> bool:
-    """Whether some of what the readers of a group write has gone."""
+    """True if some of what the readers of a group write has gone."""
     alive = _alive(task, group, kept)
     writes = np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))])
     return not alive[writes[writes >= 0]].all()
 
 
 def _by_weights(task: Task, group: NodeGroup) -> Information:
-    """Where nothing that reads the group can be observed; a test, which has no samples, is sure of every weight."""
+    """The information of the weights, for groups without a reader to observe; a test without samples keeps all."""
     gain = by_weight(task, group)
     return IndependentInformation(0.5 * torch.log1p(gain / gain.mean().clamp_min(1e-300)), (1, 1), _CERTAIN)
 
@@ -81,7 +81,7 @@ def _alive(task: Task, group: NodeGroup, kept: Kept) -> NDArray[np.bool_]:
 def _about(
     site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
 ) -> list[GaussianInformation | IndependentInformation]:
-    """What a group carries to the kept outputs of one site; one part per convolution group, or more in a wide layer."""
+    """The information of a group about the kept outputs of a site; a part per convolution group, more if it is wide."""
     blocks = site.features_of(group, statistics.weight)
     rows = torch.from_numpy(site.outputs_to_keep(alive)).reshape(site.groups, -1)
     weights = site.by_group(statistics.weight)

@@ -141,7 +141,7 @@ class MIPP:
         return self._by_width(task, source, budget, widths, whole)
 
     def information(self, task: Task) -> dict[str, float]:
-        """What every group carries to its readers, in nats."""
+        """The information that every group carries to its readers, in nats."""
         source = self._source(task)
         return {name: source(group, {}).total() for name, group in task.graph.groups.items()}
 
@@ -156,7 +156,7 @@ class MIPP:
     def _towards_kept(
         self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination]
     ) -> Mapping[str, Elimination]:
-        """What removals lose of what nodes carry to those that are about to stay, found on the way to the budget."""
+        """The information about the nodes still kept that removals lose, measured at each step towards the budget."""
         curves = whole
         for step in range(1, self.steps if budget.limits(task.cost) else 1):
             eased = budget.ease(task.cost, step / self.steps)
@@ -274,7 +274,7 @@ def _show(task: Task, group: NodeGroup) -> Progress:
 
 
 def _once(task: Task, step: Sequence[str], kept: Kept, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What an interrupted run found for this step (with the same groups and nodes kept before it), or computes it."""
+    """The result that an interrupted run recorded for this step with the same groups and kept nodes, else a new one."""
     given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
     key = hashlib.sha256(given.encode()).hexdigest()
     return task.step(key, compute)
