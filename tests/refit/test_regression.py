@@ -16,9 +16,13 @@ def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5)
 
 
 def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
-    regression = Regression(x.shape[1], r.shape[1], centred=centred)
-    regression.update(x, r, folds_of(len(x), len(x), 0))
+    regression = Regression(1, x.shape[1], r.shape[1], centred=centred)
+    regression.update(x[None], r[None], folds_of(len(x), len(x), 0))
     return regression
+
+
+def ridge_of(x: torch.Tensor, r: torch.Tensor) -> float:
+    return best_ridge(fitted(x, r, centred=True).solver())
 
 
 def by_rows(x, r, ridge, *, centred):
@@ -31,43 +35,45 @@ def by_rows(x, r, ridge, *, centred):
     return change, r.mean(0) - x.mean(0) @ change
 
 
+@pytest.mark.parametrize("rows", [60, 12, 5])
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("ridge", [1e-3, 1.0, 50.0])
-def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge):
-    x, r = drawn()
-    regression = fitted(x, r, centred=centred)
-    found, (change, offset) = regression.solve(ridge), by_rows(x, r, ridge, centred=centred)
-    torch.testing.assert_close(found.change, change, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(found.offset, offset * centred, rtol=1e-9, atol=1e-9)
+def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge, rows):
+    """Also where rows are fewer than inputs, in every fold or in both."""
+    x, r = drawn(rows, 7 if rows != 12 else 9)
+    solver = fitted(x, r, centred=centred).solver()
+    found, (change, offset) = solver.solve(ridge), by_rows(x, r, ridge, centred=centred)
+    torch.testing.assert_close(found.change[0], change, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.offset[0], offset * centred, rtol=1e-9, atol=1e-9)
     error = 0.0
     for number in range(FOLDS):
         fold = torch.arange(len(x)) % FOLDS == number
         rest = ~fold
         change, offset = by_rows(x[rest], r[rest], ridge, centred=centred)
         error += float((r[fold] - x[fold] @ change - offset * centred).square().sum())
-    assert regression.held_out_error(ridge) == pytest.approx(error, rel=1e-9)
+    assert float(solver.held_out_error(ridge)) == pytest.approx(error, rel=1e-9)
 
 
 def test_an_infinite_ridge_changes_nothing():
-    change = fitted(*drawn(), centred=True).solve(1e15).change
+    change = fitted(*drawn(), centred=True).solver().solve(1e15).change
     assert float(change.abs().max()) < 1e-12
 
 
 def test_the_ridge_is_small_for_what_is_linear_and_large_for_noise():
     x, r = drawn(400, noise=0.0)
-    assert best_ridge([fitted(x, r, centred=True)]) == RIDGES[0]
+    assert ridge_of(x, r) == RIDGES[0]
     wide, _ = drawn(40, 60)
     noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert best_ridge([fitted(wide, noise, centred=True)]) == RIDGES[-1]
+    assert ridge_of(wide, noise) == RIDGES[-1]
 
 
 def test_the_ridge_depends_neither_on_the_order_within_a_fold_nor_on_the_scale_of_the_inputs():
     x, r = drawn(40, 30, noise=3.0)
-    expected = best_ridge([fitted(x, r, centred=True)])
+    expected = ridge_of(x, r)
     assert RIDGES[0] < expected < RIDGES[-1]
     order = torch.arange(len(x)).reshape(-1, FOLDS).flip(0).flatten()
-    assert best_ridge([fitted(x[order], r[order], centred=True)]) == expected
-    assert best_ridge([fitted(1000 * x, r, centred=True)]) == expected
+    assert ridge_of(x[order], r[order]) == expected
+    assert ridge_of(1000 * x, r) == expected
 
 
 def test_with_fewer_rows_than_inputs_the_refit_does_no_harm_on_fresh_data():

@@ -1,10 +1,12 @@
 """The second fit, behind a ReLU, is never worse than the first."""
 
+from dataclasses import astuple
+
 import pytest
 import torch
 
 from mipp.refit.regression import Fit, Regression, folds_of
-from mipp.refit.relu import Rectified
+from mipp.refit.relu import Rectified, by_group
 from mipp.runtime.tensor_store import TensorStore
 
 
@@ -13,12 +15,6 @@ def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5)
     x = torch.randn(rows, inputs, generator=generator, dtype=torch.float64) + 1
     weight = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64)
     return x, x @ weight + 2 + noise * torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
-
-
-def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
-    regression = Regression(x.shape[1], r.shape[1], centred=centred)
-    regression.update(x, r, folds_of(len(x), len(x), 0))
-    return regression
 
 
 def hidden_rows(groups: int = 2) -> tuple[torch.Tensor, ...]:
@@ -35,29 +31,35 @@ def test_behind_a_relu_the_second_fit_is_better_and_never_worse_than_none(ridge)
     inputs, wanted, found = hidden_rows()
     scale = torch.tensor([0.5, -1.0, 2.0, 1.0, -0.3, 0.7], dtype=torch.float64)
     missing, folds = (wanted - found) / scale, folds_of(300, 300, 0)
-    regressions = [Regression(5, 3, centred=True) for _ in inputs]
-    for regression, x, r in zip(regressions, inputs, missing.unflatten(1, (2, 3)).unbind(1), strict=True):
-        regression.update(x, r, folds)
-    first = [regression.solve(ridge) for regression in regressions]
+    regression = Regression(2, 5, 3, centred=True)
+    for part in torch.arange(300).split(100):
+        regression.update(inputs[:, part], by_group(missing[part], 2), folds[part])
+    first = regression.solver().solve(ridge)
     rectified = Rectified(scale, 1 / scale, TensorStore(1e9))
     for part in torch.arange(300).split(100):
         rectified.update(inputs[:, part], missing[part], wanted[part], found[part], folds[part])
 
-    def error(fits):
-        made = torch.cat([x @ fit.change + fit.offset for fit, x in zip(fits, inputs, strict=True)], 1)
+    def error(fit):
+        made = torch.cat([x @ change + offset for x, change, offset in zip(inputs, *astuple(fit), strict=True)], 1)
         return float(((found + made * scale).relu() - wanted.relu()).square().sum())
 
-    second = rectified.refine(first, regressions, ridge)
-    none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
+    second = rectified.refine(first, regression, ridge)
+    none = Fit(torch.zeros_like(first.change), torch.zeros_like(first.offset))
     assert error(second) < error(first)
     assert error(second) <= error(none)
 
 
-def test_shifted_residuals_are_as_if_they_had_been_added_so():
-    x, r = drawn()
+@pytest.mark.parametrize("inputs", [7, 90])
+def test_shifted_residuals_are_as_if_they_had_been_added_so(inputs):
+    x, r = drawn(inputs=inputs)
     by, folds = torch.randn_like(r), folds_of(len(x), len(x), 0)
-    shifted = fitted(x, r, centred=True)
-    shifted.shift(x, by, folds)
-    found, expected = shifted.solve(0.1), fitted(x, r + by, centred=True).solve(0.1)
-    torch.testing.assert_close(found.change, expected.change)
-    torch.testing.assert_close(found.offset, expected.offset)
+    shifted, expected = (Regression(1, inputs, r.shape[1], centred=True) for _ in range(2))
+    parts = [torch.arange(25), torch.arange(25, 26), torch.arange(26, 60)]
+    for part in parts:
+        shifted.update(x[None, part], r[None, part], folds[part])
+        expected.update(x[None, part], (r + by)[None, part], folds[part])
+    for part in parts:
+        shifted.shift(x[None, part], by[None, part], folds[part])
+    found, wanted = shifted.solver().solve(0.1), expected.solver().solve(0.1)
+    torch.testing.assert_close(found.change, wanted.change)
+    torch.testing.assert_close(found.offset, wanted.offset)

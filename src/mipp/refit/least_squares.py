@@ -28,11 +28,11 @@ from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan import Budget, PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
-from mipp.refit.relu import Rectified
+from mipp.refit.relu import Rectified, by_group
 from mipp.refit.targets import Target, names_left_as_cut, targets_of
 from mipp.runtime.distributed import place
 from mipp.runtime.tensor_store import format_bytes
-from mipp.statistics.observing import check_finite
+from mipp.statistics.observing import report_not_finite
 from mipp.statistics.replay import Stream
 from mipp.statistics.unfolding import align, channels_last, inputs_of
 
@@ -202,7 +202,7 @@ class _Refitter:
         rectified = Rectified(*self._scale(after[0]), self.store) if joined >= 0 else None
         columns = blocks[0]
         bias = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
-        regressions: list[Regression] = []
+        finite: list[Tensor] = []
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
             pruned = self.cut.values(index, until, want)
@@ -211,20 +211,20 @@ class _Refitter:
                 missing = self._missing(site, op, behind, dense, pruned)
                 folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
                 folds = folds.to(missing.device)
-                _add(regressions, inputs, missing, folds, centred=bool(bias))
+                finite.append(regression.update(inputs, by_group(missing, len(inputs)), folds))
                 if rectified is not None:
                     rectified.update(inputs, missing, *self._sides(site, op, joined, dense, pruned), folds)
-            moments = [fold for regression in regressions for fold in regression.folds]
-            check_finite(self.graph, target.uses[0], moments, self.full.batches[index])
 
         for columns in blocks[:-1]:  # each starts from the residual that the others leave
-            regressions = []
+            regression = self._regression(target, columns, centred=bool(bias))
             for index in range(len(self.full.batches)):
                 visit(index, self.full.values(index, until, want))
-            self._solve(target, regressions, columns)
-        columns, regressions = blocks[-1], []
+            self._solve(target, regression, columns)
+        columns = blocks[-1]
+        regression = self._regression(target, columns, centred=bool(bias))
         self.full.advance(following, want, until, visit)
-        offset = self._solve(target, regressions, columns, rectified)
+        self._check_finite(target, finite)
+        offset = self._solve(target, regression, columns, rectified)
         if bias:
             self._add_offset(bias, offset, ops[0], after[0])
 
@@ -292,23 +292,39 @@ class _Refitter:
         scale = norm_scale(self.program, after.norm, self.tensors)
         return scale, scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
 
+    def _regression(self, target: Target, columns: slice, *, centred: bool) -> Regression:
+        weight, groups = self._weight(target), target.uses[0].groups
+        inputs = len(range(*columns.indices(weight[0].numel())))
+        return Regression(groups, inputs, len(weight) // groups, centred=centred, device=weight.device)
+
+    def _check_finite(self, target: Target, finite: Sequence[Tensor]) -> None:
+        """Refuses batches of which a layer reads or writes what is no number; asks the device once.
+
+        Args:
+            target: What is refitted.
+            finite: Whether all was finite, for every use in every batch in turn.
+        """
+        bad = (~torch.stack(list(finite)).cpu()).nonzero()
+        if len(bad):
+            batch = self.full.batches[int(bad[0]) // len(target.uses) % len(self.full.batches)]
+            report_not_finite(self.graph, target.uses[0], batch)
+
     def _solve(
-        self, target: Target, regressions: Sequence[Regression], columns: slice, rectified: Rectified | None = None
+        self, target: Target, regression: Regression, columns: slice, rectified: Rectified | None = None
     ) -> Tensor:
         """Adds to the weight what takes the residual away; returns what to add to the outputs, shape [outputs]."""
         weight = self._weight(target)
-        silent = self._silent_inputs(target.uses[0], weight, columns).to(weight.device)
-        for regression in regressions:
-            regression.silence(silent)
-        pooled = [regression.pool() for regression in regressions]
-        ridge = self.ridge or best_ridge(pooled)
-        fits = [regression.solve(ridge) for regression in pooled]
-        fits = rectified.refine(fits, regressions, ridge) if rectified is not None else fits
+        regression.silence(self._silent_inputs(target.uses[0], weight, columns).to(weight.device))
+        solver = regression.solver()
+        ridge = self.ridge or best_ridge(solver)
+        fit = solver.solve(ridge)
+        del solver
+        fit = rectified.refine(fit, regression, ridge) if rectified is not None else fit
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
-        whole[:, columns] = torch.cat([fit.change.mT for fit in fits])
+        whole[:, columns] = fit.change.mT.flatten(0, 1)
         change = target.uses[0].swap_axes(whole.reshape(weight.shape))
         self.tensors[target.weight].add_(change.to(weight.dtype))
-        return torch.cat([fit.offset for fit in fits])
+        return fit.offset.flatten()
 
     def _add_offset(self, name: str, offset: Tensor, op: Op, after: Downstream) -> None:
         if bias_of(op) is None:  # the batch norm takes it
@@ -330,13 +346,3 @@ class _Refitter:
         if not isinstance(bias, Ref) or self.program.values[bias.index].origin != "parameter":
             return ""
         return self.program.values[bias.index].name if len(self.program.readers[bias.index]) == uses else ""
-
-
-def _add(regressions: list[Regression], inputs: Tensor, residual: Tensor, folds: Tensor, *, centred: bool) -> None:
-    groups = len(inputs)
-    residuals = residual.unflatten(1, (groups, -1)).transpose(0, 1)
-    if not regressions:
-        sizes = inputs.shape[2], residuals.shape[2]
-        regressions.extend(Regression(*sizes, centred=centred, device=inputs.device) for _ in range(groups))
-    for regression, x, r in zip(regressions, inputs, residuals, strict=True):
-        regression.update(x, r, folds)

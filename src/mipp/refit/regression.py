@@ -1,17 +1,25 @@
-"""Least squares from moments, with a ridge that samples held out choose."""
+"""Least squares from sums over rows, with a ridge that samples held out choose.
 
-import copy
+Rows are multiplied in the type they have (those of 16 bits in float32) and summed in float64. While there are fewer
+rows than inputs, the rows are kept and solved for instead, which gives the same change (the dual form).
+"""
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mipp.statistics.observing import Moments
+from mipp.refit.sums import CrossMoments, RowSums
+from mipp.runtime.distributed import is_sharded
 
 FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+_FIRST = 3  # place of the ridge that is tried first
+_PROBES = 32  # random combinations of the outputs by which ridges are compared
 
 
 def folds_of(rows: int, samples: int, first: int) -> Tensor:
@@ -27,108 +35,239 @@ def folds_of(rows: int, samples: int, first: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Fit:
-    """The change of a weight, transposed, shape [inputs, outputs], and of the outputs, shape [outputs]."""
+    """An addition to a weight, transposed, and to the outputs.
+
+    Attributes:
+        change: Shape [groups, inputs, outputs].
+        offset: Shape [groups, outputs]; zero without an intercept.
+    """
 
     change: Tensor
     offset: Tensor
 
 
-class Regression:
-    """Regression of residuals on inputs: min over D of mean ‖r − Dx‖² + ridge · mean(x²) · ‖D‖².
+class Solver(Protocol):
+    """Solves min over D of mean ‖r − Dx‖² + ridge · mean(x²) · ‖D‖² for every group at once."""
 
-    The change D is added to what is there already, so that a large ridge leaves it as it is. Moments are kept apart for
-    each of `FOLDS` folds.
+    @property
+    def can_hold_out(self) -> bool:
+        """Whether every fold has rows."""
+
+    def solve(self, ridge: float) -> Fit:
+        """The change, and with an intercept the offset."""
+
+    def held_out_error(self, ridge: float) -> Tensor:
+        """Squared residual left on every fold by what the others give, summed over rows, outputs and groups.
+
+        Of many outputs it is estimated, up to a constant, from random combinations, the same for all ridges. Shape [].
+        """
+
+
+class Regression:
+    """Regression of residuals on inputs; sums are kept apart for each of `FOLDS` folds.
+
+    The change D is added to what is there already, so that a large ridge leaves it as it is.
 
     Args:
-        inputs: Number of inputs.
-        outputs: Number of residuals.
+        groups: Number of regressions, all of one size.
+        inputs: Number of inputs of each.
+        outputs: Number of residuals of each.
         centred: Whether an intercept is fitted too.
-        device: Where the moments are.
+        device: Where the sums are.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, centred: bool, device: torch.device | None = None) -> None:
-        self.inputs, self.centred = inputs, centred
-        self.folds = [Moments(inputs + outputs, device) for _ in range(FOLDS)]
-        self.silent = torch.empty(0, dtype=torch.long, device=device)
+    def __init__(
+        self, groups: int, inputs: int, outputs: int, *, centred: bool, device: torch.device | None = None
+    ) -> None:
+        self._inputs, self._centred = inputs, centred
+        self._about = torch.zeros(groups, inputs, device=device)
+        self._folds = [RowSums(groups, inputs, outputs, device) for _ in range(FOLDS)]
+        self._silent = torch.empty(0, dtype=torch.long, device=device)
+        self._begun = False
 
-    def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor) -> None:
-        """Adds rows, shapes [rows, inputs] and [rows, outputs], each to its fold, shape [rows]."""
-        rows = torch.cat([inputs, residuals], 1)
-        for number, fold in enumerate(self.folds):
-            fold.update(rows[folds == number])
+    def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor) -> Tensor:
+        """Adds rows, each to its fold.
+
+        Args:
+            inputs: Shape [groups, rows, inputs].
+            residuals: Shape [groups, rows, outputs].
+            folds: Shape [rows].
+
+        Returns:
+            Whether all are finite, shape [].
+        """
+        if not self._begun:
+            self._begun, kind = True, torch.promote_types(inputs.dtype, torch.float32)
+            self._about = inputs.mean(1, dtype=kind) if self._centred else self._about.to(kind)
+        added = [fold.add(*self._rows(inputs, residuals, folds == n)) for n, fold in enumerate(self._folds)]
+        return torch.stack(added).all()
 
     def shift(self, inputs: Tensor, by: Tensor, folds: Tensor) -> None:
-        """Changes the residuals of rows that were added before; held-out errors are lost."""
-        inputs = inputs.index_fill(1, self.silent, 0)
-        for number, fold in enumerate(self.folds):
-            x, change = inputs[folds == number] - fold.mean[: self.inputs], by[folds == number]
-            fold.scatter[: self.inputs, self.inputs :] += x.mT @ change
-            fold.mean[self.inputs :] += change.sum(0) / max(fold.count, 1)
+        """Changes the residuals of all rows, in the order in which they were added; held-out errors are lost."""
+        for number, fold in enumerate(self._folds):
+            x, change = self._rows(inputs, by, folds == number)
+            fold.shift(x.index_fill_(2, self._silent, 0), change)
 
     def silence(self, inputs: Tensor) -> None:
         """Gives these inputs no weight."""
-        self.silent = inputs
-        for fold in self.folds:
-            fold.mean[inputs] = 0
-            fold.scatter.index_fill_(0, inputs, 0).index_fill_(1, inputs, 0)
+        self._silent = inputs
+        for fold in self._folds:
+            fold.silence(inputs)
 
-    def pool(self) -> "Regression":
-        """The regression on the rows of all processes, where data are sharded."""
-        whole = copy.copy(self)
-        whole.folds = [fold.pool() for fold in self.folds]
-        return whole
+    def solver(self) -> Solver:
+        """Solves it on the rows of all processes, where data are sharded."""
+        few = not any(fold.summed for fold in self._folds) and sum(fold.count for fold in self._folds) < self._inputs
+        if few and not is_sharded():
+            return _ByRows([fold.waiting() for fold in self._folds], self._about, centred=self._centred)
+        moments = [fold.moments(self._about) for fold in self._folds]
+        return _BySums(moments, self._about.dtype, centred=self._centred)
 
-    def solve(self, ridge: float, without: int | None = None) -> Fit:
-        """The change, and with an intercept the offset, else zero.
+    def _rows(self, inputs: Tensor, residuals: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of some rows, inputs about the fixed point."""
+        chosen = torch.nonzero(mask)[:, 0].to(inputs.device)
+        x, r = (rows.index_select(1, chosen).to(self._about.dtype) for rows in (inputs, residuals))
+        return x.sub_(self._about[:, None]), r
 
-        Args:
-            ridge: Relative to the mean second moment of the inputs.
-            without: A fold that is left out.
-        """
-        moments = self._merge(without)
-        (xx, xr, _), mean = self._parts(moments), moments.mean
-        penalty = ridge * xx.diagonal().mean() + 1e-300
-        change = torch.linalg.solve(xx + penalty * torch.eye(self.inputs, dtype=xx.dtype, device=xx.device), xr)
-        offset = mean[self.inputs :] - mean[: self.inputs] @ change
-        return Fit(change, offset if self.centred else torch.zeros_like(offset))
 
-    def held_out_error(self, ridge: float) -> float:
-        """Squared residual left on every fold by what the other folds give, summed over rows and outputs."""
-        total = 0.0
-        for number, fold in enumerate(self.folds):
-            fit = self.solve(ridge, number)
-            (xx, xr, rr), mean = self._parts(fold), fold.mean
-            left = rr - 2 * (fit.change * xr).sum() + (fit.change * (xx @ fit.change)).sum()
-            if self.centred:
-                left = left + (mean[self.inputs :] - mean[: self.inputs] @ fit.change - fit.offset).square().sum()
-            total += fold.count * float(left)
+class _BySums:
+    """From second moments of every fold."""
+
+    def __init__(self, folds: Sequence[CrossMoments], kind: torch.dtype, *, centred: bool) -> None:
+        self._folds, self._kind, self._centred = folds, kind, centred
+        self._device = folds[0].x.device
+
+    @property
+    def can_hold_out(self) -> bool:
+        return all(fold.count for fold in self._folds)
+
+    def solve(self, ridge: float) -> Fit:
+        whole = reduce(CrossMoments.merge, self._folds)
+        about = whole if self._centred else whole.about_zero()
+        change = solve_positive(_add_to_diagonal(about.xx, ridge * _mean_square(about.xx)), about.xr)
+        offset = whole.r - (whole.x[:, None] @ change)[:, 0]
+        return Fit(change, offset if self._centred else torch.zeros_like(offset))
+
+    def held_out_error(self, ridge: float) -> Tensor:
+        probes = _probes(self._folds[0].r, self._folds[0].r.shape[1])
+        total = self._folds[0].x.new_zeros(())
+        for number, fold in enumerate(self._folds):
+            rest = reduce(CrossMoments.merge, [f for n, f in enumerate(self._folds) if n != number])
+            known, seen = (m if self._centred else m.about_zero() for m in (rest, fold))
+            xr = known.xr @ probes
+            factor = torch.linalg.cholesky_ex(_add_to_diagonal(known.xx, ridge * _mean_square(known.xx)).to(self._kind))
+            change = torch.cholesky_solve(xr.to(self._kind), factor.L)
+            left = (change * (seen.xx.to(self._kind) @ change)).sum(dtype=torch.float64)
+            left = left + seen.rr.sum() - 2 * (change * (seen.xr @ probes)).sum()
+            if self._centred:
+                missed = (fold.r - rest.r) @ probes - ((fold.x - rest.x)[:, None] @ change.double())[:, 0]
+                left = left + missed.square().sum()
+            total = total + fold.count * torch.where((factor.info == 0).all(), left, math.inf)
         return total
 
-    def _merge(self, without: int | None) -> Moments:
-        merged = Moments(len(self.folds[0].mean), self.folds[0].mean.device)
-        for number, fold in enumerate(self.folds):
-            if number != without:
-                merged.merge(fold)
-        return merged
 
-    def _parts(self, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
-        """Second moments of the inputs, of inputs and residuals, and of the residuals (summed)."""
-        second, n = moments.covariance if self.centred else moments.raw, self.inputs
-        return second[:n, :n], second[:n, n:], second[n:, n:].diagonal().sum()
+class _ByRows:
+    """From the rows, where they are fewer than the inputs.
 
-
-def best_ridge(regressions: Sequence[Regression]) -> float:
-    """The ridge of `RIDGES` that leaves the least on samples held out, in all regressions together.
-
-    Candidates are tried in ascending order until the error rises. Where rows are too few to hold any out, it is the
-    largest.
+    With rows C of inputs about their mean, the change is C^T (C C^T + penalty)^-1 r.
     """
-    if any(fold.count == 0 for fold in regressions[0].folds):
+
+    def __init__(self, folds: Sequence[tuple[Tensor, Tensor]], about: Tensor, *, centred: bool) -> None:
+        self._x, self._r = (torch.cat(parts, 1) for parts in zip(*folds, strict=True))
+        self._counts, self._about, self._centred = [x.shape[1] for x, _ in folds], about, centred
+        self._gram = (self._x @ self._x.mT).double()
+
+    @property
+    def can_hold_out(self) -> bool:
+        return all(self._counts)
+
+    def solve(self, ridge: float) -> Fit:
+        gram, r = self._gram, self._r.double()
+        if self._centred:
+            gram, r = _centre(gram), r - r.mean(1, True)
+        penalty = ridge * _mean_square(gram) * gram.shape[1] / self._x.shape[2]
+        half = solve_positive(_add_to_diagonal(gram, penalty), r)
+        # the columns of `half` sum to zero where residuals are centred: inputs need not be
+        change = (self._x.mT @ half.to(self._x.dtype)).double()
+        if not self._centred:
+            return Fit(change, torch.zeros_like(r[:, 0]))
+        mean = self._x.mean(1).double() + self._about
+        return Fit(change, self._r.double().mean(1) - (mean[:, None] @ change)[:, 0])
+
+    def held_out_error(self, ridge: float) -> Tensor:
+        r = self._r.double() @ _probes(self._gram, self._r.shape[2])
+        starts = [sum(self._counts[:number]) for number in range(len(self._counts))]
+        rows = torch.arange(r.shape[1], device=r.device)
+        total = r.new_zeros(())
+        for start, count in zip(starts, self._counts, strict=True):
+            there, rest = rows[start : start + count], torch.cat([rows[:start], rows[start + count :]])
+            known, across, own = self._gram[:, rest][:, :, rest], self._gram[:, there][:, :, rest], r[:, rest]
+            mean = own.mean(1, True)
+            if self._centred:
+                across = across - known.mean(1, True)
+                across, known, own = across - across.mean(2, True), _centre(known), own - mean
+            penalty = ridge * _mean_square(known) * len(rest) / self._x.shape[2]
+            factor = torch.linalg.cholesky_ex(_add_to_diagonal(known, penalty).to(self._x.dtype))
+            half = torch.cholesky_solve(own.to(self._x.dtype), factor.L)
+            left = r[:, there] - across @ half.double() - (mean if self._centred else 0)
+            total = total + torch.where((factor.info == 0).all(), left.square().sum(), math.inf)
+        return total
+
+
+def best_ridge(solver: Solver) -> float:
+    """The ridge of `RIDGES` that leaves the least on samples held out, in all groups together.
+
+    The search starts in the middle and goes on as long as the error falls. Where rows are too few to hold any out, it
+    is the largest.
+    """
+    if not solver.can_hold_out:
         return RIDGES[-1]
-    best, least = RIDGES[-1], math.inf
-    for ridge in RIDGES:
-        error = sum(regression.held_out_error(ridge) for regression in regressions)
-        if not error < least:
-            break
-        best, least = ridge, error
-    return best
+    errors: dict[int, float] = {}
+
+    def measure(places: Sequence[int]) -> None:
+        new = [place for place in places if 0 <= place < len(RIDGES) and place not in errors]
+        if new:
+            found = torch.stack([solver.held_out_error(RIDGES[place]) for place in new])
+            errors.update(zip(new, found.nan_to_num(nan=math.inf, posinf=math.inf).tolist(), strict=True))
+
+    best = _FIRST
+    while True:
+        measure((best - 1, best, best + 1))
+        nearest = min(errors, key=lambda place: (errors[place], -place))
+        if nearest == best:
+            return RIDGES[best]
+        best = nearest
+
+
+def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
+    """Solves with a symmetric matrix, positive unless rounding made it otherwise, shape [groups, n, n]."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool((info == 0).all()):
+        return torch.cholesky_solve(values, factor)
+    solved: Tensor = torch.linalg.solve(matrix, values)
+    return solved
+
+
+def _mean_square(second: Tensor) -> Tensor:
+    """Mean of the diagonal, shape [groups]."""
+    mean: Tensor = second.diagonal(dim1=1, dim2=2).mean(1)
+    return mean
+
+
+def _add_to_diagonal(matrix: Tensor, penalty: Tensor) -> Tensor:
+    added = matrix.clone()
+    added.diagonal(dim1=1, dim2=2).add_(penalty[:, None] + 1e-300)
+    return added
+
+
+def _centre(gram: Tensor) -> Tensor:
+    """Products of rows about their mean, from those of the rows."""
+    centred: Tensor = gram - gram.mean(1, True) - gram.mean(2, True) + gram.mean((1, 2), True)
+    return centred
+
+
+def _probes(like: Tensor, outputs: int) -> Tensor:
+    """Random signs by which outputs are combined, shape [outputs, combinations]; all outputs where they are few."""
+    if outputs <= _PROBES:
+        return torch.eye(outputs, dtype=like.dtype, device=like.device)
+    signs = torch.randint(2, (outputs, _PROBES), generator=torch.Generator().manual_seed(outputs))
+    return (2.0 * signs - 1).div_(_PROBES**0.5).to(like)

@@ -6,13 +6,11 @@ bound of the error behind the ReLU that touches it, so that fitting this residua
 Zhang et al., arXiv 1505.06798, do with auxiliary variables).
 """
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
 from mipp.refit.regression import Fit, Regression
-from mipp.runtime.distributed import gather
+from mipp.runtime.distributed import sum_shards
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 
@@ -42,37 +40,40 @@ class Rectified:
         """
         self._rows.append(self._shelf.put([inputs, missing, wanted, found, folds]))
 
-    def refine(self, first: Sequence[Fit], regressions: Sequence[Regression], ridge: float) -> list[Fit]:
+    def refine(self, first: Fit, regression: Regression, ridge: float) -> Fit:
         """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second."""
-        for inputs, missing, wanted, found, folds in self._load():
-            made = _apply_fits(first, inputs)
-            excess = (found + made * self._scale).clamp_min(0)
-            change = torch.where(wanted > 0, 0, made - missing - excess * self._inverse).double()
-            for regression, x, part in zip(regressions, inputs, _by_group(change, inputs), strict=True):
-                regression.shift(x.double(), part, folds)
-        none = [Fit(torch.zeros_like(fit.change), torch.zeros_like(fit.offset)) for fit in first]
-        best = min(list(first), [regression.pool().solve(ridge) for regression in regressions], none, key=self._error)
+        none = Fit(torch.zeros_like(first.change), torch.zeros_like(first.offset))
+        errors = first.change.new_zeros(3)
         for rows in self._rows:
+            inputs, missing, wanted, found, folds = rows.load()
+            scale, inverse = self._scale.to(found.dtype), self._inverse.to(found.dtype)
+            made, bounded = apply_fit(first, inputs), wanted.clamp_min(0)
+            reached = (found + made * scale).clamp_min_(0)
+            errors[0] += _squared(found.clamp_min(0), bounded)
+            errors[1] += _squared(reached, bounded)
+            change = torch.where(wanted > 0, 0, made.sub_(missing).addcmul_(reached, inverse, value=-1))
+            regression.shift(inputs, by_group(change, len(inputs)), folds)
+        second = regression.solver().solve(ridge)
+        for rows in self._rows:
+            inputs, _, wanted, found, _ = rows.load()
+            now = apply_fit(second, inputs).mul_(self._scale.to(found.dtype)).add_(found)
+            errors[2] += _squared(now.clamp_min_(0), wanted.clamp_min(0))
             rows.release()
-        return best
-
-    def _error(self, fits: Sequence[Fit]) -> float:
-        total = 0.0
-        for inputs, _, wanted, found, _ in self._load():
-            now = found + _apply_fits(fits, inputs) * self._scale
-            total += float((now.clamp_min(0) - wanted.clamp_min(0)).square().sum(dtype=torch.float64))
-        return sum(gather(total))
-
-    def _load(self) -> Iterator[list[Tensor]]:
-        return (rows.load() for rows in self._rows)
+        least = int(sum_shards(errors)[[1, 2, 0]].argmin())
+        return (first, second, none)[least]
 
 
-def _apply_fits(fits: Sequence[Fit], inputs: Tensor) -> Tensor:
-    """The change of the outputs that fits make, shape [rows, outputs]."""
-    parts = ((fit.change.to(x.dtype), fit.offset.to(x.dtype), x) for fit, x in zip(fits, inputs, strict=True))
-    return torch.cat([x @ change + offset for change, offset, x in parts], 1)
+def apply_fit(fit: Fit, inputs: Tensor) -> Tensor:
+    """The outputs that a fit adds, shape [rows, groups x outputs]."""
+    made = torch.baddbmm(fit.offset.to(inputs.dtype)[:, None], inputs, fit.change.to(inputs.dtype))
+    return made.transpose(0, 1).flatten(1)
 
 
-def _by_group(outputs: Tensor, inputs: Tensor) -> Tensor:
-    parts: Tensor = outputs.unflatten(1, (len(inputs), -1)).transpose(0, 1)
+def by_group(outputs: Tensor, groups: int) -> Tensor:
+    """Outputs [rows, groups x outputs] as [groups, rows, outputs]."""
+    parts: Tensor = outputs.unflatten(1, (groups, -1)).transpose(0, 1)
     return parts
+
+
+def _squared(found: Tensor, wanted: Tensor) -> Tensor:
+    return (found - wanted).square_().sum(dtype=torch.float64)

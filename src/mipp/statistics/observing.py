@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -224,8 +224,16 @@ def check_finite(graph: PruningGraph, site: Site, seen: Iterable[Tensor | Moment
     Raises:
         CalibrationError: A value is NaN or infinite.
     """
-    if all(bool(torch.isfinite(s.mean if isinstance(s, Moments) else s).all()) for s in seen):
-        return
+    if not all(bool(torch.isfinite(s.mean if isinstance(s, Moments) else s).all()) for s in seen):
+        report_not_finite(graph, site, batch)
+
+
+def report_not_finite(graph: PruningGraph, site: Site, batch: Batch) -> NoReturn:
+    """Names the site and the batch of which it reads or writes what is no number.
+
+    Raises:
+        CalibrationError: Always.
+    """
     read = [n for n, g in graph.groups.items() if g.holds(site.reads).any()]
     groups = f" of group {' and '.join(map(repr, read))}" if read else ""
     raise CalibrationError(

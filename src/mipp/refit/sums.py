@@ -1,0 +1,169 @@
+"""Sums over rows of inputs and residuals, from which a regression is solved."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mipp.runtime.distributed import is_sharded, sum_shards
+
+_BLOCK = 1024  # rows, at least, that are multiplied at once
+_STRIPS, _NARROW = 6, 192  # of a product with itself, of which little more than half is computed
+
+
+@dataclass(frozen=True)
+class CrossMoments:
+    """Means of inputs and residuals and their second moments about the means, divided by the count.
+
+    Attributes:
+        count: Number of rows.
+        x: Means of the inputs, shape [groups, inputs].
+        r: Means of the residuals, shape [groups, outputs].
+        xx: Second moments of the inputs, shape [groups, inputs, inputs].
+        xr: Those of inputs with residuals, shape [groups, inputs, outputs].
+        rr: Those of the residuals with themselves, summed, shape [groups].
+    """
+
+    count: int
+    x: Tensor
+    r: Tensor
+    xx: Tensor
+    xr: Tensor
+    rr: Tensor
+
+    def merge(self, other: "CrossMoments") -> "CrossMoments":
+        """The moments of both sets of rows (Chan, Golub & LeVeque 1983)."""
+        count = self.count + other.count
+        own, far = self.count / max(count, 1), other.count / max(count, 1)
+        x, r, both = other.x - self.x, other.r - self.r, own * far
+        return CrossMoments(
+            count,
+            self.x + far * x,
+            self.r + far * r,
+            (own * self.xx).add_(other.xx, alpha=far).baddbmm_(x[:, :, None], x[:, None], alpha=both),
+            (own * self.xr).add_(other.xr, alpha=far).baddbmm_(x[:, :, None], r[:, None], alpha=both),
+            own * self.rr + far * other.rr + both * r.square().sum(1),
+        )
+
+    def about_zero(self) -> "CrossMoments":
+        """The same with second moments about zero."""
+        return CrossMoments(
+            self.count,
+            self.x,
+            self.r,
+            torch.baddbmm(self.xx, self.x[:, :, None], self.x[:, None]),
+            torch.baddbmm(self.xr, self.x[:, :, None], self.r[:, None]),
+            self.rr + self.r.square().sum(1),
+        )
+
+
+class RowSums:
+    """Sums over rows; the rows themselves while they are fewer than the inputs.
+
+    Rows are multiplied in their own type and summed in float64.
+
+    Attributes:
+        count: Number of rows.
+        inputs: Their inputs about a fixed point, one tensor of shape [groups, rows, inputs] per update, as long as they
+            wait to be multiplied.
+        residuals: Their residuals.
+        summed: Whether any were multiplied.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int, device: torch.device | None) -> None:
+        self.count, self.summed = 0, False
+        self.inputs: list[Tensor] = []
+        self.residuals: list[Tensor] = []
+        self._sizes, self._device, self._waiting, self._shifted = (groups, inputs, outputs), device, 0, 0
+        self._x, self._r, self._rr = self._zeros(inputs), self._zeros(outputs), self._zeros()
+        self._xx = self._xr = self._zeros(0, 0)
+
+    def add(self, inputs: Tensor, residuals: Tensor) -> Tensor:
+        """Adds rows, which are kept; returns whether all are finite, shape []."""
+        x, r = inputs.sum(1), residuals.sum(1)
+        self._x += x
+        self._r += r
+        self._rr += residuals.square().sum((1, 2))
+        self.count += inputs.shape[1]
+        self.inputs.append(inputs)
+        self.residuals.append(residuals)
+        self._waiting += inputs.shape[1]
+        if self._waiting >= max(self._sizes[1], _BLOCK):
+            self.multiply()
+        return x.isfinite().all() & r.isfinite().all()
+
+    def multiply(self) -> None:
+        """Multiplies the rows that wait."""
+        _, inputs, outputs = self._sizes
+        if not self.summed:
+            self._xx, self._xr, self.summed = self._zeros(inputs, inputs), self._zeros(inputs, outputs), True
+        if self._waiting:
+            x, r = self.waiting()
+            _add_lower_gram(self._xx, x)
+            self._xr += x.mT @ r
+        self.inputs, self.residuals, self._waiting = [], [], 0
+
+    def waiting(self) -> tuple[Tensor, Tensor]:
+        """Inputs and residuals of the rows that wait, shapes [groups, rows, ...]."""
+        if not self.inputs:
+            groups, inputs, outputs = self._sizes
+            return self._x.new_zeros(groups, 0, inputs), self._x.new_zeros(groups, 0, outputs)
+        x, r = (rows[0] if len(rows) == 1 else torch.cat(rows, 1) for rows in (self.inputs, self.residuals))
+        return x, r
+
+    def shift(self, inputs: Tensor, by: Tensor) -> None:
+        """Changes the residuals of rows that come in the order in which they were added."""
+        self._r += by.sum(1)
+        if self.summed:
+            self._xr += inputs.mT @ by
+        else:
+            self.residuals[self._shifted] = self.residuals[self._shifted] + by
+            self._shifted = (self._shifted + 1) % len(self.residuals)
+
+    def silence(self, inputs: Tensor) -> None:
+        """Sets these inputs to zero."""
+        for tensor in (self._x, *([self._xx, self._xr] if self.summed else ())):
+            tensor.index_fill_(1, inputs, 0)
+        for tensor in (*([self._xx] if self.summed else ()), *self.inputs):
+            tensor.index_fill_(2, inputs, 0)
+
+    def moments(self, about: Tensor) -> CrossMoments:
+        """Moments of the rows of all processes, of inputs about the same point.
+
+        Args:
+            about: What was subtracted from the inputs here, shape [groups, inputs].
+        """
+        self.multiply()
+        total = max(self.count, 1)
+        x, r = self._x / total, self._r / total
+        lower = self._xx.tril()
+        xx = (lower + lower.tril(-1).mT).baddbmm_(x[:, :, None], x[:, None], alpha=-self.count)
+        xr = torch.baddbmm(self._xr, x[:, :, None], r[:, None], alpha=-self.count)
+        rr = self._rr - self.count * r.square().sum(1)
+        own = CrossMoments(self.count, x + about, r, xx / total, xr / total, rr / total)
+        return own if not is_sharded() else _pool(own)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(self._sizes[0], *shape, dtype=torch.float64, device=self._device)
+
+
+def _pool(own: CrossMoments) -> CrossMoments:
+    """The moments of the rows of all processes: their sums about the common means."""
+    parts = [own.x * own.count, own.r * own.count]
+    sums = sum_shards(torch.cat([*parts, own.x.new_full((len(own.x), 1), own.count)], 1))
+    count = round(float(sums[0, -1]))
+    x, r = (sums[:, :-1] / max(count, 1)).split([own.x.shape[1], own.r.shape[1]], 1)
+    dx, dr = own.x - x, own.r - r
+    xx = own.xx.baddbmm(dx[:, :, None], dx[:, None]) * own.count
+    xr = own.xr.baddbmm(dx[:, :, None], dr[:, None]) * own.count
+    rr = (own.rr + dr.square().sum(1)) * own.count
+    xx, xr, rr = (sum_shards(part) / max(count, 1) for part in (xx, xr, rr))
+    return CrossMoments(count, x, r, xx, xr, rr)
+
+
+def _add_lower_gram(total: Tensor, rows: Tensor) -> None:
+    """Adds the lower triangle, and a little more, of the products of rows with themselves, shape [groups, rows, n]."""
+    count = rows.shape[2]
+    width = max(_NARROW, -(-count // _STRIPS))
+    for start in range(0, count, width):
+        total[:, start:, start : start + width] += rows[:, :, start:].mT @ rows[:, :, start : start + width]
