@@ -94,6 +94,6 @@ def __getattr__(name: str) -> Any:
     try:
         found = import_module(f"mipp.{name}") if module == "mipp" else getattr(import_module(module), name)
     finally:
-        random.setstate(state)  # of which an import of rich takes a number
+        random.setstate(state)  # importing rich draws a random number
     globals()[name] = found  # so that this is done once
     return found

@@ -27,7 +27,7 @@ class Group(TyperGroup):
     ) -> NoReturn:
         given = list(sys.argv[1:] if args is None else args) or ["--help"]
         wants_json, debug = "--json" in given, "--debug" in given
-        given = [argument for argument in given if argument != "--debug"]  # so that it may stand anywhere
+        given = [argument for argument in given if argument != "--debug"]  # so that --debug may stand at any place
         extra["standalone_mode"] = False
         try:
             code = super().main(given, prog_name, *rest, **extra)

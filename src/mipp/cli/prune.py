@@ -116,6 +116,6 @@ def _what_next(out: Path | None, weights: Path | None, *, resumed: bool) -> str:
     went_on = "Went on from the checkpoint. " if resumed else ""
     if out is None:
         return f"{went_on}Nothing was written; --out FOLDER saves plan, weights and report."
-    # what was pruned before is no dense model: the second plan applies to the result of the first
+    # the model given was pruned before: the new plan applies to it, not to its dense model
     model = f"mipp.load({str(weights)!r}, model)" if weights is not None and weights.is_dir() else "model"
     return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with mipp.load({str(out)!r}, {model})."

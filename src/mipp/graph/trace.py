@@ -52,7 +52,7 @@ class OpStream(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _SILENT_OPS:
             return func(*args, **kwargs)
-        if func is torch.ops.aten.contiguous.default:  # called or not, as the strides happen to be
+        if func is torch.ops.aten.contiguous.default:  # the strides decide whether it is called
             out = func(*args, **kwargs)
             self.on_copy(args[0], out)
             return out
@@ -268,7 +268,7 @@ def module_stack(model: nn.Module, stack: list[str]) -> Iterator[None]:
 
     handles = []
     for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+        if isinstance(module, torch.jit.ScriptModule):  # a script module accepts no hooks
             continue
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
         handles.append(module.register_forward_hook(leave, always_call=True))

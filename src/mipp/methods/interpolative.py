@@ -52,7 +52,7 @@ def pivots(gram: Tensor) -> Elimination:
     values, vectors = torch.linalg.eigh(gram)
     root = (vectors * values.clamp_min(0).sqrt()).mT  # rootᵀ root = gram
     triangle, order = qr(root.numpy(), mode="r", pivoting=True)
-    residual = torch.from_numpy(triangle).square().sum(1).flip(0)  # of the rows from k on: what k pivots leave
+    residual = torch.from_numpy(triangle).square().sum(1).flip(0)  # from row k on: the residual of k pivots
     share = residual / residual.sum().clamp_min(1e-300)
     loss = torch.cat([torch.zeros(1, dtype=torch.float64), share.cumsum(0)])
     return Elimination(tuple(order[::-1].tolist()), tuple(loss.tolist()))

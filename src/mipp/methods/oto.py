@@ -141,7 +141,7 @@ class _Shrinking:
         doubled = (2 * self.pressure[name]).clamp_max(_MOST_PRESSURE)
         self.pressure[name] = torch.where(resists, doubled, torch.ones_like(doubled))
         share = self.pressure[name] * self.amount[name] / norm.clamp_min(1e-300)
-        share = share.clamp_max(_MOST_SHARE)  # zero stays zero
+        share = share.clamp_max(_MOST_SHARE)  # finite where the norm is zero, so that zero weights stay zero
         self._subtract(name, torch.where(self.redundant[name], share, torch.zeros_like(share)))
         stays = half_space(
             norm.square(), _inner(self.task, name, self.before, _weights(self.model)), self.rule.half_space
@@ -163,7 +163,7 @@ class _Shrinking:
         weights = _weights(self.model)
         for s in self.task.graph.groups[name].slices:
             if not s.reads and s.tensor in weights:
-                share = 1 - axis_factor(s, 1 - shares, weights[s.tensor])  # 0 where no node is
+                share = 1 - axis_factor(s, 1 - shares, weights[s.tensor])  # 0 for entries that belong to no node
                 weights[s.tensor].sub_(share * self.before[s.tensor])
 
 

@@ -80,7 +80,7 @@ class LayerError:
         scale = float(second.diagonal().mean())
         damped = second + (ridge * scale + 1e-300) * torch.eye(len(second), dtype=torch.float64)
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-        self._products = weight.mT @ weight  # all that the error needs of the weights
+        self._products = weight.mT @ weight  # the error depends on the weights through their products alone
         self._blocks = blocks
 
     def losses(self) -> Tensor:

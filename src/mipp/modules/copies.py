@@ -15,7 +15,7 @@ from mipp.modules.multihead import open_attention
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
     copied = open_attention(full_copy(model))
-    copied.eval()  # what an overridden train() returns is nobody's promise
+    copied.eval()  # a statement of its own: an overridden train() may return nothing
     return copied
 
 
@@ -70,7 +70,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None:
     """Gives every parameter and buffer, in place, the type wanted for its name and values."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        tensor.data = tensor.data.to(wanted(name, tensor))  # it stays the same object to everything that holds it
+        tensor.data = tensor.data.to(wanted(name, tensor))  # in place: other objects hold this tensor
 
 
 def move(model: nn.Module, device: torch.device) -> None:

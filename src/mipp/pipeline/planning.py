@@ -184,7 +184,7 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Modu
     if state is None:
         return model
     other = full_copy(model)
-    own = nn.Module.state_dict(other)  # whatever an overridden one leaves out
+    own = nn.Module.state_dict(other)  # an overridden state_dict() may leave tensors out
     extra = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
     try:
         nn.Module.load_state_dict(other, {**extra, **state})  # a checkpoint holds tensors only; other things stay

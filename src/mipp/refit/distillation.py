@@ -131,7 +131,7 @@ class _Distiller:
         for _ in progress(range(options.epochs), "distillation"):
             for batch in self._shuffle(train):
                 share, over = step / steps, (time.monotonic() - start) / max(seconds, 1e-9)
-                share = share if over <= (step + 1) / steps else over  # in good time, the clock changes nothing
+                share = share if over <= (step + 1) / steps else over  # the clock counts only in a run that is late
                 if share >= 1:
                     break
                 self._step(batch, share)
@@ -178,7 +178,7 @@ class _Distiller:
                 output, values = self.student(call)
         with torch.enable_grad():
             loss = feature_loss(values, seen, self.features) if self.by_features else output_loss(output, said)
-        if not loss.requires_grad:  # nothing that can learn has a part in it
+        if not loss.requires_grad:  # no trainable weight has an influence on it
             return
         self.optimiser.zero_grad()
         loss.backward()

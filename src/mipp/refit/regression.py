@@ -51,7 +51,7 @@ class Solver(Protocol):
 
     @property
     def can_hold_out(self) -> bool:
-        """Whether every fold has rows."""
+        """True if every fold has rows."""
 
     def solve(self, ridge: float) -> Fit:
         """The change, and with an intercept the offset."""

@@ -100,7 +100,7 @@ def measures(
         evaluate: Called with the model, in evaluation mode; its modes are as they were afterwards.
     """
     with modes_kept(model), callers_default_device():
-        model.eval()  # what an overridden eval() returns is nobody's promise
+        model.eval()  # a statement of its own: an overridden eval() may return nothing
         score = evaluate(model) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
     try:

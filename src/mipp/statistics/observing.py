@@ -59,11 +59,11 @@ class Moments:
         for some in samples.split(rows):
             values = block[: len(some)].copy_(some).sub_(about)
             part.mean.add_(values.sum(0))
-            for start in range(0, samples.shape[1], _COLUMNS):  # of a symmetric matrix, little more than half
+            for start in range(0, samples.shape[1], _COLUMNS):  # symmetric: the lower triangle is enough
                 left = values[:, start : start + _COLUMNS]
                 part.scatter[start:, start : start + _COLUMNS].addmm_(values[:, start:].mT, left)
         part.scatter.add_(part.scatter.tril_().tril(-1).mT)
-        off = part.mean / part.count  # what rounding left of the mean
+        off = part.mean / part.count  # the rounding error of `about` as the mean
         part.scatter.addr_(off, off, alpha=-part.count)
         part.mean = about + off
         self.merge(part)
@@ -279,7 +279,7 @@ class _Watch(OpStream):
         if index is None:
             return func(*args, **kwargs)
         schema = func._schema.arguments
-        read = map_tensors(args, Tensor.clone) if func._schema.is_mutable else args  # what it finds, not what it leaves
+        read = map_tensors(args, Tensor.clone) if func._schema.is_mutable else args  # the values before an in-place op
         given = {a.name: v for a, v in zip(schema, read, strict=False)}
         full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
         out = func(*args, **kwargs)

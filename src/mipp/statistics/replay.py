@@ -64,7 +64,7 @@ class Stream:
         self._named = tensors_by_name(model)
         self._store = store
         self._states: list[_State | None] = [None] * len(batches)  # None: nothing executed, the batch itself
-        for batch in batches:  # what cannot be replayed is known early
+        for batch in batches:  # refused now, before any step has run
             self._trace(batch)
 
     def program(self, batch: Batch) -> Program:

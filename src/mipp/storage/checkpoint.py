@@ -70,7 +70,7 @@ class Checkpoint:
             return None
         weights = read_weights(self._weights(step))
         add_biases(model, weights)
-        fill(model, weights)  # extra state is no tensor, and stays
+        fill(model, weights)  # tensors only: extra state stays as it is
         notes: list[str] = self.finished[step]
         return notes
 

@@ -124,6 +124,6 @@ def _closure_of(function: FunctionType) -> list[Any]:
     """The values that a function closes over, without those that may change as it runs."""
     values = []
     for cell in function.__closure__ or ():
-        with suppress(ValueError):  # of a name that was never set
+        with suppress(ValueError):  # an empty cell: its name was never set
             values.append(cell.cell_contents)
     return [value for value in values if not isinstance(value, _GROWING)]

@@ -84,7 +84,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     if folder.exists() and not _is_empty(folder):
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
-    with _beside(folder.absolute()) as part:  # "." is its own parent
+    with _beside(folder.absolute()) as part:  # the parent of "." is "." itself
         yield part
         part.chmod(0o755)
         try:

@@ -189,12 +189,12 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
         _set(model.get_submodule(path), attribute, value)
     with modes_kept(model):
         for module in model.modules():
-            module.training = False  # in train mode spectral norm changes when its weight is looked at
+            module.training = False  # in train mode spectral norm updates its state when its weight is read
         for module in model.modules():
             for attribute, value in layer_sizes(module).items():
                 if getattr(module, attribute, value) != value:
                     setattr(module, attribute, value)
-            if isinstance(module, nn.RNNBase):  # it keeps a list of its own
+            if isinstance(module, nn.RNNBase):  # torch's RNNs list their weights a second time
                 module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
 
 

@@ -32,7 +32,7 @@ def parts(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None
     for s in group.slices:
         if s.tensor in tensors and reads in (None, s.reads):
             tensor = tensors[s.tensor].detach()
-            tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # behind the axes there are
+            tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # the new axis comes last
             rows = tensor.double().cpu().movedim(s.axis, 0)
             yield rows.reshape(len(rows), -1)[torch.from_numpy(s.positions)].flatten(1)
 
