@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mipp.selectors.features import FeatureSelector
     from mipp.selectors.pixels import InputSelection, select_inputs
     from mipp.storage.folder import load
+    from mipp.storage.hugging_face import from_pretrained
     from mipp.surgery import apply, mask
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "apply",
     "confidence_schedule",
     "estimators",
+    "from_pretrained",
     "frontier",
     "information",
     "inspect",
@@ -79,6 +81,7 @@ _FOUND_IN = {
     "mipp.refit.distillation": ("Distillation",),
     "mipp.plan.elimination": ("confidence_schedule",),
     "mipp.storage.folder": ("load",),
+    "mipp.storage.hugging_face": ("from_pretrained",),
     "mipp.surgery": ("apply", "mask"),
 }
 

@@ -17,12 +17,48 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:DigitsCNN.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Import path package.module:factory, such as mipp.zoo:DigitsCNN; or hf:FOLDER_OR_NAME, timm:NAME, "
+        "torchvision:NAME.",
+    ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(metavar="FILE|FOLDER", help="A .safetensors file, or a folder that `mipp prune --out` wrote."),
+    typer.Option(
+        metavar="FILE|FOLDER", help="A .safetensors or .pth state dict, or a folder that `mipp prune --out` wrote."
+    ),
 ]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that a Hugging Face folder brings.")]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="Calibration data: digits, mnist, cifar10, cifar100 (normalised by mipp.zoo.load(NAME, 'train').mean "
+        "and .std); a .safetensors file with the tensor 'input' (and 'labels'); or a .npy file. Images are floats, "
+        "[samples, channels, height, width], normalised as the model was trained.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Or a folder of images: flat, or a folder for each class, or 'train' and 'val' with these inside. Class "
+        "folders give accuracy before and after, on 'val' or a fifth of the images.",
+    ),
+]
+Size = Annotated[int | None, typer.Option(help="Images: height and width in pixels.")]
+Mean = Annotated[str | None, typer.Option(metavar="LIST", help="Images: mean by channel, such as 0.485,0.456,0.406.")]
+Std = Annotated[str | None, typer.Option(metavar="LIST", help="Images: standard deviation by channel.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Images: leave out files that cannot be read.")]
+Text = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Or text: a file; or a .jsonl, .parquet or `datasets` folder with --column."),
+]
+Length = Annotated[int, typer.Option(min=2, help="Text: tokens in a piece.")]
+Tokenizer = Annotated[str | None, typer.Option(metavar="NAME", help="Text: a tokenizer, if not that of the hf: model.")]
+Column = Annotated[str | None, typer.Option(help="Text: the column of a table.")]
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Modules whose nodes stay, such as 'layer4.*'. Repeatable.")
 ]
@@ -75,29 +111,33 @@ def _inspect(
         typer.Option("--input", metavar="SHAPE", help="Such as 1,3,32,32 or 1,128:int64. Repeat for more inputs."),
     ],
     weights: Weights = None,
+    trust_remote_code: Trust = False,
     exclude: Exclude = None,
     json: Json = False,
 ) -> None:
     """Show what can be pruned from a model, and what cannot and why."""
     from mipp.cli.inspect import run
+    from mipp.cli.models import ModelSource
 
-    run(model, input, weights=weights, exclude=exclude or [], json=json)
+    run(ModelSource(model, weights, trust_remote_code), input, exclude=exclude or [], json=json)
 
 
 @app.command("prune")
 def _prune(
     model: Model,
     *,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="Calibration data: digits, mnist, cifar10, cifar100 (normalised by mipp.zoo.load(NAME, 'train').mean "
-            "and .std); a .safetensors file with the tensor 'input' (and 'labels'); or a .npy file. Images are floats, "
-            "[samples, channels, height, width], normalised as the model was trained.",
-        ),
-    ],
+    data: DataName = None,
+    images: Images = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    skip_bad: SkipBad = False,
+    text: Text = None,
+    length: Length = 128,
+    tokenizer: Tokenizer = None,
+    column: Column = None,
     weights: Weights = None,
+    trust_remote_code: Trust = False,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")] = None,
     macs: Annotated[
         str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "MACs; 0.5 is a fraction, 1000000 absolute.")
@@ -141,11 +181,17 @@ def _prune(
     quiet: Quiet = False,
 ) -> None:
     """Prune a model to a budget and show what it cost."""
+    from mipp.cli.models import ModelSource
     from mipp.cli.prune import Budgeted, Chosen, run
-    from mipp.cli.sources import Source
+    from mipp.cli.sources import DataSource, Source
 
     run(
-        Source(model, weights, data, data_dir, max_samples, seed),
+        Source(
+            ModelSource(model, weights, trust_remote_code),
+            DataSource(data, images, text, data_dir, size, mean, std, skip_bad, length, tokenizer, column),
+            max_samples,
+            seed,
+        ),
         Budgeted(macs, params, nodes, latency_ms, width or [], min_keep, round_to, uniform=uniform),
         Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
         out,
@@ -158,8 +204,18 @@ def _prune(
 def _select(
     model: Model,
     *,
-    data: Annotated[str, typer.Option(metavar="NAME|PATH", help="Calibration data, as for `mipp prune`.")],
+    data: DataName = None,
+    images: Images = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    skip_bad: SkipBad = False,
+    text: Text = None,
+    length: Length = 128,
+    tokenizer: Tokenizer = None,
+    column: Column = None,
     weights: Weights = None,
+    trust_remote_code: Trust = False,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")] = None,
     num_features: Annotated[
         int | None, typer.Option(help="Inputs to keep; without it the test of --set confidence=X decides.")
@@ -175,11 +231,17 @@ def _select(
     quiet: Quiet = False,
 ) -> None:
     """Select the inputs (pixels) that inform about the first layer of a model, pruned or not."""
+    from mipp.cli.models import ModelSource
     from mipp.cli.select import run
-    from mipp.cli.sources import Source
+    from mipp.cli.sources import DataSource, Source
 
     run(
-        Source(model, weights, data, data_dir, max_samples, seed),
+        Source(
+            ModelSource(model, weights, trust_remote_code),
+            DataSource(data, images, text, data_dir, size, mean, std, skip_bad, length, tokenizer, column),
+            max_samples,
+            seed,
+        ),
         settings or [],
         num_features,
         out,
@@ -273,12 +335,14 @@ def _export(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="New file: .onnx, or .pt2 for torch.export.")],
     weights: Weights = None,
+    trust_remote_code: Trust = False,
     json: Json = False,
 ) -> None:
     """Export a model, pruned or not, to ONNX or torch.export, and check what was written."""
     from mipp.cli.export import run
+    from mipp.cli.models import ModelSource
 
-    run(model, input, weights=weights, out=out, json=json)
+    run(ModelSource(model, weights, trust_remote_code), input, out=out, json=json)
 
 
 @app.command("methods")

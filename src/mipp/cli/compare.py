@@ -13,8 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from mipp import grid, zoo
-from mipp.cli import arguments, sources
+from mipp.cli import arguments, console
 from mipp.cli.errors import CommandError, unknown
+from mipp.cli.models import ModelSource
 from mipp.grid.summary import cells, headings, stages_of
 
 TABLE = "table.md"
@@ -54,13 +55,13 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
     )
     work = _workload(compared, trained)
     if compared.weights is None and not trained.before_epochs:
-        sources.note("No --weights and no --before-epochs: models are pruned as their factory made them.", quiet=quiet)
+        console.note("No --weights and no --before-epochs: models are pruned as their factory made them.", quiet=quiet)
     grid.collect(out / "runs", work)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise CommandError(f"--out {out} is no folder; choose another place.") from error
-    with sources.only_results_on_stdout():
+    with console.only_results_on_stdout():
         done = _perform(todo, work, (out / "runs").resolve(), ray)
         for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):
             pass
@@ -71,12 +72,12 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
     if json:
         typer.echo(_json.dumps({"rows": rows, "out": str(out)}))
         return
-    console, table = Console(), _table(summaries)
-    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    Console(width=max(console.width, needed)).print(table)
+    screen, table = Console(), _table(summaries)
+    needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
+    Console(width=max(screen.width, needed)).print(table)
     for message in dict.fromkeys(row["error"] for row in rows if "error" in row):
-        sources.note(message, quiet=quiet)
-    sources.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
+        console.note(message, quiet=quiet)
+    console.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
 
 
 def _perform(todo: Sequence[grid.Run], work: grid.Workload, folder: Path, ray: str | None) -> Iterator[grid.Row]:
@@ -102,7 +103,7 @@ def _workload(compared: Compared, trained: Trained) -> grid.Workload:
     named = compared.model if compared.weights is None else f"{compared.model} {compared.weights}"
     return grid.Workload(
         named,
-        partial(sources.model, compared.model, compared.weights),
+        ModelSource(compared.model, compared.weights).make,
         zoo.load(compared.data, "train", compared.data_dir),
         zoo.load(compared.data, "test", compared.data_dir),
         before=grid.Recipe(trained.before_epochs, trained.learning_rate),

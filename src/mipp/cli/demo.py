@@ -19,8 +19,8 @@ from torch import nn
 
 import mipp
 from mipp import zoo
+from mipp.cli.console import note
 from mipp.cli.errors import CommandError
-from mipp.cli.sources import note
 from mipp.report import GroupLine, Measures, Report, figures
 from mipp.storage.folder import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 

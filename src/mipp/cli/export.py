@@ -6,15 +6,16 @@ from pathlib import Path
 
 import typer
 
-from mipp.cli import arguments, sources
+from mipp.cli import arguments, console
+from mipp.cli.models import ModelSource
 from mipp.export import export
 
 
-def run(model: str, inputs: Sequence[str], *, weights: Path | None, out: Path, json: bool) -> None:
+def run(model: ModelSource, inputs: Sequence[str], *, out: Path, json: bool) -> None:
     """Exports, checks, and says by how much the file differs from the model."""
     example = arguments.example(inputs)
-    with sources.only_results_on_stdout():
-        gap = export(sources.model(model, weights), example, out)
+    with console.only_results_on_stdout():
+        gap = export(model.make(), example, out)
     if json:
         typer.echo(_json.dumps({"out": str(out), "difference": gap}))
     else:

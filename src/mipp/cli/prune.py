@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import mipp
-from mipp.cli import arguments, sources
+from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
 from mipp.methods import needs_of
 from mipp.storage.folder import PAGE
@@ -65,7 +65,7 @@ def run(
         raise CommandError(
             f"--out {out} exists already; nothing is overwritten. Choose another folder or remove this one."
         )
-    with sources.only_results_on_stdout():
+    with console.only_results_on_stdout():
         result = _prune(source, budgeted.budget(), chosen, quiet=quiet)
     if out is not None:
         result.save(out)
@@ -74,7 +74,7 @@ def run(
         typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
     else:
         Console().print(result.report)
-    sources.note(_what_next(out, source.weights, resumed=result.resumed), quiet=quiet)
+    console.note(_what_next(out, source.model.weights, resumed=result.resumed), quiet=quiet)
 
 
 def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
@@ -91,9 +91,12 @@ def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet
             "--width, or --set confidence=0.95."
         )
     if chosen.evaluate and data.evaluate is None:
-        raise CommandError(f"--evaluate needs a data set by name, with a test split; --data is {source.data}.")
-    if source.weights is None:
-        sources.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
+        raise CommandError(
+            "--evaluate needs data with labels or of a language model: a data set by name, images in class folders, or "
+            "--text for a causal language model."
+        )
+    if source.model.weights is None and not source.model.library:
+        console.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
     return mipp.prune(
         model,
         mipp.Calibration(data.batches, source.max_samples),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 import mipp
-from mipp.cli import arguments, sources
+from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
 from mipp.methods import MIPP
 
@@ -32,7 +32,7 @@ def run(
     if picture is not None and picture.suffix not in (".png", ".svg"):
         raise CommandError(f"--picture is '{picture}'; expected a name in .png or .svg.")
     method = arguments.with_settings(MIPP.paper(estimator="gaussian"), "mipp", settings)
-    with sources.only_results_on_stdout():
+    with console.only_results_on_stdout():
         selection = _select(source, method, num_features, quiet=quiet)
     if picture is not None:
         selection.picture(picture)
@@ -43,7 +43,7 @@ def run(
     else:
         Console().print(f"{len(selection.kept)} of {len(selection.information)} inputs selected.")
     written = [str(path) for path in (out, picture) if path is not None]
-    sources.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
+    console.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
 
 
 def _select(source: sources.Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:

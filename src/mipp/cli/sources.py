@@ -1,24 +1,22 @@
-"""Models by import path, weights by file, data by name or file."""
+"""Models and calibration data together, as they are named on the command line."""
 
-import importlib
-import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import mipp
 from mipp import zoo
+from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError, unknown
+from mipp.cli.images import measure_accuracy, open_images, transform_of
+from mipp.cli.models import ModelSource
+from mipp.cli.texts import open_text
 from mipp.errors import CalibrationError
 
 _BATCH = 128
@@ -34,38 +32,78 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model and what it is calibrated on, as they are named on the command line."""
+class DataSource:
+    """Calibration data as they are named on the command line: one of the first three fields.
 
-    model: str
-    weights: Path | None
-    data: str
-    data_dir: Path | None
+    Attributes:
+        data: A data set of the zoo, a .safetensors or a .npy file.
+        images: A folder of images.
+        text: A file of text, or a table.
+        data_dir: Folder of the zoo's data.
+        size, mean, std: How images are read.
+        skip_bad: Leave out images that cannot be read.
+        length: Tokens in a piece of text.
+        tokenizer: Folder or name of the tokenizer.
+        column: Column of a table.
+    """
+
+    data: str | None = None
+    images: Path | None = None
+    text: Path | None = None
+    data_dir: Path | None = None
+    size: int | None = None
+    mean: str | None = None
+    std: str | None = None
+    skip_bad: bool = False
+    length: int = 128
+    tokenizer: str | None = None
+    column: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("data", "images", "text") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(f"--{name}" for name in given) or "none of them is given"
+            raise CommandError(f"Calibration data are one of --data, --images and --text; {found}.")
+
+    def open(self, source: ModelSource, model: nn.Module, max_samples: int, seed: int) -> Data:
+        """The data themselves, for a model."""
+        if self.images is not None:
+            return _image_data(self, source, model, seed)
+        if self.text is not None:
+            pieces = open_text(self.text, source, self.tokenizer, self.length, self.column)
+            causal = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+            return Data(iter(pieces.batches(seed)), None, pieces.perplexity if causal else None)
+        assert self.data is not None
+        return _named_data(self.data, self.data_dir, model, max_samples, seed)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and what it is calibrated on."""
+
+    model: ModelSource
+    data: DataSource
     max_samples: int
     seed: int
 
     def open(self) -> tuple[nn.Module, Data]:
         """The model and the data themselves."""
-        made = model(self.model, self.weights, self.seed)
-        return made, data(self.data, self.data_dir, made, self.max_samples, self.seed)
+        made = self.model.make(self.seed)
+        return made, self.data.open(self.model, made, self.max_samples, self.seed)
 
 
-def model(path: str, weights: Path | None, seed: int = 0) -> nn.Module:
-    """Makes the model at an import path, and loads its weights if there are any."""
-    torch.manual_seed(seed)  # for models that are made on import
-    factory = _import(path)
-    torch.manual_seed(seed)
-    made = _make(path, factory)
-    if weights is None:
-        return made
-    if weights.is_dir():
-        return mipp.load(weights, made)
-    _load(made, path, weights)
-    return made
+def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed: int) -> Data:
+    assert options.images is not None
+    transform = transform_of(source, options.size, options.mean, options.std)
+    classes = getattr(getattr(model, "config", None), "label2id", None)
+    own, held_out = open_images(options.images, transform, classes, seed=seed, skip_bad=options.skip_bad)
+    batches = own.batches(lambda text: note(text, quiet=False))
+    evaluate = None if held_out is None else lambda m: measure_accuracy(m, held_out)
+    return Data(batches, nn.functional.cross_entropy if own.labels is not None else None, evaluate)
 
 
-def data(source: str, data_dir: Path | None, like: nn.Module, max_samples: int, seed: int) -> Data:
-    """Opens calibration data: a data set of the zoo, shuffled, or a file, in its own order."""
+def _named_data(source: str, data_dir: Path | None, like: nn.Module, max_samples: int, seed: int) -> Data:
+    """A data set of the zoo, shuffled, or a file, in its own order."""
     if source in zoo.DATA_SETS:
         train, test = (zoo.load(source, split, data_dir) for split in ("train", "test"))
         batches = train.batches(_BATCH, limit=max_samples, generator=torch.Generator().manual_seed(seed))
@@ -85,118 +123,7 @@ def device(name: str | None) -> torch.device | None:
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CommandError(f"--device {name} cannot be used: {_first_line(error)}") from error
-
-
-@contextmanager
-def only_results_on_stdout() -> Iterator[None]:
-    """Sends to stderr what the code of others prints meanwhile."""
-    with redirect_stdout(sys.stderr):
-        yield
-
-
-def note(text: str, *, quiet: bool) -> None:
-    """Tells people something that is no result."""
-    if not quiet:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def _import(path: str) -> Any:
-    name, _, attribute = path.partition(":")
-    if not name or not attribute:
-        known = zoo.networks()
-        hint = (
-            f"mipp.zoo:{known[path].__name__}" if path in known else "package.module:factory, such as mipp.zoo:resnet56"
-        )
-        raise CommandError(f"The model is '{path}'; expected an import path: {hint}.")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    with only_results_on_stdout():
-        try:
-            found = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise CommandError(
-                f"The model is '{path}', but {error.name} cannot be imported; expected a module that is installed, or "
-                f"in the current directory {here}."
-            ) from error
-        except Exception as error:
-            raise CommandError(f"Importing {name} failed with {type(error).__name__}: {_first_line(error)}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise unknown(f"factory in {name}", attribute, _factories(found))
-        found = getattr(found, part)
-    return found
-
-
-def _factories(module: Any) -> list[str]:
-    """Names in a module that may be or make a model: its public ones, without modules and types of other things."""
-    named = {n: getattr(module, n) for n in getattr(module, "__all__", dir(module)) if not n.startswith("_")}
-    return [
-        name
-        for name, value in named.items()
-        if isinstance(value, nn.Module)
-        or (isinstance(value, type) and issubclass(value, nn.Module))
-        or (inspect.isfunction(value) and not _required_parameters(value) and _may_make_a_model(value))
-    ]
-
-
-def _may_make_a_model(function: Callable[..., Any]) -> bool:
-    made = function.__annotations__.get("return", nn.Module)
-    return not isinstance(made, type) or issubclass(made, nn.Module)
-
-
-def _make(path: str, factory: Any) -> nn.Module:
-    if isinstance(factory, nn.Module):
-        return factory
-    if not callable(factory):
-        raise CommandError(f"{path} is a {type(factory).__name__}; expected an nn.Module, or what returns one.")
-    if missing := _required_parameters(factory):
-        raise CommandError(
-            f"{path} needs {', '.join(missing)}; expected a factory without required arguments. Write one, such as "
-            f"`def net(): return {path.rpartition(':')[2]}(...)` in net.py, and name it: net:net."
-        )
-    with only_results_on_stdout():
-        try:
-            made = factory()
-        except Exception as error:
-            raise CommandError(f"{path}() failed with {type(error).__name__}: {_first_line(error)}") from error
-    if not isinstance(made, nn.Module):
-        raise CommandError(f"{path}() returned a {type(made).__name__}; expected an nn.Module.")
-    return made
-
-
-def _required_parameters(factory: Callable[..., Any]) -> list[str]:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (ValueError, TypeError):
-        return []
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in optional]
-
-
-def _load(made: nn.Module, path: str, weights: Path) -> None:
-    try:
-        missing, unexpected = load_model(made, weights, strict=False)
-    except FileNotFoundError as error:
-        raise CommandError(
-            f"There is no file {weights}; expected a .safetensors file with weights of {path}."
-        ) from error
-    except (SafetensorError, OSError) as error:
-        raise CommandError(
-            f"{weights} is no readable safetensors file ({error}). Pickled weights (.pt, .pth) are never read, for "
-            "safety; convert them: safetensors.torch.save_file(torch.load('x.pt', weights_only=True), 'x.safetensors')."
-        ) from error
-    except RuntimeError as error:  # shapes
-        raise CommandError(f"{weights} does not fit {path}: {' '.join(str(error).split())}") from error
-    if missing or unexpected:
-        lacks = f"it lacks {_few(missing)}" if missing else ""
-        extra = f"it has {_few(unexpected)}, which the model has not" if unexpected else ""
-        raise CommandError(f"{weights} does not fit {path}: {'; '.join(filter(None, (lacks, extra)))}.")
-
-
-def _few(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise CommandError(f"--device {name} cannot be used: {first_line(error)}") from error
 
 
 def _from_file(source: str) -> tuple[Tensor, Tensor | None]:
@@ -214,7 +141,7 @@ def _from_file(source: str) -> tuple[Tensor, Tensor | None]:
     except FileNotFoundError as error:
         raise CalibrationError(f"There is no file {path} to read calibration data from.") from error
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read as {path.suffix} ({_first_line(error)}).") from error
+        raise CalibrationError(f"{path} cannot be read as {path.suffix} ({first_line(error)}).") from error
     if "input" not in tensors:
         found = ", ".join(sorted(tensors)) or "nothing"
         raise CalibrationError(
@@ -227,7 +154,3 @@ def _batches(inputs: Tensor, labels: Tensor | None) -> Iterator[Any]:
     for start in range(0, len(inputs) if inputs.ndim else 1, _BATCH):
         part = inputs[start : start + _BATCH] if inputs.ndim else inputs
         yield part if labels is None else (part, labels[start : start + _BATCH])
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")

@@ -1,0 +1,235 @@
+"""Images in folders: read, cut to size and normalised as the model was trained."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipp.cli.errors import CommandError
+from mipp.cli.models import ModelSource, require
+from mipp.errors import CalibrationError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_HELD_OUT = ("val", "valid", "validation", "test")
+_BATCH, _MARGIN = 32, 0.875
+_EVALUATED = 1000
+"""Images on which accuracy is measured, at most."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How images become tensors.
+
+    Attributes:
+        size: Pixels of height and width.
+        mean: Per channel, of pixels from 0 to 1; subtracted.
+        std: Per channel; divided by.
+        crop: Share of the shorter side that is kept.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float = _MARGIN
+
+    def __call__(self, path: Path) -> Tensor:
+        """The image in a file, shape [channels, size, size].
+
+        Raises:
+            CalibrationError: The file holds no image.
+        """
+        pillow = require("PIL.Image", "--images", "pillow")
+        try:
+            with pillow.open(path) as opened:
+                image = opened.convert("L" if len(self.mean) == 1 else "RGB")
+        except OSError as error:
+            raise CalibrationError(f"{path} cannot be read as an image; --skip-bad leaves such files out.") from error
+        scale = self.size / self.crop / min(image.size)
+        image = image.resize([max(self.size, round(side * scale)) for side in image.size], pillow.Resampling.BILINEAR)
+        left, top = ((side - self.size) // 2 for side in image.size)
+        image = image.crop((left, top, left + self.size, top + self.size))
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        pixels = pixels.reshape(self.size, self.size, len(self.mean)).movedim(-1, 0).float() / 255
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images in class folders, or flat.
+
+    Attributes:
+        paths: The files.
+        labels: Number of the class of each; None without class folders.
+        transform: How they are read.
+        skip_bad: Leave out files that cannot be read, and say so.
+    """
+
+    paths: Sequence[Path]
+    labels: Sequence[int] | None
+    transform: Transform
+    skip_bad: bool = False
+
+    def batches(self, say: Callable[[str], None]) -> Iterator[Any]:
+        """Batches of images, with labels if there are any; files that are left out are named."""
+        read: list[tuple[Tensor, int]] = []
+        for number, path in enumerate(self.paths):
+            try:
+                read.append((self.transform(path), self.labels[number] if self.labels is not None else 0))
+            except CalibrationError as error:
+                if not self.skip_bad:
+                    raise
+                say(f"Left out: {str(error).partition(';')[0]}.")
+            if len(read) == _BATCH:
+                yield self._batch(read)
+                read = []
+        if read:
+            yield self._batch(read)
+
+    def _batch(self, read: Sequence[tuple[Tensor, int]]) -> Any:
+        images = torch.stack([image for image, _ in read])
+        return images if self.labels is None else (images, torch.tensor([label for _, label in read]))
+
+
+def open_images(
+    folder: Path, transform: Transform, classes: Mapping[str, int] | None, *, seed: int, skip_bad: bool
+) -> tuple[ImageFolder, ImageFolder | None]:
+    """The images to calibrate on, shuffled, and those held out to measure accuracy on, if there are labels.
+
+    Args:
+        folder: Has images, or a folder for each class, or "train" and "val" with these inside.
+        transform: How they are read.
+        classes: Number of each class by the name of its folder; by default in the order of the names.
+        seed: Shuffles.
+        skip_bad: Leave out files that cannot be read.
+    """
+    if not folder.is_dir():
+        raise CommandError(
+            f"--images {folder} is no folder; expected one with images, or with a folder for each class."
+        )
+    held_out = next((folder / name for name in _HELD_OUT if (folder / name).is_dir()), None)
+    if (folder / "train").is_dir() and held_out is not None:
+        own, other = (_listed(part, classes) for part in (folder / "train", held_out))
+        return _shuffle(own, seed, transform, skip_bad), _shuffle(other, seed, transform, skip_bad)
+    paths, labels = _listed(folder, classes)
+    if labels is None:
+        return _shuffle((paths, labels), seed, transform, skip_bad), None
+    whole = _shuffle((paths, labels), seed, transform, skip_bad)
+    assert whole.labels is not None
+    fifth = max(1, len(paths) // 5)
+    parts = slice(fifth, None), slice(fifth)
+    first, second = (ImageFolder(whole.paths[p], whole.labels[p], transform, skip_bad) for p in parts)
+    return first, second
+
+
+def _listed(folder: Path, classes: Mapping[str, int] | None) -> tuple[list[Path], list[int] | None]:
+    """Files of images, with the number of their class where they are in class folders."""
+    own = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if own:
+        return own, None
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and any(_images_in(path)))
+    if not folders:
+        raise CalibrationError(
+            f"{folder} has no images; expected files such as .jpg and .png, or a folder for each class."
+        )
+    number = classes if classes and all(path.name in classes for path in folders) else {}
+    found = [(path, number.get(kind.name, n)) for n, kind in enumerate(folders) for path in sorted(_images_in(kind))]
+    return [path for path, _ in found], [label for _, label in found]
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+
+
+def _shuffle(
+    found: tuple[list[Path], list[int] | None],
+    seed: int,
+    transform: Transform,
+    skip_bad: bool,  # noqa: FBT001
+) -> ImageFolder:
+    paths, labels = found
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
+    shuffled = None if labels is None else [labels[n] for n in order]
+    return ImageFolder([paths[n] for n in order], shuffled, transform, skip_bad)
+
+
+def measure_accuracy(model: nn.Module, images: ImageFolder) -> dict[str, float]:
+    """Percentage of the images whose class is the largest output."""
+    correct = total = 0
+    home = next((t.device for t in model.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        for batch, labels in images.batches(lambda _: None):
+            output = model(batch.to(home))
+            logits = output if isinstance(output, Tensor) else output.logits
+            correct += int((logits.argmax(1).cpu() == labels).sum())
+            total += len(labels)
+            if total >= _EVALUATED:
+                break
+    return {"accuracy": 100 * correct / total}
+
+
+def transform_of(source: ModelSource, size: int | None, mean: str | None, std: str | None) -> Transform:
+    """The transform that the options give, else the one that the library says the model was trained with.
+
+    Raises:
+        CommandError: Neither says how images are normalised.
+    """
+    known = _KNOWN[source.library](source) if source.library else None
+    if known is None and not (mean and std):
+        raise CommandError(
+            "Nothing says how the images of this model are normalised, and a wrong normalisation would pass unnoticed. "
+            "Expected --mean and --std as in its training, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+            "(of pixels from 0 to 1), or hf:, timm: or torchvision: and a name."
+        )
+    known = known or Transform(224, (), ())
+    means = _numbers("mean", mean) or known.mean
+    stds = _numbers("std", std) or known.std
+    if len(means) != len(stds) or len(means) not in (1, 3):
+        raise CommandError(
+            f"--mean and --std have {len(means)} and {len(stds)} numbers; expected three each, or one for grey images."
+        )
+    return Transform(size or known.size, tuple(means), tuple(stds), known.crop if size is None else _MARGIN)
+
+
+def _numbers(option: str, text: str | None) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise CommandError(
+            f"--{option} is '{text}'; expected numbers separated by commas, such as 0.5,0.5,0.5."
+        ) from error
+
+
+def _hugging_face_transform(source: ModelSource) -> Transform | None:
+    path = Path(source.within) / "preprocessor_config.json"
+    if not path.exists():
+        return None
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    size = settings.get("crop_size") or settings.get("size") or 224
+    size = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
+    mean, std = settings.get("image_mean", [0.0] * 3), settings.get("image_std", [1.0] * 3)
+    return Transform(int(size), tuple(mean), tuple(std), _MARGIN if settings.get("do_center_crop") else 1.0)
+
+
+def _timm_transform(source: ModelSource) -> Transform | None:
+    timm = require("timm", "timm:...")
+    settings = timm.get_pretrained_cfg(source.within)
+    if settings is None:
+        return None
+    return Transform(settings.input_size[-1], tuple(settings.mean), tuple(settings.std), settings.crop_pct)
+
+
+def _torchvision_transform(source: ModelSource) -> Transform | None:
+    models = require("torchvision.models", "torchvision:...", "torchvision")
+    made = models.get_model_weights(source.within).DEFAULT.transforms()
+    return Transform(made.crop_size[0], tuple(made.mean), tuple(made.std), made.crop_size[0] / made.resize_size[0])
+
+
+_KNOWN: dict[str, Callable[[ModelSource], Transform | None]] = {
+    "hf": _hugging_face_transform,
+    "timm": _timm_transform,
+    "torchvision": _torchvision_transform,
+}

@@ -1,0 +1,191 @@
+"""Pruned Hugging Face models as folders that `from_pretrained` reads.
+
+Where a stock configuration has the widths of the model, the folder is an ordinary one. Else it holds the dense
+configuration, the shapes that differ from it, and a small modelling file that sets them: with `trust_remote_code=True`
+transformers reads it by itself, and `mipp.from_pretrained` without running code of the folder.
+"""
+
+import copy
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from mipp.errors import MippError, MissingRequirementError, PlanMismatchError
+from mipp.plan import shapes
+from mipp.storage.folder import new_folder
+
+KEY = "pruned"
+"""Of the configuration: what the model is a pruned form of, shapes and sizes."""
+_MODELLING = "modeling_pruned"
+_FILE = '''"""A pruned {base}: the same code with other widths, which are in config.json under "{key}"."""
+
+from torch import nn
+from transformers import {base}
+
+
+class Pruned{base}({base}):
+    """Builds the dense model and gives its layers the widths that were kept."""
+
+    def __init__(self, config, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        set_widths(self, **config.{key}["widths"])
+        self.tie_weights()
+
+
+{function}'''
+
+
+def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, dict[str, Any]]) -> None:
+    """Gives parameters and buffers new shapes, and modules the sizes that go with them; values are to be loaded.
+
+    Args:
+        model: Changed in place.
+        shapes: By name of the tensor.
+        sizes: Attributes by path of the module.
+    """
+    for name, shape in shapes.items():
+        path, _, key = name.rpartition(".")
+        owner = model.get_submodule(path)
+        old = getattr(owner, key)
+        new = old.detach().new_empty(shape)
+        if isinstance(old, nn.Parameter):
+            setattr(owner, key, nn.Parameter(new, requires_grad=old.requires_grad))
+        else:
+            setattr(owner, key, new)
+    for path, attributes in sizes.items():
+        for name, value in attributes.items():
+            setattr(model.get_submodule(path), name, tuple(value) if isinstance(value, list) else value)
+
+
+def save_pretrained(model: Any, folder: str | Path, tokenizer: Any = None, card: str = "") -> bool:
+    """Writes a pruned Hugging Face model to a new folder.
+
+    Args:
+        model: A `PreTrainedModel`, pruned or not.
+        folder: Is made.
+        tokenizer: Tokenizer, processor or feature extractor to go with it.
+        card: Text of the model card, README.md.
+
+    Returns:
+        True where stock `from_pretrained` loads the folder; False where it needs `trust_remote_code=True`, or
+        `mipp.from_pretrained`.
+
+    Raises:
+        MippError: It is no Hugging Face model, or the folder exists and is not empty.
+    """
+    if not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
+        raise MippError(f"The model is a {type(model).__name__}; expected a model of transformers. Use Result.save.")
+    widths = _widths(model)
+    base = _base(type(model)).__name__
+    with new_folder(folder) as part:
+        model.save_pretrained(part)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(part)
+        if card:
+            (part / "README.md").write_text(card, encoding="utf-8")
+        if widths["shapes"]:
+            _note_widths(part / "config.json", model, base, widths)
+            text = _FILE.format(base=base, key=KEY, function=inspect.getsource(set_widths))
+            (part / f"{_MODELLING}.py").write_text(text.replace("Any]", "object]"), encoding="utf-8")
+    return not widths["shapes"]
+
+
+def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
+    """Loads a folder that `mipp prune hf:... --out` or `save_pretrained` wrote; runs no code of the folder.
+
+    Args:
+        folder: The folder.
+        options: Passed on to the `from_pretrained` of the class, such as `dtype`.
+
+    Raises:
+        MissingRequirementError: transformers is not installed.
+        PlanMismatchError: The folder is not of this form.
+    """
+    transformers = _transformers()
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        noted = config.get(KEY)
+        base = getattr(transformers, noted["base"] if noted else config["architectures"][0])
+        widths = noted["widths"] if noted else None
+        tensors, sizes = (widths["shapes"], widths["sizes"]) if widths else ({}, {})
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise PlanMismatchError(
+            f"{folder} is no folder of a pruned Hugging Face model ({type(error).__name__}: {error}); expected one "
+            "that `mipp prune hf:... --out` wrote."
+        ) from error
+
+    class Pruned(base):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(config, *args, **kwargs)
+            set_widths(self, tensors, sizes)
+            self.tie_weights()
+
+    Pruned.__name__ = f"Pruned{base.__name__}" if noted else base.__name__
+    found = Pruned.from_pretrained(folder, **options)
+    assert isinstance(found, nn.Module)
+    return found
+
+
+def _base(kind: type) -> type:
+    """The class of transformers that a class is or was made from."""
+    return next((k for k in kind.__mro__ if k.__module__.startswith("transformers.")), kind)
+
+
+def _widths(model: Any) -> dict[str, Any]:
+    """Shapes and sizes in which a model differs from the one that its configuration makes."""
+    with torch.device("meta"):
+        dense = _base(type(model))(copy.deepcopy(model.config))
+    expected, own = shapes(dense), shapes(model)
+    changed = {name: list(shape) for name, shape in own.items() if expected.get(name) != shape}
+    if unknown := sorted(changed.keys() - expected.keys()):
+        raise MippError(f"The configuration of {type(model).__name__} makes no '{unknown[0]}'; use Result.save.")
+    sizes = {}
+    for (path, one), (_, other) in zip(model.named_modules(), dense.named_modules(), strict=True):
+        if differing := _differing(vars(one), vars(other)):
+            sizes[path] = differing
+    return {"shapes": changed, "sizes": sizes}
+
+
+def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    def is_size(value: Any) -> bool:
+        return type(value) is int or (isinstance(value, tuple) and all(type(v) is int for v in value))
+
+    return {k: v for k, v in own.items() if is_size(v) and is_size(other.get(k)) and other[k] != v}
+
+
+def _note_widths(path: Path, model: Any, base: str, widths: Mapping[str, Any]) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    name = f"{_MODELLING}.Pruned{base}"
+    config["architectures"] = [f"Pruned{base}"]
+    config["auto_map"] = dict.fromkeys(("AutoModel", *_auto_classes(model.config, base)), name)
+    config[KEY] = {"base": base, "widths": dict(widths)}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _auto_classes(config: Any, base: str) -> list[str]:
+    """Auto classes of transformers that make this class, such as AutoModelForCausalLM."""
+    transformers = _transformers()
+    found = []
+    for name in dir(transformers):
+        mapping = getattr(getattr(transformers, name), "_model_mapping", None) if name.startswith("AutoModel") else None
+        if mapping is not None and type(config) in mapping:
+            made = mapping[type(config)]
+            if base in {kind.__name__ for kind in (made if isinstance(made, tuple) else (made,))}:
+                found.append(name)
+    return found
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingRequirementError(
+            "Folders of Hugging Face models need transformers, which cannot be imported: pip install transformers"
+        ) from error
+    return transformers

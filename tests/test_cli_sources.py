@@ -1,0 +1,188 @@
+"""Models and data from where people have them: folders of images, Hugging Face folders, state dicts of torch.save."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import mipp
+from mipp.cli import app
+
+Image = pytest.importorskip("PIL.Image")
+transformers = pytest.importorskip("transformers")
+
+STATS = ("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--size", "16")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A current directory with a module of a network and a folder of images in class folders."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "imagenet_like", raising=False)
+    (tmp_path / "imagenet_like.py").write_text(
+        "from torch import nn\n"
+        "def Net():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),"
+        " nn.Linear(12, 2))\n"
+    )
+    rng = np.random.default_rng(0)
+    for name, low in (("cats", 0), ("dogs", 128)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = rng.integers(low, low + 128, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_a_folder_of_images_prunes_and_its_class_folders_give_accuracy(folder):
+    done = run("prune", "imagenet_like:Net", "--images", "images", *STATS, "--macs", "0.5", "--out", "small", "--json")
+    report = json.loads(done.stdout)["report"]
+    assert set(report["before"]["metrics"]) == {"accuracy"}
+    assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]
+    sys.path.insert(0, str(folder))
+    from imagenet_like import Net
+
+    assert isinstance(mipp.load("small", Net()), nn.Module)
+
+
+def test_images_are_cut_to_the_middle_and_normalised():
+    from mipp.cli.images import Transform
+
+    pixels = np.full((40, 20, 3), 255, dtype=np.uint8)
+    pixels[:10] = pixels[30:] = 0  # above and below what is kept
+    import io
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "a.png"
+        Image.fromarray(pixels).save(path)
+        image = Transform(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))(path)
+    assert image.shape == (3, 16, 16)
+    assert image[:, 2:14].unique().tolist() == [2.0]  # (1 - 0.5) / 0.25
+    assert io
+
+
+def test_flat_images_prune_without_accuracy(folder):
+    for path in (folder / "images" / "cats").iterdir():
+        path.rename(folder / path.name)
+    done = run("prune", "imagenet_like:Net", "--images", ".", *STATS, "--macs", "0.5", "--json")
+    assert json.loads(done.stdout)["report"]["before"]["metrics"] == {}
+
+
+def test_a_bad_image_is_named_and_refused_or_left_out(folder):
+    (folder / "images" / "cats" / "3.png").write_bytes(b"no image")
+    arguments = ("prune", "imagenet_like:Net", "--images", "images", *STATS, "--macs", "0.5")
+    assert "3.png cannot be read as an image" in run(*arguments, code=2).stderr
+    assert "Left out: images/cats/3.png" in run(*arguments, "--skip-bad", "--no-evaluate").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--images", "images"), "a wrong normalisation would pass unnoticed"),
+        (("--images", "nowhere", *STATS), "nowhere is no folder"),
+        (("--images", "empty", *STATS), "empty has no images"),
+        (("--images", "images", "--mean", "a", "--std", "b"), "--mean is 'a'"),
+        (("--images", "images", "--mean", "1,2", "--std", "1,2"), "have 2 and 2 numbers"),
+        (("--images", "images", "--data", "digits"), "--data and --images"),
+        ((), "none of them is given"),
+        (("--text", "notes.txt"), "--text needs a tokenizer"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_paragraph(folder, arguments, words):
+    (folder / "empty").mkdir()
+    (folder / "notes.txt").write_text("words")
+    assert words in run("prune", "imagenet_like:Net", *arguments, "--macs", "0.5", code=2).stderr
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"epoch": 3, "state_dict": s}, lambda s: _prefixed(s)])
+def test_state_dicts_of_torch_save_are_weights(folder, wrap):
+    sys.path.insert(0, str(folder))
+    from imagenet_like import Net
+
+    torch.manual_seed(3)
+    dense = Net()
+    torch.save(wrap(dense.state_dict()), "weights.pth")
+    options = ("--images", "images", *STATS, "--macs", "1.0", "--no-evaluate", "--out", "whole")
+    run("prune", "imagenet_like:Net", "--weights", "weights.pth", *options)
+    found = mipp.load("whole", Net())
+    for name, tensor in dense.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+
+
+def _prefixed(state):
+    return {f"module.{name}": tensor for name, tensor in state.items()}
+
+
+def test_pickled_objects_are_never_loaded(folder):
+    torch.save(nn.Linear(2, 2), "weights.pth")
+    options = ("--images", "images", *STATS, "--macs", "0.5")
+    told = run("prune", "imagenet_like:Net", "--weights", "weights.pth", *options, code=2).stderr
+    assert "torch.save(model.state_dict(), 'weights.pth')" in told
+
+
+@pytest.fixture
+def language_model(tmp_path):
+    """A small Llama with a tokenizer of 20 words, in a folder as save_pretrained writes it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {f"w{n}": n for n in range(19)} | {"<unk>": 19}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    wrapped.save_pretrained(tmp_path / "llama")
+    rng = np.random.default_rng(0)
+    lines = [" ".join(f"w{n}" for n in rng.integers(0, 19, 40)) for _ in range(30)]
+    (tmp_path / "notes.txt").write_text("\n".join(lines))
+    (tmp_path / "notes.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", [("notes.txt",), ("notes.jsonl", "--column", "text")])
+def test_a_hugging_face_folder_is_pruned_on_a_text_file(language_model, monkeypatch, text):
+    monkeypatch.chdir(language_model)
+    budget = ("--length", "16", "--params", "0.9")
+    done = run("prune", "hf:llama", "--text", *text, *budget, "--json")
+    report = json.loads(done.stdout)["report"]
+    assert set(report["before"]["metrics"]) == {"perplexity"}
+    assert report["after"]["params"] < report["before"]["params"]
+
+
+def test_a_wrong_column_and_too_short_a_text_are_named(language_model, monkeypatch):
+    monkeypatch.chdir(language_model)
+    budget = ("--params", "0.9")
+    told = run("prune", "hf:llama", "--text", "notes.jsonl", "--column", "body", *budget, code=2).stderr
+    assert "has the columns text" in told
+    told = run("prune", "hf:llama", "--text", "notes.txt", "--length", "5000", *budget, code=2).stderr
+    assert "has 1,200 tokens" in told
+
+
+def test_a_library_that_is_not_installed_is_told_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    told = run("inspect", "timm:resnet18", "--input", "1,3,224,224", code=2).stderr
+    assert "pip install timm" in told
+
+
+def test_a_folder_that_holds_no_model_is_named(tmp_path):
+    assert (
+        "Expected a folder that save_pretrained wrote"
+        in run("inspect", f"hf:{tmp_path}", "--input", "1,8:int64", code=2).stderr
+    )
