@@ -56,22 +56,15 @@ def test_a_folder_of_images_prunes_and_its_class_folders_give_accuracy(folder):
     assert isinstance(mipp.load("small", Net()), nn.Module)
 
 
-def test_images_are_cut_to_the_middle_and_normalised():
+def test_images_are_cut_to_the_middle_and_normalised(tmp_path):
     from mipp.cli.images import Transform
 
     pixels = np.full((40, 20, 3), 255, dtype=np.uint8)
-    pixels[:10] = pixels[30:] = 0  # above and below what is kept
-    import io
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "a.png"
-        Image.fromarray(pixels).save(path)
-        image = Transform(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))(path)
+    pixels[:10] = pixels[30:] = 0  # above and below the part that is kept
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = Transform(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))(tmp_path / "a.png")
     assert image.shape == (3, 16, 16)
     assert image[:, 2:14].unique().tolist() == [2.0]  # (1 - 0.5) / 0.25
-    assert io
 
 
 def test_flat_images_prune_without_accuracy(folder):
@@ -164,6 +157,36 @@ def test_a_hugging_face_folder_is_pruned_on_a_text_file(language_model, monkeypa
     report = json.loads(done.stdout)["report"]
     assert set(report["before"]["metrics"]) == {"perplexity"}
     assert report["after"]["params"] < report["before"]["params"]
+
+
+@pytest.mark.parametrize("budget", [("--params", "0.9"), ("--params", "0.9", "--uniform", "--exclude", "*embed*")])
+def test_a_hugging_face_folder_comes_back_as_one(language_model, monkeypatch, budget):
+    monkeypatch.chdir(language_model)
+    run("prune", "hf:llama", "--text", "notes.txt", "--length", "16", *budget, "--out", "small")
+    found = mipp.from_pretrained("small").eval()
+    stock = transformers.AutoModelForCausalLM.from_pretrained("small", trust_remote_code="--uniform" not in budget)
+    tokenizer = transformers.AutoTokenizer.from_pretrained("small")
+    ids = tokenizer("w1 w2 w3", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(found(ids).logits, stock.eval()(ids).logits)
+    card = (language_model / "small" / "README.md").read_text()
+    assert "base_model: llama" in card
+    assert "perplexity" in card
+    assert run("report", "small").stdout
+    run(
+        "prune",
+        "hf:small",
+        "--text",
+        "notes.txt",
+        "--length",
+        "16",
+        "--params",
+        "0.9",
+        "--trust-remote-code",
+        "--out",
+        "two",
+    )
+    assert mipp.from_pretrained("two").num_parameters() < found.num_parameters()
 
 
 def test_a_wrong_column_and_too_short_a_text_are_named(language_model, monkeypatch):

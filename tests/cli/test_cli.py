@@ -225,7 +225,7 @@ class TestErrors:
             ),
             (
                 ["inspect", "nets:Net", "--input", "2,4", "--weights", "data.npy"],
-                "Pickled weights (.pt, .pth) are never",
+                "data.npy is no readable file of weights",
             ),
             (
                 ["inspect", "nets:Net", "--input", "2,4", "--weights", "data.safetensors"],
@@ -247,7 +247,7 @@ class TestErrors:
             (prune("--nodes", "4", data="data.csv"), "expected digits, mnist, cifar10, cifar100, a .safetensors or"),
             (prune("--nodes", "4", data="no.npy"), "There is no file no.npy"),
             (prune("--nodes", "4", data="nets.safetensors"), "There is no file nets.safetensors"),
-            (prune("--nodes", "4", "--evaluate"), "--evaluate needs a data set by name"),
+            (prune("--nodes", "4", "--evaluate"), "--evaluate needs data with labels"),
             (prune("--nodes", "4", "--device", "gpu"), "--device gpu cannot be used"),
             (prune("--nodes", "4", "--exclude", "head"), "exclude names 'head'"),
             (prune(), "Nothing says how small the network is to be; expected --macs 0.5"),

@@ -11,6 +11,7 @@ from rich.console import Console
 import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
+from mipp.cli.models import ModelSource
 from mipp.methods import needs_of
 from mipp.storage.folder import PAGE
 
@@ -67,14 +68,18 @@ def run(
         )
     with console.only_results_on_stdout():
         result = _prune(source, budgeted.budget(), chosen, quiet=quiet)
-    if out is not None:
+    if out is not None and source.model.library == "hf":
+        from mipp.cli.pretrained import save
+
+        save(result, source.model, source.data.words, out)
+    elif out is not None:
         result.save(out)
     if json:
         record = {"report": result.report.to_dict(), "kept": result.plan.kept, "resumed": result.resumed}
         typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
     else:
         Console().print(result.report)
-    console.note(_what_next(out, source.model.weights, resumed=result.resumed), quiet=quiet)
+    console.note(_what_next(out, source.model, resumed=result.resumed), quiet=quiet)
 
 
 def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
@@ -115,10 +120,13 @@ def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet
     )
 
 
-def _what_next(out: Path | None, weights: Path | None, *, resumed: bool) -> str:
+def _what_next(out: Path | None, source: ModelSource, *, resumed: bool) -> str:
     went_on = "Went on from the checkpoint. " if resumed else ""
     if out is None:
         return f"{went_on}Nothing was written; --out FOLDER saves plan, weights and report."
+    if source.library == "hf":
+        return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with mipp.from_pretrained({str(out)!r})."
+    weights = source.weights
     # the model given was pruned before: the new plan applies to it, not to its dense model
     model = f"mipp.load({str(weights)!r}, model)" if weights is not None and weights.is_dir() else "model"
     return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with mipp.load({str(out)!r}, {model})."

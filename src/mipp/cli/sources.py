@@ -65,6 +65,11 @@ class DataSource:
             found = " and ".join(f"--{name}" for name in given) or "none of them is given"
             raise CommandError(f"Calibration data are one of --data, --images and --text; {found}.")
 
+    @property
+    def words(self) -> str:
+        """What they are, for people."""
+        return self.data or (f"images in {self.images}" if self.images else f"text in {self.text}")
+
     def open(self, source: ModelSource, model: nn.Module, max_samples: int, seed: int) -> Data:
         """The data themselves, for a model."""
         if self.images is not None:

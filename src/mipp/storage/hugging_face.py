@@ -8,7 +8,7 @@ transformers reads it by itself, and `mipp.from_pretrained` without running code
 import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,14 +63,16 @@ def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, 
             setattr(model.get_submodule(path), name, tuple(value) if isinstance(value, list) else value)
 
 
-def save_pretrained(model: Any, folder: str | Path, tokenizer: Any = None, card: str = "") -> bool:
+def save_pretrained(
+    model: Any, folder: str | Path, tokenizer: Any = None, add: Callable[[Path], None] = lambda part: None
+) -> bool:
     """Writes a pruned Hugging Face model to a new folder.
 
     Args:
         model: A `PreTrainedModel`, pruned or not.
         folder: Is made.
         tokenizer: Tokenizer, processor or feature extractor to go with it.
-        card: Text of the model card, README.md.
+        add: Writes more files into the folder that it is given, before that becomes `folder`.
 
     Returns:
         True where stock `from_pretrained` loads the folder; False where it needs `trust_remote_code=True`, or
@@ -87,8 +89,7 @@ def save_pretrained(model: Any, folder: str | Path, tokenizer: Any = None, card:
         model.save_pretrained(part)
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
-        if card:
-            (part / "README.md").write_text(card, encoding="utf-8")
+        add(part)
         if widths["shapes"]:
             _note_widths(part / "config.json", model, base, widths)
             text = _FILE.format(base=base, key=KEY, function=inspect.getsource(set_widths))
