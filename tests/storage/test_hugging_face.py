@@ -58,7 +58,7 @@ def whisper():
     return transformers.WhisperForConditionalGeneration(config), batch
 
 
-MODELS = [llama, tied_gpt2, bert, vit, t5, whisper]
+MODELS = [llama, *(pytest.param(make, marks=pytest.mark.slow) for make in (tied_gpt2, bert, vit, t5, whisper))]
 
 
 def pruned(make, exclude=(), **budget):
