@@ -36,8 +36,8 @@ from mipp.statistics.observing import report_not_finite
 from mipp.statistics.replay import Stream
 from mipp.statistics.unfolding import align, channels_last, inputs_of
 
-ROWS = 65536
-"""Rows of inputs per layer that suffice for its second moments."""
+_ROWS, _ROWS_PER_INPUT, _FEWEST = 65536, 128, 4096
+_SAMPLES = 1024
 _SCARCE, _VARIATIONS = 4, 3
 
 
@@ -48,8 +48,9 @@ class Refit:
     Attributes:
         ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
             chooses it for every weight by the error on calibration samples held out.
-        positions: At most this many positions of each sample enter the statistics of one layer. None is 64, or more
-            where samples are few: as many as make 65,536 rows of them all.
+        positions: At most this many positions of each sample enter the statistics of one layer. None is as many as
+            make 128 rows per input of the layer (4,096 at least, 65,536 at most) of 1,024 samples, or of all if they
+            are fewer.
         variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
             positions. None is 3 if some convolution would be fitted to fewer than 4 rows per input, and 0 otherwise.
             Only images are affected.
@@ -175,7 +176,7 @@ class _Refitter:
         starts = list(accumulate(own, initial=first))[:-1]
         times = options.variations or 0
         self.first_samples = starts * (1 + times)
-        self.positions = options.positions or ceil(max(64, ROWS / samples) / (1 + times))
+        self.positions, self.samples, self.times = options.positions, samples, 1 + times
         batches = Varied(batches, times, starts, samples) if times else batches
         self.store = task.memory.store
         self.full, self.cut = (Stream(model, batches, graph.program, self.store) for model in (dense, small))
@@ -188,6 +189,7 @@ class _Refitter:
         """Refits one weight and moves the dense model on to op `following`."""
         self.cut.advance(target.uses[0].op)
         target = Target(target.weight, [self._as_cut(site) for site in target.uses])
+        self.taken = self._positions(self._weight(target)[0].numel())
         ops = [self.program.ops[site.op] for site in target.uses]
         after = [downstream(self.program, op) for op in ops]
         blocks = self._blocks(target)
@@ -254,7 +256,12 @@ class _Refitter:
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
         tensors = {"input": x, "weight": site.swap_axes(self.tensors[weight])}
-        return inputs_of(site, {**arguments, **tensors}, self.positions)
+        return inputs_of(site, {**arguments, **tensors}, self.taken)
+
+    def _positions(self, inputs: int) -> int:
+        """Positions of each sample that a layer of so many inputs is fitted to."""
+        rows = min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * inputs))
+        return self.positions or ceil(rows / min(self.samples, _SAMPLES) / self.times)
 
     def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""
@@ -281,7 +288,7 @@ class _Refitter:
     ) -> tuple[Tensor, Tensor]:
         """The dense and the pruned value behind a site, both [rows, outputs that are kept]."""
         there, here = align(dense[value], pruned[value], site.rows_to_keep(self.keep)), pruned[value]
-        there, here = (channels_last(v, channel_dim(op), self.positions) for v in (there, here))
+        there, here = (channels_last(v, channel_dim(op), self.taken) for v in (there, here))
         return align(there, here, {1: site.outputs_to_keep(self.keep)}), here
 
     def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:

@@ -27,14 +27,13 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
         return _subsample(x, limit).reshape(1, -1, x.shape[-1])
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
-    windows = (_windows if site.reads_axis == 1 else _windows_of_transposed)(x, weight.shape[2:], arguments)
-    size = windows.shape[2 : 2 + spatial]
-    chosen = _positions(size, limit)
-    patches = windows.flatten(2, 1 + spatial) if len(chosen) == size.numel() else _gather(windows, size, chosen)
-    patches = patches.movedim(2, 1)  # [samples, positions, channels, *kernel]
+    padded, strides, dilation = (_pad if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
+    places = _places(padded.shape[2:], weight.shape[2:], strides, dilation, limit)
     if site.reads_axis == 0:
-        patches = patches.flip(list(range(3, patches.ndim)))
-    return patches.reshape(patches.shape[0] * patches.shape[1], site.groups, -1).transpose(0, 1)
+        places = places.flip(1)
+    patches = padded.flatten(2).index_select(2, places.flatten().to(x.device)).unflatten(2, places.shape)
+    rows: Tensor = patches.transpose(1, 2).reshape(len(x) * len(places), site.groups, -1)
+    return rows.transpose(0, 1)
 
 
 def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
@@ -61,19 +60,15 @@ def align(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) ->
     return there
 
 
-def _windows(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
-    """A view of the padded input, shape [samples, channels, *output positions, *kernel]."""
-    count = len(kernel)
-    stride, padding, dilation = (_each(arguments[k], count) for k in ("stride", "padding", "dilation"))
+def _pad(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Tensor, list[int], list[int]]:
+    """The padded input, and the strides and dilations at which kernels read it."""
+    stride, padding, dilation = (_each(arguments[k], len(kernel)) for k in ("stride", "padding", "dilation"))
     amounts = [side for pad in reversed(_padding(padding, kernel, dilation)) for side in pad]
-    view = nn.functional.pad(x, amounts)
-    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        view = view.unfold(2 + axis, (k - 1) * d + 1, s)[..., ::d]
-    return view
+    return nn.functional.pad(x, amounts), stride, dilation
 
 
-def _windows_of_transposed(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Tensor:
-    """The window of the spread-out input that each output of a transposed convolution reads; the kernel is reversed."""
+def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Tensor, list[int], list[int]]:
+    """The spread-out input of a transposed convolution, which a reversed kernel reads at a stride of one."""
     names = ("stride", "padding", "dilation", "output_padding")
     stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)
     spread = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)))
@@ -81,10 +76,21 @@ def _windows_of_transposed(x: Tensor, kernel: Sequence[int], arguments: Mapping[
     spread[places] = x
     sides = zip(kernel, padding, dilation, extra, strict=True)
     amounts = [n for k, p, d, e in reversed(list(sides)) for n in (d * (k - 1) - p, d * (k - 1) - p + e)]
-    view = nn.functional.pad(spread, amounts)
-    for axis, (k, d) in enumerate(zip(kernel, dilation, strict=True)):
-        view = view.unfold(2 + axis, (k - 1) * d + 1, 1)[..., ::d]
-    return view
+    return nn.functional.pad(spread, amounts), [1] * len(kernel), dilation
+
+
+def _places(
+    size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], limit: int | None
+) -> Tensor:
+    """Places in a flattened map of this size that the kernel reads for the chosen outputs, [outputs, kernel]."""
+    steps = list(zip(size, kernel, strides, dilation, strict=True))
+    written = torch.Size((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in steps)
+    chosen = torch.unravel_index(_positions(written, limit), written)
+    within = torch.unravel_index(torch.arange(torch.Size(kernel).numel()), tuple(kernel))
+    places = torch.zeros(len(chosen[0]), len(within[0]), dtype=torch.long)
+    for (n, _, s, d), outer, inner in zip(steps, chosen, within, strict=True):
+        places = places * n + outer[:, None] * s + inner * d
+    return places
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
@@ -108,12 +114,6 @@ def _positions(size: torch.Size, limit: int | None) -> Tensor:
     if limit is None or total <= limit:
         return torch.arange(total)
     return torch.randperm(total, generator=torch.Generator().manual_seed(total))[:limit].sort().values
-
-
-def _gather(windows: Tensor, size: torch.Size, chosen: Tensor) -> Tensor:
-    places = torch.unravel_index(chosen.to(windows.device), size)
-    index: tuple[Any, ...] = (slice(None), slice(None), *places)
-    return windows[index]
 
 
 def _subsample(x: Tensor, limit: int | None) -> Tensor:
