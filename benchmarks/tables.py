@@ -1,16 +1,24 @@
 """Renders benchmarks/results/*.json into the pages that show them: `python -m benchmarks.tables [--check]`."""
 
+import ast
+import re
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from benchmarks.grid_tables import lenet_after, lenet_before, resnet20
-from benchmarks.markdown import COSTS, chosen, column, footnote, load, render, spread, table
+from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
+from benchmarks.papers import sources_of
 from benchmarks.record import RESULTS, Row
 from mipp.methods import all as all_methods
 from mipp.methods import needs_of
 
-PAGES = ("README.md", "docs/accuracy.md", "docs/results.md", "docs/methods/index.md", "docs/methods/measured.md")
+PAGES = (
+    "README.md", "docs/accuracy.md", "docs/results.md", "docs/reference.md", "docs/decisions/index.md",
+    "docs/methods/index.md", "docs/methods/measured.md",
+)  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
 PEER_TITLES = {
     "l1": "L1", "taylor": "Taylor", "wanda": "Wanda-style", "torch-pruning l1": "Torch-Pruning, L1",
@@ -21,10 +29,6 @@ TITLES = {
     "lenet5": "LeNet-5", "resnet20": "ResNet-20", "resnet56": "ResNet-56", "vgg11": "VGG-11",
     "mobilenetv2": "MobileNetV2", "vit": "small ViT",
 }  # fmt: skip
-HEADLINE = {
-    "L1": ["l1"], "Taylor": ["taylor"], "Torch-Pruning, its best": [m for m in PEER_TITLES if m.startswith("torch")],
-    "random": ["random"],
-}  # fmt: skip
 
 
 def main() -> None:
@@ -32,16 +36,18 @@ def main() -> None:
 
 
 def headline() -> str:
-    """Accuracy of MIPP and some peers with the same refit, one row per network and budget."""
+    """Accuracy of MIPP and of the best other method with the same refit, one row per network and budget."""
     data = load("accuracy_table")
-    columns = ["CIFAR-10", "dense", "smaller", "**MIPP, recovered**", "**MIPP**", *HEADLINE, "L1, no refit"]
+    columns = ["CIFAR-10", "smaller", "**MIPP, recovered**", "**MIPP**", "the best other method"]
     cells = []
     for network, rows in _cases(data):
         own = [spread(column(_by(rows, "mipp"), stage)) for stage in ("recover", "refit")]
-        peers = [[column(_by(rows, m), "refit") for m in methods if _by(rows, m)] for methods in HEADLINE.values()]
-        found = [*own, *(spread(max(each, key=mean)) if each else "–" for each in peers)]
-        bare = spread(column(_by(rows, "l1"), "as published"))
-        cells.append([_title(network), f"{rows[0]['dense']:.2f}", _smaller(_by(rows, "mipp")), *found, bare])
+        peers = {
+            title: column(_by(rows, method), "refit") for method, title in PEER_TITLES.items() if _by(rows, method)
+        }
+        best = max(peers, key=lambda title: mean(peers[title]))
+        title = f"{_title(network)}, dense {rows[0]['dense']:.2f}"
+        cells.append([title, _smaller(_by(rows, "mipp")), *own, f"{spread(peers[best])} ({best})"])
     return table(columns, cells, footnote(data))
 
 
@@ -183,6 +189,33 @@ def methods() -> str:
     return table([*columns, "ResNet-20, s"], cells, *([footnote(measured)] if measured else []))
 
 
+def papers() -> str:
+    """The sources of every method, as the docstring of its module cites them."""
+    cells = []
+    for name, make in all_methods().items():
+        sources = sources_of(make)
+        years = " and ".join(dict.fromkeys(source.year for source in sources))
+        links = "; ".join(f"[{source.title}]({source.url})" for source in sources)
+        cells.append([f"`{name}`", f"`{make.__name__}`", years, links])
+    return table(["method", "class", "year", "paper"], cells)
+
+
+def rooms() -> str:
+    """The packages of the library, as their docstrings describe them."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    names = [name.strip() for layer in reversed(contract["layers"]) for name in re.split("[|:]", layer)]
+    docs = {name: ast.get_docstring(ast.parse(path.read_text())) for name in names if (path := _package(name)).exists()}
+    cells = [[f"`mipp.{name}`", (text or "").partition("\n\n")[0].replace("\n", " ")] for name, text in docs.items()]
+    return table(["package", "what it is for"], cells)
+
+
+def decisions() -> str:
+    """The decision records by their titles."""
+    pages = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    titles = [page.read_text().partition("\n")[0].removeprefix("# ").partition(": ")[2] for page in pages]
+    return table(["", "decision"], [[p.name[:4], f"[{t}]({p.name})"] for p, t in zip(pages, titles, strict=True)])
+
+
 def estimators() -> str:
     """Seconds per layer and agreement by estimator, one row per layer."""
     data = load("estimators")
@@ -263,8 +296,8 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
-        defaults, allocation, memory, methods, estimators, schedule, tracing, wide, language, lenet_before, lenet_after,
-        resnet20,
+        defaults, allocation, memory, methods, papers, rooms, decisions, estimators, schedule, tracing, wide, language,
+        lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 
@@ -294,6 +327,10 @@ def _asked(row: Row) -> str:
 def _ratio(row: Row, value: Callable[[str], float]) -> str:
     kind = "macs" if "macs" in row else "params"
     return f"{kind.replace('macs', 'MACs')} ÷ {value(kind):.2f}"
+
+
+def _package(name: str) -> Path:
+    return ROOT / "src/mipp" / name / "__init__.py"
 
 
 def _title(network: str) -> str:

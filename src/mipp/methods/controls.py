@@ -1,7 +1,7 @@
 """Controls: what is left when the weights that a method kept are drawn anew.
 
-Sources: Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, arXiv 1810.05270; Frankle et al., Pruning
-Neural Networks at Initialization: Why are We Missing the Mark?, ICLR 2021, arXiv 2009.08576.
+Sources: Frankle et al., Pruning Neural Networks at Initialization: Why are We Missing the Mark?, ICLR 2021, arXiv
+2009.08576; Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, arXiv 1810.05270.
 """
 
 import inspect
