@@ -33,7 +33,7 @@ from benchmarks.rivals import TorchPruning
 from mipp import zoo
 from mipp.data.calibration import read
 from mipp.methods import Method, Random
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.distillation import distill
 

@@ -24,7 +24,7 @@ from benchmarks.rivals import installed, rivals
 from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers, resnet20
 from mipp import grid
 from mipp.methods import Method, needs_of
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 
 LENET = [*MATCHED, *SPARSE]
 RESNET = [Budget(macs=0.5)]

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup
 from mipp.methods import Method, Needs, Task
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 
 _STEPS = 50
 _SMALL = 20  # images: FastNAS measures batch norms on its last fifty batches, and not at all where there are fewer

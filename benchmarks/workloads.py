@@ -10,7 +10,7 @@ from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
 from mipp import grid, zoo
 from mipp.methods import Method, Random, Reinitialised, Scratch
 from mipp.methods import all as all_methods
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 
 EPOCHS = 5
 SEEDS = range(3)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 from mipp.report import Inspection
 from mipp.zoo.resnets import CifarResNet
 

@@ -35,4 +35,4 @@ def seed() -> int:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without measuring the latency, which takes most of the time of a tiny run."""
-    monkeypatch.setattr("mipp.report.measuring.latency_ms", lambda *args, **kwargs: 1.0)
+    monkeypatch.setattr("mipp.plan.latency.latency_ms", lambda *args, **kwargs: 1.0)

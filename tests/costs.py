@@ -7,8 +7,9 @@ from hypothesis import Phase, settings
 from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
-from mipp.plan.cost import LayerTimes, cost_of
+from mipp.plan.cost import cost_of
 from mipp.plan.elimination import Elimination
+from mipp.plan.latency import LayerTimes
 
 
 def few(examples: int):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import mipp
-import mipp.report.measuring
+import mipp.plan.latency
 from mipp.zoo import CifarResNet
 
 
@@ -30,7 +30,7 @@ def run(checkpoint: str, result: str) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    mipp.report.measuring.latency_ms = lambda *_: 1.0
+    mipp.plan.latency.latency_ms = lambda *_: 1.0
     with tempfile.TemporaryDirectory() as folder:  # children do not load again what torch loads late
         run(f"{folder}/checkpoint", f"{folder}/result")
     for line in sys.stdin:

@@ -18,8 +18,8 @@ from mipp.data.calibration import as_call
 from mipp.graph.nodes import NodeGroup, PruningGraph
 from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
-from mipp.plan import PruningPlan
-from mipp.surgery import distance, outputs
+from mipp.plan.plan import PruningPlan
+from mipp.surgery.proof import distance, outputs
 
 CUT_TOLERANCE = 1e-10
 EXPORT_TOLERANCE = 1e-4

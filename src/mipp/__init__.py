@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from mipp import zoo as zoo
     from mipp.data.calibration import Calibration
     from mipp.pipeline.prune import Result, frontier, information, inspect, prune
-    from mipp.plan import Budget, PruningPlan, load_plan
+    from mipp.plan.budget import Budget
     from mipp.plan.elimination import confidence_schedule
+    from mipp.plan.plan import PruningPlan, load_plan
     from mipp.refit.distillation import Distillation
     from mipp.refit.least_squares import Refit
     from mipp.selectors.features import FeatureSelector
     from mipp.selectors.pixels import InputSelection, select_inputs
     from mipp.storage.folder import load
     from mipp.storage.hugging_face import from_pretrained
-    from mipp.surgery import apply, mask
+    from mipp.surgery.cut import apply, mask
 
 __all__ = [
     "Budget",
@@ -77,12 +78,13 @@ _FOUND_IN = {
     "mipp.selectors.features": ("FeatureSelector",),
     "mipp.pipeline.prune": ("Result", "frontier", "information", "inspect", "prune"),
     "mipp.selectors.pixels": ("InputSelection", "select_inputs"),
-    "mipp.plan": ("Budget", "PruningPlan", "load_plan"),
+    "mipp.plan.budget": ("Budget",),
+    "mipp.plan.plan": ("PruningPlan", "load_plan"),
     "mipp.refit.distillation": ("Distillation",),
     "mipp.plan.elimination": ("confidence_schedule",),
     "mipp.storage.folder": ("load",),
     "mipp.storage.hugging_face": ("from_pretrained",),
-    "mipp.surgery": ("apply", "mask"),
+    "mipp.surgery.cut": ("apply", "mask"),
 }
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import mipp
 from mipp.data.calibration import as_call
-from mipp.plan import PruningPlan
-from mipp.surgery import distance, outputs
+from mipp.plan.plan import PruningPlan
+from mipp.surgery.proof import distance, outputs
 
 CASES = int(os.environ.get("MIPP_FUZZ_CASES", "25"))
 

@@ -10,8 +10,8 @@ from cases import Net, assert_same, outputs
 from torch import nn
 
 import mipp
-from mipp.plan import PruningPlan
-from mipp.surgery import distance
+from mipp.plan.plan import PruningPlan
+from mipp.surgery.proof import distance
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import mipp
 from mipp.modules.multihead import Multihead, open_attention
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 
 MASKS = ("none", "boolean", "added", "per head")
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mipp
-from mipp.plan import allocate, check_budget
-from mipp.plan.cost import LayerTimes, cost_of
+from mipp.plan.allocation import allocate, check_budget
+from mipp.plan.cost import cost_of
 from mipp.plan.elimination import Elimination
+from mipp.plan.latency import LayerTimes
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -186,7 +187,7 @@ def test_a_latency_budget_holds_as_measured_where_the_table_is_wrong(share, slow
 
     limit = share * slower * cost.dense("latency_ms")
     budget = mipp.Budget(latency_ms=1.0 + limit)
-    found = allocate(eliminations(named("cifar resnet"), seed), cost, budget, latency=lambda w: 1.0 + latency(w))
+    found = allocate(eliminations(named("cifar resnet"), seed), cost, budget, measure=lambda _, w: 1.0 + latency(w))
     assert 1.0 + latency(found.widths) <= 1.0 + limit
     assert found.slack["latency_ms"] >= 0
 
@@ -202,7 +203,7 @@ def test_milliseconds_are_the_price_not_macs():
     first, last = cost.groups[0], cost.groups[-1]
     cheap = {**eliminations(case), last: Elimination(tuple(range(6)), tuple(1e-9 * k for k in range(7)))}
     found = allocate(
-        cheap, cost, mipp.Budget(latency_ms=0.5), latency=lambda w: cost.value("latency_ms", cost.widths(w))
+        cheap, cost, mipp.Budget(latency_ms=0.5), measure=lambda _, w: cost.value("latency_ms", cost.widths(w))
     )
     assert found.widths[first] <= 0.5 * graph.groups[first].size
     assert found.widths[last] == graph.groups[last].size
@@ -218,6 +219,6 @@ def test_an_impossible_latency_is_found_before_anything_is_measured_of_the_data(
 def test_a_latency_that_the_machine_does_not_keep_is_told():
     cost = timed("linear chain")
     with pytest.raises(mipp.InfeasibleBudgetError, match="the fastest of the networks tried takes 70"):
-        allocate(eliminations(named("linear chain")), cost, mipp.Budget(latency_ms=0.9), latency=lambda widths: 70.0)
+        allocate(eliminations(named("linear chain")), cost, mipp.Budget(latency_ms=0.9), measure=lambda _, widths: 70.0)
     with pytest.raises(mipp.InfeasibleBudgetError, match="needs a measured network"):
         allocate(eliminations(named("linear chain")), cost, mipp.Budget(latency_ms=0.9))

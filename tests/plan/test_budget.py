@@ -7,7 +7,7 @@ from costs import counted, eliminations
 from networks import Branch, prune_images, refusal
 
 import mipp
-from mipp.plan import allocate
+from mipp.plan.allocation import allocate
 from mipp.plan.cost import cost_of
 
 pytestmark = pytest.mark.usefixtures("quick")

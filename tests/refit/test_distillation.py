@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import mipp
 from mipp.data.calibration import Calibration, read
 from mipp.graph.nodes import PruningGraph
-from mipp.plan import PruningPlan
 from mipp.plan.cost import cost_of
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit import distillation as recovery
 from mipp.refit.distillation import Distillation, distill

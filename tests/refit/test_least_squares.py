@@ -194,7 +194,7 @@ def test_very_few_samples_are_enough_to_refit(samples):
 def test_the_refit_runs_less_than_three_dense_passes_through_the_data(monkeypatch):
     """One through the dense network and two through the cut one; convolutions are counted."""
     monkeypatch.setattr(
-        "mipp.report.measuring.latency_ms", lambda *_: 1.0
+        "mipp.plan.latency.latency_ms", lambda *_: 1.0
     )  # how often that runs the network depends on the clock
     case = named("cifar resnet")
     model, batches = case.model(), case.batches(2, 100)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 import mipp
 from mipp.data.calibration import Calibration, read
 from mipp.graph.nodes import PruningGraph
-from mipp.plan import PruningPlan
 from mipp.plan.cost import cost_of
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.distillation import Distillation, distill
 from mipp.refit.losses import Runner, feature_loss, features, output_loss

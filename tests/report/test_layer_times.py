@@ -57,7 +57,7 @@ def test_the_table_is_right_where_it_was_measured(monkeypatch, budget):
 @pytest.mark.usefixtures("clock")
 def test_prune_meets_a_latency_by_the_table_and_the_whole_network(monkeypatch):
     monkeypatch.setattr(timing, "latency_ms", weighed)
-    monkeypatch.setattr("mipp.pipeline.prune.latency_ms", weighed)
+    monkeypatch.setattr("mipp.plan.latency.latency_ms", weighed)
     case = named("residual")
     dense = weighed(case.model())
     results = mipp.frontier(

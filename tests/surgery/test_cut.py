@@ -5,7 +5,7 @@ from llamas import halves, ids, llama
 from torch import nn
 
 import mipp
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 
 
 def test_a_weight_held_as_a_buffer_is_cut_and_masked():

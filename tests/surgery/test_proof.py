@@ -9,7 +9,7 @@ from torch import nn
 
 import mipp
 from mipp.data.calibration import as_call
-from mipp.surgery import wrong_groups
+from mipp.surgery.proof import wrong_groups
 
 pytestmark = pytest.mark.usefixtures("quick")
 

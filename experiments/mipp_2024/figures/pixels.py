@@ -18,7 +18,7 @@ from torch import nn
 from mipp import grid
 from mipp.data.calibration import Calibration
 from mipp.pipeline.prune import prune
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 from mipp.report.measuring import device_of
 from mipp.selectors.pixels import select_inputs
 from mipp.zoo import ImageData

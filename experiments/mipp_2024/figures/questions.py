@@ -12,7 +12,7 @@ from experiments.mipp_2024.figures.panels import DIGITS, LENET, Panel
 from mipp import grid
 from mipp.methods import MIPP, SOSPH, Method, Random, Taylor, ThiNet
 from mipp.pipeline.prune import inspect
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 from mipp.zoo import ImageData
 
 FRACTIONS = (0.3, 0.1)

@@ -11,7 +11,7 @@ from experiments.mipp_2024.figures.panels import IMAGENET, LENET, PANELS, Panel
 
 from mipp import grid
 from mipp.methods import MIPP, Method
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 from mipp.plan.elimination import confidence_schedule
 
 NODES = (0.5, 0.2, 0.05)

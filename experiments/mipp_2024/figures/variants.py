@@ -16,7 +16,7 @@ from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, STEPS, tit
 
 from mipp import grid, zoo
 from mipp.methods import MIPP, Method
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 from mipp.plan.elimination import confidence_schedule
 from mipp.statistics.layer_samples import Collapse
 from mipp.zoo import DataSetError

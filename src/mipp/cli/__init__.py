@@ -1,11 +1,14 @@
 """The command `mipp`: argument parsing. What a command does is in the module of its name, imported when it runs."""
 
+from collections.abc import Callable
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mipp.cli.errors import Group
+from mipp.plan.constraints import CONSTRAINTS
 
 app = typer.Typer(
     cls=Group,
@@ -62,10 +65,43 @@ Column = Annotated[str | None, typer.Option(help="Text: the column of a table.")
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Modules whose nodes stay, such as 'layer4.*'. Repeatable.")
 ]
+Input = Annotated[
+    list[str],
+    typer.Option("--input", metavar="SHAPE", help="Such as 1,3,32,32 or 1,128:int64. Repeat for more inputs."),
+]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")]
+MaxSamples = Annotated[int, typer.Option(min=1, help="Calibration samples to read.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method. Repeatable.")
+]
+Amounts = dict[str, str] | None
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: the result, or {'error': {'type', 'message'}}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes: only the result.")]
 _LIMIT = "Budget: "
+
+
+def _with_amounts(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for every kind of budget; those that are given come as its argument `amounts`."""
+    own = dict(signature(command).parameters)
+    options = [
+        own["amounts"].replace(
+            name=name,
+            annotation=Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"{_LIMIT}{constraint.meaning}.")],
+        )
+        for name, constraint in CONSTRAINTS.items()
+    ]
+    place = list(own).index("amounts")
+    shown = [*own.values()][:place] + options + [*own.values()][place + 1 :]
+
+    def run(**given: Any) -> None:
+        amounts = {name: given.pop(name) for name in CONSTRAINTS}
+        command(**given, amounts={name: amount for name, amount in amounts.items() if amount is not None})
+
+    run.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
 
 
 def main() -> None:
@@ -106,10 +142,7 @@ def _demo(
 def _inspect(
     model: Model,
     *,
-    input: Annotated[
-        list[str],
-        typer.Option("--input", metavar="SHAPE", help="Such as 1,3,32,32 or 1,128:int64. Repeat for more inputs."),
-    ],
+    input: Input,
     weights: Weights = None,
     trust_remote_code: Trust = False,
     exclude: Exclude = None,
@@ -123,6 +156,7 @@ def _inspect(
 
 
 @app.command("prune")
+@_with_amounts
 def _prune(
     model: Model,
     *,
@@ -138,16 +172,8 @@ def _prune(
     column: Column = None,
     weights: Weights = None,
     trust_remote_code: Trust = False,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")] = None,
-    macs: Annotated[
-        str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "MACs; 0.5 is a fraction, 1000000 absolute.")
-    ] = None,
-    params: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "parameters.")] = None,
-    nodes: Annotated[str | None, typer.Option(metavar="AMOUNT", help=_LIMIT + "nodes in all groups.")] = None,
-    latency_ms: Annotated[
-        str | None,
-        typer.Option(metavar="AMOUNT", help=_LIMIT + "measured latency; 0.5 is a fraction, 5 and 2.5 milliseconds."),
-    ] = None,
+    data_dir: DataDir = None,
+    amounts: Amounts = None,
     width: Annotated[
         list[str] | None, typer.Option(metavar="GROUP=N", help=_LIMIT + "nodes to keep in one group. Repeatable.")
     ] = None,
@@ -155,9 +181,7 @@ def _prune(
     round_to: Annotated[int, typer.Option(help=_LIMIT + "widths are multiples of this.")] = 1,
     uniform: Annotated[bool, typer.Option("--uniform", help=_LIMIT + "groups of one kind get the same width.")] = False,
     method: Annotated[str, typer.Option(help="See `mipp methods`.")] = "mipp",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method. Repeatable.")
-    ] = None,
+    settings: Settings = None,
     exclude: Exclude = None,
     compensate: Annotated[
         bool, typer.Option("--compensate/--no-compensate", help="Refit weights downstream of removed nodes.")
@@ -165,7 +189,7 @@ def _prune(
     recover: Annotated[
         str | None, typer.Option(metavar="distill", help="Go on with a minute of distillation, without labels.")
     ] = None,
-    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024,
+    max_samples: MaxSamples = 1024,
     seed: Seed = 0,
     device: Annotated[str | None, typer.Option(help="Where to work, such as cuda.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
@@ -192,7 +216,7 @@ def _prune(
             max_samples,
             seed,
         ),
-        Budgeted(macs, params, nodes, latency_ms, width or [], min_keep, round_to, uniform=uniform),
+        Budgeted(amounts or {}, width or [], min_keep, round_to, uniform=uniform),
         Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
         out,
         json=json,
@@ -216,14 +240,12 @@ def _select(
     column: Column = None,
     weights: Weights = None,
     trust_remote_code: Trust = False,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")] = None,
+    data_dir: DataDir = None,
     num_features: Annotated[
         int | None, typer.Option(help="Inputs to keep; without it the test of --set confidence=X decides.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of MIPP. Repeatable.")
-    ] = None,
-    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024,
+    settings: Settings = None,
+    max_samples: MaxSamples = 1024,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The selection as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The selected pixels, .png or .svg.")] = None,
@@ -270,13 +292,13 @@ def _compare(
         "runs/compare"
     ),
     weights: Weights = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data; or set MIPP_DATA_DIR.")] = None,
+    data_dir: DataDir = None,
     before_epochs: Annotated[float, typer.Option(min=0, help="Train this long before pruning.")] = 0,
     after_epochs: Annotated[float, typer.Option(min=0, help="Train copies this long after pruning.")] = 0,
     whole_epochs: Annotated[float, typer.Option(min=0, help="A whole training, for imp, oto and scratch.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Before pruning, and in a whole training.")] = 0.05,
     after_learning_rate: Annotated[float, typer.Option(help="After pruning.")] = 0.01,
-    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024,
+    max_samples: MaxSamples = 1024,
     exclude: Exclude = None,
     compensate: Annotated[
         bool, typer.Option("--compensate/--no-compensate", help="Also measure with the refit.")
@@ -329,10 +351,7 @@ def _report(
 def _export(
     model: Model,
     *,
-    input: Annotated[
-        list[str],
-        typer.Option("--input", metavar="SHAPE", help="Such as 1,3,32,32 or 1,128:int64. Repeat for more inputs."),
-    ],
+    input: Input,
     out: Annotated[Path, typer.Option(metavar="FILE", help="New file: .onnx, or .pt2 for torch.export.")],
     weights: Weights = None,
     trust_remote_code: Trust = False,

@@ -12,25 +12,26 @@ from torch import Tensor
 from mipp.cli.errors import CommandError, unknown
 from mipp.methods import Method
 from mipp.methods import all as all_methods
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
+from mipp.plan.constraints import CONSTRAINTS
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
 _WORDS: dict[object, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}
-_AMOUNTS = ("macs", "params", "nodes", "latency_ms", "min_keep", "round_to")
+_AMOUNTS = (*CONSTRAINTS, "min_keep", "round_to")
 _T = TypeVar("_T")
 
 
-def amount(option: str, text: str | None) -> float | int | None:
+def amount(name: str, text: str) -> float | int:
     """Reads what a budget may be: a whole number is absolute, one with a point or exponent a float."""
-    if text is None:
-        return None
+    may_exceed_one = name in CONSTRAINTS and not CONSTRAINTS[name].is_whole
     for kind in (int, float):
         try:
             number = kind(text)
         except ValueError:
             continue
-        if kind is int or number <= 1 or option == "latency-ms":
+        if kind is int or number <= 1 or may_exceed_one:
             return number
+    option = name.replace("_", "-")
     raise CommandError(f"--{option} is '{text}'; expected a fraction such as 0.5, or a whole number such as 1000.")
 
 
@@ -113,7 +114,7 @@ def _budget(text: str) -> Budget:
     for name, value in (_pair("budgets", "NAME=AMOUNT, such as macs=0.5", part) for part in text.split(":")):
         if name not in _AMOUNTS:
             raise unknown("budget", name, _AMOUNTS)
-        found[name] = amount(name.replace("_", "-"), value)
+        found[name] = amount(name, value)
     return Budget(**found)
 
 
@@ -129,7 +130,8 @@ def _replace(made: _T, values: dict[str, Any]) -> _T:
 def _pair(option: str, form: str, text: str) -> tuple[str, str]:
     name, sign, value = text.rpartition("=") if option == "width" else text.partition("=")
     if not (name and sign and value):
-        raise CommandError(f"--{option} is '{text}'; expected {form}.")
+        option = name.replace("_", "-")
+    raise CommandError(f"--{option} is '{text}'; expected {form}.")
     return name.strip(), value.strip()
 
 

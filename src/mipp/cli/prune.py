@@ -1,9 +1,10 @@
 """`mipp prune`."""
 
 import json as _json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -20,10 +21,7 @@ from mipp.storage.folder import PAGE
 class Budgeted:
     """The options of the budget, as text where a float and an int differ."""
 
-    macs: str | None
-    params: str | None
-    nodes: str | None
-    latency_ms: str | None
+    amounts: Mapping[str, str]
     width: Sequence[str]
     min_keep: int
     round_to: int
@@ -31,11 +29,9 @@ class Budgeted:
 
     def budget(self) -> mipp.Budget:
         """The budget itself."""
+        amounts: dict[str, Any] = {name: arguments.amount(name, text) for name, text in self.amounts.items()}
         return mipp.Budget(
-            macs=arguments.amount("macs", self.macs),
-            params=arguments.amount("params", self.params),
-            nodes=arguments.amount("nodes", self.nodes),
-            latency_ms=arguments.amount("latency-ms", self.latency_ms),
+            **amounts,
             widths=arguments.widths(self.width),
             min_keep=self.min_keep,
             round_to=self.round_to,

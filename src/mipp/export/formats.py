@@ -18,7 +18,7 @@ from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy
 from mipp.storage.folder import new_file
-from mipp.surgery import distance
+from mipp.surgery.proof import distance
 
 TOLERANCE = 1e-3
 """Largest difference to the model, relative to the largest output; other kernels sum in another order."""

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mipp.errors import MissingRequirementError
-from mipp.grid.run import Row
+from mipp.grid.run import COSTS, Row
 from mipp.grid.summary import Summary, format_budget, stages_of, summarise
-
-_COSTS = {"macs": "MACs kept", "params": "parameters kept", "nodes": "nodes kept"}
+from mipp.plan.constraints import CONSTRAINTS
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -26,7 +25,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     if not good:
         return []
     summaries = [s for s in summarise(good) if s.seeds]
-    paths = [_against(cost, summaries, folder) for cost in _COSTS]
+    paths = [_against(cost, summaries, folder) for cost in COSTS if any(cost in s.cost for s in summaries)]
     return [*paths, _keep_ratios(good, folder), _collapse(summaries, folder)]
 
 
@@ -52,13 +51,14 @@ def _against(cost: str, summaries: Sequence[Summary], folder: Path) -> Path:
         for axes, stage in zip(panels, stages, strict=True):
             for method in dict.fromkeys(s.method for s in summaries):
                 own = sorted(
-                    (s for s in summaries if s.method == method and stage in s.accuracy), key=lambda s: s.cost[cost]
+                    (s for s in summaries if s.method == method and stage in s.accuracy and cost in s.cost),
+                    key=lambda s: s.cost[cost],
                 )
                 points = [(s.cost[cost], *s.accuracy[stage]) for s in own]
                 if points:
                     x, y, spread = zip(*points, strict=True)
                     axes.errorbar(x, y, yerr=spread, marker="o", markersize=3, capsize=2, label=method)
-            axes.set(title=stage, xlabel=_COSTS[cost], ylabel="accuracy, %", xscale="log")
+            axes.set(title=stage, xlabel=f"{CONSTRAINTS[cost].label} kept", ylabel="accuracy, %", xscale="log")
         panels[0].legend(fontsize="x-small", ncols=2)
     return path
 

@@ -19,10 +19,14 @@ from mipp.grid.workload import Workload, digest
 from mipp.methods import Method, needs_of
 from mipp.modules.placement import device_of
 from mipp.pipeline.prune import Result, prune
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
+from mipp.plan.constraints import CONSTRAINTS
+from mipp.report.figures import ratio
 from mipp.report.measuring import machine
-from mipp.surgery import apply
+from mipp.surgery.cut import apply
 
+COSTS = tuple(name for name, constraint in CONSTRAINTS.items() if not constraint.is_estimated)
+"""What is counted exactly, and told as the fraction kept."""
 Row = dict[str, Any]
 _FAILED = "error"
 
@@ -162,9 +166,7 @@ def _measure(run: Run, work: Workload, folder: Path) -> Row:
     names = list(dict.fromkeys(name for values in stages.values() for name in values))
     return {
         **{name: {stage: values[name] for stage, values in stages.items()} for name in names},
-        "macs": after.macs / before.macs if before.macs else None,
-        "params": after.params / before.params,
-        "nodes": sum(result.plan.widths.values()) / sum(sizes.values()),
+        **{name: ratio(getattr(after, name), getattr(before, name)) for name in COSTS},
         "keep": {name: width / sizes[name] for name, width in result.plan.widths.items()},
         "widths": result.plan.widths,
         "collapsed": list(result.plan.collapsed),

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mipp.grid.run import Row
+from mipp.grid.run import COSTS, Row
+from mipp.plan.constraints import CONSTRAINTS
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Summary:
         seeds: How many runs succeeded.
         failed: Why others did not.
         accuracy: Mean and standard deviation by stage, in percent.
-        cost: Mean fraction kept of MACs, parameters and nodes.
+        cost: Mean fraction kept of what is counted, such as MACs, by constraint.
         collapsed: In how many runs a group was emptied.
         seconds: Mean time of the selection.
     """
@@ -49,7 +50,7 @@ def format_budget(row: Row) -> str:
 def markdown(summaries: Sequence[Summary]) -> str:
     """The table in Markdown."""
     stages = stages_of(summaries)
-    lines = ["| " + " | ".join(headings(stages)) + " |", "|" + "---|" * (len(stages) + 7)]
+    lines = ["| " + " | ".join(headings(stages)) + " |", "|" + "---|" * len(headings(stages))]
     lines += ["| " + " | ".join(cells(s, stages)) + " |" for s in summaries]
     return "\n".join(lines)
 
@@ -61,15 +62,15 @@ def stages_of(summaries: Sequence[Summary]) -> list[str]:
 
 def headings(stages: Sequence[str]) -> list[str]:
     """The headings of the table."""
-    return ["method", "budget", *stages, "MACs", "parameters", "nodes", "collapsed", "selection, s"]
+    return ["method", "budget", *stages, *(CONSTRAINTS[name].label for name in COSTS), "collapsed", "selection, s"]
 
 
 def cells(summary: Summary, stages: Sequence[str]) -> list[str]:
     """One line of the table."""
     if not summary.seeds:
-        return [summary.method, summary.budget, *["–"] * (len(stages) + 4), summary.failed[0].split(":")[0]]
+        return [summary.method, summary.budget, *["–"] * (len(headings(stages)) - 3), summary.failed[0].split(":")[0]]
     marks = [_spread(*summary.accuracy[stage]) if stage in summary.accuracy else "–" for stage in stages]
-    costs = [f"{100 * summary.cost[name]:.1f} %" for name in ("macs", "params", "nodes")]
+    costs = [f"{100 * summary.cost[name]:.1f} %" if name in summary.cost else "–" for name in COSTS]
     collapsed = f"{summary.collapsed} of {summary.seeds}"
     return [summary.method, summary.budget, *marks, *costs, collapsed, f"{summary.seconds:.2f}"]
 
@@ -78,14 +79,14 @@ def _summary(method: str, budget: str, rows: Sequence[Row]) -> Summary:
     good = [row for row in rows if "error" not in row]
     stages = list(dict.fromkeys(stage for row in good for stage in row["accuracy"]))
     accuracy = {s: _moments([row["accuracy"][s] for row in good if s in row["accuracy"]]) for s in stages}
-    costs = {name: [row[name] for row in good if row[name] is not None] for name in ("macs", "params", "nodes")}
+    costs = {name: [row[name] for row in good if row.get(name) is not None] for name in COSTS}
     return Summary(
         method,
         budget,
         len(good),
         tuple(row["error"] for row in rows if "error" in row),
         accuracy,
-        {name: statistics.fmean(values) if values else float("nan") for name, values in costs.items()},
+        {name: statistics.fmean(values) for name, values in costs.items() if values},
         sum(bool(row["collapsed"]) for row in good),
         statistics.fmean(row["seconds"]["selection"] for row in good) if good else 0.0,
     )

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.plan import Budget, PruningPlan, Unit, allocate
+from mipp.plan.allocation import Unit, allocate
+from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 
 Scope = Literal["local", "global"]
@@ -108,7 +110,7 @@ def select_by(
     task: Task, eliminations: Mapping[str, Elimination], budget: Budget, unit: Unit = "node"
 ) -> dict[str, tuple[int, ...]]:
     """The nodes to keep by group, for given orders and losses of removal."""
-    widths = allocate(eliminations, task.cost, budget, unit, task.latency).widths
+    widths = allocate(eliminations, task.cost, budget, unit, task.measure).widths
     return {name: eliminations[name].kept(width) for name, width in widths.items()}
 
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from mipp.methods.base import Method, Needs, require_target, select
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.surgery import apply
+from mipp.surgery.cut import apply
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from mipp.methods.base import Needs, require_target
 from mipp.methods.common.scores import fraction_kept, matrices, parts, select_in_rounds, silence
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 
 

@@ -19,9 +19,11 @@ from mipp.methods.common.scores import axis_factor, parts
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.modules.weight_norm import length_of
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.surgery import apply, distance, outputs, rounding
+from mipp.surgery.cut import apply
+from mipp.surgery.proof import distance, outputs, rounding
 
 _MOST_PRESSURE, _MOST_SHARE = 10.0, 10.0
 _LOST = 1e-3

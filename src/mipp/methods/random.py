@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Method, Needs, OneShot, Scope, select
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 
 
@@ -35,5 +36,5 @@ class Random(OneShot):
             return super().plan(task, budget)
         made = self.like.plan(task, budget)
         widths = (made[0] if isinstance(made, tuple) else made).widths
-        fixed = replace(budget, widths=widths, macs=None, params=None, nodes=None, latency_ms=None)
+        fixed = replace(budget.without(budget.amounts), widths=widths)
         return task.plan(select(task, self.rank(task), fixed, "local"), self, budget)

@@ -15,8 +15,9 @@ from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Needs, require_target, select_by
 from mipp.methods.common.inputs import by_weight, readers_of, statistics_of
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.statistics.observing import SiteStatistics
 

@@ -26,8 +26,9 @@ from mipp.methods.common.gradients import (
     parameters_of,
 )
 from mipp.methods.common.scores import parts
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 
 

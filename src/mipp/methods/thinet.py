@@ -17,7 +17,8 @@ from mipp.methods.base import Needs, OneShot, Scope, require_target, select
 from mipp.methods.common.inputs import by_weight, groups_read, readers_of, watch
 from mipp.methods.common.scores import axis_factor
 from mipp.modules.copies import full_copy, state_of
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.statistics.unfolding import inputs_of
 

@@ -14,7 +14,7 @@ from mipp.modules.copies import move
 from mipp.modules.placement import device_of
 from mipp.pipeline.planning import Planned
 from mipp.pipeline.preparation import Prepared
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.distillation import Distillation, distill
 from mipp.refit.least_squares import Refit, refit
@@ -22,7 +22,8 @@ from mipp.report.data import Report
 from mipp.report.measuring import Clock, measures, report_on
 from mipp.runtime.tensor_store import format_bytes
 from mipp.storage import folder as storage
-from mipp.surgery import apply, describe
+from mipp.surgery.cut import apply
+from mipp.surgery.huggingface import describe
 
 _WHOLE = (
     "Batches were taken whole: entries along the first dimension depend on each other, as in a time-first sequence or "

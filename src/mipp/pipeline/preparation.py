@@ -22,8 +22,11 @@ from mipp.pipeline.checks import (
     runs_in_parts,
 )
 from mipp.pipeline.options import Options
-from mipp.plan import Budget, PruningPlan, check_budget
-from mipp.plan.cost import cost_of, latency_ms
+from mipp.plan.allocation import check_budget
+from mipp.plan.budget import Budget
+from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.cost import cost_of
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.least_squares import Refit
 from mipp.report.data import Measures
@@ -31,7 +34,8 @@ from mipp.report.layer_times import layer_times
 from mipp.report.measuring import Clock, measures
 from mipp.runtime.progress import Bars
 from mipp.runtime.tensor_store import Memory
-from mipp.surgery import apply, verified_graph
+from mipp.surgery.cut import apply
+from mipp.surgery.proof import verified_graph
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
 _NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the proof of the cuts are computed in."
@@ -123,9 +127,10 @@ def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memo
     graph = verified_graph(model, example(batches), freeze)
     check_groups(model, graph)
 
-    def latency(widths: Mapping[str, int]) -> float:
-        kept = {name: range(width) for name, width in widths.items()}
-        return latency_ms(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
+    def measure(name: str, widths: Mapping[str, int]) -> float:
+        kept, take = {group: range(width) for group, width in widths.items()}, CONSTRAINTS[name].measure
+        assert take is not None
+        return take(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
 
     return Task(
         model,
@@ -135,7 +140,7 @@ def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memo
         options.loss_fn,
         options.train,
         options.seed,
-        latency,
+        measure,
         memory=memory,
         progress=bars,
     )
@@ -149,7 +154,7 @@ def example(batches: Sequence[Batch]) -> Call:
 
 def _with_times(task: Task, budgets: Sequence[Budget]) -> Task:
     """The task with measured times of its layers, if a budget limits them."""
-    timed = [budget for budget in budgets if budget.latency_ms is not None]
+    timed = [budget for budget in budgets if budget.estimated]
     if not timed:
         return task
     finest = min(timed, key=lambda budget: (budget.round_to, budget.min_keep))

@@ -20,7 +20,7 @@ from mipp.pipeline.isolation import isolate
 from mipp.pipeline.options import Options
 from mipp.pipeline.planning import make_plan
 from mipp.pipeline.preparation import check_request, make_task, prepare
-from mipp.plan import Budget
+from mipp.plan.budget import Budget
 from mipp.plan.cost import cost_of
 from mipp.refit.distillation import Distillation
 from mipp.refit.least_squares import Refit
@@ -28,7 +28,7 @@ from mipp.report.inspection import Inspection
 from mipp.runtime.distributed import merge_shards
 from mipp.runtime.progress import Bars
 from mipp.runtime.tensor_store import Memory
-from mipp.surgery import verified_graph
+from mipp.surgery.proof import verified_graph
 
 __all__ = ["Result", "frontier", "information", "inspect", "prune"]
 

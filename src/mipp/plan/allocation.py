@@ -9,12 +9,15 @@ import numpy as np
 
 from mipp.errors import InfeasibleBudgetError
 from mipp.plan.budget import Budget
-from mipp.plan.cost import Cost, Floats
+from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.cost import Cost
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import look_up
+from mipp.plan.quantities import Floats
 
 Unit = Literal["cost", "node"]
-LatencyOf = Callable[[Mapping[str, int]], float]
+Measure = Callable[[str, Mapping[str, int]], float]
+"""Called with a constraint and the width of every group."""
 _CORRECTIONS = 8
 
 
@@ -38,7 +41,7 @@ def allocate(
     cost: Cost,
     budget: Budget,
     unit: Unit = "cost",
-    latency: LatencyOf | None = None,
+    measure: Measure | None = None,
 ) -> Allocation:
     """Spreads a budget over the groups at one price.
 
@@ -51,16 +54,17 @@ def allocate(
         cost: The cost functions.
         budget: What must hold.
         unit: "node" prices every node alike, for scores that are not information.
-        latency: Measures a network of the given widths; needed for `latency_ms`.
+        measure: Measures a network of the given widths; needed where the cost functions only estimate.
 
     Raises:
         InfeasibleBudgetError: Even the smallest network the budget allows is too large.
     """
-    if budget.latency_ms is None:
+    if not budget.estimated:
         return _Allocator(eliminations, cost, budget, unit).run(budget.limits(cost))
-    if latency is None or "latency_ms" not in cost.quantities:
-        raise InfeasibleBudgetError("A latency budget needs a measured network; use mipp.prune.")
-    return _within_latency(eliminations, cost, budget, unit, latency)
+    name = budget.estimated[0]
+    if measure is None or name not in cost.quantities:
+        raise InfeasibleBudgetError(f"A budget of {CONSTRAINTS[name].label} needs a measured network; use mipp.prune.")
+    return _within_measured(eliminations, cost, budget, unit, lambda widths: measure(name, widths))
 
 
 def check_budget(budget: Budget, cost: Cost) -> None:
@@ -122,10 +126,9 @@ class _Allocator:
         return self.cost.value(constraint, widths)
 
     def _remove(self, constraint: str, limits: Mapping[str, float]) -> float:
-        present = self.widths if constraint == "nodes" else np.maximum(self.widths, 1)
-        unit_cost = self.cost.quantities[constraint].per_group(present)
+        unit_cost = self.cost.per_group(constraint, self.widths)
         saved = np.bincount(self._mover, unit_cost[self._member], len(self.movers)) * self._steps
-        if constraint != "nodes":
+        if CONSTRAINTS[constraint].counts_silent:
             saved[self.widths[self._lead] <= 1] = 0
         paid = self._steps * self._counts if self.unit == "node" else saved
         prices = np.where(saved > 0, self._losses / np.where(saved > 0, paid, 1), np.inf)
@@ -186,37 +189,42 @@ class _Allocator:
         )
 
 
-def _within_latency(
-    eliminations: Mapping[str, Elimination], cost: Cost, budget: Budget, unit: Unit, latency: LatencyOf
+def _within_measured(
+    eliminations: Mapping[str, Elimination],
+    cost: Cost,
+    budget: Budget,
+    unit: Unit,
+    measure: Callable[[Mapping[str, int]], float],
 ) -> Allocation:
-    """Prices milliseconds by the table of layers, and corrects its limit until the measured network is within."""
-    limits = budget.limits(cost)
-    limit = aim = limits["latency_ms"]
+    """Prices by the estimate, and corrects its limit until the measured network is within."""
+    limits, name = budget.limits(cost), budget.estimated[0]
+    limit = aim = limits[name]
     low, high = 0.0, np.inf
     tried: list[Allocation] = []
     for _ in range(_CORRECTIONS):
         try:
-            allocation = _Allocator(eliminations, cost, budget, unit).run({**limits, "latency_ms": aim})
+            allocation = _Allocator(eliminations, cost, budget, unit).run({**limits, name: aim})
         except InfeasibleBudgetError:
             if not tried:
                 raise
             low, aim = aim, 0.5 * (aim + high)
             continue
-        reached = latency(allocation.widths)
-        tried.append(replace(allocation, slack={**allocation.slack, "latency_ms": (limit - reached) / limit}))
+        reached = measure(allocation.widths)
+        tried.append(replace(allocation, slack={**allocation.slack, name: (limit - reached) / limit}))
         if 0 <= limit - reached < 0.03 * limit:
             break
         low, high = (aim, high) if reached <= limit else (low, aim)
         proportional = 0.99 * aim * limit / reached
-        aim = proportional if low < proportional < high else 0.5 * (low + high)
-    within = [allocation for allocation in tried if allocation.slack["latency_ms"] >= 0]
+        slow = low == 0 and len(tried) > _CORRECTIONS // 2  # part of what is measured depends on no width
+        aim = proportional if low < proportional < high and not slow else 0.5 * (low + high)
+    within = [allocation for allocation in tried if allocation.slack[name] >= 0]
     if not within:
-        fastest = limit * (1 - max(allocation.slack["latency_ms"] for allocation in tried))
+        least = limit * (1 - max(allocation.slack[name] for allocation in tried))
         raise InfeasibleBudgetError(
-            f"The budget asks for {limit:.3f} ms, but the fastest of the networks tried takes {fastest:.3f} ms on this "
-            f"machine; raise latency_ms to {fastest:.3f} or more."
+            f"The budget asks for {limit:.3f} {CONSTRAINTS[name].unit}, but the least of the networks tried takes "
+            f"{least:.3f} on this machine; raise {name} to {least:.3f} or more."
         )
-    return min(within, key=lambda allocation: allocation.slack["latency_ms"])
+    return min(within, key=lambda allocation: allocation.slack[name])
 
 
 def _convex_slopes(loss: Sequence[float]) -> Floats:

@@ -1,12 +1,13 @@
 """Constraints on a pruned network."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
 from mipp.errors import InfeasibleBudgetError
+from mipp.plan.constraints import CONSTRAINTS, Constraint
 from mipp.plan.cost import Cost
 
 
@@ -36,8 +37,8 @@ class Budget:
     uniform: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("macs", "params", "nodes", "latency_ms"):
-            object.__setattr__(self, name, _amount(name, getattr(self, name)))
+        for name, constraint in CONSTRAINTS.items():
+            object.__setattr__(self, name, _amount(constraint, getattr(self, name)))
         if not isinstance(self.widths, Mapping) or not all(map(_is_whole, self.widths.values())):
             raise InfeasibleBudgetError(
                 f"Budget(widths={self.widths!r}): expected a dict such as {{'conv1': 8}}, of whole numbers."
@@ -53,7 +54,23 @@ class Budget:
     @property
     def has_target(self) -> bool:
         """True if anything says how small the network is to be."""
-        return bool(self.widths) or any(v is not None for v in (self.macs, self.params, self.nodes, self.latency_ms))
+        return bool(self.widths or self.amounts)
+
+    @property
+    def amounts(self) -> dict[str, float | int]:
+        """What is limited, by name of the constraint."""
+        found = {name: getattr(self, name) for name in CONSTRAINTS}
+        return {name: amount for name, amount in found.items() if amount is not None}
+
+    @property
+    def estimated(self) -> list[str]:
+        """The limited constraints that hold for what is measured, and are estimated before."""
+        return [name for name in self.amounts if CONSTRAINTS[name].is_estimated]
+
+    def without(self, names: Iterable[str]) -> "Budget":
+        """The same budget without some of the constraints."""
+        nothing: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **nothing)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
@@ -61,8 +78,7 @@ class Budget:
 
     def limits(self, cost: Cost) -> dict[str, float]:
         """Absolute limits of the constraints that `cost` knows, by name."""
-        amounts = {name: getattr(self, name) for name in cost.quantities}
-        given = {name: amount for name, amount in amounts.items() if amount is not None}
+        given = {name: amount for name, amount in self.amounts.items() if name in cost.quantities}
         share = {name: isinstance(amount, float) and amount <= 1 for name, amount in given.items()}
         return {n: amount * cost.dense(n) if share[n] else float(amount) for n, amount in given.items()}
 
@@ -76,15 +92,15 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _amount(name: str, amount: Any) -> float | int | None:
+def _amount(constraint: Constraint, amount: Any) -> float | int | None:
     if amount is None:
         return None
     if _is_whole(amount) and int(amount) > 0:
         return int(amount)
-    most = sys.float_info.max if name == "latency_ms" else 1  # not infinity
+    most = 1 if constraint.is_whole else sys.float_info.max  # not infinity
     if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < float(amount) <= most:
         return float(amount)
     raise InfeasibleBudgetError(
-        f"Budget({name}={amount!r}): expected a float in (0, 1] for the fraction kept, or a positive int for an "
-        "absolute number."
+        f"Budget({constraint.name}={amount!r}): expected a float in (0, 1] for the fraction kept, or a positive int "
+        "for an absolute number."
     )

@@ -31,7 +31,7 @@ class Task:
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
         train: `train(model, *, fraction=1.0, after_step=None)`, trains in place, for methods that need it.
         seed: Seed of everything random.
-        latency: Measures the latency of the network with the given widths, in milliseconds.
+        measure: Measures a constraint of the network with the given widths: `measure("latency_ms", widths)`.
         notes: Collects sentences for the report; methods may add to them.
         memory: What may be kept in memory.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
@@ -46,7 +46,7 @@ class Task:
     loss_fn: Callable[..., Tensor] | None = None
     train: Callable[..., None] | None = None
     seed: int = 0
-    latency: Callable[[Mapping[str, int]], float] | None = None
+    measure: Callable[[str, Mapping[str, int]], float] | None = None
     notes: Notes = field(default_factory=Notes)
     memory: Memory = field(default_factory=Memory)
     progress: Progress = silent

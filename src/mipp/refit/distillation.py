@@ -15,11 +15,11 @@ from mipp.errors import CalibrationError, MippError
 from mipp.graph.program import Call
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import cast, fill, full_copy, modes_kept, state_of
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.losses import Runner, feature_loss, features, output_loss
 from mipp.runtime.progress import Progress
-from mipp.surgery import apply
+from mipp.surgery.cut import apply
 
 _CHECKS = (0.2, 0.4, 0.6, 0.8)  # of the time or passes; one more is at the end
 _VARIATIONS = 2

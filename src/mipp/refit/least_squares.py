@@ -25,7 +25,8 @@ from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.modules.copies import full_copy, tensors_by_name
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group

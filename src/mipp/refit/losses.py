@@ -15,7 +15,7 @@ from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Call, Program, execute
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import tensors_by_name, working_copy
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 from mipp.statistics.replay import replayable
 from mipp.statistics.unfolding import align
 

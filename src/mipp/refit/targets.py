@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Program
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 
 
 @dataclass

@@ -1,8 +1,11 @@
 """Formats numbers and untrusted names, the same in the text and on the page."""
 
 import math
+from collections.abc import Callable
 
 from rich.cells import cell_len, set_cell_size
+
+from mipp.runtime.tensor_store import format_bytes
 
 ABSENT = "–"
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -104,3 +107,7 @@ def shorten(text: str, width: int) -> str:
     tail = (width - 1) * 3 // 5
     head = width - 1 - tail
     return f"{set_cell_size(text, head).rstrip()}…{set_cell_size(text[::-1], tail)[::-1].lstrip()}"
+
+
+BY_UNIT: dict[str, Callable[[float], str]] = {"": count, "ms": milliseconds, "bytes": format_bytes}
+"""Writes an amount of a constraint, by its unit."""

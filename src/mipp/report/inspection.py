@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mipp.graph.nodes import Frozen, NodeGroup, PruningGraph
+from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import Cost
-from mipp.report.figures import count, plural, printable
+from mipp.report.figures import BY_UNIT, plural, printable
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,16 @@ class Inspection:
         """Nodes in all groups together."""
         return self.graph.num_nodes
 
+    @property
+    def costs(self) -> dict[str, int]:
+        """What is counted, by constraint: macs, params, nodes, ..."""
+        return {name: round(self.cost.dense(name)) for name in self.cost.quantities}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
         return {
             "model": self.model,
-            "macs": self.macs,
-            "params": self.params,
-            "nodes": self.num_nodes,
+            **self.costs,
             "groups": [
                 {"name": g.name, "size": g.size, "producers": list(g.producers), "consumers": list(g.consumers)}
                 for g in self.groups.values()
@@ -69,9 +73,7 @@ class Inspection:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         groups = plural(len(self.groups), "group")
-        yield Text(
-            f"{self.model}: {count(self.macs)} MACs, {count(self.params)} parameters, {groups}, {self.num_nodes} nodes"
-        )
+        yield Text(f"{self.model}: {', '.join([groups, *map(_describe, self.costs, self.costs.values())])}")
         table = Table(box=None, pad_edge=False)
         for heading in ("group", "nodes", "read by"):
             table.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
@@ -92,6 +94,11 @@ class Inspection:
         console.print(self)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue().rstrip()
+
+
+def _describe(name: str, amount: int) -> str:
+    """An amount with what it is, such as `1.3 k parameters`."""
+    return f"{BY_UNIT[CONSTRAINTS[name].unit](amount)} {CONSTRAINTS[name].label}"
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -13,9 +13,11 @@ from mipp.graph.program import Call, execute
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
 from mipp.modules.copies import tensors_by_name, working_copy
-from mipp.plan import Budget, PruningPlan
-from mipp.plan.cost import Floats, Latency, LayerTimes, cost_of, latency_ms
-from mipp.surgery import apply
+from mipp.plan.budget import Budget
+from mipp.plan.latency import Latency, LayerTimes, latency_ms
+from mipp.plan.plan import PruningPlan
+from mipp.plan.quantities import Floats
+from mipp.surgery.cut import apply
 
 SIZES = 8
 """At how many sizes the network is measured, besides the smallest."""
@@ -99,10 +101,8 @@ def _widths(graph: PruningGraph, fraction: float, budget: Budget) -> dict[str, i
 
 def _macs(graph: PruningGraph, layers: tuple[tuple[int, ...], ...], networks: Sequence[Mapping[str, int]]) -> Floats:
     nothing = np.zeros((len(layers), 1))
-    cost = cost_of(graph, LayerTimes(layers, nothing, nothing))
-    latency = cost.quantities["latency_ms"]
-    assert isinstance(latency, Latency)
-    return np.stack([latency.sizes(cost.widths(widths)) for widths in networks], 1)
+    latency = Latency.of(graph.macs, list(graph.groups), 1 / graph.batch, LayerTimes(layers, nothing, nothing))
+    return np.stack([latency.sizes(np.array([*widths.values()], float)) for widths in networks], 1)
 
 
 def _scale(macs: Floats, ms: Floats, whole: Floats) -> Floats:

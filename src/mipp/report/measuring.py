@@ -14,8 +14,10 @@ from torch import nn
 from mipp.errors import MippError
 from mipp.modules.copies import modes_kept
 from mipp.modules.placement import device_of
-from mipp.plan import Budget, PruningPlan
-from mipp.plan.cost import Cost, group_macs, latency_ms
+from mipp.plan.budget import Budget
+from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.cost import Cost, group_macs
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.report import FrozenLine, GroupLine, Measures, Report
 from mipp.runtime.default_device import callers_default_device
@@ -108,20 +110,20 @@ def measures(
     except (TypeError, ValueError) as error:
         raise MippError(f"evaluate(model) returned {score!r}; expected a number, or a dict of numbers.") from error
     cost, call, device = task.cost, task.batches[0].call, device_of(model)
-    return Measures(
-        params=sum(p.numel() for p in model.parameters()),
-        macs=round(cost.value("macs", cost.widths(kept))),
-        nodes=sum(kept.values()) if kept else int(cost.sizes.sum()),
-        latency_ms=latency_ms(model, call if device is None else call.map(lambda t: t.to(device))),
-        metrics=metrics,
-    )
+    call = call if device is None else call.map(lambda t: t.to(device))
+    widths = cost.widths(kept)
+    found: dict[str, Any] = {
+        name: constraint.measure(model, call) if constraint.measure else cost.value(name, widths)
+        for name, constraint in CONSTRAINTS.items()
+    }
+    whole = {name: round(value) for name, value in found.items() if CONSTRAINTS[name].is_whole}
+    return Measures(**{**found, **whole}, metrics=metrics)
 
 
 def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
-    limits = Budget(**plan.budget).limits(cost)
-    widths = cost.widths(plan.widths)
-    counted = {name: limit for name, limit in limits.items() if name != "latency_ms"}  # the table estimates
-    return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in counted.items()}
+    budget, widths = Budget(**plan.budget), cost.widths(plan.widths)
+    limits = budget.without(budget.estimated).limits(cost)
+    return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in limits.items()}
 
 
 def _write_call(budget: Mapping[str, Any]) -> str:

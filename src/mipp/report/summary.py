@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from mipp.plan.constraints import CONSTRAINTS
 from mipp.report import figures
 
 if TYPE_CHECKING:
@@ -66,12 +67,10 @@ def rows(report: "Report") -> tuple[Row, ...]:
         Row(name, name, tuple(m.metrics.get(name) for m in models), figures.figure, is_metric=True) for name in names
     )
     sizes = (
-        Row("params", "parameters", tuple(m.params for m in models), figures.count),
-        Row("macs", "MACs", tuple(m.macs for m in models), figures.count),
-        Row("nodes", "nodes", tuple(m.nodes for m in models), figures.count),
+        Row(c.name, c.label, tuple(getattr(m, c.name) for m in models), figures.BY_UNIT[c.unit])
+        for c in (CONSTRAINTS[field.name] for field in fields(report.before) if field.name in CONSTRAINTS)
     )
-    latency = Row("latency_ms", "latency", tuple(m.latency_ms for m in models), figures.milliseconds)
-    return (*metrics, *sizes, *((latency,) if any(value is not None for value in latency.values) else ()))
+    return (*metrics, *(row for row in sizes if any(value is not None for value in row.values)))
 
 
 def group_by_reason(frozen: tuple["FrozenLine", ...]) -> dict[str, dict[tuple[str, str], list["FrozenLine"]]]:

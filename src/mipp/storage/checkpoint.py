@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError, PlanMismatchError
 from mipp.modules.copies import fill, state_of
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 from mipp.storage.folder import add_biases, read_weights, write_weights
 
 JOURNAL = "journal.jsonl"

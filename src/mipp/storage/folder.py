@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError, PlanMismatchError
 from mipp.modules.copies import cast, fill, state_of
-from mipp.plan import PruningPlan, load_plan
+from mipp.plan.plan import PruningPlan, load_plan
 from mipp.report import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
-from mipp.surgery import apply, describe
+from mipp.surgery.cut import apply
+from mipp.surgery.huggingface import describe
 
 _TYPES = "types of buffers that are not saved"
 PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mipp.errors import MippError, MissingRequirementError, PlanMismatchError
-from mipp.plan import shapes
+from mipp.plan.plan import shapes
 from mipp.storage.folder import new_folder
 
 KEY = "pruned"

@@ -14,7 +14,7 @@ from mipp.modules.copies import canonical_names, full_copy, modes_kept, tensors_
 from mipp.modules.multihead import Multihead, open_attention
 from mipp.modules.weight_norm import settle
 from mipp.modules.wrappers import unwrap
-from mipp.plan import PruningPlan, heads, shapes
+from mipp.plan.plan import PruningPlan, heads, shapes
 from mipp.runtime.default_device import own_default_device
 from mipp.surgery.masked import MaskedForward
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mipp.plan import PruningPlan, shapes
+from mipp.plan.plan import PruningPlan, shapes
 
 Field = tuple[Any, str]
 Change = tuple[Any, str, int]

@@ -20,7 +20,7 @@ from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
-from mipp.plan import PruningPlan, shapes
+from mipp.plan.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply, mask
 
 log = logging.getLogger(__name__)

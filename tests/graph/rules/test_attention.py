@@ -4,7 +4,7 @@ import torch
 from llamas import halves, ids, llama
 
 import mipp
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 
 
 def test_query_heads_go_with_their_head_of_keys():

@@ -12,7 +12,8 @@ from mipp.methods import (
     L1,
 )
 from mipp.methods.common.scores import select_in_rounds
-from mipp.plan.cost import LayerTimes, cost_of
+from mipp.plan.cost import cost_of
+from mipp.plan.latency import LayerTimes
 
 
 def test_a_network_shrinks_from_round_to_round_towards_a_latency():
@@ -26,6 +27,6 @@ def test_a_network_shrinks_from_round_to_round_towards_a_latency():
         seen.append(sum(map(len, kept.values())))
         return {name: torch.arange(group.size).double() for name, group in given.graph.groups.items()}
 
-    timed = dataclasses.replace(given, cost=cost, latency=cost.table_ms)
+    timed = dataclasses.replace(given, cost=cost, measure=cost.estimate)
     found = select_in_rounds(L1(), timed, mipp.Budget(latency_ms=0.3), 4, rank)
     assert all(a > b for a, b in itertools.pairwise([*seen, sum(map(len, found.values()))]))

@@ -13,8 +13,9 @@ from mipp.graph.nodes import NodeGroup, ParamSlice, PruningGraph
 from mipp.methods.base import Scope, require_target, select
 from mipp.modules.copies import full_copy
 from mipp.modules.weight_norm import effective, settle
-from mipp.plan import Budget, PruningPlan
+from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 
 Structure = Literal["l1", "l2", "gate"]
@@ -113,15 +114,15 @@ def select_in_rounds(
     """
     require_target(method, budget)
     whole = {name: torch.zeros(group.size) for name, group in task.graph.groups.items()}
-    select(task, whole, replace(budget, latency_ms=None), scope)  # a budget that cannot be met is refused at once
+    select(task, whole, budget.without(budget.estimated), scope)  # a budget that cannot be met is refused at once
     kept: dict[str, tuple[int, ...]] = {name: tuple(range(group.size)) for name, group in task.graph.groups.items()}
-    by_table = replace(task, latency=task.cost.table_ms)
+    by_estimate = replace(task, measure=task.cost.estimate)
     for number in task.progress(range(1, rounds + 1), "rounds"):
         masked = full_copy(task.model)
         silence(masked, task.graph, kept)
         scores = _order_of_removal(rank(masked, kept), kept)
         if number < rounds:
-            kept = select(by_table, scores, _on_the_way(budget, task.cost, number / rounds), scope)
+            kept = select(by_estimate, scores, _on_the_way(budget, task.cost, number / rounds), scope)
     return select(task, scores, budget, scope)
 
 
@@ -150,7 +151,8 @@ def _on_the_way(budget: Budget, cost: Cost, share: float) -> Budget:
     """An eased budget in whole amounts and widths, rounded up, so that no round removes more than its share."""
     sizes = dict(zip(cost.groups, cost.sizes.tolist(), strict=True))
     eased = budget.ease(cost, share)
-    amounts: dict[str, Any] = {n: _whole(limit) for n, limit in eased.limits(cost).items() if n != "latency_ms"}
+    limits = eased.without(eased.estimated).limits(cost)
+    amounts: dict[str, Any] = {name: _whole(limit) for name, limit in limits.items()}
     widths = {name: _whole(sizes[name] * (width / sizes[name]) ** share) for name, width in budget.widths.items()}
     return replace(eased, **amounts, widths=widths)
 

@@ -23,9 +23,11 @@ from mipp.estimators import (
 )
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
-from mipp.plan import Budget, PruningPlan, allocate, kinds
+from mipp.plan.allocation import Measure, allocate, kinds
+from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
 from mipp.plan.elimination import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
+from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.statistics.layer_samples import Activation, Collapse, Reading
 
@@ -137,7 +139,7 @@ class MIPP:
             for group in self._groups(task)
             if group.name not in budget.widths
         }
-        widths = _allocate(self._towards_kept(task, source, budget, whole), task.cost, budget, task.latency)
+        widths = _allocate(self._towards_kept(task, source, budget, whole), task.cost, budget, task.measure)
         return self._by_width(task, source, budget, widths, whole)
 
     def information(self, task: Task) -> dict[str, float]:
@@ -160,7 +162,7 @@ class MIPP:
         curves = whole
         for step in range(1, self.steps if budget.limits(task.cost) else 1):
             eased = budget.ease(task.cost, step / self.steps)
-            widths = _allocate(curves, task.cost, eased, task.cost.table_ms)
+            widths = _allocate(curves, task.cost, eased, task.cost.estimate)
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
                 group.name: self._elimination(task, source, group, kept)
@@ -261,11 +263,9 @@ class MIPP:
         return by_samples(task, Reading(self.collapse, self.activation, self.positions), self.noise, self.estimate)
 
 
-def _allocate(
-    curves: Mapping[str, Elimination], cost: Cost, budget: Budget, latency: Callable[[Mapping[str, int]], float] | None
-) -> dict[str, int]:
+def _allocate(curves: Mapping[str, Elimination], cost: Cost, budget: Budget, measure: Measure | None) -> dict[str, int]:
     priced = {name: with_scarcity(curve) for name, curve in curves.items()}
-    return allocate(priced, cost, budget, latency=latency).widths
+    return allocate(priced, cost, budget, measure=measure).widths
 
 
 def _show(task: Task, group: NodeGroup) -> Progress:
