@@ -219,10 +219,10 @@ def _within_measured(
         aim = proportional if low < proportional < high and not slow else 0.5 * (low + high)
     within = [allocation for allocation in tried if allocation.slack[name] >= 0]
     if not within:
-        least = limit * (1 - max(allocation.slack[name] for allocation in tried))
+        fastest = limit * (1 - max(allocation.slack[name] for allocation in tried))
         raise InfeasibleBudgetError(
-            f"The budget asks for {limit:.3f} {CONSTRAINTS[name].unit}, but the least of the networks tried takes "
-            f"{least:.3f} on this machine; raise {name} to {least:.3f} or more."
+            f"The budget asks for {limit:.3f} {CONSTRAINTS[name].unit}, but the fastest of the networks tried takes "
+            f"{fastest:.3f} on this machine; raise {name} to {fastest:.3f} or more."
         )
     return min(within, key=lambda allocation: allocation.slack[name])
 
