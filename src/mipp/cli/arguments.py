@@ -130,8 +130,7 @@ def _replace(made: _T, values: dict[str, Any]) -> _T:
 def _pair(option: str, form: str, text: str) -> tuple[str, str]:
     name, sign, value = text.rpartition("=") if option == "width" else text.partition("=")
     if not (name and sign and value):
-        option = name.replace("_", "-")
-    raise CommandError(f"--{option} is '{text}'; expected {form}.")
+        raise CommandError(f"--{option} is '{text}'; expected {form}.")
     return name.strip(), value.strip()
 
 
