@@ -33,6 +33,18 @@ class Reason:
     source: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Meeting:
+    """A table of atoms, such as heads by width, that meets vectors, each along other dimensions of the table.
+
+    The nodes are whole rows or whole columns of the table: the vector along which they lie is cut with them.
+    """
+
+    table: Tensor
+    vectors: tuple[Tensor, ...]
+    reason: Reason
+
+
 @dataclass
 class Atoms:
     """A growing set of atoms, which of them are united, and which are frozen."""
@@ -40,7 +52,8 @@ class Atoms:
     count: int = 0
     _pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     _frozen: list[tuple[Ints, Reason]] = field(default_factory=list)
-    _rows: list[tuple[Tensor, Tensor, Reason]] = field(default_factory=list)
+    _meetings: list[Meeting] = field(default_factory=list)
+    _elastic: list[tuple[int, int]] = field(default_factory=list)
 
     def fresh(self, number: int) -> Tensor:
         """Returns `number` new atoms, shape [number]."""
@@ -54,12 +67,22 @@ class Atoms:
         self._pairs.append((a[both], b[both]))
         self.freeze(torch.from_numpy(np.concatenate([a[b < 0], b[a < 0]])), reason)
 
-    def unite_rows(self, table: Tensor, row: Tensor, reason: Reason) -> None:
-        """Notes that every row of a table meets one and the same row (a weight per position of each head).
+    def elastic(self, number: int) -> Tensor:
+        """New atoms for positions that all hold the same value, so that any of them can go, shape [number]."""
+        self._elastic.append((self.count, self.count + number))
+        return self.fresh(number)
 
-        Its columns are the nodes, unless other ops unite whole rows: then the rows are, and the single row stays.
+    def is_elastic(self, plane: Tensor) -> bool:
+        """Whether a plane holds the same value at all of its positions."""
+        first = int(plane.reshape(-1)[0]) if plane.numel() else FIXED
+        return any(start <= first < stop for start, stop in self._elastic)
+
+    def unite_rows(self, table: Tensor, vectors: Sequence[Tensor], reason: Reason) -> None:
+        """Notes that a table meets vectors along its dimensions: the weight of a norm per head, a bias [heads, width].
+
+        Where other ops unite whole rows or whole columns, they decide which vector is cut; the others stay.
         """
-        self._rows.append((table, row, reason))
+        self._meetings.append(Meeting(table, tuple(vectors), reason))
 
     def unite_along(self, plane: Tensor, dims: Sequence[int], reason: Reason) -> None:
         """Unites all atoms of a plane that differ only in their position along `dims`; one `FIXED` freezes its row."""
@@ -91,20 +114,37 @@ class Atoms:
         Args:
             frozen: More atoms to freeze, each with its reason.
         """
-        if self._rows:
-            sets, pending = self._components(), self._rows
-            self._rows = []
-            for table, row, reason in pending:
-                if _by_rows(sets.at(table.numpy()), varying(row)):
-                    self.freeze(row, reason)
-                else:
-                    self.unite(table, row, reason)
         sets = self._components()
         for atoms, reason in self._frozen:
             sets.freeze(atoms, reason)
         for more, reason in frozen:
             sets.freeze(more.reshape(-1).numpy(), reason)
         return sets
+
+    def settle(self, *, choose: bool) -> bool:
+        """Unites tables that meet vectors with the vectors along which their nodes lie; returns whether any was.
+
+        Args:
+            choose: Where nothing decides, the first vector is taken; else such tables wait.
+        """
+        settled = False
+        while self._meetings:
+            sets = self._components()
+            chosen = {m: _moving(m, sets) for m in self._meetings}
+            if choose and all(vector is None for vector in chosen.values()):
+                chosen |= dict.fromkeys(_apart(self._meetings, sets), 0)
+            self._meetings = [m for m in self._meetings if chosen[m] is None]
+            done = [(m, moving) for m, moving in chosen.items() if moving is not None]
+            for m, moving in done:
+                for number, vector in enumerate(m.vectors):
+                    if number == moving:
+                        self.unite(m.table, vector, m.reason)
+                    else:
+                        self.freeze(vector, m.reason)
+            if not done:
+                break
+            settled = True
+        return settled
 
     def _components(self) -> "Sets":
         left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
@@ -114,12 +154,28 @@ class Atoms:
         return Sets(labels.astype(np.int64), np.full(number, -1), [])
 
 
-def _by_rows(sets: Ints, dims: Sequence[int]) -> bool:
-    """True if the sets of a table do not change along `dims`, but along others."""
-    rows = sets
-    for dim in dims:
-        rows = np.take(rows, [0], axis=dim)
-    return bool((sets == rows).all()) and rows.size > 1 and bool((rows != rows.reshape(-1)[0]).any())
+def _moving(m: Meeting, sets: "Sets") -> int | None:
+    """Number of the vector that lies along the nodes of a table, -1 if none does, None if nothing decides yet."""
+    at = sets.at(m.table.numpy())
+    moving = {d for d in varying(m.table) if (at != np.take(at, [0], axis=d)).any()}
+    if not moving:
+        return 0
+    lying = [n for n, vector in enumerate(m.vectors) if moving & set(varying(vector))]
+    if not lying:
+        return -1
+    return lying[0] if moving <= set(varying(m.vectors[lying[0]])) else None
+
+
+def _apart(meetings: Sequence[Meeting], sets: "Sets") -> list[Meeting]:
+    """Meetings whose tables have no set in common, in order."""
+    chosen: list[Meeting] = []
+    taken: set[int] = set()
+    for m in meetings:
+        own = set(np.unique(sets.at(m.table.numpy())).tolist())
+        if not own & taken:
+            chosen.append(m)
+        taken |= own
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -213,17 +269,17 @@ def _meet(
     result = present[0].expand(shape)
     tables = [p for p in present if set(varying(p)) == set(dims)]
     result = tables[0] if tables else result
-    for plane in present:
-        if tables and len(dims) > 1 and set(varying(plane)) < set(dims):
-            atoms.unite_rows(result, plane, reason)
-        elif plane is not result:
-            atoms.unite(result, plane, reason)
     for planes, size in operands:
         met = [p for p in planes if set(varying(p)) & set(dims)]
-        if len(met) > 1:
+        missing = [d for d in dims if size[d] > 1 and all(d not in varying(p) for p in met)]
+        if missing:
+            atoms.hold(result, missing, reason)
+        if tables and len(dims) > 1 and met and all(set(varying(p)) < set(dims) for p in met):
+            atoms.unite_rows(result, met, reason)
+        elif len(met) > 1:
             atoms.freeze(result, reason)
-        elif not met:
-            atoms.hold(result, [d for d in dims if size[d] > 1], reason)
+        elif met and met[0] is not result:
+            atoms.unite(result, met[0], reason)
     return compress_expanded(result)
 
 

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Ints, Reason, Sets
 from mipp.graph.nodes import Doubt, Frozen, NodeGroup, ParamSlice, PruningGraph, Reduction, Site, Size, Work, owner
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule, walk
-from mipp.graph.trace import forward, trace
+from mipp.graph.trace import trace
 from mipp.graph.tracker import Contraction, Walk
 from mipp.graph.tracker import Doubt as WalkDoubt
 from mipp.graph.tracker import Reduction as WalkReduction
+from mipp.graph.unused import find_unused, list_unused, read_in_training
 from mipp.modules.copies import canonical_names, working_copy
 
 Slot = tuple[str, int]
@@ -41,9 +41,9 @@ class Draft:
         names = canonical_names(model)
         self._parameters = [(names[id(p)][0], p) for p in model.parameters()]
         seen = {tensor for tensor, _ in self._walk.slots}
-        weights = [(name, p) for name, p in self._parameters if p.ndim > 1 and name not in seen]
-        self._unseen = {owner(name): p.shape[0] for name, p in weights} | _norms_without(model, names, seen)
-        self._may_run = bool(program.guards) or bool(self._unseen and _run_in_training(model, call, self._unseen))
+        unused = find_unused(model, seen)
+        self._unused = list_unused(model, unused)
+        self._may_run = list(unused) if program.guards or not unused else read_in_training(model, call, unused)
         self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
         self._owners: dict[str, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -63,13 +63,13 @@ class Draft:
         stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(rejected)]
         stay += self._atoms_by_name(freeze or {})
         nodes = self._nodes(stay)
-        shared = [*self._nodes_of_unseen_layers(nodes), *nodes.uneven_axes()]
+        shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes()]
         nodes = self._nodes([*stay, *shared]) if shared else nodes
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
         return PruningGraph(
             groups=aliased,
-            frozen=(*nodes.frozen(), *(Frozen(name, n, "did not run", "", "") for name, n in self._unseen.items())),
+            frozen=(*nodes.frozen(), *self._unused),
             program=w.program,
             batch=self._batch,
             sites=tuple(nodes.site(c) for c in w.contractions),
@@ -102,48 +102,20 @@ class Draft:
         """The modules that hold a parameter."""
         return self._owners.get(slot[0], [owner(slot[0])])
 
-    def _nodes_of_unseen_layers(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
-        """The nodes that layers which did not run may read or write; values or the mode decide that they run.
+    def _nodes_of_unused(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
+        """The nodes that layers which did not run may read or write, where values or the mode decide that they run.
 
         Those inside of a module all of which ran are safe.
         """
-        if not self._unseen or not self._may_run:
+        if not self._may_run:
             return []
-        reason = Reason(f"{', '.join(list(self._unseen)[:3])} did not run, and may share these nodes")
+        reason = Reason(f"{', '.join(self._may_run[:3])} did not run, and may share these nodes")
         return [
             (self._walk.slots[s.tensor, s.axis], reason)
             for group in nodes.groups.values()
-            if any(name.startswith(_around(group)) for name in self._unseen)
+            if any(name.startswith(_around(group)) for name in self._may_run)
             for s in group.slices
         ]
-
-
-def _norms_without(model: nn.Module, names: Mapping[int, tuple[str, str]], seen: Collection[str]) -> dict[str, int]:
-    """Layers that hold vectors only, such as norms, and none of those seen; with their length."""
-    found = {}
-    for path, module in model.named_modules():
-        if next(module.children(), None) is not None:
-            continue
-        norm = isinstance(module, nn.modules.batchnorm._NormBase)
-        own = [*module.parameters(recurse=False), *(module.buffers(recurse=False) if norm else ())]
-        vectors = [t for t in own if t.ndim == 1 and len(t) > 1]  # a single number, as of PReLU, goes with any width
-        if vectors and not any(t.ndim > 1 or names[id(t)][0] in seen for t in own):
-            found[path] = len(vectors[0])
-    return found
-
-
-def _run_in_training(model: nn.Module, call: Call, names: Collection[str]) -> bool:
-    """True if any of the modules named is called in train mode, as auxiliary heads are."""
-    called: set[str] = set()
-    copied = working_copy(model)
-    copied.train()
-    for name in names:
-        copied.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name))
-    try:
-        forward(copied, call)
-    except UnsupportedModelError:  # one sample is too few for a batch norm, say
-        return True
-    return bool(called)
 
 
 def _around(group: NodeGroup) -> str:
@@ -278,6 +250,7 @@ class _Nodes:
 
 def _resolve(w: Walk, stay: Sequence[tuple[Tensor, Reason]]) -> Sets:
     """Resolves the atoms; an axis that was split in two is removed by whole rows or columns of the split."""
+    w.atoms.settle(choose=False)
     sets = w.atoms.resolve(stay)
     again = False
     for plane, first, second in w.splits:
@@ -286,6 +259,7 @@ def _resolve(w: Walk, stay: Sequence[tuple[Tensor, Reason]]) -> Sets:
             continue
         w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
         again = True
+    again = w.atoms.settle(choose=True) or again
     return w.atoms.resolve(stay) if again else sets
 
 

@@ -17,6 +17,18 @@ from mipp.graph.program import Op, Program, Ref
 
 Rule = Callable[[Op, "Walk"], Sequence[Planes]]
 _RULES: dict[str, Rule] = {}
+_RUN_ON_ANY_LENGTH = (
+    "select",
+    "slice",
+    "permute",
+    "transpose",
+    "t",
+    "movedim",
+    "unsqueeze",
+    "flatten",
+    "detach",
+    "alias",
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,8 @@ class Doubt:
 class Walk:
     """The state of a walk through a program: planes, unions and frozen atoms that the rules found.
 
-    `counting` names, by path, the attribute of a standard module that counts nodes and cannot be read off its tensors.
+    `counting` names, by path, the attribute of a standard module that counts nodes and cannot be read off its tensors;
+    `unread` are ops of whose results nothing but the shape is read.
     """
 
     program: Program
@@ -117,6 +130,7 @@ class Walk:
     doubts: list[Doubt] = field(default_factory=list)
     splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
     weights: set[int] = field(default_factory=set)
+    unread: set[int] = field(default_factory=set)
     parts: dict[tuple[int, int], list[tuple[int, int, Tensor, Reason]]] = field(default_factory=dict)
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
@@ -188,8 +202,10 @@ def has_rule(func: OpOverload) -> bool:
 
 def walk(program: Program, counting: Mapping[str, str]) -> Walk:
     """Applies the rules to a program, op by op."""
-    found = Walk(program, counting)
+    found = Walk(program, counting, unread=_unread(program))
     for op in program.ops:
+        if op.index in found.unread and op.name != "select":
+            continue
         name = op.name.rstrip("_")
         apply_rule = _RULES.get(name) or (_RULES["pointwise"] if torch.Tag.pointwise in op.func.tags else unknown)
         results = apply_rule(op, found)
@@ -202,6 +218,16 @@ def walk(program: Program, counting: Mapping[str, str]) -> Walk:
     for index in program.outputs:
         found.freeze(found.of(Ref(index)), Reason("is an output of the model"))
     return found
+
+
+def _unread(program: Program) -> set[int]:
+    """Ops that run whatever the lengths of the axes, and of whose results nothing but the shape is read."""
+    unread: set[int] = set()
+    for op in reversed(program.ops):
+        reading = {number for index in op.outputs for number in program.readers[index]}
+        if op.name in _RUN_ON_ANY_LENGTH and reading <= unread and not set(op.outputs) & set(program.outputs):
+            unread.add(op.index)
+    return unread
 
 
 def unknown(op: Op, w: Walk) -> Sequence[Planes]:

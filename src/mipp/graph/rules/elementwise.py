@@ -8,8 +8,8 @@ from mipp.graph.rules.movement import pair
 from mipp.graph.tracker import Doubt, Walk, rule
 
 
-@rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "to", "_to_copy", "detach", "alias")
-@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "type_as", "lift_fresh")
+@rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias")
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "lift_fresh")
 @rule("hardswish", "log_sigmoid", "log_sigmoid_forward", "rrelu_with_noise", "bernoulli", "native_dropout", "complex")
 @rule("where", "fill", "copy")
 def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
@@ -20,7 +20,15 @@ def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     return [planes for _ in op.outputs]
 
 
-@rule("arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "empty", "new_empty")
+@rule("type_as", "to", "_to_copy")
+def cast(op: Op, w: Walk) -> Sequence[Planes]:
+    """A second tensor gives its type and device only."""
+    return [w.of(op.args[0])]
+
+
+@rule(
+    "arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "empty", "new_empty", "new_empty_strided"
+)
 def create(op: Op, w: Walk) -> Sequence[Planes]:
     return [() for _ in op.outputs]
 
@@ -32,7 +40,7 @@ def uniform(op: Op, w: Walk) -> Sequence[Planes]:
     planes = []
     for dim, size in enumerate(shape):
         if size > 1:
-            atoms = w.atoms.fresh(size)
+            atoms = w.atoms.elastic(size)
             planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(shape))]))
             w.doubts.append(
                 Doubt(op.index, size, atoms, Reason(f"{op.name} of the fixed size {size}", op.name, op.source))

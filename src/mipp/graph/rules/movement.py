@@ -12,31 +12,59 @@ from mipp.graph.program import Op, Ref
 from mipp.graph.tracker import Doubt, Walk, rule, unknown
 
 
-@rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "expand_as", "flatten")
-@rule("numpy_T", "matrix_H", "mT", "adjoint", "moveaxis", "swapdims", "broadcast_to", "unfold")
+@rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "flatten")
+@rule("numpy_T", "matrix_H", "mT", "adjoint", "moveaxis", "swapdims", "unfold")
 @rule("repeat", "tile", "repeat_interleave", "atleast_1d", "atleast_2d", "atleast_3d", "ravel")
 def move(op: Op, w: Walk) -> Sequence[Planes]:
     x = op.args[0]
-    others = [a.index for a in op.args[1:] if isinstance(a, Ref)]
-    if op.name == "repeat_interleave" and others:
-        return _hold(op, w, x, range(len(w.shape(x))))
+    if op.name == "repeat_interleave" and len(op.inputs) > 1:  # each position as often as a tensor says
+        dim = op.arguments["dim"]
+        return hold(op, w, x, range(len(w.shape(x))) if dim is None else [dim])
     if op.name == "unfold":  # windows along one dimension
         dim = op.arguments["dimension"] % len(w.shape(x))
-        return [tuple(p.unsqueeze(-1) for p in _rows(op, w, x, [dim]))]
-    if others:  # expand_as: only the shape of the second tensor matters
-        target = Ref(others[0])
-        grown = [d for d, n in enumerate(w.shape(x)) if n == 1] if len(w.shape(x)) == len(w.shape(target)) else []
-        follows = tuple(p for p in w.of(target) if set(varying(p)) <= set(grown))
-        return [(*_move(op, w, x, lambda t: t.expand(w.shape(target)))[0], *follows)]
-    return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
+        return [tuple(p.unsqueeze(-1) for p in fixed_rows(op, w, x, [dim]))]
+    planes = _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
+    return [(*planes[0], *_grown(op, w))] if op.name in ("repeat", "tile", "repeat_interleave") else planes
 
 
-@rule("view", "reshape", "_unsafe_view", "unflatten", "expand", "view_as", "reshape_as")
+@rule("expand", "broadcast_to")
+def expand(op: Op, w: Walk) -> Sequence[Planes]:
+    shape = w.program.values[op.outputs[0]].shape
+    return [(*_move(op, w, op.args[0], lambda t: t.expand(shape))[0], *_grown(op, w))]
+
+
+def _grown(op: Op, w: Walk) -> Planes:
+    """Planes along the dimensions that had one position: any of the copies can go if the code computes their number."""
+    before, after = w.shape(op.args[0]), w.program.values[op.outputs[0]].shape
+    planes = []
+    for dim, size in enumerate(after):
+        place = dim - len(after) + len(before)
+        if size > 1 and (place < 0 or before[place] == 1):
+            atoms = w.atoms.elastic(size)
+            planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(after))]))
+            reason = Reason(f"{op.name} to the fixed sizes {list(after)}", op.name, op.source)
+            w.doubts.append(Doubt(op.index, size, atoms, reason))
+    return tuple(planes)
+
+
+@rule("expand_as", "view_as", "reshape_as")
+def resize_as(op: Op, w: Walk) -> Sequence[Planes]:
+    """The sizes of another tensor: where these shrink, the result does."""
+    shape = w.shape(op.args[1])
+    if op.name == "expand_as":
+        planes, own = w.of(op.args[0]), w.shape(op.args[0])
+    else:
+        planes, own = _move(op, w, op.args[0], lambda t: t.reshape(shape))[0], shape
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    return [merge([(planes, own), (w.of(op.args[1]), shape)], w.atoms, reason)]
+
+
+@rule("view", "reshape", "_unsafe_view", "unflatten")
 def reshape(op: Op, w: Walk) -> Sequence[Planes]:
     if "dtype" in op.arguments:
         return unknown(op, w)
     x, shape = op.args[0], w.program.values[op.outputs[0]].shape
-    results = _move(op, w, x, (lambda t: t.expand(shape)) if op.name == "expand" else (lambda t: t.reshape(shape)))
+    results = _move(op, w, x, lambda t: t.reshape(shape))
     sizes = op.arguments.get("size") or op.arguments.get("shape") or op.arguments.get("sizes") or ()
     start = op.arguments["dim"] % len(w.shape(x)) if op.name == "unflatten" else 0
     reason = Reason(f"{op.name} to the fixed sizes {list(sizes)}", op.name, op.source)
@@ -59,79 +87,34 @@ def _split_order(dims: tuple[int, ...], sizes: Sequence[int], start: int) -> tup
     return (second, first) if inferred == [first] else (first, second)
 
 
-@rule("flip", "roll", "index_select", "gather", "scatter", "scatter_add", "take_along_dim", "tensor_split")
-@rule("hsplit", "vsplit", "dsplit", "sort", "topk", "argsort", "diff", "masked_select")
-def take(op: Op, w: Walk) -> Sequence[Planes]:
+@rule("flip", "roll", "tensor_split", "hsplit", "vsplit", "dsplit")
+def rearrange(op: Op, w: Walk) -> Sequence[Planes]:
     """Passes the planes that the op leaves whole; what it rearranges keeps its length."""
     x = op.args[0]
-    placed = op.name in ("gather", "take_along_dim") or op.name.startswith("scatter")
-    dims = None if placed else op.arguments.get("dims", op.arguments.get("dim"))
+    dims = op.arguments.get("dims", op.arguments.get("dim"))
     dims = [dims] if isinstance(dims, int) else list(dims or range(len(w.shape(x))))
-    for other in op.inputs[1:]:
-        w.freeze(w.of(Ref(other)), Reason(f"{op.name} puts it in places", op.name, op.source))
-    return _hold(op, w, x, [d % max(len(w.shape(x)), 1) for d in dims if len(w.shape(x))])
+    return hold(op, w, x, dims)
 
 
 @rule("select", "unbind")
 def select(op: Op, w: Walk) -> Sequence[Planes]:
     dim = op.arguments["dim"] % len(w.shape(op.args[0]))
-    _rows(op, w, op.args[0], [dim])
+    if op.index in w.unread:
+        return _select_shape(op, w, dim)
+    fixed_rows(op, w, op.args[0], [dim])
     results = _move(op, w, op.args[0], lambda t: op.func(t, *op.args[1:], **op.kwargs))
     return [tuple(p for p in planes if varying(p)) for planes in results]
 
 
-@rule("index")
-def index(op: Op, w: Walk) -> Sequence[Planes]:
-    """Positions given by tensors: the dimensions that are indexed keep their length."""
-    return [_index_planes(op, w, len(w.program.values[op.outputs[0]].shape))[1]]
-
-
-@rule("index_put", "_index_put_impl")
-def index_put(op: Op, w: Walk) -> Sequence[Planes]:
-    """Values that are put into places have the nodes of those they replace."""
-    values = op.args[2]
-    kept, found = _index_planes(op, w, len(w.shape(values)))
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    shape = torch.broadcast_shapes(w.shape(values), *(p.shape for p in found))
-    merge([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
-    return [kept]
-
-
-def _index_planes(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
-    """Planes of the first argument with the indexed dimensions kept, as it is, and as what is found in it (`ndim`)."""
-    x, dim = op.args[0], 0
-    touched: list[int] = []
-    spans: list[int] = []
-    for place, given in enumerate(op.args[1]):
-        taken = w.program.values[given.index] if given is not None else None
-        covers = len(taken.shape) if taken is not None and taken.dtype == torch.bool else 1
-        if taken is not None:
-            touched += range(dim, dim + covers)
-            spans.append(place)
-        dim += covers
-    planes = _rows(op, w, x, touched)
-    left = [d for d in range(len(w.shape(x))) if d not in touched]
-    start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
-    places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
-    return planes, tuple(_move_dims(p, places, ndim) for p in planes)
-
-
-@rule("index_add", "index_copy")
-def index_add(op: Op, w: Walk) -> Sequence[Planes]:
-    x, source = op.args[0], op.args[3]
-    dim = op.arguments["dim"] % len(w.shape(x))
-    planes = [
-        (_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r)))) for r in (x, source)
-    ]
-    return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
-
-
-def _move_dims(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
-    """A plane whose dimension d becomes dimension target[d] of `ndim`."""
-    shape = [1] * ndim
-    for d, place in target.items():
-        shape[place] = plane.shape[d]
-    return plane.reshape(shape)
+def _select_shape(op: Op, w: Walk, dim: int) -> Sequence[Planes]:
+    """A position that nothing reads has to be there, whichever it is: as many as the code counts to stay."""
+    size, number = w.shape(op.args[0])[dim], op.arguments.get("index", 0)
+    first, last = (number, size) if number < 0 else (0, number + 1)
+    plane = along(w.of(op.args[0]), [dim])
+    if plane is not None and number not in (0, -1, size - 1):
+        stay = plane.narrow(dim, first % size, last - first % size)
+        w.atoms.freeze(stay, Reason(f"{op.name} counts to the position {number}", op.name, op.source))
+    return [() for _ in op.outputs]
 
 
 @rule("slice", "narrow")
@@ -148,7 +131,7 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
         w.doubts.append(Doubt(op.index, stop - start, line(plane, dim)[start:stop], reason))
     if plane is not None and (start, stop, step) != (0, size, 1):
         if step != 1:
-            return _hold(op, w, x, [dim])
+            return hold(op, w, x, [dim])
         for end in {start, stop} - {0, size}:
             w.doubts.append(Doubt(op.index, end, line(plane, dim)[:end], reason))
             w.doubts.append(Doubt(op.index, size - end, line(plane, dim)[end:], reason))
@@ -209,7 +192,7 @@ def pair(op: Op, w: Walk, plane: Tensor, dim: int, parts: int) -> Tensor:
 def pack(op: Op, w: Walk) -> Sequence[Planes]:
     """Steps and samples become one dimension, or come back from it."""
     lead = 2 if op.name == "_pack_padded_sequence" else 1
-    planes = _rows(op, w, op.args[0], range(lead))
+    planes = fixed_rows(op, w, op.args[0], range(lead))
     moved_planes = tuple(p.squeeze(0) if lead == 2 else p.unsqueeze(0) for p in planes)
     return [moved_planes, *[() for _ in op.outputs[1:]]]
 
@@ -227,7 +210,7 @@ def channel_shuffle(op: Op, w: Walk) -> Sequence[Planes]:
 def pixel_shuffle(op: Op, w: Walk) -> Sequence[Planes]:
     """The r x r channels that fill one block of pixels are one node."""
     x, factor = op.args[0], op.arguments["upscale_factor"] ** 2
-    planes, channel = _rows(op, w, x, [-2, -1]), len(w.shape(x)) - 3
+    planes, channel = fixed_rows(op, w, x, [-2, -1]), len(w.shape(x)) - 3
     plane = along(planes, [channel])
     if plane is None:
         return [planes]
@@ -242,7 +225,9 @@ def pixel_unshuffle(op: Op, w: Walk) -> Sequence[Planes]:
     x, factor = op.args[0], op.arguments["downscale_factor"] ** 2
     channel = len(w.shape(x)) - 3
     return [
-        tuple(p.repeat_interleave(factor, channel) if channel in varying(p) else p for p in _rows(op, w, x, [-2, -1]))
+        tuple(
+            p.repeat_interleave(factor, channel) if channel in varying(p) else p for p in fixed_rows(op, w, x, [-2, -1])
+        )
     ]
 
 
@@ -250,7 +235,7 @@ def pixel_unshuffle(op: Op, w: Walk) -> Sequence[Planes]:
 def im2col(op: Op, w: Walk) -> Sequence[Planes]:
     """Every channel becomes a run of kernel positions."""
     x, kernel = op.args[0], torch.Size(op.arguments["kernel_size"]).numel()
-    planes = _rows(op, w, x, [-2, -1])
+    planes = fixed_rows(op, w, x, [-2, -1])
     return [
         tuple(
             p.squeeze(-1).repeat_interleave(kernel, p.ndim - 3) if p.ndim - 3 in varying(p) else p.squeeze(-1)
@@ -267,7 +252,7 @@ def pad(op: Op, w: Walk) -> Sequence[Planes]:
     padded = [len(w.shape(x)) - 1 - i for i in range(len(amounts) // 2) if any(amounts[2 * i : 2 * i + 2])]
     constant = op.name in ("constant_pad_nd", "pad") and op.arguments.get("mode", "constant") == "constant"
     if not constant or min(amounts, default=0) < 0:
-        return [_rows(op, w, x, padded)]
+        return [fixed_rows(op, w, x, padded)]
     return [tuple(_pad(p, amounts) for p in w.of(x))]
 
 
@@ -306,9 +291,10 @@ def stack(op: Op, w: Walk) -> Sequence[Planes]:
     return [tuple(p.unsqueeze(dim) for p in planes)]
 
 
-def _hold(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Sequence[Planes]:
+def hold(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Sequence[Planes]:
     """Keeps the length of `dims` and passes the planes that do not vary there (results have the dimensions of `x`)."""
-    planes = _rows(op, w, x, dims)
+    dims = [d % len(w.shape(x)) for d in dims if w.shape(x)]
+    planes = fixed_rows(op, w, x, dims)
     same = [len(w.program.values[i].shape) == len(w.shape(x)) for i in op.outputs]
     return [planes if fits else _lose(op, w, planes) for fits in same]
 
@@ -318,7 +304,7 @@ def _lose(op: Op, w: Walk, planes: Planes) -> Planes:
     return ()
 
 
-def _rows(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Planes:
+def fixed_rows(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Planes:
     return w.rows(x, dims, Reason(f"{op.name} takes fixed positions", op.name, op.source))
 
 
@@ -331,9 +317,9 @@ def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Pl
 
 
 def _untangle(planes: list[Tensor], w: Walk, reason: Reason) -> Planes:
-    """Drops planes that no longer vary; of those that now share a dimension the first can still be cut."""
+    """Drops planes that no longer vary; of those that now share a dimension the first can be cut, copies come last."""
     kept: list[Tensor] = []
-    for plane in planes:
+    for plane in sorted(planes, key=w.atoms.is_elastic):
         clash = [p for p in kept if set(varying(p)) & set(varying(plane))]
         if not varying(plane):
             w.atoms.freeze(plane, Reason("one position is taken out by the code", reason.op, reason.source))

@@ -1,0 +1,93 @@
+"""Ops that take positions, or put them in places, by indices."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mipp.graph.axes import Planes, Reason, merge
+from mipp.graph.program import Op, Ref
+from mipp.graph.rules.movement import fixed_rows, hold
+from mipp.graph.tracker import Walk, rule
+
+
+@rule("index_select", "index_fill", "sort", "topk", "argsort", "diff", "masked_select", "segment_reduce")
+def take(op: Op, w: Walk) -> Sequence[Planes]:
+    """Passes the planes that the op leaves whole; what it rearranges keeps its length."""
+    x = op.args[0]
+    dim = op.arguments.get("dim", op.arguments.get("axis"))
+    for other in op.inputs[1:]:
+        w.freeze(w.of(Ref(other)), Reason(f"{op.name} puts it in places", op.name, op.source))
+    return hold(op, w, x, [dim] if isinstance(dim, int) else range(len(w.shape(x))))
+
+
+@rule("gather", "take_along_dim", "scatter", "scatter_add", "scatter_reduce")
+def place(op: Op, w: Walk) -> Sequence[Planes]:
+    """Moves positions along one dimension; in the others they meet, those of the indices and the values too."""
+    dim, shapes = op.arguments["dim"], [w.program.values[i].shape for i in op.inputs]
+    ndim = max(len(shape) for shape in shapes)
+    if dim is None or len(shapes[0]) < ndim or not ndim:
+        return hold(op, w, op.args[0], range(len(shapes[0])))
+    aligned = [(1,) * (ndim - len(shape)) + tuple(shape) for shape in shapes]
+    sizes = [{shape[d] for shape in aligned} - ({1} if op.name == "take_along_dim" else set()) for d in range(ndim)]
+    fixed = {d for d in range(ndim) if len(sizes[d]) > 1} | {dim % ndim}
+    operands = [
+        (fixed_rows(op, w, Ref(i), sorted(fixed)), tuple(1 if d in fixed else n for d, n in enumerate(shape)))
+        for i, shape in zip(op.inputs, aligned, strict=True)
+    ]
+    return [merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+
+
+@rule("index")
+def index(op: Op, w: Walk) -> Sequence[Planes]:
+    """Positions given by tensors: the dimensions that are indexed keep their length."""
+    return [_index_planes(op, w, len(w.program.values[op.outputs[0]].shape))[1]]
+
+
+@rule("index_put", "_index_put_impl")
+def index_put(op: Op, w: Walk) -> Sequence[Planes]:
+    """Values that are put into places have the nodes of those they replace."""
+    values = op.args[2]
+    kept, found = _index_planes(op, w, len(w.shape(values)))
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    shape = torch.broadcast_shapes(w.shape(values), *(p.shape for p in found))
+    merge([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
+    return [kept]
+
+
+def _index_planes(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
+    """Planes of the first argument with the indexed dimensions kept, as it is, and as what is found in it (`ndim`)."""
+    x, dim = op.args[0], 0
+    touched: list[int] = []
+    spans: list[int] = []
+    for place, given in enumerate(op.args[1]):
+        taken = w.program.values[given.index] if given is not None else None
+        covers = len(taken.shape) if taken is not None and taken.dtype == torch.bool else 1
+        if taken is not None:
+            touched += range(dim, dim + covers)
+            spans.append(place)
+        dim += covers
+    planes = fixed_rows(op, w, x, touched)
+    left = [d for d in range(len(w.shape(x))) if d not in touched]
+    start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
+    places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
+    return planes, tuple(_move_dims(p, places, ndim) for p in planes)
+
+
+@rule("index_add", "index_copy", "index_reduce")
+def index_add(op: Op, w: Walk) -> Sequence[Planes]:
+    x, source = op.args[0], op.args[3]
+    dim = op.arguments["dim"] % len(w.shape(x))
+    planes = [
+        (fixed_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r))))
+        for r in (x, source)
+    ]
+    return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+
+
+def _move_dims(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
+    """A plane whose dimension d becomes dimension target[d] of `ndim`."""
+    shape = [1] * ndim
+    for d, place in target.items():
+        shape[place] = plane.shape[d]
+    return plane.reshape(shape)
