@@ -635,6 +635,114 @@ def _():
     )  # fmt: skip
 
 
+# --- operands of which only the shape or the type is read -------------------------------------------------------------
+
+
+@case("type and device of another tensor", VECTOR)
+def _():
+    def forward(m, x):
+        a, b = F.relu(m.a(x)), F.relu(m.b(x))
+        return m.c(a.type_as(b)) + m.d(b.to(a)) * a.new_ones(len(a), 1)
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(4, 6), c=nn.Linear(5, 2), d=nn.Linear(6, 2))
+
+
+@case("sizes of another tensor", gauss(5, 4))
+def _():
+    def forward(m, x):
+        a, b = F.relu(m.a(x)), F.relu(m.b(x))
+        gate = b.mean(-1, keepdim=True).expand_as(a).sigmoid()
+        return m.c(a.flatten(1).softmax(-1).view_as(a) * gate) + m.d(b)
+
+    return Net(forward, a=nn.Linear(4, 6), b=nn.Linear(4, 5), c=nn.Linear(6, 2), d=nn.Linear(5, 2))
+
+
+@case("positions counted on a slice", gauss(5, 4))
+def _():
+    def forward(m, x):
+        h = m.stem(x)
+        counted = torch.arange(h[:, :, -1].shape[1]), torch.arange(h[..., 2].transpose(0, 1).shape[0])
+        return m.out(F.relu(m.norm(h + m.first(counted[0]) + m.second(counted[1]))))
+
+    return Net(
+        forward, stem=nn.Linear(4, 6), first=nn.Embedding(7, 6), second=nn.Embedding(5, 6), norm=nn.LayerNorm(6),
+        out=nn.Linear(6, 2),
+    )  # fmt: skip
+
+
+@case("parameters read by the loss only", VECTOR)
+def _():
+    def forward(m, x):
+        return m.b(F.relu(m.a(x)))
+
+    parts = {"mask_token": (1, 5), "prototypes": (3, 5), "gains": (5,), "temperature": ()}
+    parameters = {name: nn.Parameter(torch.randn(shape)) for name, shape in parts.items()}
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2), **parameters)
+
+
+# --- heads that meet parameters ---------------------------------------------------------------------------------------
+
+
+@case("graph attention", gauss(5, 3), counted=False)
+def _():
+    def forward(m, x):
+        h = m.w(x).view(len(x), 5, -1, 2)
+        scores = (h * m.source).sum(-1)[:, :, None] + (h * m.target).sum(-1)[:, None]
+        mixed = torch.einsum("bnmh,bmhd->bnhd", F.leaky_relu(scores, 0.2).softmax(2), h)
+        return m.out(F.elu(mixed.flatten(2) + m.bias))
+
+    return Net(
+        forward, w=nn.Linear(3, 6, bias=False), source=nn.Parameter(torch.randn(1, 1, 3, 2)),
+        target=nn.Parameter(torch.randn(3, 2)), bias=nn.Parameter(torch.randn(6)), out=nn.Linear(6, 2),
+    )  # fmt: skip
+
+
+@case("biases of heads on either side of a transpose", gauss(5, 4), counted=False)
+def _():
+    def forward(m, x):
+        q, k, v = (layer(x).view(len(x), 5, -1, 2) for layer in (m.q, m.k, m.v))
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
+        scores = (q + m.u).transpose(1, 2) @ k.mT + (q.transpose(1, 2) + m.c) @ (k * m.s).mT
+        return m.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+    parts = {"u": (3, 2), "c": (3, 1, 2), "s": (1, 3, 1, 1)}
+    parameters = {name: nn.Parameter(torch.randn(shape)) for name, shape in parts.items()}
+    layers = {name: nn.Linear(4, 6) for name in "qkv"}
+    return Net(forward, **layers, **parameters, out=nn.Linear(6, 2))
+
+
+# --- positions chosen by indices --------------------------------------------------------------------------------------
+
+
+@case("messages by scatter", gauss(5, 3), counted=False)
+def _():
+    def forward(m, x):
+        source, target = m.edges
+        h = F.relu(m.a(x))
+        sent = h[:, source]
+        places = target.view(1, -1, 1).expand_as(sent)
+        total = sent.new_zeros(len(x), 5, sent.shape[2]).scatter_add(1, places, sent)
+        most = torch.zeros_like(h).scatter_reduce(1, places, sent, "amax")
+        return m.b(F.relu(total)) + m.c(most.index_add(1, target, sent))
+
+    net = Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2), c=nn.Linear(6, 2))
+    net.register_buffer("edges", torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 3]]))
+    return net
+
+
+@case("tokens gathered and repeated", gauss(5, 3), counted=False)
+def _():
+    def forward(m, x):
+        h = F.relu(m.a(x))
+        best = x[..., 0].topk(3, dim=1).indices
+        h = h.gather(1, best[..., None].expand(-1, -1, h.shape[2]))
+        return m.b(h.repeat_interleave(m.counts, dim=1))
+
+    net = Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
+    net.register_buffer("counts", torch.tensor([2, 0, 1]))
+    return net
+
+
 # --- what must be frozen ----------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,8 @@ class Atoms:
     _frozen: list[tuple[Ints, Reason]] = field(default_factory=list)
     _meetings: list[Meeting] = field(default_factory=list)
     _elastic: list[tuple[int, int]] = field(default_factory=list)
+    _stay: set[int] = field(default_factory=set)
+    _marked: int = 0
 
     def fresh(self, number: int) -> Tensor:
         """Returns `number` new atoms, shape [number]."""
@@ -72,10 +74,15 @@ class Atoms:
         self._elastic.append((self.count, self.count + number))
         return self.fresh(number)
 
-    def is_elastic(self, plane: Tensor) -> bool:
-        """Whether a plane holds the same value at all of its positions."""
-        first = int(plane.reshape(-1)[0]) if plane.numel() else FIXED
-        return any(start <= first < stop for start, stop in self._elastic)
+    def gives_way(self, plane: Tensor) -> bool:
+        """True if a plane holds one value at all of its positions, or none of them can go: other planes come first."""
+        own = plane.reshape(-1).numpy()
+        if len(own) and any(start <= own[0] < stop for start, stop in self._elastic):
+            return True
+        for atoms, _ in self._frozen[self._marked :]:
+            self._stay.update(atoms.tolist())
+        self._marked = len(self._frozen)
+        return self._stay.issuperset(own[own >= 0].tolist())
 
     def unite_rows(self, table: Tensor, vectors: Sequence[Tensor], reason: Reason) -> None:
         """Notes that a table meets vectors along its dimensions: the weight of a norm per head, a bias [heads, width].

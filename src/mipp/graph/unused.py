@@ -1,13 +1,13 @@
 """Layers and parameters that a pass leaves out, and whether there is a sign that other passes read them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.nodes import Frozen
+from mipp.graph.nodes import Frozen, owner
 from mipp.graph.program import Call
 from mipp.graph.trace import OpStream, forward
 from mipp.graph.trees import tensors_in
@@ -21,15 +21,23 @@ def find_unused(model: nn.Module, seen: Collection[str]) -> Unused:
     """The parameters of more than one number that are not among the tensors seen, and norms of which nothing is."""
     names = canonical_names(model)
     found: Unused = {}
-    for path, module in model.named_modules():
+    for module in model.modules():
         own = [names[id(t)][0] for t in module.parameters(recurse=False) if t.numel() > 1]
         if isinstance(module, nn.modules.batchnorm._NormBase):
             own = own or [names[id(t)][0] for t in module.buffers(recurse=False) if t.numel() > 1]
-        idle = path and not any(names[id(t)][0] in seen for t in (*module.parameters(), *module.buffers()))
         for name in own:
             if name not in seen:
-                found.setdefault(path if idle else name, []).append(name)
+                found.setdefault(_unused_holder(model, name, names, seen), []).append(name)
     return found
+
+
+def _unused_holder(model: nn.Module, name: str, names: Mapping[int, tuple[str, str]], seen: Collection[str]) -> str:
+    """The module that holds a tensor, or the tensor itself where the module holds others that are read."""
+    path = owner(name)
+    if path == name:
+        return name
+    module = model.get_submodule(path)
+    return name if any(names[id(t)][0] in seen for t in (*module.parameters(), *module.buffers())) else path
 
 
 def read_in_training(model: nn.Module, call: Call, unused: Unused) -> list[str]:

@@ -317,9 +317,9 @@ def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Pl
 
 
 def _untangle(planes: list[Tensor], w: Walk, reason: Reason) -> Planes:
-    """Drops planes that no longer vary; of those that now share a dimension the first can be cut, copies come last."""
+    """Drops planes that no longer vary; of those that now share a dimension only one can still be cut."""
     kept: list[Tensor] = []
-    for plane in sorted(planes, key=w.atoms.is_elastic):
+    for plane in sorted(planes, key=w.atoms.gives_way):
         clash = [p for p in kept if set(varying(p)) & set(varying(plane))]
         if not varying(plane):
             w.atoms.freeze(plane, Reason("one position is taken out by the code", reason.op, reason.source))
