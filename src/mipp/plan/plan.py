@@ -15,6 +15,7 @@ from mipp.errors import MippError, PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.nodes import NodeGroup, ParamSlice, PruningGraph, Reduction, Size
 from mipp.modules.copies import tensors_by_name
+from mipp.plan.rounds import compose
 
 FORMAT = "mipp-plan-1"
 
@@ -87,6 +88,14 @@ class PruningPlan:
     def with_kept(self, kept: Mapping[str, Collection[int]]) -> "PruningPlan":
         """The same plan with other nodes kept in the groups named."""
         return replace(self, kept={**self.kept, **{name: tuple(sorted(nodes)) for name, nodes in kept.items()}})
+
+    def then(self, other: "PruningPlan") -> "PruningPlan":
+        """One plan for this plan's model that removes what this one and the next round's plan remove.
+
+        Raises:
+            PlanMismatchError: The other plan is not for the model that this one leaves.
+        """
+        return compose(self, other)
 
     def __repr__(self) -> str:
         kept, nodes = sum(self.widths.values()), sum(group.size for group in self.groups.values())

@@ -15,6 +15,7 @@ from mipp.modules.multihead import Multihead, open_attention
 from mipp.modules.weight_norm import settle
 from mipp.modules.wrappers import unwrap
 from mipp.plan.plan import PruningPlan, heads, shapes
+from mipp.plan.rounds import Axis, positions_to_keep
 from mipp.runtime.default_device import own_default_device
 from mipp.surgery.masked import MaskedForward
 
@@ -32,7 +33,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """
     small = _copy_checked(plan, model)
     _silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
-    keep = _positions_to_keep(plan)
+    keep = _by_tensor(positions_to_keep(plan))
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
         _update_attributes(small, plan)
@@ -114,20 +115,12 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
             )
 
 
-def _positions_to_keep(plan: PruningPlan) -> dict[str, dict[int, Tensor]]:
-    """Positions that stay, for every tensor and axis that loses any."""
-    gone: dict[tuple[str, int], list[Ints]] = {}
-    for name, group in plan.groups.items():
-        stay = plan.kept[name] or (0,)
-        removed = _complement(group.size, stay)
-        for s in group.slices if len(removed) else ():
-            gone.setdefault((s.tensor, s.axis), []).append(s.positions[removed].ravel())
-    keep: dict[str, dict[int, Tensor]] = {}
-    for (tensor, axis), positions in gone.items():
-        stay_mask = np.ones(plan.tensors[tensor][axis], bool)
-        stay_mask[np.concatenate(positions)] = False
-        keep.setdefault(tensor, {})[axis] = torch.from_numpy(np.flatnonzero(stay_mask))
-    return keep
+def _by_tensor(keep: Mapping[Axis, Ints]) -> dict[str, dict[int, Tensor]]:
+    """Positions that stay, by tensor and axis."""
+    found: dict[str, dict[int, Tensor]] = {}
+    for (tensor, axis), positions in keep.items():
+        found.setdefault(tensor, {})[axis] = torch.from_numpy(positions)
+    return found
 
 
 def _complement(size: int, kept: Sequence[int]) -> Ints:
