@@ -8,7 +8,7 @@ from cases import PRUNABLE, assert_same, inspected, named, outputs
 
 import mipp
 from mipp.errors import PlanMismatchError, UnsupportedModelError
-from mipp.plan import PruningPlan
+from mipp.plan.plan import PruningPlan
 
 pytestmark = pytest.mark.usefixtures("quick")
 
