@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mipp import report as report
     from mipp import zoo as zoo
     from mipp.data.calibration import Calibration
+    from mipp.integrations.optimizers import carry_over, carry_over_average
     from mipp.pipeline.prune import Result, frontier, information, inspect, prune
     from mipp.plan.budget import Budget
     from mipp.plan.elimination import confidence_schedule
@@ -56,6 +57,8 @@ __all__ = [
     "Result",
     "UnsupportedModelError",
     "apply",
+    "carry_over",
+    "carry_over_average",
     "confidence_schedule",
     "estimators",
     "from_pretrained",
@@ -76,6 +79,7 @@ _FOUND_IN = {
     "mipp.data.calibration": ("Calibration",),
     "mipp.refit.least_squares": ("Refit",),
     "mipp.selectors.features": ("FeatureSelector",),
+    "mipp.integrations.optimizers": ("carry_over", "carry_over_average"),
     "mipp.pipeline.prune": ("Result", "frontier", "information", "inspect", "prune"),
     "mipp.selectors.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan.budget": ("Budget",),

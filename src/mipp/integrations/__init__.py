@@ -1,0 +1,1 @@
+"""Pruning inside the training loops of others: optimiser state carried over the cut."""

@@ -1,0 +1,97 @@
+"""State of optimisers and of averaged weights, cut like the weights they belong to."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from mipp.errors import MippError
+from mipp.modules.copies import canonical_names
+from mipp.pipeline.prune import Result
+from mipp.plan.rounds import positions_to_keep
+from mipp.surgery.cut import apply
+
+
+def carry_over(
+    optimizer: Optimizer, model: nn.Module, result: Result, schedulers: Iterable[LRScheduler] = ()
+) -> Optimizer:
+    """Makes the optimiser of a pruned model from that of the dense one: momentum and moments are cut with the weights.
+
+    A training goes on as if the removed nodes had never been there. A `GradScaler` needs nothing: its scale is of no
+    parameter.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> result = mipp.prune(model, [torch.randn(16, 4)], mipp.Budget(nodes=0.5), progress=False)
+    >>> optimizer = carry_over(optimizer, model, result)
+
+    Args:
+        optimizer: Of the dense model's parameters; not changed.
+        model: The model that was pruned.
+        result: The result of `prune`, whose model is to be trained.
+        schedulers: Of the optimiser; they go on with the new one.
+
+    Returns:
+        An optimiser of the same class, with the same groups and settings.
+
+    Raises:
+        MippError: The optimiser holds parameters that are not the model's.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    canonical = canonical_names(model)  # those that plans use
+    new = dict(result.model.named_parameters(remove_duplicate=False))
+    keep = {axis: torch.from_numpy(places) for axis, places in positions_to_keep(result.plan).items()}
+    groups, pairs = [], []
+    for group in optimizer.param_groups:
+        own = []
+        for parameter in group["params"]:
+            if id(parameter) not in names:
+                raise MippError(
+                    f"The optimiser holds a parameter of shape {list(parameter.shape)} that is not the model's; "
+                    "expected the optimiser and the model that were trained together."
+                )
+            own.append(new[names[id(parameter)]])
+            pairs.append((canonical[id(parameter)][0], parameter, own[-1]))
+        groups.append({**{k: v for k, v in group.items() if k != "param_names"}, "params": own})
+    made = type(optimizer)(groups, **_defaults(optimizer))
+    for name, old, parameter in pairs:
+        if old in optimizer.state:
+            made.state[parameter] = {k: _cut(v, old, name, keep) for k, v in optimizer.state[old].items()}
+    for scheduler in schedulers:
+        scheduler.optimizer = made
+    return made
+
+
+def carry_over_average(averaged: AveragedModel, result: Result) -> AveragedModel:
+    """Cuts averaged weights (EMA, SWA) of the dense model by the plan: what is returned averages the pruned model.
+
+    Args:
+        averaged: Of the model that was pruned; not changed.
+        result: The result of `prune`.
+    """
+    made = copy.copy(averaged)
+    made._modules = {**averaged._modules, "module": apply(result.plan, averaged.module)}
+    made._buffers = {name: None if b is None else b.clone() for name, b in averaged._buffers.items()}
+    return made
+
+
+def _defaults(optimizer: Optimizer) -> dict[str, Any]:
+    """Arguments of the constructor; the groups bring their own, and these are for groups added later."""
+    accepted = type(optimizer).__init__.__code__.co_varnames[: type(optimizer).__init__.__code__.co_argcount]
+    flags = type(optimizer).__init__.__kwdefaults__ or {}
+    return {k: v for k, v in optimizer.defaults.items() if k in accepted or k in flags}
+
+
+def _cut(value: Any, old: Tensor, name: str, keep: Mapping[tuple[str, int], Tensor]) -> Any:
+    """A state of a parameter for its pruned form: tensors of its shape are cut, others copied."""
+    if not isinstance(value, Tensor) or value.shape != old.shape:
+        return copy.deepcopy(value)
+    for axis in range(value.ndim):
+        if (name, axis) in keep:
+            value = value.index_select(axis, keep[name, axis].to(value.device))
+    return value.clone()
