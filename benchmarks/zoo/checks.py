@@ -120,10 +120,14 @@ def random_plan(graph: PruningGraph, model: nn.Module, seed: int = 0) -> Pruning
     """A plan by which every group loses about half of its nodes, and keeps one at least."""
     generator = torch.Generator().manual_seed(seed)
     kept = {
-        name: torch.randperm(group.size, generator=generator)[: max(1, group.size // 2)].tolist()
+        name: torch.randperm(group.size, generator=generator)[: _half(group)].tolist()
         for name, group in graph.groups.items()
     }
     return PruningPlan.of(graph, model, kept)
+
+
+def _half(group: NodeGroup) -> int:
+    return max(group.size // 2 // group.multiple, 1) * group.multiple
 
 
 def outcome(function: Callable[[], str | None]) -> str:

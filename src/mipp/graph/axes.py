@@ -115,13 +115,16 @@ class Atoms:
         if (array >= 0).any():
             self._frozen.append((array[array >= 0], reason))
 
-    def resolve(self, frozen: Sequence[tuple[Tensor, Reason]] = ()) -> "Sets":
+    def resolve(
+        self, frozen: Sequence[tuple[Tensor, Reason]] = (), ties: Sequence[tuple[Tensor, Tensor]] = ()
+    ) -> "Sets":
         """Puts united atoms into sets.
 
         Args:
             frozen: More atoms to freeze, each with its reason.
+            ties: More atoms to unite, position by position.
         """
-        sets = self._components()
+        sets = self._components(ties)
         for atoms, reason in self._frozen:
             sets.freeze(atoms, reason)
         for more, reason in frozen:
@@ -153,9 +156,10 @@ class Atoms:
             settled = True
         return settled
 
-    def _components(self) -> "Sets":
-        left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.empty(0, np.int64)
-        right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.empty(0, np.int64)
+    def _components(self, ties: Sequence[tuple[Tensor, Tensor]] = ()) -> "Sets":
+        pairs = [*self._pairs, *((a.numpy(), b.numpy()) for a, b in ties)]
+        left = np.concatenate([a for a, _ in pairs]) if pairs else np.empty(0, np.int64)
+        right = np.concatenate([b for _, b in pairs]) if pairs else np.empty(0, np.int64)
         edges = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(self.count, self.count))
         number, labels = connected_components(edges, directed=False)
         return Sets(labels.astype(np.int64), np.full(number, -1), [])

@@ -1,17 +1,19 @@
 """From a walk through a traced pass to the pruning graph: atoms become nodes, nodes with the same footprint a group."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import takewhile
+from math import gcd, lcm
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor, nn
 
 from mipp.graph.axes import Ints, Reason, Sets
-from mipp.graph.nodes import Doubt, Frozen, NodeGroup, ParamSlice, PruningGraph, Reduction, Site, Size, Work, owner
+from mipp.graph.grouping import Slot, Tie, group_sets, resolve
+from mipp.graph.nodes import Doubt, Frozen, NodeGroup, PruningGraph, Reduction, Site, Size, Work, owner
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule, walk
 from mipp.graph.trace import trace
@@ -21,8 +23,20 @@ from mipp.graph.tracker import Reduction as WalkReduction
 from mipp.graph.unused import find_unused, list_unused, read_in_training
 from mipp.modules.copies import canonical_names, working_copy
 
-Slot = tuple[str, int]
-Settled = Mapping[tuple[str, str], int]
+
+@dataclass(frozen=True)
+class Findings:
+    """What trial cuts have shown about the sizes in a model's code.
+
+    Attributes:
+        rejected: Numbers of doubts whose nodes stay.
+        attributes: Module attributes that hold the size of a doubt, with its number.
+        ties: Atoms that go together, because the code writes the one size where the other is meant.
+    """
+
+    rejected: frozenset[int] = frozenset()
+    attributes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    ties: tuple[Tie, ...] = ()
 
 
 class Draft:
@@ -49,22 +63,20 @@ class Draft:
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._owners.setdefault(names[id(parameter)][0], []).append(owner(name))
 
-    def graph(
-        self, freeze: Mapping[str, Reason] | None = None, rejected: Collection[int] = (), settled: Settled | None = None
-    ) -> PruningGraph:
+    def graph(self, freeze: Mapping[str, Reason] | None = None, findings: Findings | None = None) -> PruningGraph:
         """The pruning graph.
 
         Args:
             freeze: Globs of module names that must keep their nodes, with the reason to report.
-            rejected: Numbers of doubts whose nodes stay.
-            settled: Module attributes that hold the size of a doubt, with its number.
+            findings: What trial cuts have shown.
         """
-        w, settled = self._walk, settled or {}
-        stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(rejected)]
+        w, findings = self._walk, findings or Findings()
+        stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(findings.rejected)]
         stay += self._atoms_by_name(freeze or {})
-        nodes = self._nodes(stay)
-        shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes()]
-        nodes = self._nodes([*stay, *shared]) if shared else nodes
+        nodes = self._nodes(stay, findings.ties)
+        shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes(), *nodes.unaligned_axes()]
+        nodes = self._nodes([*stay, *shared], findings.ties) if shared else nodes
+        nodes = nodes.align()
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
         return PruningGraph(
@@ -75,14 +87,19 @@ class Draft:
             sites=tuple(nodes.site(c) for c in w.contractions),
             macs=tuple(_work(t.op, t.coefficient, [nodes.size(a) for a in t.axes]) for t in w.terms),
             params=tuple(_parameter_work(name, p, w, nodes.size) for name, p in self._parameters),
-            attributes=attributes | {key: nodes.size(w.doubts[i].atoms) for key, i in settled.items()},
+            attributes=attributes | {key: nodes.size(w.doubts[i].atoms) for key, i in findings.attributes.items()},
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
         )
 
-    def _nodes(self, stay: Sequence[tuple[Tensor, Reason]]) -> "_Nodes":
-        sets = _resolve(self._walk, stay)
-        node_of_set, groups = _groups(self._walk, sets, self._produced, self._read)
+    def atoms_of(self, group: NodeGroup) -> Tensor:
+        """One atom of every node of a group, shape [nodes]."""
+        first = group.slices[0]
+        return self._walk.slots[first.tensor, first.axis][torch.from_numpy(first.positions[:, 0])]
+
+    def _nodes(self, stay: Sequence[tuple[Tensor, Reason]], ties: Sequence[Tie]) -> "_Nodes":
+        sets = resolve(self._walk, stay, ties)
+        node_of_set, groups = group_sets(self._walk, sets, self._produced, self._read)
         return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
 
     def _atoms_by_name(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
@@ -213,6 +230,29 @@ class _Nodes:
                 found.append((reduction.reads[0][2], reason))
         return found
 
+    def unaligned_axes(self) -> list[tuple[Tensor, Reason]]:
+        """Axes of which an op takes certain multiples only, and that the nodes of one group by itself cannot keep."""
+        found = []
+        for a in self.walk.alignments:
+            size = self.size(a.atoms)
+            own = [self.groups[name].size * count for name, count in size.per_node.items()]
+            if any(length % a.multiple for length in own):
+                op = self.walk.program.ops[a.op]
+                reason = Reason(f"{op.name} takes rows in multiples of {a.multiple}", op.name, op.source)
+                found.append((a.atoms, reason))
+        return found
+
+    def align(self) -> "_Nodes":
+        """The same nodes, in groups that know which multiples the ops take that run over them."""
+        multiples: dict[str, int] = {}
+        for a in self.walk.alignments:
+            for name, count in self.size(a.atoms).per_node.items():
+                multiples[name] = lcm(multiples.get(name, 1), a.multiple // gcd(a.multiple, count))
+        if not multiples:
+            return self
+        groups = {name: replace(g, multiple=multiples.get(name, 1)) for name, g in self.groups.items()}
+        return replace(self, groups=groups)
+
     def reduction(self, found: WalkReduction) -> list[Reduction]:
         nodes = self.at(found.reads[0][2])
         positions = {}
@@ -248,103 +288,6 @@ class _Nodes:
         return tuple(Frozen(name, count, r.text, r.op, r.source) for (name, r), count in listed.items())
 
 
-def _resolve(w: Walk, stay: Sequence[tuple[Tensor, Reason]]) -> Sets:
-    """Resolves the atoms; an axis that was split in two is removed by whole rows or columns of the split."""
-    w.atoms.settle(choose=False)
-    sets = w.atoms.resolve(stay)
-    again = False
-    for plane, first, second in w.splits:
-        at = sets.at(plane.numpy())
-        if any(_is_united(at, dim) for dim in (first, second)) or _stays(sets, at):
-            continue
-        w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
-        again = True
-    again = w.atoms.settle(choose=True) or again
-    return w.atoms.resolve(stay) if again else sets
-
-
-def _is_united(sets: Ints, dim: int) -> bool:
-    return bool((sets == np.take(sets, [0], axis=dim)).all())
-
-
-def _stays(sets: Sets, at: Ints) -> bool:
-    return bool(((at < 0) | (sets.reason_of[at] >= 0)).all())
-
-
-def _groups(w: Walk, sets: Sets, produced: Sequence[Slot], read: Sequence[Slot]) -> tuple[Ints, list[NodeGroup]]:
-    """Sorts the removable sets into groups by where they live; returns the node of every set and the groups."""
-    slots = list(w.slots)
-    is_produced, is_read = (np.array([slot in some for slot in slots], bool) for some in (set(produced), set(read)))
-    position, slot, member = _rows(w, _removable(w, sets), sets)
-    node_of_set = np.full(len(sets.reason_of), -1)
-    rank = np.zeros(len(sets.reason_of), np.int64)
-    groups: list[NodeGroup] = []
-    names: dict[str, int] = {}
-    for rows in _by_footprint(member, slot):
-        made = rows[is_produced[slot[rows]]]
-        if not len(made):
-            continue
-        lead = slot[made].min()
-        at_lead = made[slot[made] == lead]
-        first = at_lead[np.unique(member[at_lead], return_index=True)[1]]
-        ordered = member[first][np.argsort(position[first], kind="stable")]
-        rank[ordered] = np.arange(len(ordered))
-        rows = rows[np.lexsort((position[rows], rank[member[rows]], slot[rows]))]
-        slices = []
-        for part in np.split(rows, np.flatnonzero(np.diff(slot[rows])) + 1):
-            number = slot[part[0]]
-            tensor, axis = slots[number]
-            slices.append(ParamSlice(tensor, axis, position[part].reshape(len(ordered), -1), bool(is_read[number])))
-        start = sum(g.size for g in groups)
-        node_of_set[ordered] = start + np.arange(len(ordered))
-        groups.append(NodeGroup(_new_name(owner(slots[lead][0]), names), len(ordered), tuple(slices), start))
-    return node_of_set, groups
-
-
-def _rows(w: Walk, removable: NDArray[np.bool_], sets: Sets) -> tuple[Ints, Ints, Ints]:
-    """Position, slot and set of every removable position of a parameter axis, sorted by set, slot and position."""
-    if not w.slots:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
-    lengths = [len(own) for own in w.slots.values()]
-    position = np.concatenate([np.arange(n) for n in lengths])
-    slot = np.repeat(np.arange(len(lengths)), lengths)
-    member = sets.of_atom[np.concatenate([own.numpy() for own in w.slots.values()])]
-    use = removable[member]
-    position, slot, member = position[use], slot[use], member[use]
-    order = np.lexsort((position, slot, member))
-    return position[order], slot[order], member[order]
-
-
-def _removable(w: Walk, sets: Sets) -> NDArray[np.bool_]:
-    is_read, is_made = np.zeros(len(sets.reason_of), bool), np.zeros(len(sets.reason_of), bool)
-    for reads in w.readers:
-        is_read[sets.of(reads.reshape(-1).numpy())] = True
-    for made in w.producers:
-        is_made[sets.of(made.reshape(-1).numpy())] = True
-    removable: NDArray[np.bool_] = is_read & is_made & (sets.reason_of < 0)
-    return removable
-
-
-def _by_footprint(member: Ints, slot: Ints) -> list[Ints]:
-    """Rows of the sets with the same number of positions in the same slots, in order of first appearance.
-
-    Rows are sorted by set and slot. A footprint is known by a sum of random numbers, one per (slot, count).
-    """
-    if not len(member):
-        return []
-    starts = np.flatnonzero(np.r_[True, (np.diff(member) != 0) | (np.diff(slot) != 0)])
-    counts = np.diff(np.r_[starts, len(member)])
-    kinds, kind = np.unique(slot[starts] * (counts.max() + 1) + counts, return_inverse=True)
-    keys = np.random.default_rng(0).integers(1 << 63, size=len(kinds), dtype=np.uint64)
-    heads = np.flatnonzero(np.r_[True, np.diff(member[starts]) != 0])
-    prints = np.add.reduceat(keys[kind], heads)
-    first, of_set = np.unique(prints, return_index=True, return_inverse=True)[1:]
-    of_row = np.repeat(of_set, np.diff(np.r_[starts[heads], len(member)]))
-    leads = heads[first]
-    rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row))[:-1])
-    return [rows[k] for k in np.lexsort((first, counts[leads], slot[starts[leads]])).tolist()]
-
-
 def _work(op: int, coefficient: int, sizes: list[Size]) -> Work:
     for s in sizes:
         if not s.per_node:
@@ -358,8 +301,3 @@ def _parameter_work(name: str, parameter: Tensor, w: Walk, size: Callable[[Tenso
         for axis, length in enumerate(parameter.shape)
     ]
     return _work(-1, 1, sizes)
-
-
-def _new_name(name: str, names: dict[str, int]) -> str:
-    names[name] = names.get(name, 0) + 1
-    return name if names[name] == 1 else f"{name}#{names[name]}"

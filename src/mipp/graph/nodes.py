@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil, lcm
 
 import numpy as np
 import torch
@@ -40,12 +41,14 @@ class NodeGroup:
         size: Number of nodes.
         slices: Everything a node consists of.
         first_node: Number of the group's first node when all nodes of the graph are counted through.
+        multiple: Widths are multiples of this; at others an op that runs over the nodes refuses to.
     """
 
     name: str
     size: int
     slices: tuple[ParamSlice, ...]
     first_node: int
+    multiple: int = 1
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -56,6 +59,16 @@ class NodeGroup:
     def consumers(self) -> tuple[str, ...]:
         """Modules that read the nodes through a weight."""
         return tuple(dict.fromkeys(owner(s.tensor) for s in self.slices if s.reads))
+
+    def unit(self, round_to: int = 1) -> int:
+        """Widths are multiples of this: of what ops demand, and of `round_to` in groups that are as wide."""
+        return width_unit(self.size, self.multiple, round_to)
+
+    def least(self, min_keep: int) -> int:
+        """The smallest width where `min_keep` nodes are to stay; what is kept in multiples is never emptied."""
+        if self.multiple == 1:
+            return min(min_keep, self.size)
+        return min(ceil(max(min_keep, 1) / self.multiple) * self.multiple, self.size)
 
     def holds(self, nodes: Ints) -> NDArray[np.bool_]:
         """True for each of some nodes, counted through all groups, that is one of this group."""
@@ -247,6 +260,11 @@ class PruningGraph:
             mask[group.first_node : group.first_node + group.size] = False
             mask[group.first_node + np.asarray(list(nodes), np.int64)] = True
         return mask
+
+
+def width_unit(size: int, multiple: int, round_to: int) -> int:
+    """The unit that widths of a group of `size` nodes are rounded to: what ops demand, and the caller where it fits."""
+    return lcm(multiple, round_to if size >= round_to else 1)
 
 
 def owner(tensor: str) -> str:

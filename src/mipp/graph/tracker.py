@@ -108,6 +108,15 @@ class Doubt:
     reason: Reason
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """An axis that an op runs over only at lengths that are multiples of a number, as kernels over whole words do."""
+
+    op: int
+    atoms: Tensor
+    multiple: int
+
+
 @dataclass
 class Walk:
     """The state of a walk through a program: planes, unions and frozen atoms that the rules found.
@@ -128,6 +137,7 @@ class Walk:
     terms: list[Term] = field(default_factory=list)
     attributes: list[Attribute] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
+    alignments: list[Alignment] = field(default_factory=list)
     splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
     weights: set[int] = field(default_factory=set)
     unread: set[int] = field(default_factory=set)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 
 from torch import Tensor, nn
 
@@ -142,7 +143,8 @@ def _wider(plan: PruningPlan, wrong: Sequence[str], dense: nn.Module, call: Call
     found = {}
     for name in wrong:
         kept, size = plan.kept[name], plan.groups[name].size
-        width = len(kept) + budget.round_to - len(kept) % budget.round_to
+        unit = lcm(plan.groups[name].multiple, budget.round_to)
+        width = len(kept) + unit - len(kept) % unit
         more = [node for node in range(size) if node not in set(kept)][: width - len(kept)]
         if width < size and name not in wrong_groups(plan.with_kept({name: [*kept, *more]}), dense, call):
             found[name] = width

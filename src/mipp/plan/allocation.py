@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mipp.errors import InfeasibleBudgetError
+from mipp.graph.nodes import width_unit
 from mipp.plan.budget import Budget
 from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import Cost
@@ -92,10 +93,16 @@ class _Allocator:
         self.slopes = [_convex_slopes(eliminations[name].loss if name in eliminations else ()) for name in cost.groups]
         for name, width in budget.widths.items():
             size = int(cost.sizes[cost.groups.index(look_up(name, {n: n for n in cost.groups}, "group"))])
-            if not min(budget.min_keep, size) <= width <= size:
+            least, multiple = min(budget.min_keep, size), cost.multiples.get(name, 1)
+            if not least <= width <= size:
                 raise InfeasibleBudgetError(
-                    f"widths asks for {width} nodes of group '{name}', which has {size}; expected from "
-                    f"{min(budget.min_keep, size)} (min_keep) to {size}."
+                    f"widths asks for {width} nodes of group '{name}', which has {size}; expected from {least} "
+                    f"(min_keep) to {size}."
+                )
+            if width % multiple or width < multiple:
+                raise InfeasibleBudgetError(
+                    f"widths asks for {width} nodes of group '{name}', over which an op runs that takes multiples of "
+                    f"{multiple} only; expected {max(round(width / multiple), 1) * multiple}, say."
                 )
             self.widths[cost.groups.index(name)] = width
         free = [i for i, name in enumerate(cost.groups) if name not in budget.widths]
@@ -168,16 +175,18 @@ class _Allocator:
         return float(span.sum())
 
     def _step_down(self, group: int) -> int:
-        width, size, round_to = int(self.widths[group]), int(self.cost.sizes[group]), self.budget.round_to
-        multiple = round_to if size >= round_to else 1
-        step = width % multiple or multiple
-        return step if width - step >= min(self.budget.min_keep, size) else 0
+        width, size, unit = int(self.widths[group]), int(self.cost.sizes[group]), self._unit(group)
+        step = width % unit or unit
+        least = max(self.budget.min_keep, int(self.cost.groups[group] in self.cost.multiples))
+        return step if width - step >= min(least, size) else 0
 
     def _step_up(self, group: int) -> int:
-        width, size, round_to = int(self.widths[group]), int(self.cost.sizes[group]), self.budget.round_to
-        multiple = round_to if size >= round_to else 1
-        step = min(multiple, size - width)
-        return step
+        return min(self._unit(group), int(self.cost.sizes[group] - self.widths[group]))
+
+    def _unit(self, group: int) -> int:
+        """Widths are multiples of this."""
+        multiple = self.cost.multiples.get(self.cost.groups[group], 1)
+        return width_unit(int(self.cost.sizes[group]), multiple, self.budget.round_to)
 
     def _infeasible(self, constraint: str, limits: Mapping[str, float]) -> InfeasibleBudgetError:
         smallest, dense = self._value(constraint, self.widths), self.cost.dense(constraint)

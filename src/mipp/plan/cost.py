@@ -1,7 +1,7 @@
 """What a network costs, as functions of how many nodes each group keeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,12 +20,14 @@ class Cost:
         sizes: Nodes of every group, shape [groups].
         quantities: The functions, by name of the constraint.
         times: Measured times, where there are any.
+        multiples: Numbers that the widths of some groups are multiples of, by group.
     """
 
     groups: tuple[str, ...]
     sizes: Floats
     quantities: Mapping[str, Quantity]
     times: LayerTimes | None = None
+    multiples: Mapping[str, int] = field(default_factory=dict)
 
     def widths(self, kept: Mapping[str, int]) -> Floats:
         """Widths as an array, shape [groups]; groups not named are whole."""
@@ -56,7 +58,9 @@ def cost_of(graph: PruningGraph, times: LayerTimes | None = None) -> Cost:
     names = tuple(graph.groups)
     sizes = np.array([g.size for g in graph.groups.values()], float)
     made = {name: constraint.quantity(graph, names, times) for name, constraint in CONSTRAINTS.items()}
-    return Cost(names, sizes, {name: quantity for name, quantity in made.items() if quantity is not None}, times)
+    quantities = {name: quantity for name, quantity in made.items() if quantity is not None}
+    multiples = {name: group.multiple for name, group in graph.groups.items() if group.multiple > 1}
+    return Cost(names, sizes, quantities, times, multiples)
 
 
 def group_macs(graph: PruningGraph, kept: Mapping[str, int]) -> dict[str, int]:

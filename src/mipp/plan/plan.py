@@ -199,7 +199,7 @@ def look_up(name: str, names: Mapping[str, Any], what: str) -> Any:
 
 def _group_to_dict(group: NodeGroup) -> dict[str, Any]:
     slices = [[s.tensor, s.axis, s.reads, *_encode(s.positions)] for s in group.slices]
-    return {"size": group.size, "slices": slices}
+    return {"size": group.size, "slices": slices} | ({"multiple": group.multiple} if group.multiple > 1 else {})
 
 
 def _check_places(group: NodeGroup, tensors: Mapping[str, tuple[int, ...]]) -> None:
@@ -219,7 +219,7 @@ def _group_from_dict(name: str, item: Mapping[str, Any], first_node: int) -> Nod
     slices = tuple(
         ParamSlice(t, axis, _decode(size, kind, data), reads) for t, axis, reads, kind, data in item["slices"]
     )
-    return NodeGroup(name, size, slices, first_node)
+    return NodeGroup(name, size, slices, first_node, int(item.get("multiple", 1)))
 
 
 def _reduction_to_list(r: Reduction) -> list[Any]:

@@ -1,7 +1,7 @@
 """The result of `mipp.inspect`: groups, costs, and every frozen layer with its reason."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,13 @@ class Inspection:
             "model": self.model,
             **self.costs,
             "groups": [
-                {"name": g.name, "size": g.size, "producers": list(g.producers), "consumers": list(g.consumers)}
+                {
+                    "name": g.name,
+                    "size": g.size,
+                    "multiple": g.multiple,
+                    "producers": list(g.producers),
+                    "consumers": list(g.consumers),
+                }
                 for g in self.groups.values()
             ],
             "frozen": [vars(f) for f in self.frozen],
@@ -80,6 +86,8 @@ class Inspection:
         for group in self.groups.values():
             table.add_row(Text(printable(group.name)), str(group.size), Text(printable(_few(group.consumers))))
         yield table
+        for multiple, names in _by_multiple(self.groups.values()).items():
+            yield Text(printable(f"\nin multiples of {multiple} nodes: {_few(names)}"))
         if self.frozen:
             yield Text("\nfrozen")
         for line in self.frozen:
@@ -99,6 +107,15 @@ class Inspection:
 def _describe(name: str, amount: int) -> str:
     """An amount with what it is, such as `1.3 k parameters`."""
     return f"{BY_UNIT[CONSTRAINTS[name].unit](amount)} {CONSTRAINTS[name].label}"
+
+
+def _by_multiple(groups: Iterable[NodeGroup]) -> dict[int, tuple[str, ...]]:
+    """Names of the groups that ops take certain multiples of only, by multiple."""
+    found: dict[int, tuple[str, ...]] = {}
+    for group in groups:
+        if group.multiple > 1:
+            found[group.multiple] = (*found.get(group.multiple, ()), group.name)
+    return found
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -92,8 +92,7 @@ def _now(call: Call) -> float:
 def _widths(graph: PruningGraph, fraction: float, budget: Budget) -> dict[str, int]:
     widths = {}
     for name, group in graph.groups.items():
-        least = max(min(budget.min_keep, group.size), 1)
-        unit = budget.round_to if group.size >= budget.round_to else 1
+        least, unit = max(group.least(budget.min_keep), 1), group.unit(budget.round_to)
         rounded = max(round(fraction * group.size / unit), -(-least // unit)) * unit
         widths[name] = group.size if fraction == 1 else min(rounded, group.size)
     return widths

@@ -7,6 +7,8 @@ by an attribute of the module (`self.num_heads`, which is then updated), or is f
 import glob
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -14,20 +16,19 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
-from mipp.graph.builder import Draft
-from mipp.graph.nodes import Doubt, PruningGraph
+from mipp.graph.builder import Draft, Findings
+from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph
 from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
-from mipp.plan.plan import PruningPlan, shapes
+from mipp.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply, mask
 
 log = logging.getLogger(__name__)
 _PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
 _ROUNDINGS = 32  # of a type of fewer digits, by which two ways to compute the same may differ in the end
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "full_like")
-Settled = dict[tuple[str, str], int]
 
 
 def outputs(model: nn.Module, call: Call, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
@@ -60,7 +61,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
     if not torch.equal(finite, torch.isfinite(a)) or not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
         return float("inf")
     sizes = b[finite].abs()
-    usual = sizes[sizes < 1e30]  # without the numbers that stand for minus infinity
+    usual = sizes[sizes < 1e30]  # without what stands for minus infinity
     scale = float(usual.max().clamp_min(1e-30)) if len(usual) else 1.0
     return float(((a - b)[finite].abs() / sizes.clamp_min(scale)).max()) if len(sizes) else 0.0
 
@@ -125,7 +126,7 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
             return trial.graph
         wrong = wrong_groups(_less(trial.graph, model, trial.graph.groups), model, call)
         noisy = bool(wrong) and not agrees(_less(trial.graph, model, ()), model, call)
-        if not wrong or noisy:  # if even uncut passes differ, a difference proves nothing
+        if not wrong or noisy:  # passes that differ by themselves tell nothing
             return trial.graph
         more: dict[str, Reason] = {}
         for name in wrong:
@@ -152,9 +153,34 @@ def names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict
 
 
 def _less(graph: PruningGraph, model: nn.Module, names: Iterable[str]) -> PruningPlan:
-    """A plan without the first and the last node of some groups."""
-    sizes = {name: graph.groups[name].size for name in names}
-    return PruningPlan.of(graph, model, {n: range(int(size > 2), size - 1) for n, size in sizes.items() if size > 1})
+    """A plan without the first and the last nodes of some groups, as few as can go."""
+    return PruningPlan.of(graph, model, {name: _middle(graph.groups[name], 0) for name in names})
+
+
+def _unequal(graph: PruningGraph, model: nn.Module, names: Iterable[str], equal: Collection[str] = ()) -> PruningPlan:
+    """A plan without the first and the last nodes of some groups: of groups of one size each loses another number.
+
+    What holds then does not hold by chance, because two widths that the code takes for one happen to be equal.
+
+    Args:
+        equal: Groups that lose equally many, one step more than the fewest.
+    """
+    kept = {name: _middle(graph.groups[name], 1) for name in equal}
+    before: dict[int, int] = {}
+    for group in (graph.groups[name] for name in names if name not in kept):
+        step = before[group.size] = before.get(group.size, -1) + 1
+        kept[group.name] = _middle(group, step)
+    return PruningPlan.of(graph, model, kept)
+
+
+def _middle(group: NodeGroup, step: int) -> range:
+    """Nodes without the first and the last, in number one of those that can go, but never down to one of many."""
+    first = min(2, group.size - 1)
+    numbers = [*range(first, max(group.size - 2, first) + 1), *range(1, first)]
+    if group.multiple > 1:
+        numbers = list(range(group.multiple, group.size, group.multiple))
+    removed = numbers[step % len(numbers)] if numbers else 0
+    return range(removed // 2, group.size - (removed + 1) // 2)
 
 
 def _number_in_code(graph: PruningGraph, name: str, model: nn.Module) -> Reason:
@@ -174,26 +200,30 @@ class _Trial:
     def __init__(self, model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> None:
         self.model, self.call, self.freeze = model, call, freeze
         self.draft = Draft(model, call)
-        self.rejected: set[int] = set()
-        self.settled: Settled = {}
+        self.findings = Findings()
         self.graph = self.draft.graph(freeze)
 
     def settle(self) -> bool:
         """Returns whether a trial cut of all groups holds at once; otherwise those that remain are to be tried."""
         if self._holds(self.graph, self.graph.groups):
             return True
+        unsettled: list[list[Doubt]] = []
         for doubts in _cluster(self.graph.doubts):
             if not self._remedy(doubts):
-                for part in _by_group(doubts):
-                    if len(part) == len(doubts) or not self._remedy(part):
-                        self.rejected |= {d.number for d in part}
-            self.graph = self.draft.graph(self.freeze, self.rejected, self.settled)
+                parts = _by_group(doubts)
+                unsettled += [part for part in parts if len(part) == len(doubts) or not self._remedy(part)]
+        for part in unsettled:
+            others = {n for doubts in unsettled if doubts is not part for d in doubts for n in d.count.per_node}
+            if not (self.findings.ties and self._remedy(part)) and not self._tie(part, others):
+                rejected = self.findings.rejected | {d.number for d in part}
+                self.findings = replace(self.findings, rejected=rejected)
+        self.graph = self.draft.graph(self.freeze, self.findings)
         return False
 
     def _remedy(self, doubts: Sequence[Doubt]) -> bool:
         for names in _remedies(self.model, doubts):
-            if self._settles(doubts, names):
-                self.settled |= _attributes(self.model, doubts, self._minimal(doubts, names))
+            if self._settles(doubts, self._with_attributes(doubts, names)):
+                self.findings = self._with_attributes(doubts, self._minimal(doubts, names))
                 return True
         return False
 
@@ -201,21 +231,75 @@ class _Trial:
         """The attributes among `names` without which the trial fails; others have the size by chance."""
         for name in list(names) if len(names) > 1 else []:
             fewer = [n for n in names if n != name]
-            names = fewer if self._settles(doubts, fewer) else names
+            names = fewer if self._settles(doubts, self._with_attributes(doubts, fewer)) else names
         return names
 
-    def _settles(self, doubts: Sequence[Doubt], names: Collection[str]) -> bool:
-        """True if a trial cut holds where the attributes `names` follow the sizes in doubt."""
-        settled = self.settled | _attributes(self.model, doubts, names)
-        graph = self.draft.graph(self.freeze, self.rejected, settled)
-        numbers = {d.number for d in doubts}
-        return self._holds(graph, {name for d in graph.doubts if d.number in numbers for name in d.count.per_node})
+    def _with_attributes(self, doubts: Sequence[Doubt], names: Collection[str]) -> Findings:
+        """The findings, and attributes that follow the sizes in doubt."""
+        return replace(self.findings, attributes={**self.findings.attributes, **_attributes(self.model, doubts, names)})
 
-    def _holds(self, graph: PruningGraph, names: Iterable[str]) -> bool:
-        """True if a cut of the first and the last node of each of these groups agrees with its mask."""
-        plan = _less(graph, self.model, names)
+    def _tie(self, doubts: Sequence[Doubt], unsettled: Collection[str]) -> bool:
+        """Ties groups of one size that can only be cut to one width: the code writes the size of one for another's.
+
+        Args:
+            doubts: Sizes that do not follow their group where it is cut alone.
+            unsettled: Other groups that cannot be cut alone either.
+        """
+        graph = self.draft.graph(self.freeze, self.findings)
+        mine = _names_in(graph, doubts)
+        for name in mine:
+            alike = [n for n, g in graph.groups.items() if g.size == graph.groups[name].size and n != name]
+            for names, others in product(_remedies(self.model, doubts), _company(alike, unsettled)):
+                findings = self._with_attributes(doubts, names)
+                if tied := self._needed(mine, name, others, findings):
+                    atoms = [self.draft.atoms_of(graph.groups[n]) for n in (name, *tied)]
+                    self.findings = replace(findings, ties=(*findings.ties, *((atoms[0], a) for a in atoms[1:])))
+                    return True
+        return False
+
+    def _needed(self, mine: Collection[str], name: str, others: Sequence[str], findings: Findings) -> list[str]:
+        """Those of other groups that have to be cut along with one so that it can be cut; none if all do not help."""
+        graph = self.draft.graph(self.freeze, findings)
+
+        def holds(some: Sequence[str]) -> bool:
+            return self._holds(graph, [*mine, *some], equal=[name, *some])
+
+        if not holds(others):
+            return []
+        needed = list(others)
+        for other in others:
+            fewer = [n for n in needed if n != other]
+            needed = fewer if fewer and holds(fewer) else needed
+        return needed
+
+    def _settles(self, doubts: Sequence[Doubt], findings: Findings) -> bool:
+        """True if a trial cut of the groups in doubt holds."""
+        graph = self.draft.graph(self.freeze, findings)
+        return self._holds(graph, _names_in(graph, doubts))
+
+    def _holds(self, graph: PruningGraph, names: Iterable[str], equal: Collection[str] = ()) -> bool:
+        """True if a cut of these groups agrees with its mask; those in `equal` lose equally many nodes."""
+        plan = _unequal(graph, self.model, names, equal)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
         return not removes or agrees(plan, self.model, self.call)
+
+
+def _company(alike: Sequence[str], unsettled: Collection[str]) -> Iterator[list[str]]:
+    """Groups that one group may be tied to: all of its size, those that can be cut alone, and one more with these."""
+    if not alike:
+        return
+    yield list(alike)
+    sound = [name for name in alike if name not in unsettled]
+    if 0 < len(sound) < len(alike):
+        yield sound
+    if len(alike) - len(sound) > 1:
+        yield from ([*sound, name] for name in alike if name in unsettled)
+
+
+def _names_in(graph: PruningGraph, doubts: Sequence[Doubt]) -> list[str]:
+    """The groups that doubts concern."""
+    numbers = {d.number for d in doubts}
+    return list(dict.fromkeys(name for d in graph.doubts if d.number in numbers for name in d.count.per_node))
 
 
 def _cluster(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
@@ -256,5 +340,5 @@ def _holding(model: nn.Module, doubt: Doubt) -> Iterator[str]:
             yield from (f"{name}.{i}" for i, v in enumerate(value) if type(v) is int and v == doubt.size)
 
 
-def _attributes(model: nn.Module, doubts: Sequence[Doubt], names: Collection[str]) -> Settled:
+def _attributes(model: nn.Module, doubts: Sequence[Doubt], names: Collection[str]) -> dict[tuple[str, str], int]:
     return {(d.module, name): d.number for d in doubts for name in _holding(model, d) if name in names}

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, varying, without
 from mipp.graph.program import Op, Ref
-from mipp.graph.tracker import Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
+from mipp.graph.tracker import Alignment, Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
+
+_ROW_BYTES = 16
+"""Rows of the operands of a grouped product are multiples of this."""
 
 
 @rule("linear")
@@ -284,12 +287,14 @@ def matmul(op: Op, w: Walk) -> Sequence[Planes]:
 
 @rule("_grouped_mm")
 def grouped_mm(op: Op, w: Walk) -> Sequence[Planes]:
-    """Rows sorted by expert, each times the matrix of its expert."""
+    """Rows sorted by expert, each times the matrix of its expert; the kernel takes rows of whole blocks of bytes."""
     x, weight = op.args[:2]
     if (len(w.shape(x)), len(w.shape(weight))) != (2, 3):
         return unknown(op, w)
     planes = w.rows(weight, [0], Reason("experts are chosen by index", op.name, op.source))
     factors = [Factor(0, w.of(x), w.shape(x), "tx"), Factor(1, planes, (1, *w.shape(weight)[1:]), "exs")]
+    multiple = max(_ROW_BYTES // w.program.values[weight.index].dtype.itemsize, 1)
+    w.alignments += [Alignment(op.index, _line(factors, letter, 1), multiple) for letter in "xs"]
     return [product(op, w, factors, "ts")]
 
 

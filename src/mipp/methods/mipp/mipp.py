@@ -205,7 +205,7 @@ class MIPP:
             found = _once(task, ["test", group.name], kept, tested)
             kept[group.name] = tuple(found["kept"])
             information[group.name] = (found["lost"], found["whole"])
-            multiple = budget.round_to if group.size >= budget.round_to else 1
+            multiple = group.unit(budget.round_to)
             widen(group, min(math.ceil(len(found["kept"]) / multiple) * multiple, group.size))
         for kind in kinds(task.cost) if budget.uniform else ():
             width = max(len(kept[name]) for name in kind)
@@ -237,7 +237,7 @@ class MIPP:
                 self.confidence,
                 self.order,
                 margin=self.margin,
-                min_keep=min(min_keep, group.size),
+                min_keep=group.least(min_keep),
                 progress=_show(task, group),
             )
         except CalibrationError as error:
