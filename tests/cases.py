@@ -883,4 +883,211 @@ def _():
     return StackedExperts()
 
 
+# --- widths that the code takes for one -------------------------------------------------------------------------------
+
+
+@case("sequence reduction", gauss(3, 4, 4))
+def _():
+    def forward(m, x):
+        y = m.norm(m.embed(x).flatten(2).transpose(1, 2))
+        n, _, c = y.shape
+        z = m.reduce(y.transpose(1, 2).reshape(n, c, 4, 4)).reshape(n, c, -1).transpose(1, 2)
+        return m.out(y + m.back(F.relu(m.key(m.norm2(z)).mean(1, keepdim=True))))
+
+    return Net(
+        forward, embed=nn.Conv2d(3, 6, 1), norm=nn.LayerNorm(6), reduce=nn.Conv2d(6, 6, 2, 2), norm2=nn.LayerNorm(6),
+        key=nn.Linear(6, 5), back=nn.Linear(5, 6), out=nn.Linear(6, 2),
+    )  # fmt: skip
+
+
+@case("one attribute for the heads of two layers", VECTOR)
+def _():
+    def forward(m, x):
+        a = m.a(x).view(len(x), m.heads, 2).softmax(-1).flatten(1)
+        b = m.b(x).view(len(x), m.heads, 2).softmax(-1).flatten(1)
+        return m.p(a) - m.q(b)
+
+    return Net(forward, a=nn.Linear(4, 8), b=nn.Linear(4, 8), p=nn.Linear(8, 2), q=nn.Linear(8, 2), heads=4)
+
+
+@case("ones of another layer's width", VECTOR)
+def _():
+    def forward(m, x):
+        a = F.relu(m.a(x))
+        return m.p(a) + m.q(F.relu(m.b(x) + torch.ones(len(x), a.shape[1], dtype=x.dtype)))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(4, 5), p=nn.Linear(5, 2), q=nn.Linear(5, 2))
+
+
+# --- weights that are computed ----------------------------------------------------------------------------------------
+
+
+class Quantized(nn.Module):
+    """A layer whose weight is rounded, in training that knows of it: one scale for all, or one for every output."""
+
+    def __init__(self, layer, *, per_channel):
+        super().__init__()
+        self.layer, self.per_channel = layer, per_channel
+        number = len(layer.weight) if per_channel else 1
+        self.register_buffer("scale", torch.rand(number) / 10 + 0.1)
+        self.register_buffer("zero", torch.zeros(number, dtype=torch.int32))
+
+    def forward(self, x):
+        weight, scale = self.layer.weight.float(), self.scale.float()
+        if self.per_channel:
+            weight = torch.fake_quantize_per_channel_affine(weight, scale, self.zero, 0, -128, 127)
+        else:
+            weight = torch.fake_quantize_per_tensor_affine(weight, scale, self.zero, -128, 127)
+        return F.conv2d(x, weight.to(x.dtype), self.layer.bias, padding=1)
+
+
+@case("rounded weights", IMAGE)
+def _():
+    return nn.Sequential(
+        Quantized(nn.Conv2d(3, 5, 3), per_channel=False), nn.ReLU(), Quantized(nn.Conv2d(5, 4, 3), per_channel=True),
+        nn.ReLU(), Quantized(nn.Conv2d(4, 2, 3), per_channel=False),
+    )  # fmt: skip
+
+
+class Modulated(nn.Module):
+    """A convolution whose inputs are scaled, and outputs normalised, for each sample by itself (StyleGAN2)."""
+
+    def __init__(self, inputs, outputs, *, weight_first=True):
+        super().__init__()
+        self.weight, self.style = nn.Parameter(torch.randn(outputs, inputs, 3, 3)), nn.Linear(4, inputs)
+        self.weight_first = weight_first
+
+    def forward(self, x, z):
+        n, c, h, w = x.shape
+        style = self.style(z).view(n, 1, c, 1, 1)
+        weight = self.weight[None] * style if self.weight_first else style * self.weight[None]
+        weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-3)
+        y = F.conv2d(x.reshape(1, n * c, h, w), weight.reshape(-1, c, 3, 3), padding=1, groups=n)
+        return y.reshape(n, -1, h, w)
+
+
+@case("weights for each sample", VECTOR, counted=False)
+def _():
+    def forward(m, z):
+        y = F.leaky_relu(m.a(m.start.expand(len(z), -1, -1, -1), z))
+        return m.c(F.leaky_relu(m.b(y, z)), z)
+
+    return Net(
+        forward, start=nn.Parameter(torch.randn(1, 6, 3, 3)), a=Modulated(6, 5),
+        b=Modulated(5, 4, weight_first=False), c=Modulated(4, 2),
+    )  # fmt: skip
+
+
+class Mixed(nn.Module):
+    """Kernels mixed for each sample by its own weights of attention (CondConv, dynamic convolution)."""
+
+    def __init__(self, inputs, outputs, number=3):
+        super().__init__()
+        self.weight, self.route = nn.Parameter(torch.randn(number, outputs, inputs, 1, 1)), nn.Linear(inputs, number)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        shares = torch.softmax(self.route(x.mean((2, 3))), 1)
+        weight = (shares[:, :, None, None, None, None] * self.weight[None]).sum(1)
+        y = F.conv2d(x.reshape(1, n * c, h, w), weight.flatten(0, 1), groups=n)
+        return y.view(n, -1, h, w)
+
+
+@case("kernels mixed for each sample", IMAGE, counted=False)
+def _():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), Mixed(5, 4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+def _normed(layer, dim):
+    return nn.utils.parametrizations.weight_norm(layer, dim=dim)
+
+
+@case("weight norm on a grouped convolution of the stream", gauss(3, 9))
+def _():
+    def forward(m, x):
+        x = m.stem(x)
+        return m.out(x + F.gelu(m.places(x)))
+
+    return Net(
+        forward, stem=nn.Conv1d(3, 8, 1), places=_normed(nn.Conv1d(8, 8, 3, padding=1, groups=2), 2),
+        out=nn.Conv1d(8, 2, 1),
+    )  # fmt: skip
+
+
+@case("weight norm on grouped and depthwise convolutions", IMAGE)
+def _():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), _normed(nn.Conv2d(6, 6, 3, padding=1, groups=6), 0), nn.ReLU(),
+        _normed(nn.Conv2d(6, 8, 1, groups=2), 0), nn.ReLU(), nn.Conv2d(8, 2, 1),
+    )  # fmt: skip
+
+
+# --- functions of single inputs ---------------------------------------------------------------------------------------
+
+
+class Splines(nn.Module):
+    """A layer of Kolmogorov-Arnold networks: a function of every input for every output, with a scale of its own."""
+
+    def __init__(self, inputs, outputs, number=3):
+        super().__init__()
+        self.base, self.spline = (nn.Parameter(torch.randn(outputs, inputs, *n)) for n in ((), (number,)))
+        self.scale = nn.Parameter(torch.randn(outputs, inputs))
+        self.register_buffer("grid", torch.linspace(-1, 1, number))
+
+    def forward(self, x):
+        bumps = torch.exp(-((x[..., None] - self.grid) ** 2))
+        spline = F.linear(bumps.view(len(x), -1), (self.spline * self.scale[..., None]).view(len(self.spline), -1))
+        return F.linear(F.silu(x), self.base) + spline
+
+
+@case("splines with a scale for each", VECTOR)
+def _():
+    return nn.Sequential(Splines(4, 6), Splines(6, 5), Splines(5, 2))
+
+
+@case("linear layers on radial bumps", VECTOR)
+def _():
+    def forward(m, x):
+        for layer in m.layers:
+            x = layer(torch.exp(-((x[..., None] - m.grid) ** 2)).flatten(1))
+        return x
+
+    layers = nn.ModuleList([nn.Linear(12, 6), nn.Linear(18, 5), nn.Linear(15, 2)])
+    net = Net(forward, layers=layers)
+    net.register_buffer("grid", torch.linspace(-1, 1, 3))
+    return net
+
+
+@case("polynomials of every input", VECTOR, counted=False)
+def _():
+    def forward(m, x):
+        for weight in m.weights:
+            x = torch.einsum("bid,iod->bo", torch.tanh(x)[..., None] ** m.degrees, weight)
+        return x
+
+    sizes = [(4, 6, 3), (6, 5, 3), (5, 2, 3)]
+    net = Net(forward, weights=nn.ParameterList([nn.Parameter(torch.randn(s)) for s in sizes]))
+    net.register_buffer("degrees", torch.arange(1.0, 4.0))
+    return net
+
+
+# --- single outputs ---------------------------------------------------------------------------------------------------
+
+
+@case("single outputs", VECTOR)
+def _():
+    def forward(m, x):
+        return m.out(F.relu(m.a(x)) * torch.sigmoid(m.gate(x)))
+
+    return Net(forward, a=nn.Linear(4, 5), gate=nn.Linear(4, 1), out=nn.Linear(5, 1))
+
+
+@case("weights that pass through an unknown op", VECTOR)
+def _():
+    def forward(m, x):
+        return m.c(F.relu(m.b(F.linear(x, torch.linalg.qr(m.a.weight)[0], m.a.bias))))
+
+    return Net(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 5), c=nn.Linear(5, 2))
+
+
 PRUNABLE = [c for c in CASES if c.prunable]

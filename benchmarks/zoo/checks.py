@@ -85,14 +85,15 @@ def _why(name: str, graph: PruningGraph) -> str:
 
 
 def unaccounted(graph: PruningGraph, model: nn.Module) -> list[str]:
-    """Layers some of whose outputs are neither in a group nor frozen with a reason (one output cannot go anyway)."""
+    """Layers some of whose outputs are neither in a group nor frozen with a reason; of one output, those in no list."""
+    listed = {f.name for f in graph.frozen}.union(*({*g.producers, *g.consumers} for g in graph.groups.values()))
     first = {id(p): name for name, p in reversed([*model.named_parameters(remove_duplicate=False)])}
     return [
         name
         for name, module in model.named_modules()
         if (weight := _weight(module)) is not None
         and weight.shape[_node_axis(module)] > _accounted(graph, first[id(weight)], module)
-        and weight.shape[_node_axis(module)] > 1
+        and (weight.shape[_node_axis(module)] > 1 or first[id(weight)].rpartition(".")[0] not in listed)
     ]
 
 

@@ -44,8 +44,11 @@ def test_groups_of_the_manifest_are_cut_as_they_are_masked(name):
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_a_pattern_is_pruned_refitted_and_loaded(pattern):
-    found = against_manifest(pattern, mipp.inspect(pattern.model(), pattern.batch()).graph)
+    model = pattern.model()
+    graph = mipp.inspect(model, pattern.batch()).graph
+    found = against_manifest(pattern, graph)
     assert found["pruned"] >= ENOUGH * found["groups"], found["missing"]
+    assert not unaccounted(graph, model)
     pruned_by_mipp(pattern)
 
 

@@ -7,6 +7,7 @@ from cases import CASES, VECTOR, Net, inspected, named, outputs
 from torch import nn
 
 import mipp
+from mipp.graph.nodes import owner
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:
@@ -95,6 +96,19 @@ SIZES = {
     "softmax over channels": {"a": 5, "b": 4},
     "pixel shuffle": {"0": 2, "2": 4},
     "transformer layer": {"0": 4, "1.self_attn": 2, "1.linear1": 6},
+    "sequence reduction": {"embed": 6, "key": 5},
+    "one attribute for the heads of two layers": {"a": 4},
+    "ones of another layer's width": {"a": 5},
+    "rounded weights": {"0.layer": 5, "2.layer": 4},
+    "weights for each sample": {"a.style": 6, "a": 5, "b": 4},
+    "kernels mixed for each sample": {"0": 5, "2": 4},
+    "weight norm on a grouped convolution of the stream": {"stem": 4},
+    "weight norm on grouped and depthwise convolutions": {"0": 3, "4": 4},
+    "splines with a scale for each": {"0": 6, "1": 5},
+    "linear layers on radial bumps": {"layers.0": 6, "layers.1": 5},
+    "polynomials of every input": {"weights": 6, "weights#2": 5},
+    "single outputs": {"a": 5},
+    "weights that pass through an unknown op": {"b": 5},
 }
 
 
@@ -112,6 +126,8 @@ FROZEN = {
     "fixed slice": ("a", 4, "slice"),
     "view with fixed size": ("conv", 4, "view"),
     "tuple output": ("b", 5, "output"),
+    "single outputs": ("gate", 1, "single output"),
+    "weights that pass through an unknown op": ("a", 4, "linalg_qr"),
 }
 
 
@@ -139,9 +155,9 @@ def test_every_node_that_a_weight_makes_is_in_a_group_or_listed_as_frozen(case):
     for group in found.groups.values():
         for s in group.slices:
             if not s.reads or s.axis == 0:
-                owner = s.tensor.rpartition(".")[0]
-                if s.tensor == f"{owner}.weight":
-                    listed[owner] = listed.get(owner, 0) + s.positions.size
+                name = owner(s.tensor)
+                if s.tensor in (f"{name}.weight", f"{name}.parametrizations.weight.original1"):
+                    listed[name] = listed.get(name, 0) + s.positions.size
     for f in found.frozen:
         listed[f.name] = listed.get(f.name, 0) + f.nodes
     used = {m for m, _ in _called(model, case)}
@@ -154,8 +170,19 @@ def test_every_node_that_a_weight_makes_is_in_a_group_or_listed_as_frozen(case):
         if name in used and not shared and not isinstance(module, nn.Embedding):
             width = module.weight.shape[0]
             if width == 1:
-                continue  # nothing to choose from
+                continue  # nothing to choose from; see the next test
             assert listed.get(name, 0) >= width, f"{name}: {listed.get(name, 0)} of {width} nodes are accounted for"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_layer_with_weights_is_in_a_group_or_in_the_list_of_frozen_ones(case):
+    """Whatever becomes of its weights, however few outputs it has, whether it ran or not."""
+    model, found = inspected(case)
+    named_somewhere = {f.name for f in found.frozen}.union(
+        *({*g.producers, *g.consumers} for g in found.groups.values())
+    )
+    parameters = [name for name, p in model.named_parameters() if p.ndim > 1]
+    assert [name for name in parameters if named_somewhere.isdisjoint((name, owner(name)))] == []
 
 
 def _called(model, case):

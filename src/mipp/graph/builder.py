@@ -23,6 +23,9 @@ from mipp.graph.tracker import Reduction as WalkReduction
 from mipp.graph.unused import find_unused, list_unused, read_in_training
 from mipp.modules.copies import canonical_names, working_copy
 
+_UNREAD = "no weight reads it"
+_SINGLE = "has a single output"
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -78,10 +81,11 @@ class Draft:
         nodes = self._nodes([*stay, *shared], findings.ties) if shared else nodes
         nodes = nodes.align()
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
+        frozen = (*nodes.frozen(), *self._unused)
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
         return PruningGraph(
             groups=aliased,
-            frozen=(*nodes.frozen(), *self._unused),
+            frozen=(*frozen, *self._rest(nodes, frozen)),
             program=w.program,
             batch=self._batch,
             sites=tuple(nodes.site(c) for c in w.contractions),
@@ -91,6 +95,19 @@ class Draft:
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
         )
+
+    def _rest(self, nodes: "_Nodes", frozen: Sequence[Frozen]) -> list[Frozen]:
+        """Layers with weights that neither a group nor the list of what is frozen names."""
+        named = {f.name for f in frozen}.union(*({*g.producers, *g.consumers} for g in nodes.groups.values()))
+        found: dict[str, Frozen] = {}
+        for name, parameter in self._parameters:
+            if parameter.ndim > 1 and named.isdisjoint([name, *self._owners.get(name, [owner(name)])]):
+                single = len(parameter) == 1 and any(c.weight == name for c in self._walk.contractions)
+                reason = Reason(_SINGLE) if single else nodes.reason_of(name) or Reason(_UNREAD)
+                found.setdefault(
+                    owner(name), Frozen(owner(name), len(parameter), reason.text, reason.op, reason.source)
+                )
+        return list(found.values())
 
     def atoms_of(self, group: NodeGroup) -> Tensor:
         """One atom of every node of a group, shape [nodes]."""
@@ -275,6 +292,16 @@ class _Nodes:
             seen[key] = calls[-1] + 1
         return calls
 
+    def reason_of(self, tensor: str) -> Reason | None:
+        """Why the positions of a parameter stay, on the first of its axes for which there is a reason."""
+        for slot, atoms in self.walk.slots.items():
+            found: Ints = (
+                self.sets.reason_of[self.sets.of(atoms.numpy())] if slot[0] == tensor else np.empty(0, np.int64)
+            )
+            if (found >= 0).any():
+                return self.sets.reasons[int(found.max())]
+        return None
+
     def frozen(self) -> tuple[Frozen, ...]:
         """The nodes that are produced and stay, by module and reason."""
         listed: dict[tuple[str, Reason], int] = {}
@@ -282,7 +309,7 @@ class _Nodes:
             sets = self.sets.of(self.walk.slots[slot].numpy())
             reasons, counts = np.unique(self.sets.reason_of[sets[self.node_of_set[sets] < 0]], return_counts=True)
             for index, count in zip(reasons.tolist(), counts.tolist(), strict=True):
-                reason = self.sets.reasons[index] if index >= 0 else Reason("no weight reads it")
+                reason = self.sets.reasons[index] if index >= 0 else Reason(_UNREAD)
                 key = owner(slot[0]), reason
                 listed[key] = listed.get(key, 0) + count
         return tuple(Frozen(name, count, r.text, r.op, r.source) for (name, r), count in listed.items())

@@ -22,7 +22,7 @@ from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
-from mipp.plan import PruningPlan, shapes
+from mipp.plan.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply, mask
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
     if not torch.equal(finite, torch.isfinite(a)) or not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
         return float("inf")
     sizes = b[finite].abs()
-    usual = sizes[sizes < 1e30]  # without what stands for minus infinity
+    usual = sizes[sizes < 1e30]  # without the numbers that stand for minus infinity
     scale = float(usual.max().clamp_min(1e-30)) if len(usual) else 1.0
     return float(((a - b)[finite].abs() / sizes.clamp_min(scale)).max()) if len(sizes) else 0.0
 
@@ -126,7 +126,7 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
             return trial.graph
         wrong = wrong_groups(_less(trial.graph, model, trial.graph.groups), model, call)
         noisy = bool(wrong) and not agrees(_less(trial.graph, model, ()), model, call)
-        if not wrong or noisy:  # passes that differ by themselves tell nothing
+        if not wrong or noisy:  # if even uncut passes differ, a difference proves nothing
             return trial.graph
         more: dict[str, Reason] = {}
         for name in wrong:

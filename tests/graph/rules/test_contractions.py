@@ -1,6 +1,13 @@
 """Linear layers and convolutions, in groups or not, with tied weights."""
 
-from cases import inspected, named
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks.zoo.checks import random_plan
+from cases import Net, inspected, named
+from torch import nn
+
+import mipp
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:
@@ -49,3 +56,44 @@ def test_tied_weights_share_their_nodes():
     reads = {s.tensor for s in found.groups["embed"].slices if s.reads}
     assert {"embed.weight", "up.weight"} <= reads
     assert {f.name: f.nodes for f in found.frozen}["embed"] == 7
+
+
+def grouped_product(dtype: torch.dtype, *, transposed: bool) -> tuple[nn.Module, torch.Tensor]:
+    """A layer, the matrices of two experts, a layer; the kernel knows no float64."""
+
+    def forward(m, x):
+        weight = m.w.transpose(1, 2) if transposed else m.w
+        ends = torch.tensor([len(x) // 2, len(x)], dtype=torch.int32)
+        return m.b(F.grouped_mm(F.relu(m.a(x)), weight, offs=ends).relu())
+
+    shape = (2, 16, 32) if transposed else (2, 32, 16)
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape) / 5)
+    model = Net(forward, a=nn.Linear(8, 32), w=weight, b=nn.Linear(16, 4)).to(dtype).eval()
+    return model, torch.randn(6, 8, dtype=dtype)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("dtype", "multiple"), [(torch.float32, 4), (torch.bfloat16, 8)])
+def test_rows_of_a_grouped_product_stay_multiples_of_16_bytes(dtype, multiple, transposed):
+    model, x = grouped_product(dtype, transposed=transposed)
+    found = mipp.inspect(model, x)
+    assert {n: (g.size, g.multiple) for n, g in found.groups.items()} == {"a": (32, multiple), "w": (16, multiple)}
+    assert f"in multiples of {multiple} nodes" in str(found)
+    plan = random_plan(found.graph, model)
+    with torch.no_grad():
+        cut, masked = mipp.apply(plan, model)(x), mipp.mask(plan, model)(x)
+    torch.testing.assert_close(cut, masked, rtol=0.02 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+
+
+def test_budgets_keep_the_multiples_of_an_op(quick):
+    model, _ = grouped_product(torch.float32, transposed=False)
+    batches = [torch.randn(16, 8) for _ in range(3)]
+    for method in (mipp.methods.MIPP(), mipp.methods.L1(scope="global")):
+        for budget in (mipp.Budget(macs=0.5), mipp.Budget(nodes=0.4, min_keep=0), mipp.Budget(macs=0.6, round_to=3)):
+            widths = mipp.prune(model, batches, budget, method, progress=False).plan.widths
+            assert all(width > 0 and width % 4 == 0 for width in widths.values())
+    tested = mipp.prune(model, batches, method=mipp.methods.MIPP(confidence=0.9), progress=False)
+    assert all(width > 0 and width % 4 == 0 for width in tested.plan.widths.values())
+    with pytest.raises(mipp.InfeasibleBudgetError, match=r"10 nodes of group 'a'.*multiples of 4 only; expected 8"):
+        mipp.prune(model, batches, mipp.Budget(widths={"a": 10}), progress=False)

@@ -64,15 +64,19 @@ def convolution(op: Op, w: Walk) -> Sequence[Planes]:
     behind = range(channel + 1, len(w.shape(x)))
     planes = w.rows(x, behind, Reason("a convolution slides over the axis", op.name, op.source))
     plane = along(planes, [channel])
+    axis = 0 if transposed else 1
     if groups == 1:
         _read(op, w, plane, channel, reads)
+        _over_computed(op, w, (x, channel), (weight, axis), reads)
     else:
-        _read_grouped(op, w, plane, weight, groups)
+        _read_grouped(op, w, plane, (x, channel), weight, groups)
     _add_bias(op, w, bias, writes)
-    names = _name(w, weight), _name(w, bias)
-    _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, 0 if transposed else 1))
-    if groups == 1:
-        _over_computed(op, w, (x, channel), (weight, 0 if transposed else 1), reads)
+    if _is_per_sample(w, plane, weight, groups):
+        w.readers.append(reads)
+        w.producers.append(writes)
+    else:
+        names = _name(w, weight), _name(w, bias)
+        _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, axis))
     out = w.program.values[op.outputs[0]].shape
     wide = w.shape(x) if transposed else out
     positions = torch.Size(wide[:channel] + wide[channel + 1 :]).numel() * torch.Size(w.shape(weight)[2:]).numel()
@@ -116,11 +120,20 @@ def _count_groups(op: Op, w: Walk, weight: Ref, groups: Tensor) -> None:
         w.doubts.append(Doubt(op.index, len(groups), groups, reason))
 
 
-def _over_computed(op: Op, w: Walk, x: tuple[Ref, int], weight: tuple[Ref, int], reads: Tensor) -> None:
-    """A weight that is computed need not be zero where its parameter is: the op runs over the kept positions."""
+def _over_computed(op: Op, w: Walk, x: tuple[Ref, int], weight: tuple[Ref, int], *atoms: Tensor) -> None:
+    """A weight that is computed need not be zero where its parameter is: the op runs over the kept positions.
+
+    Args:
+        x: What is read, and the dimension that the weight reads.
+        weight: The weight, and its input axis.
+        atoms: Atoms along the two; given once where they are the same.
+    """
     if not _name(w, weight[0]):
-        numbers = [(op.inputs.index(ref.index), dim) for ref, dim in (x, weight)]
-        w.reductions.append(Reduction(op.index, tuple((number, dim, reads) for number, dim in numbers)))
+        axes = [(op.inputs.index(ref.index), dim) for ref, dim in (x, weight)]
+        if len(atoms) == 1:
+            w.reductions.append(Reduction(op.index, tuple((*axis, atoms[0]) for axis in axes)))
+        else:
+            w.reductions.extend(Reduction(op.index, ((*axis, a),)) for axis, a in zip(axes, atoms, strict=True))
 
 
 def _read(op: Op, w: Walk, plane: Tensor | None, dim: int, reads: Tensor) -> None:
@@ -132,7 +145,15 @@ def _read(op: Op, w: Walk, plane: Tensor | None, dim: int, reads: Tensor) -> Non
         w.atoms.unite(plane, reads.reshape(shape), Reason("reads positions of a fixed size", op.name, op.source))
 
 
-def _read_grouped(op: Op, w: Walk, plane: Tensor | None, weight: Ref, groups: int) -> None:
+def _is_per_sample(w: Walk, plane: Tensor | None, weight: Ref, groups: int) -> bool:
+    """True if the groups of a convolution are samples, each with a weight computed for it: all read the same nodes."""
+    if groups == 1 or plane is None or _name(w, weight):
+        return False
+    rows = plane.reshape(groups, -1)
+    return bool((rows == rows[:1]).all())
+
+
+def _read_grouped(op: Op, w: Walk, plane: Tensor | None, x: tuple[Ref, int], weight: Ref, groups: int) -> None:
     reads, writes = w.axis(weight, 1), w.axis(weight, 0).reshape(groups, -1)
     each = w.shape(weight)[1]
     mixed = Reason("a grouped convolution reads positions of a fixed size", op.name, op.source)
@@ -140,9 +161,11 @@ def _read_grouped(op: Op, w: Walk, plane: Tensor | None, weight: Ref, groups: in
         w.freeze((reads, writes) if plane is None else (reads, writes, plane), mixed)
         return
     source = plane.reshape(groups, each)
-    if groups < each:  # the same position of every group is the node
+    if groups < each or _is_per_sample(w, plane, weight, groups):  # the same position of every group is the node
         w.atoms.unite_along(writes, [0], mixed)
         w.atoms.unite(source, reads.reshape(1, -1), Reason("reads positions of a fixed size", op.name, op.source))
+        if not _is_per_sample(w, plane, weight, groups):
+            _over_computed(op, w, x, (weight, 1), source.reshape(-1), reads)
         return
     w.atoms.unite_along(source, [1], mixed)  # whole groups are the nodes
     w.atoms.unite_along(writes, [1], mixed)

@@ -14,7 +14,10 @@ from mipp.graph.tracker import Doubt, Walk, rule
 @rule("where", "fill", "copy")
 def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     """Also of every op that torch tags as pointwise."""
-    operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in op.inputs]
+    ordered = sorted(
+        op.inputs, key=lambda i: not w.is_weight(Ref(i))
+    )  # a weight that is computed is read by its own axes
+    operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in ordered]
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     planes = merge(operands, w.atoms, reason)
     return [planes for _ in op.outputs]
@@ -57,10 +60,28 @@ def prelu(op: Op, w: Walk) -> Sequence[Planes]:
     return [merge([(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))], w.atoms, reason)]
 
 
-def per_channel(w: Walk, vector: Ref, ndim: int) -> tuple[Planes, tuple[int, ...]]:
-    """Planes and shape of a vector as it meets dimension 1 of a tensor."""
-    planes = tuple(p.reshape([-1 if d == 1 else 1 for d in range(ndim)]) for p in w.of(vector))
-    return planes, (1, w.shape(vector)[0], *(1,) * (ndim - 2))
+def per_channel(w: Walk, vector: Ref, ndim: int, dim: int = 1) -> tuple[Planes, tuple[int, ...]]:
+    """Planes and shape of a vector as it meets one dimension of a tensor."""
+    shape = tuple(w.shape(vector)[0] if d == dim else 1 for d in range(ndim))
+    return tuple(p.reshape(shape) for p in w.of(vector)), shape
+
+
+@rule("fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine_cachemask")
+@rule("_fake_quantize_learnable_per_tensor_affine")
+def quantize(op: Op, w: Walk) -> Sequence[Planes]:
+    """One scale for all positions."""
+    return [w.of(op.args[0]) for _ in op.outputs]
+
+
+@rule("fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask")
+@rule("_fake_quantize_learnable_per_channel_affine")
+def quantize_channels(op: Op, w: Walk) -> Sequence[Planes]:
+    """A scale and a zero point for every position along one axis."""
+    x, ndim = op.args[0], len(w.shape(op.args[0]))
+    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
+    lifted = [per_channel(w, v, ndim, op.arguments["axis"] % ndim) for v in op.args[1:3]]
+    planes = merge([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
+    return [planes for _ in op.outputs]
 
 
 @rule("glu")

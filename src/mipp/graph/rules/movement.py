@@ -310,7 +310,7 @@ def fixed_rows(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Planes:
 
 def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Planes]:
     results: list[list[Tensor]] = [[] for _ in op.outputs]
-    for plane in w.of(x):
+    for plane in sorted(w.of(x), key=lambda p: (-p.numel(), varying(p))):  # where two become one, the longer is cut
         for planes, out in zip(results, move_plane(plane, w.shape(x), function), strict=True):
             planes.append(out)
     return [_untangle(planes, w, Reason(f"{op.name} merges two axes", op.name, op.source)) for planes in results]
