@@ -1017,8 +1017,8 @@ def _():
 @case("weight norm on grouped and depthwise convolutions", IMAGE)
 def _():
     return nn.Sequential(
-        nn.Conv2d(3, 6, 1), nn.ReLU(), _normed(nn.Conv2d(6, 6, 3, padding=1, groups=6), 0), nn.ReLU(),
-        _normed(nn.Conv2d(6, 8, 1, groups=2), 0), nn.ReLU(), nn.Conv2d(8, 2, 1),
+        nn.Conv2d(3, 8, 1), nn.ReLU(), _normed(nn.Conv2d(8, 8, 3, padding=1, groups=8), 0), nn.ReLU(),
+        _normed(nn.Conv2d(8, 8, 1, groups=2), 0), nn.ReLU(), nn.Conv2d(8, 2, 1),
     )  # fmt: skip
 
 

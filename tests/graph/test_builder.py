@@ -103,7 +103,7 @@ SIZES = {
     "weights for each sample": {"a.style": 6, "a": 5, "b": 4},
     "kernels mixed for each sample": {"0": 5, "2": 4},
     "weight norm on a grouped convolution of the stream": {"stem": 4},
-    "weight norm on grouped and depthwise convolutions": {"0": 3, "4": 4},
+    "weight norm on grouped and depthwise convolutions": {"0": 4, "4": 4},
     "splines with a scale for each": {"0": 6, "1": 5},
     "linear layers on radial bumps": {"layers.0": 6, "layers.1": 5},
     "polynomials of every input": {"weights": 6, "weights#2": 5},
