@@ -7,6 +7,7 @@ from torch import nn
 import mipp
 from mipp.data.augmentation import Moves, Varied, move_images
 from mipp.data.calibration import Batch, as_call
+from mipp.runtime.tensor_store import TensorStore
 
 
 def batches_of(images: torch.Tensor, sizes: list[int]) -> list[Batch]:
@@ -32,8 +33,8 @@ def test_an_image_moves_by_whole_pixels_and_keeps_what_stays_inside():
 
 def test_an_image_varies_in_the_same_way_whatever_batch_it_is_in():
     images = torch.randn(8, 3, 16, 16)
-    one = all_of(Varied(batches_of(images, [8]), 2, [0], 8), [8])
-    two = all_of(Varied(batches_of(images, [3, 5]), 2, [0, 3], 8), [3, 5])
+    one = all_of(Varied(batches_of(images, [8]), 2, [0], 8, TensorStore(0)), [8])
+    two = all_of(Varied(batches_of(images, [3, 5]), 2, [0, 3], 8, TensorStore(1e9)), [3, 5])
     assert len(one) == 3
     assert torch.equal(one[0], images)
     assert not torch.equal(one[1], one[2])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mipp.data.calibration import Batch
 from mipp.graph.program import Call
+from mipp.runtime.tensor_store import Stored, TensorStore
 
 _IMAGE_CHANNELS = (1, 3, 4)
 _MARGIN = 8  # an image moves by up to one part in so many
@@ -57,7 +58,7 @@ def may_vary(call: Call) -> bool:
 
 
 class Varied(Sequence[Batch]):
-    """Batches of images, and after them so many times the same batches varied; made anew whenever they are asked for.
+    """Batches of images, and after them so many times the same batches varied; made when they are first asked for.
 
     What happens to an image depends on its number and nothing else.
 
@@ -66,10 +67,15 @@ class Varied(Sequence[Batch]):
         times: How often.
         first: Number of the first image of each batch.
         samples: Number of images, of all processes.
+        store: Where they are kept.
     """
 
-    def __init__(self, batches: Sequence[Batch], times: int, first: Sequence[int], samples: int) -> None:
+    def __init__(
+        self, batches: Sequence[Batch], times: int, first: Sequence[int], samples: int, store: TensorStore
+    ) -> None:
         self._batches, self._times, self._first, self._samples = batches, times, first, samples
+        self._shelf = store.shelf()
+        self._made: dict[int, Stored] = {}
 
     def __len__(self) -> int:
         return len(self._batches) * (1 + self._times)
@@ -81,14 +87,20 @@ class Varied(Sequence[Batch]):
     def __getitem__(self, index: int | slice) -> "Batch | list[Batch]":
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        turn, number = divmod(range(len(self))[index], len(self._batches))
+        turn, number = divmod(place := range(len(self))[index], len(self._batches))
         batch = self._batches[number]
         if turn == 0:
             return batch
+        if place not in self._made:
+            self._made[place] = self._shelf.put(self._vary(batch, turn, number).tensors)
+        images = iter(self._made[place].load())
+        return replace(batch, call=batch.call.map(lambda _: next(images)))
+
+    def _vary(self, batch: Batch, turn: int, number: int) -> Call:
         generator = torch.Generator().manual_seed(turn)
 
         def other(images: Tensor) -> Tensor:
             moves = Moves.draw(self._samples, images.shape[2:], generator)
             return move_images(images, moves.part(self._first[number], len(images))).contiguous()
 
-        return replace(batch, call=batch.call.map(other))
+        return batch.call.map(other)

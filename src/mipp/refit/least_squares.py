@@ -152,16 +152,17 @@ def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options
     if options.variations is not None:
         return options.variations
     _, samples = place(sum(batch.samples for batch in batches))
-    traced = program.values[program.inputs[0]].shape[0]
+    tensors = tensors_by_name(small)
+    scarce = (_is_scarce(target.uses[0], tensors[target.weight], program, samples) for target in targets)
+    return _VARIATIONS if any(scarce) else 0
 
-    def scarce(target: Target) -> bool:
-        site = target.uses[0]
-        op, weight = program.ops[site.op], site.swap_axes(tensors_by_name(small)[target.weight])
-        written = program.values[op.outputs[0]].shape
-        rows = samples * prod(written) // written[channel_dim(op)] // traced
-        return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
 
-    return _VARIATIONS if any(map(scarce, targets)) else 0
+def _is_scarce(site: Site, weight: Tensor, program: Program, samples: int) -> bool:
+    """Whether a convolution has few rows for each of its inputs."""
+    op, weight = program.ops[site.op], site.swap_axes(weight)
+    written, traced = program.values[op.outputs[0]].shape, program.values[program.inputs[0]].shape[0]
+    rows = samples * prod(written) // written[channel_dim(op)] // traced
+    return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
 
 
 class _Refitter:
@@ -172,14 +173,16 @@ class _Refitter:
         self.graph = graph = task.graph
         self.ridge, self.limit = options.ridge, task.memory.statistics
         self.tensors = tensors_by_name(small)  # refitted in place
+        self.store = task.memory.store
         own = [batch.samples for batch in batches]
         first, samples = place(sum(own))
         starts = list(accumulate(own, initial=first))[:-1]
         times = options.variations or 0
         self.first_samples = starts * (1 + times)
-        self.positions, self.samples, self.times = options.positions, samples, 1 + times
-        batches = Varied(batches, times, starts, samples) if times else batches
-        self.store = task.memory.store
+        self.positions, self.samples = options.positions, samples
+        self.always_vary = times > 0 and options.variations is not None
+        self.own = len(batches)
+        batches = Varied(batches, times, starts, samples, self.store) if times else batches
         self.full, self.cut = (Stream(model, batches, graph.program, self.store) for model in (dense, small))
         self.in_blocks: dict[str, int] = {}
         self.program = self.full.program(batches[0])
@@ -190,7 +193,7 @@ class _Refitter:
         """Refits one weight and moves the dense model on to op `following`."""
         self.cut.advance(target.uses[0].op)
         target = Target(target.weight, [self._as_cut(site) for site in target.uses])
-        self.taken = self._positions(self._weight(target)[0].numel())
+        count, self.taken = self._choose_rows(target)
         ops = [self.program.ops[site.op] for site in target.uses]
         after = [downstream(self.program, op) for op in ops]
         blocks = self._blocks(target)
@@ -208,6 +211,8 @@ class _Refitter:
         finite: list[Tensor] = []
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
+            if index >= count:
+                return
             pruned = self.cut.values(index, until, want)
             for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
                 inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
@@ -220,13 +225,13 @@ class _Refitter:
 
         for columns in blocks[:-1]:  # each starts from the residual that the others leave
             regression = self._regression(target, columns, centred=bool(bias))
-            for index in range(len(self.full.batches)):
+            for index in range(count):
                 visit(index, self.full.values(index, until, want))
             self._solve(target, regression, columns)
         columns = blocks[-1]
         regression = self._regression(target, columns, centred=bool(bias))
         self.full.advance(following, want, until, visit)
-        self._check_finite(target, finite)
+        self._check_finite(target, finite, count)
         offset = self._solve(target, regression, columns, rectified)
         if bias:
             self._add_offset(bias, offset, ops[0], after[0])
@@ -259,10 +264,14 @@ class _Refitter:
         tensors = {"input": x, "weight": site.swap_axes(self.tensors[weight])}
         return inputs_of(site, {**arguments, **tensors}, self.taken)
 
-    def _positions(self, inputs: int) -> int:
-        """Positions of each sample that a layer of so many inputs is fitted to."""
-        rows = min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * inputs))
-        return self.positions or ceil(rows / min(self.samples, _SAMPLES) / self.times)
+    def _choose_rows(self, target: Target) -> tuple[int, int]:
+        """Number of batches that a layer is fitted to, without the varied ones where it needs none; and positions."""
+        weight = self._weight(target)
+        site, tensor = target.uses[0], self.tensors[target.weight]
+        vary = self.always_vary or _is_scarce(site, tensor, self.program, self.samples)
+        count = len(self.full.batches) if vary else self.own
+        rows = min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * weight[0].numel()))
+        return count, self.positions or ceil(rows / min(self.samples, _SAMPLES) * self.own / count)
 
     def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""
@@ -305,16 +314,17 @@ class _Refitter:
         inputs = len(range(*columns.indices(weight[0].numel())))
         return Regression(groups, inputs, len(weight) // groups, centred=centred, device=weight.device)
 
-    def _check_finite(self, target: Target, finite: Sequence[Tensor]) -> None:
+    def _check_finite(self, target: Target, finite: Sequence[Tensor], count: int) -> None:
         """Refuses batches of which a layer reads or writes what is no number; asks the device once.
 
         Args:
             target: What is refitted.
             finite: Whether all was finite, for every use in every batch in turn.
+            count: Number of batches.
         """
         bad = (~torch.stack(list(finite)).cpu()).nonzero()
         if len(bad):
-            batch = self.full.batches[int(bad[0]) // len(target.uses) % len(self.full.batches)]
+            batch = self.full.batches[int(bad[0]) // len(target.uses) % count]
             report_not_finite(self.graph, target.uses[0], batch)
 
     def _solve(

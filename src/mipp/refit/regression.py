@@ -20,6 +20,7 @@ FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _FIRST = 3  # place of the ridge that is tried first
 _PROBES = 32  # random combinations of the outputs by which ridges are compared
+_WIDE = 1024  # inputs from which on only one fold is held out
 
 
 def folds_of(rows: int, samples: int, first: int) -> Tensor:
@@ -59,7 +60,8 @@ class Solver(Protocol):
     def held_out_error(self, ridge: float) -> Tensor:
         """Squared residual left on every fold by what the others give, summed over rows, outputs and groups.
 
-        Of many outputs it is estimated, up to a constant, from random combinations, the same for all ridges. Shape [].
+        With very many inputs it is that of the first fold alone. Of many outputs it is estimated, up to a constant,
+        from random combinations, the same for all ridges. Shape [].
         """
 
 
@@ -150,7 +152,7 @@ class _BySums:
     def held_out_error(self, ridge: float) -> Tensor:
         probes = _probes(self._folds[0].r, self._folds[0].r.shape[1])
         total = self._folds[0].x.new_zeros(())
-        for number, fold in enumerate(self._folds):
+        for number, fold in list(enumerate(self._folds))[: _folds_held_out(self._folds[0].x.shape[1])]:
             rest = reduce(CrossMoments.merge, [f for n, f in enumerate(self._folds) if n != number])
             known, seen = (m if self._centred else m.about_zero() for m in (rest, fold))
             xr = known.xr @ probes
@@ -198,7 +200,7 @@ class _ByRows:
         starts = [sum(self._counts[:number]) for number in range(len(self._counts))]
         rows = torch.arange(r.shape[1], device=r.device)
         total = r.new_zeros(())
-        for start, count in zip(starts, self._counts, strict=True):
+        for start, count in list(zip(starts, self._counts, strict=True))[: _folds_held_out(self._x.shape[2])]:
             there, rest = rows[start : start + count], torch.cat([rows[:start], rows[start + count :]])
             known, across, own = self._gram[:, rest][:, :, rest], self._gram[:, there][:, :, rest], r[:, rest]
             mean = own.mean(1, True)
@@ -245,6 +247,10 @@ def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
         return torch.cholesky_solve(values, factor)
     solved: Tensor = torch.linalg.solve(matrix, values)
     return solved
+
+
+def _folds_held_out(inputs: int) -> int:
+    return FOLDS if inputs < _WIDE else 1
 
 
 def _mean_square(second: Tensor) -> Tensor:
