@@ -22,7 +22,7 @@ _EVALUATED = 1000
 
 @dataclass(frozen=True)
 class Transform:
-    """How images become tensors.
+    """Settings that turn images into tensors.
 
     Attributes:
         size: Pixels of height and width.

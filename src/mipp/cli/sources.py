@@ -67,7 +67,7 @@ class DataSource:
 
     @property
     def words(self) -> str:
-        """What they are, for people."""
+        """The kind of the data, for people."""
         return self.data or (f"images in {self.images}" if self.images else f"text in {self.text}")
 
     def open(self, source: ModelSource, model: nn.Module, max_samples: int, seed: int) -> Data:

@@ -29,7 +29,7 @@ _SINGLE = "has a single output"
 
 @dataclass(frozen=True)
 class Findings:
-    """What trial cuts have shown about the sizes in a model's code.
+    """The results of trial cuts about the sizes in a model's code.
 
     Attributes:
         rejected: Numbers of doubts whose nodes stay.
@@ -293,7 +293,7 @@ class _Nodes:
         return calls
 
     def reason_of(self, tensor: str) -> Reason | None:
-        """Why the positions of a parameter stay, on the first of its axes for which there is a reason."""
+        """The reason why the positions of a parameter stay, of the first of its axes that has one."""
         for slot, atoms in self.walk.slots.items():
             found: Ints = (
                 self.sets.reason_of[self.sets.of(atoms.numpy())] if slot[0] == tensor else np.empty(0, np.int64)

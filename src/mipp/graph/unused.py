@@ -55,7 +55,7 @@ def read_in_training(model: nn.Module, call: Call, unused: Unused) -> list[str]:
 
 
 def list_unused(model: nn.Module, unused: Unused) -> list[Frozen]:
-    """What is unused as layers that keep their nodes: of a parameter by itself the longest dimension."""
+    """The unused parameters as frozen layers; of a parameter by itself the longest dimension counts."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     return [
         Frozen(key, max(tensors[key].shape), "no op reads it", "", "")

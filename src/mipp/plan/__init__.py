@@ -1,1 +1,1 @@
-"""What stays: budgets, how many nodes each group keeps under them, and the plan that says which."""
+"""Budgets, the number of nodes that each group keeps under them, and the plan that names these nodes."""

@@ -58,7 +58,7 @@ class Budget:
 
     @property
     def amounts(self) -> dict[str, float | int]:
-        """What is limited, by name of the constraint."""
+        """The amounts that are limited, by name of the constraint."""
         found = {name: getattr(self, name) for name in CONSTRAINTS}
         return {name: amount for name, amount in found.items() if amount is not None}
 

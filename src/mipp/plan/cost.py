@@ -1,4 +1,4 @@
-"""What a network costs, as functions of how many nodes each group keeps."""
+"""Costs of a network as functions of the number of nodes that each group keeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class Cost:
         return self.quantities[name](self.present(name, widths))
 
     def per_group(self, name: str, widths: Floats) -> Floats:
-        """What one node less of each group saves at the given widths, shape [groups]."""
+        """The saving of one node less in each group at the given widths, shape [groups]."""
         return self.quantities[name].per_group(self.present(name, widths))
 
     def present(self, name: str, widths: Floats) -> Floats:

@@ -65,7 +65,7 @@ class Latency:
         return float(self._ms(self.sizes(widths)).sum())
 
     def per_group(self, widths: Floats) -> Floats:
-        """What one node less of each group saves, shape [groups].
+        """The saving of one node less in each group, shape [groups].
 
         Kernels take steps, on which a single node costs nothing: the slope is that from the smallest size measured.
         """

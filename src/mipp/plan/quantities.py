@@ -19,7 +19,7 @@ class Quantity(Protocol):
         """The value at `widths` kept nodes per group."""
 
     def per_group(self, widths: Floats) -> Floats:
-        """What one node less of each group saves, shape [groups]; 0 where a single node saves nothing."""
+        """The saving of one node less in each group, shape [groups]; 0 where a single node saves nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Sum:
         return products
 
     def per_group(self, widths: Floats, weights: Floats | None = None) -> Floats:
-        """What one node less of each group saves, shape [groups]; each term by its weight, if there are weights."""
+        """The saving of one node less in each group, shape [groups]; each term times its weight, if given."""
         sizes = self._sizes(widths)
         coefficient = self.coefficient if weights is None else self.coefficient * weights
         out = np.zeros(self.per_node.shape[2])

@@ -94,7 +94,7 @@ class _Rounds:
         return own if gone is None else tuple(node for node, out in zip(own, gone, strict=True) if not out)
 
     def covers(self, group: NodeGroup) -> bool:
-        """Whether the nodes of a group of the second plan are nodes of the first."""
+        """True if the nodes of a group of the second plan are nodes of the first."""
         mine = self.in_first(group.slices[0])
         theirs = [
             s for g in self.first.groups.values() for s in g.slices if (s.tensor, s.axis) == (mine.tensor, mine.axis)

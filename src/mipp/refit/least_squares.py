@@ -158,7 +158,7 @@ def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options
 
 
 def _is_scarce(site: Site, weight: Tensor, program: Program, samples: int) -> bool:
-    """Whether a convolution has few rows for each of its inputs."""
+    """True if a convolution has few rows for each of its inputs."""
     op, weight = program.ops[site.op], site.swap_axes(weight)
     written, traced = program.values[op.outputs[0]].shape, program.values[program.inputs[0]].shape[0]
     rows = samples * prod(written) // written[channel_dim(op)] // traced

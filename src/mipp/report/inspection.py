@@ -56,7 +56,7 @@ class Inspection:
 
     @property
     def costs(self) -> dict[str, int]:
-        """What is counted, by constraint: macs, params, nodes, ..."""
+        """The costs by constraint: macs, params, nodes, ..."""
         return {name: round(self.cost.dense(name)) for name in self.cost.quantities}
 
     def to_dict(self) -> dict[str, Any]:
