@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mipp.plan.budget import Budget
     from mipp.plan.elimination import confidence_schedule
     from mipp.plan.plan import PruningPlan, load_plan
-    from mipp.refit.distillation import Distillation
+    from mipp.refit.descent import Distillation
     from mipp.refit.least_squares import Refit
     from mipp.selectors.features import FeatureSelector
     from mipp.selectors.pixels import InputSelection, select_inputs
@@ -84,7 +84,7 @@ _FOUND_IN = {
     "mipp.selectors.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan.budget": ("Budget",),
     "mipp.plan.plan": ("PruningPlan", "load_plan"),
-    "mipp.refit.distillation": ("Distillation",),
+    "mipp.refit.descent": ("Distillation",),
     "mipp.plan.elimination": ("confidence_schedule",),
     "mipp.storage.folder": ("load",),
     "mipp.storage.hugging_face": ("from_pretrained",),

@@ -23,7 +23,7 @@ from mipp.graph.nodes import PruningGraph
 from mipp.plan.cost import cost_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit import distillation as recovery
+from mipp.refit.descent import Descent
 from mipp.refit.distillation import Distillation, distill
 
 
@@ -70,10 +70,8 @@ def test_distillation_keeps_the_weights_it_began_with_where_nothing_is_better():
 
 def test_a_rate_that_is_too_large_is_lowered_until_something_is_better(monkeypatch):
     rates = []
-    learn_at = recovery._Distiller._learn_at
-    monkeypatch.setattr(
-        recovery._Distiller, "_learn_at", lambda self, rate: (rates.append(rate), learn_at(self, rate))[1]
-    )
+    learn_at = Descent._learn_at
+    monkeypatch.setattr(Descent, "_learn_at", lambda self, rate: (rates.append(rate), learn_at(self, rate))[1])
     _, before, after = distilled(network(), batches(), epochs=40, learning_rate=3.0)
     assert after < before
     assert len(rates) > 1

@@ -16,7 +16,8 @@ from mipp.pipeline.planning import Planned
 from mipp.pipeline.preparation import Prepared
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit.distillation import Distillation, distill
+from mipp.refit.descent import Distillation
+from mipp.refit.distillation import distill
 from mipp.refit.least_squares import Refit, refit
 from mipp.report.data import Report
 from mipp.report.measuring import Clock, measures, report_on
@@ -87,7 +88,7 @@ def _build(prepared: Prepared, planned: Planned, lap: Clock) -> nn.Module:
         lap("compensation")
     how = prepared.options.distillation
     if how is not None:
-        small = _take_step(planned, "recovered", small, partial(_recover, small, dense, plan, task, how))
+        small = _take_step(planned, "recovered", small, partial(_recover, planned, small, how))
         lap("recovery")
     return small
 
@@ -119,8 +120,8 @@ def _refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, op
     return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
 
 
-def _recover(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Distillation) -> Built:
-    before, after = distill(small, dense, plan, task, options)
+def _recover(planned: Planned, small: nn.Module, options: Distillation) -> Built:
+    before, after = distill(small, planned.dense, planned.plan, planned.task, options, planned.store)
     return small, [f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
 
 

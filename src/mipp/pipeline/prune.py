@@ -22,7 +22,7 @@ from mipp.pipeline.planning import make_plan
 from mipp.pipeline.preparation import check_request, make_task, prepare
 from mipp.plan.budget import Budget
 from mipp.plan.cost import cost_of
-from mipp.refit.distillation import Distillation
+from mipp.refit.descent import Distillation
 from mipp.refit.least_squares import Refit
 from mipp.report.inspection import Inspection
 from mipp.runtime.distributed import merge_shards

@@ -116,7 +116,7 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
         )
     parts = []
     for output, target in zip(outputs, targets, strict=True):
-        parts.append(_error(output, target))
+        parts.append(relative_error(output, target))
         if output.ndim == 2 and output.shape[1] > 1:
             logs = output.float().log_softmax(1), target.float().log_softmax(1)
             parts.append(nn.functional.kl_div(*logs, reduction="batchmean", log_target=True))
@@ -126,10 +126,11 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
 def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:
     """Mean over the features of the squared error relative to the variance of the dense one."""
     pairs = [(v, align(target, v, f.kept)) for v, target, f in zip(values, targets, features, strict=True)]
-    return torch.stack([_error(value, target) for value, target in pairs]).mean()
+    return torch.stack([relative_error(value, target) for value, target in pairs]).mean()
 
 
-def _error(output: Tensor, target: Tensor) -> Tensor:
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error relative to the variance of the target."""
     target = target.float()
     return nn.functional.mse_loss(output.float(), target) / target.var(correction=0).clamp_min(1e-12)
 

@@ -76,7 +76,11 @@ class Checkpoint:
 
     def save_model(self, step: str, model: nn.Module, notes: Sequence[str]) -> None:
         """Notes the weights of a model after a step."""
-        self._save(step, state_of(model))
+        self.save_weights(step, state_of(model), notes)
+
+    def save_weights(self, step: str, weights: Mapping[str, Tensor], notes: Sequence[str] = ()) -> None:
+        """Notes some weights after a step; `fill` gives them back, and leaves all others as they are."""
+        self._save(step, weights)
         self.finished[step] = list(notes)
 
     def _read(self, fingerprint: Mapping[str, str]) -> dict[str, Any]:

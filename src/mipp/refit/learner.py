@@ -1,0 +1,56 @@
+"""The pruned model as it learns: a copy in the types and layouts that train best, with emptied groups kept silent."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mipp.graph.program import Call
+from mipp.modules.copies import cast, full_copy
+from mipp.plan.plan import PruningPlan
+from mipp.surgery.cut import apply
+
+
+@torch.no_grad()
+def audible_factors(plan: PruningPlan, dense: nn.Module) -> dict[str, Tensor]:
+    """Factors of the cut model's weights: 0 for those that read nodes which stand in for emptied groups, 1 for others.
+
+    Parameters without any 0 are left out.
+    """
+    ones = full_copy(dense)
+    for parameter in ones.parameters():
+        parameter.fill_(1)
+    return {name: factors for name, factors in apply(plan, ones).named_parameters() if not factors.all()}
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def learning_copy(model: nn.Module, *, images: bool) -> nn.Module:
+    """A copy in eval mode; halves of 16 bits become floats, as Adam's smallest numbers are none of theirs."""
+    copied = full_copy(model)
+    copied.eval()
+    cast(copied, lambda _, tensor: torch.float32 if tensor.dtype == torch.float16 else tensor.dtype)
+    for tensor in [*copied.parameters(), *copied.buffers()]:
+        if images and tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return copied
+
+
+def widen(call: Call) -> Call:
+    return call.map(lambda tensor: tensor.float() if tensor.dtype == torch.float16 else tensor)
+
+
+def silence(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
+    """Sets weights that read nodes which stand in for emptied groups to zero again."""
+    for name, parameter in model.named_parameters():
+        if name in factors:
+            parameter.mul_(factors[name].to(parameter))
+
+
+def narrow_products(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 where the processor multiplies it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=_multiplies_bfloat16(device))
