@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import takewhile
-from math import gcd, lcm
+from math import gcd, lcm, prod
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipp.graph.axes import Ints, Reason, Sets
 from mipp.graph.grouping import Slot, Tie, group_sets, resolve
-from mipp.graph.nodes import Doubt, Frozen, NodeGroup, PruningGraph, Reduction, Site, Size, Work, owner
+from mipp.graph.nodes import Activation, Doubt, Frozen, NodeGroup, PruningGraph, Reduction, Site, Size, Work, owner
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule, walk
 from mipp.graph.trace import trace
@@ -91,6 +91,7 @@ class Draft:
             sites=tuple(nodes.site(c) for c in w.contractions),
             macs=tuple(_work(t.op, t.coefficient, [nodes.size(a) for a in t.axes]) for t in w.terms),
             params=tuple(_parameter_work(name, p, w, nodes.size) for name, p in self._parameters),
+            activations=tuple(_activation(index, span, w, nodes.size) for index, span in w.activations.items()),
             attributes=attributes | {key: nodes.size(w.doubts[i].atoms) for key, i in findings.attributes.items()},
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
@@ -328,3 +329,10 @@ def _parameter_work(name: str, parameter: Tensor, w: Walk, size: Callable[[Tenso
         for axis, length in enumerate(parameter.shape)
     ]
     return _work(-1, 1, sizes)
+
+
+def _activation(index: int, span: tuple[int, int], w: Walk, size: Callable[[Tensor], Size]) -> Activation:
+    value, planes = w.program.values[index], w.planes.get(index, ())
+    free = [n for dim, n in enumerate(value.shape) if not any(plane.shape[dim] > 1 for plane in planes)]
+    sizes = [size(plane) for plane in planes if plane.numel() > 1]
+    return Activation(_work(value.producer, value.dtype.itemsize * prod(free), sizes), *span)

@@ -183,11 +183,29 @@ class Size:
 
 @dataclass(frozen=True)
 class Work:
-    """A product of axis lengths: `coefficient` x the sizes. MACs of one op, or elements of one parameter."""
+    """A product of axis lengths: `coefficient` x the sizes.
+
+    It stands for the MACs of one op, the elements of one parameter, or the bytes of one tensor.
+    """
 
     op: int
     coefficient: int
     sizes: tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Memory that a pass needs for a time.
+
+    Attributes:
+        bytes: Of the whole batch.
+        start: Index of the first op during which it is held.
+        end: Index of the last.
+    """
+
+    bytes: Work
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -219,6 +237,7 @@ class PruningGraph:
         program: The traced pass, on `batch` samples.
         macs: Multiply-accumulates of the whole batch, one entry per op.
         params: Elements of every parameter.
+        activations: Inputs, and results that depend on them, each with memory of its own.
         attributes: Module attributes that count nodes: {(module, attribute): size}.
         reductions: Ops that run over an axis that can be cut.
         doubts: Sizes in the code that removing nodes has to change.
@@ -231,6 +250,7 @@ class PruningGraph:
     sites: tuple[Site, ...]
     macs: tuple[Work, ...]
     params: tuple[Work, ...]
+    activations: tuple[Activation, ...]
     attributes: Mapping[tuple[str, str], Size]
     reductions: tuple[Reduction, ...]
     doubts: tuple[Doubt, ...]

@@ -70,6 +70,8 @@ class Value:
         name: The qualified name of a parameter or buffer, else "".
         producer: Index of the op that made it, -1 if none did.
         dtype: Its type.
+        base: Index of the value whose memory it shares as a view, or as the result of an op that works in place; -1 if
+            it has its own.
     """
 
     shape: tuple[int, ...]
@@ -77,6 +79,7 @@ class Value:
     name: str = ""
     producer: int = -1
     dtype: torch.dtype = torch.float32
+    base: int = -1
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,21 @@ class Program:
         for index in self.outputs:
             last[index] = len(self.ops)
         return last
+
+    @cached_property
+    def lifetimes(self) -> dict[int, tuple[int, int]]:
+        """For every input and result with memory of its own, the first and the last op during which it is held.
+
+        It is held from the op that makes it to the last that reads it or a view of it; an input from the first op on,
+        an output of the model to the last.
+        """
+        spans: dict[int, tuple[int, int]] = {}
+        for index, value in enumerate(self.values):
+            base = index if value.base < 0 else value.base
+            if self.values[base].origin in ("input", "op"):
+                start, end = spans.get(base, (max(value.producer, 0),) * 2)
+                spans[base] = start, max(end, value.producer, min(self.last_reads[index], len(self.ops) - 1))
+        return spans
 
 
 def execute(

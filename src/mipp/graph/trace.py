@@ -112,6 +112,7 @@ class _Recorder(OpStream):
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ref_args = map_tensors(args, lambda t: Ref(self.index_of(t)))
         ref_kwargs = {k: map_tensors(v, lambda t: Ref(self.index_of(t))) for k, v in kwargs.items()}
+        memory = {_storage(t): self._base_of(t) for t in leaves((args, tuple(kwargs.values())), Tensor)}
         out = func(*args, **kwargs)
         program, number = self.program, len(self.program.ops)
         source = _source_line()
@@ -125,13 +126,21 @@ class _Recorder(OpStream):
             self.refuse(f"{op.name} at {source} works in place only")
         if func._schema.is_mutable:
             self._mark_stale(func, args, kwargs)
-        made = [(t, Value(tuple(t.shape), "op", producer=number, dtype=t.dtype)) for t in leaves(out, Tensor)]
-        outputs = tuple(self._add(tensor, value) for tensor, value in made)
+        outputs = tuple(
+            self._add(t, Value(tuple(t.shape), "op", "", number, t.dtype, memory.get(_storage(t), -1)))
+            for t in leaves(out, Tensor)
+        )
         program.ops.append(dataclasses.replace(op, outputs=outputs))
         return out
 
     def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
         self._index[copied] = self.index_of(tensor)
+
+    def _base_of(self, tensor: Tensor) -> int:
+        """The value whose memory a tensor has."""
+        index = self.index_of(tensor)
+        base = self.program.values[index].base
+        return index if base < 0 else base
 
     def is_computed(self, tensor: Tensor) -> bool:
         """True for an input, and for a value made from others."""
@@ -237,6 +246,11 @@ def _overlap(changed: Tensor, other: Tensor) -> bool:
     touched = torch.zeros(changed.untyped_storage().nbytes() // changed.element_size(), dtype=torch.bool)
     touched.as_strided(changed.shape, changed.stride(), changed.storage_offset()).fill_(True)
     return bool(touched.as_strided(other.shape, other.stride(), other.storage_offset()).any())
+
+
+def _storage(tensor: Tensor) -> int:
+    """The same number for tensors that share memory, on the meta device too; both must be alive."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 
 def _functional(func: OpOverload) -> OpOverload:

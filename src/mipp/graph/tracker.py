@@ -6,6 +6,7 @@ The rules themselves are in `mipp.graph.rules`; to add one, see CONTRIBUTING.md.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -142,6 +143,11 @@ class Walk:
     weights: set[int] = field(default_factory=set)
     unread: set[int] = field(default_factory=set)
     parts: dict[tuple[int, int], list[tuple[int, int, Tensor, Reason]]] = field(default_factory=dict)
+
+    @cached_property
+    def activations(self) -> dict[int, tuple[int, int]]:
+        """Inputs and results with memory of their own that depend on inputs: the ops during which each is held."""
+        return {i: span for i, span in self.program.lifetimes.items() if i not in self.weights}
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
         return self.program.values[ref.index].shape

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mipp.graph.nodes import Work
+from mipp.graph.axes import Ints
+from mipp.graph.nodes import Activation, Work
 
 Floats = NDArray[np.float64]
 
@@ -79,3 +80,44 @@ class Sum:
 
     def _sizes(self, widths: Floats) -> Floats:
         return self.fixed + self.per_node @ widths
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest sum of products of widths at any one of several times.
+
+    Attributes:
+        terms: The products, in whole numbers.
+        start: First time at which each counts, shape [terms].
+        end: Last time, shape [terms].
+        unit: Factor of the result.
+    """
+
+    terms: Sum
+    start: Ints
+    end: Ints
+    unit: float
+
+    @classmethod
+    def of(cls, activations: Sequence[Activation], groups: Sequence[str], unit: float) -> "Peak":
+        """The most memory that is held at one time, in bytes times `unit`."""
+        terms = Sum.of([a.bytes for a in activations], groups, 1.0, merged=False)
+        return cls(terms, np.array([a.start for a in activations]), np.array([a.end for a in activations]), unit)
+
+    def __call__(self, widths: Floats) -> float:
+        return float(self._at_all_times(widths).max(initial=0)) * self.unit
+
+    def per_group(self, widths: Floats) -> Floats:
+        """What one node less of each group saves at the time of the peak, shape [groups]."""
+        sums = self._at_all_times(widths)
+        time = sums.argmax() if len(sums) else 0
+        held = ((self.start <= time) & (time <= self.end)).astype(np.float64)
+        return self.unit * self.terms.per_group(widths, held)
+
+    def _at_all_times(self, widths: Floats) -> Floats:
+        products = self.terms.terms(widths)
+        change = np.zeros(int(self.end.max(initial=-1)) + 2)
+        np.add.at(change, self.start, products)
+        np.subtract.at(change, self.end + 1, products)
+        sums: Floats = change.cumsum()[:-1]
+        return sums
