@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import mipp
 from mipp.errors import CalibrationError, MippError
 from mipp.estimators import MLP, Gaussian, Information, Samples, Surrogate
 from mipp.plan.elimination import terc
@@ -196,3 +197,21 @@ def test_the_linear_estimator_sees_neither_an_xor_nor_equal_bits():
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(MippError, match="expected"):
         make()
+
+
+def test_an_estimator_that_is_registered_is_known_to_all_who_take_one_by_name(monkeypatch):
+    made = []
+
+    class Counting(Gaussian):
+        def __call__(self, samples, generator):
+            made.append(len(samples.x))
+            return super().__call__(samples, generator)
+
+    monkeypatch.setitem(mipp.estimators.ESTIMATORS, "counting", lambda: Counting(ranks=True))
+    model, data = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)), torch.randn(64, 3)
+    mipp.prune(model, [data], mipp.Budget(nodes=2), mipp.methods.MIPP("counting"), compensate=False, progress=False)
+    mipp.FeatureSelector(2, estimator="counting").fit(data.numpy(), data[:, 0].numpy())
+    assert made == [64] * len(made)
+    assert len(made) >= 2
+    with pytest.raises(mipp.MippError, match=r"estimator='kernel' is unknown; expected 'gaussian', .*'counting'"):
+        mipp.methods.MIPP("kernel")

@@ -3,15 +3,16 @@
 `Gaussian`, `Surrogate` and `MLP` are settings; called on `Samples` they return an `Information`.
 """
 
-from mipp.estimators.base import Estimator, Information, Samples
+from mipp.estimators.base import ESTIMATORS, Estimator, Information, Samples, make_estimator, register
 from mipp.estimators.block_gaussian import IndependentInformation, apart
-from mipp.estimators.closed_form import Gaussian, bootstrap_losses, bootstrap_lower_bound
+from mipp.estimators.closed_form import Gaussian
 from mipp.estimators.gaussian import GaussianInformation
 from mipp.estimators.mlp import MLP, MLPInformation
 from mipp.estimators.sums import SumInformation
 from mipp.estimators.surrogate import Surrogate, SurrogateInformation
 
 __all__ = [
+    "ESTIMATORS",
     "MLP",
     "Estimator",
     "Gaussian",
@@ -24,6 +25,6 @@ __all__ = [
     "Surrogate",
     "SurrogateInformation",
     "apart",
-    "bootstrap_losses",
-    "bootstrap_lower_bound",
+    "make_estimator",
+    "register",
 ]

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from mipp.errors import CalibrationError
+from mipp.errors import CalibrationError, MippError
 
 
 class Information(Protocol):
@@ -67,7 +67,40 @@ class Samples:
 
 
 Estimator = Callable[[Samples, torch.Generator], Information]
-"""Makes an estimate from samples; the generator is the only source of randomness."""
+"""Makes an estimate from samples; the generator is the only source of randomness.
+
+One whose attribute `needs_moments_only` is true reads nothing but second moments, which a single pass gives for all
+groups.
+"""
+ESTIMATORS: dict[str, Callable[[], Estimator]] = {}
+"""Every estimator by name; each constructs without arguments."""
+_Made = TypeVar("_Made", bound=Callable[[], Estimator])
+
+
+def register(name: str) -> Callable[[_Made], _Made]:
+    """Makes an estimator known by a name."""
+
+    def add(estimator: _Made) -> _Made:
+        ESTIMATORS[name] = estimator
+        return estimator
+
+    return add
+
+
+def make_estimator(estimator: str | Estimator) -> Estimator:
+    """The estimator of a name, with its default settings; or the one that is given.
+
+    Raises:
+        MippError: It is neither.
+    """
+    if isinstance(estimator, str) and estimator in ESTIMATORS:
+        return ESTIMATORS[estimator]()
+    if not callable(estimator) or isinstance(estimator, type):
+        raise MippError(
+            f"estimator={estimator!r} is unknown; expected {', '.join(map(repr, ESTIMATORS))}, or settings such as "
+            "mipp.estimators.MLP(hidden=(64, 64))."
+        )
+    return estimator
 
 
 def classes_of(y: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ from scipy import stats
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.estimators.base import Samples, classes_of
+from mipp.estimators.base import Samples, classes_of, register
 from mipp.estimators.gaussian import GaussianInformation
 
 
+@register("gaussian")
 @dataclass(frozen=True)
 class Gaussian:
     """Second moments and nothing else, in closed form.
@@ -29,6 +30,11 @@ class Gaussian:
         if self.basis < 1:
             raise MippError(f"Gaussian(basis={self.basis}): expected 1 (the feature itself) or more.")
 
+    @property
+    def needs_moments_only(self) -> bool:
+        """True for the plain closed form."""
+        return not self.ranks and self.basis == 1
+
     def __call__(self, samples: Samples, generator: torch.Generator) -> GaussianInformation:
         x, y, blocks = self._columns(samples)
         return _fit(x, y, blocks, samples.noise)
@@ -42,51 +48,20 @@ class Gaussian:
         return x, y, blocks
 
 
-def bootstrap_losses(
-    estimator: Gaussian, samples: Samples, draws: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Losses of all nodes, and the same on bootstrap samples of the images.
-
-    Rows of one image stay together, so that neighbouring positions do not count as independent samples.
-
-    Returns:
-        Losses in nats, shape [nodes], and their replicates, shape [draws, nodes].
-    """
-    x, y, blocks = estimator._columns(samples)
-    number = torch.unique(samples.images.cpu(), return_inverse=True)[1]
-    images = int(number.max()) + 1
-    replicates = []
-    for _ in range(draws):
-        drawn = torch.randint(images, (images,), generator=generator)
-        weights = torch.bincount(drawn, minlength=images)[number].double()
-        replicates.append(_fit(x, y, blocks, samples.noise, weights).losses())
-    return _fit(x, y, blocks, samples.noise).losses(), torch.stack(replicates)
-
-
-def bootstrap_lower_bound(losses: Tensor, replicates: Tensor, confidence: float) -> Tensor:
-    """Lower bound of each loss at a one-sided confidence, by the basic bootstrap, in nats, shape [nodes].
-
-    Source: Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 5.2.
-    """
-    return 2 * losses - torch.quantile(replicates, confidence, dim=0)
-
-
 def normal_scores(values: Tensor) -> Tensor:
     """Every column as the normal quantiles of its ranks; ties share their mean rank; shape [rows, columns]."""
     ranks = stats.rankdata(values.cpu().numpy(), axis=0)
     return torch.from_numpy(stats.norm.ppf(ranks / (len(values) + 1)))
 
 
-def _fit(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor, weights: Tensor | None = None) -> GaussianInformation:
+def _fit(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor) -> GaussianInformation:
     features = x.shape[1]
     joint = torch.cat([x, y], 1)
-    weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
-    total = float(weights.sum())
-    centred = joint - weights @ joint / total
-    covariance = (centred * weights[:, None]).mT @ centred / total
+    centred = joint - joint.mean(0)
+    covariance = centred.mT @ centred / len(x)
     xx, xy, yy = covariance[:features, :features], covariance[:features, features:], covariance[features:, features:]
     floor = noise.cpu().double().expand(len(yy)) * yy.diagonal()
-    return GaussianInformation(xx, xy, yy, blocks, floor, round(total))
+    return GaussianInformation(xx, xy, yy, blocks, floor, len(x))
 
 
 def _numeric(y: Tensor) -> Tensor:

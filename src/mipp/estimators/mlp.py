@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.estimators.base import Samples
+from mipp.estimators.base import Samples, register
 from mipp.estimators.perceptrons import Perceptrons, surprise
 from mipp.estimators.prepared import prepare, split_by_image
 
@@ -22,6 +22,7 @@ _PATIENCE = 10
 _MEMBERS = 96  # perceptrons of single nodes that are fitted side by side
 
 
+@register("mlp")
 @dataclass(frozen=True)
 class MLP:
     """Perceptrons predict the target from the nodes; what a node says is what the loss rises by without it.

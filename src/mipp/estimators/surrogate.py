@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from mipp.errors import MippError
-from mipp.estimators.base import Samples
+from mipp.estimators.base import Samples, register
 from mipp.estimators.perceptrons import Perceptrons, surprise
 from mipp.estimators.prepared import prepare, split_by_image
 
@@ -21,6 +21,7 @@ _LEARNING_RATE = 3e-3  # falls to zero as half a cosine
 _ROWS = 8192  # rows of a forward pass over candidates
 
 
+@register("surrogate")
 @dataclass(frozen=True)
 class Surrogate:
     """One perceptron reads the nodes that a random mask leaves, and the mask.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from mipp.errors import InfeasibleBudgetError
 from mipp.graph.nodes import width_unit
@@ -28,12 +29,10 @@ class Allocation:
 
     Attributes:
         widths: Nodes kept, by group.
-        price: Information (nats) per unit of the tightest constraint at which the removals stopped.
         slack: Limit minus value, as a fraction of the limit, by constraint.
     """
 
     widths: dict[str, int]
-    price: float
     slack: dict[str, float]
 
 
@@ -118,13 +117,12 @@ class _Allocator:
             self._update(index)
 
     def run(self, limits: Mapping[str, float]) -> Allocation:
-        price = 0.0
         while over := {n: v / limits[n] for n, v in self._values(limits).items() if v > limits[n] * (1 + 1e-12)}:
-            price = self._remove(max(over, key=lambda n: over[n]), limits)
+            self._remove(max(over, key=lambda n: over[n]), limits)
         while self._give_back(limits):
             pass
         slack = {n: (limits[n] - v) / max(limits[n], 1e-300) for n, v in self._values(limits).items()}
-        return Allocation({n: int(w) for n, w in zip(self.cost.groups, self.widths, strict=True)}, price, slack)
+        return Allocation({n: int(w) for n, w in zip(self.cost.groups, self.widths, strict=True)}, slack)
 
     def _values(self, limits: Mapping[str, float]) -> dict[str, float]:
         return {n: self._value(n, self.widths) for n in limits}
@@ -132,7 +130,7 @@ class _Allocator:
     def _value(self, constraint: str, widths: Floats) -> float:
         return self.cost.value(constraint, widths)
 
-    def _remove(self, constraint: str, limits: Mapping[str, float]) -> float:
+    def _remove(self, constraint: str, limits: Mapping[str, float]) -> None:
         unit_cost = self.cost.per_group(constraint, self.widths)
         saved = np.bincount(self._mover, unit_cost[self._member], len(self.movers)) * self._steps
         if CONSTRAINTS[constraint].counts_silent:
@@ -144,7 +142,6 @@ class _Allocator:
             raise self._infeasible(constraint, limits)
         self.widths[self.movers[best]] -= self._steps[best]
         self._update(best)
-        return float(prices[best] * limits[constraint])
 
     def _update(self, index: int) -> None:
         """Notes what the next removal of a mover would take and lose."""
@@ -238,14 +235,9 @@ def _within_measured(
 
 def _convex_slopes(loss: Sequence[float]) -> Floats:
     """Slopes of the greatest convex function below the loss: what the next removals cost on average (PAVA)."""
-    blocks: list[list[float]] = []
-    for step in np.diff(np.asarray(loss)):
-        blocks.append([float(step), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, count = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += count
-    return np.repeat([b[0] / b[1] for b in blocks], [int(b[1]) for b in blocks]) if blocks else np.empty(0)
+    slopes = np.diff(np.asarray(loss, float))
+    convex: Floats = isotonic_regression(slopes).x if len(slopes) else slopes
+    return convex
 
 
 def kinds(cost: Cost, fixed: Collection[str] = ()) -> list[list[str]]:

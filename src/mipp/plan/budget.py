@@ -21,6 +21,8 @@ class Budget:
         nodes: Nodes kept in all groups together.
         latency_ms: Median measured time of one forward pass over one calibration batch. An int or a float above 1 is in
             milliseconds; a float up to 1 is a fraction of the dense network's time, as for the others.
+        activations: Bytes that activations of one sample take at their peak: of all ops, the one during which most is
+            held for it and for later ones. What an op needs inside of it is not counted.
         widths: How many nodes particular groups keep, by name; the method then only chooses which ones.
         min_keep: At least this many nodes stay in every group; 0 allows groups to be emptied.
         round_to: Widths are multiples of this where possible.
@@ -31,6 +33,7 @@ class Budget:
     params: float | int | None = None
     nodes: float | int | None = None
     latency_ms: float | int | None = None
+    activations: float | int | None = None
     widths: Mapping[str, int] = field(default_factory=dict)
     min_keep: int = 1
     round_to: int = 1

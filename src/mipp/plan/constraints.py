@@ -82,6 +82,12 @@ def _latency(graph: "PruningGraph", groups: Sequence[str], times: "LayerTimes | 
     return None if times is None else Latency.of(graph.macs, groups, 1 / graph.batch, times)
 
 
+def _activations(graph: "PruningGraph", groups: Sequence[str], _: "LayerTimes | None") -> "Quantity":
+    from mipp.plan.quantities import Peak
+
+    return Peak.of(graph.activations, groups, 1 / graph.batch)
+
+
 def _count_parameters(model: "nn.Module", _: "Call") -> float:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -104,5 +110,14 @@ register(
         unit="ms",
         measure=_time,
         is_estimated=True,
+    )
+)
+register(
+    Constraint(
+        "activations",
+        "activations",
+        "most bytes of activations of one sample at one time; 0.5 is a fraction, 65536 absolute",
+        _activations,
+        unit="bytes",
     )
 )

@@ -25,6 +25,7 @@ class Measures:
         macs: multiply-accumulates per sample.
         nodes: nodes in prunable groups.
         latency_ms: median time for one example batch in milliseconds; None when it was not measured.
+        activations: bytes that activations of one sample take at their peak; None in reports of earlier versions.
         metrics: what `evaluate` returned, a single float as `{"score": x}`; empty without `evaluate`.
     """
 
@@ -33,6 +34,7 @@ class Measures:
     nodes: int
     latency_ms: float | None
     metrics: dict[str, float]
+    activations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ def _read_measures(data: Mapping[str, Any]) -> Measures:
         nodes=int(data["nodes"]),
         latency_ms=_optional(data["latency_ms"]),
         metrics=_read_numbers(data["metrics"]),
+        activations=None if data.get("activations") is None else int(data["activations"]),
     )
 
 

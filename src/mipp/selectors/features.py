@@ -1,6 +1,6 @@
 """Feature selection for scikit-learn: keep the columns that say something about the target that the others do not."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.estimators import MLP, Gaussian, Information, Samples, Surrogate
+from mipp.estimators import ESTIMATORS, Estimator, Information, Samples, make_estimator
 from mipp.plan.elimination import Order, backward_elimination, terc
 
 try:
@@ -22,8 +22,6 @@ except ImportError as error:
         "mipp.FeatureSelector needs scikit-learn, which cannot be imported; expected it to be installed: "
         'pip install "torch-mipp[demo]"'
     ) from error
-
-_BY_NAME = {"gaussian": Gaussian, "surrogate": Surrogate, "mlp": MLP}
 
 
 class FeatureSelector(SelectorMixin, BaseEstimator):
@@ -49,7 +47,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian",
+        estimator: str | Estimator = "gaussian",
         *,
         confidence: float | None = None,
         num_features: int | None = None,
@@ -90,12 +88,12 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
             raise ValueError(f"confidence is {self.confidence}; expected a number in [0.5, 1).")
         if self.num_features is not None and not 1 <= self.num_features <= columns:
             raise ValueError(f"num_features is {self.num_features}; X has {columns} columns, expected 1 to {columns}.")
-        if isinstance(self.estimator, str) and self.estimator not in _BY_NAME:
-            raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(_BY_NAME)}.")
+        if isinstance(self.estimator, str) and self.estimator not in ESTIMATORS:
+            raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(ESTIMATORS)}.")
 
     def _select(self, samples: Samples, columns: int) -> NDArray[np.bool_]:
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        estimator = _BY_NAME[self.estimator]() if isinstance(self.estimator, str) else self.estimator
+        estimator = make_estimator(self.estimator)
         information: Information = estimator(samples, torch.Generator().manual_seed(seed))
         self.information_ = information.marginal().numpy()
         if self.num_features is not None:

@@ -14,13 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.estimators import (
-    MLP,
-    Gaussian,
-    Information,
-    Samples,
-    Surrogate,
-)
+from mipp.estimators import MLP, Estimator, Information, Samples, make_estimator
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
 from mipp.plan.allocation import Measure, allocate, kinds
@@ -33,7 +27,6 @@ from mipp.statistics.layer_samples import Activation, Collapse, Reading
 
 NOISE = 1.0
 Direction = Literal["backward", "forward"]
-_BY_NAME: dict[str, type[Gaussian | Surrogate | MLP]] = {"gaussian": Gaussian, "surrogate": Surrogate, "mlp": MLP}
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class MIPP:
 
     Attributes:
         estimator: "gaussian", the closed form; "surrogate", one perceptron per layer trained under random masks; "mlp",
-            the paper's perceptrons; or one of `mipp.estimators.Gaussian`, `Surrogate` and `MLP` with settings.
+            the paper's perceptrons; or one with settings, such as `mipp.estimators.MLP(hidden=(64, 64))`.
         order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first.
         collapse: None makes every position of a map a sample; "l1", "l2", "mean" and "std" make one number of each map.
         confidence: Without a target in the budget: keep a node if it is at least this sure that it carries information;
@@ -60,7 +53,7 @@ class MIPP:
             again, towards the nodes that the step before keeps downstream.
     """
 
-    estimator: Literal["gaussian", "surrogate", "mlp"] | Gaussian | Surrogate | MLP = "gaussian"
+    estimator: str | Estimator = "gaussian"
     order: Order = "greedy"
     collapse: Collapse | None = None
     confidence: float | None = None
@@ -72,11 +65,7 @@ class MIPP:
     steps: int = 4
 
     def __post_init__(self) -> None:
-        if self.estimator not in _BY_NAME and not isinstance(self.estimator, Gaussian | Surrogate | MLP):
-            raise MippError(
-                f"MIPP(estimator={self.estimator!r}): expected 'gaussian', 'surrogate', 'mlp', or settings such as "
-                "mipp.estimators.MLP(hidden=(64, 64))."
-            )
+        make_estimator(self.estimator)
         for name, kind in (("order", Order), ("direction", Direction), ("activation", Activation)):
             if getattr(self, name) not in get_args(kind):
                 raise MippError(f"MIPP({name}={getattr(self, name)!r}): expected {_list(kind)}.")
@@ -95,7 +84,7 @@ class MIPP:
         """The settings of arXiv 2411.00147 v1: three perceptrons 2 x 256, single pass, L1-collapsed maps.
 
         Args:
-            overrides: Fields of `MIPP` and of `mipp.estimators.MLP`, which can be read from the result too. VGG:
+            overrides: Fields of `MIPP` and of `mipp.estimators.MLP`, which is the result's `estimator`. VGG:
                 `retrain_iterations=20`. The confidence drives the sparsity; see `mipp.confidence_schedule`.
         """
         settings = {f.name for f in fields(MLP)}
@@ -112,12 +101,6 @@ class MIPP:
     def paper_v2(cls, **overrides: Any) -> "MIPP":
         """The later version: after a node is masked up to 100 epochs of 20 batches, with early stopping."""
         return cls.paper(**{"retrain_iterations": 2000, **overrides})
-
-    def __getattr__(self, name: str) -> Any:
-        """Settings of the estimator, read as the method's own: `MIPP.paper().num_estimators`."""
-        if not name.startswith("_") and name in {f.name for f in fields(MLP)}:
-            return getattr(_settings(self.estimator), name)
-        raise AttributeError(f"MIPP has no field '{name}'")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Chooses the nodes to keep.
@@ -149,7 +132,7 @@ class MIPP:
 
     def estimate(self, samples: Samples, generator: torch.Generator) -> Information:
         """The information that samples hold, by this method's estimator."""
-        return _settings(self.estimator)(samples, generator)
+        return make_estimator(self.estimator)(samples, generator)
 
     def _groups(self, task: Task) -> Sequence[NodeGroup]:
         groups = list(task.graph.groups.values())
@@ -258,7 +241,8 @@ class MIPP:
         return {} if self.direction == "forward" else kept
 
     def _source(self, task: Task) -> Source:
-        if _settings(self.estimator) == Gaussian() and self.collapse is None and self.activation == "pre":
+        moments_suffice = getattr(make_estimator(self.estimator), "needs_moments_only", False)
+        if moments_suffice and self.collapse is None and self.activation == "pre":
             return by_moments(task, self.positions, self.noise)
         return by_samples(task, Reading(self.collapse, self.activation, self.positions), self.noise, self.estimate)
 
@@ -278,10 +262,6 @@ def _once(task: Task, step: Sequence[str], kept: Kept, compute: Callable[[], dic
     given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
     key = hashlib.sha256(given.encode()).hexdigest()
     return task.step(key, compute)
-
-
-def _settings(estimator: str | Gaussian | Surrogate | MLP) -> Gaussian | Surrogate | MLP:
-    return _BY_NAME[estimator]() if isinstance(estimator, str) else estimator
 
 
 def _list(kind: Any) -> str:
