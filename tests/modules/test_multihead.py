@@ -26,7 +26,8 @@ def test_attention_that_takes_its_sizes_from_its_weights_computes_what_torch_com
         if width and not crossed:
             continue
         stock = nn.MultiheadAttention(8, 2, bias=bias, batch_first=first, kdim=width, vdim=width).double().eval()
-        twin = open_attention(copy.deepcopy(stock))
+        twin = copy.deepcopy(stock)
+        open_attention(twin)
         query, key = torch.randn(3, 4, 8).double(), torch.randn(3, 5, width or 8).double()
         if single:
             query, key = query[0], key[0]

@@ -21,6 +21,7 @@ from mipp.graph.tracker import Contraction, Walk
 from mipp.graph.tracker import Doubt as WalkDoubt
 from mipp.graph.tracker import Reduction as WalkReduction
 from mipp.graph.unused import find_unused, list_unused, read_in_training
+from mipp.modules.adapters import adapter_of
 from mipp.modules.copies import canonical_names, working_copy
 
 _UNREAD = "no weight reads it"
@@ -161,12 +162,8 @@ def _around(group: NodeGroup) -> str:
 
 
 def _counting(model: nn.Module) -> dict[str, str]:
-    kinds: tuple[tuple[type[nn.Module], str], ...] = (
-        (nn.modules.conv._ConvNd, "groups"),
-        (nn.GroupNorm, "num_groups"),
-        (nn.modules.instancenorm._InstanceNorm, "num_features"),
-    )
-    return {path: name for path, m in model.named_modules() for kind, name in kinds if isinstance(m, kind)}
+    found = {path: adapter_of(module).counting for path, module in model.named_modules()}
+    return {path: name for path, name in found.items() if name}
 
 
 def _with_aliases(group: NodeGroup, aliases: Sequence[tuple[str, str]]) -> NodeGroup:

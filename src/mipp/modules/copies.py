@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
-from mipp.modules.multihead import open_attention
+from mipp.modules.adapters import open_layers
 
 
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode to run passes on: whatever `forward` does to it, the model stays as it is."""
-    copied = open_attention(full_copy(model))
+    copied = open_layers(full_copy(model))
     copied.eval()  # a statement of its own: an overridden train() may return nothing
     return copied
 

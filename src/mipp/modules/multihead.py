@@ -80,9 +80,7 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))
 
 
-def open_attention(model: nn.Module) -> nn.Module:
-    """Lets the attention layers of a model, changed in place, take their sizes from their weights."""
-    for module in model.modules():
-        if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn:
-            module.__class__ = Multihead
-    return model
+def open_attention(module: nn.MultiheadAttention) -> None:
+    """Lets a layer of attention, changed in place, take its sizes from its weights."""
+    if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn:
+        module.__class__ = Multihead

@@ -1,7 +1,6 @@
 """Cutting and masking: two ways to compute the same function, in fewer positions or in all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
 from mipp.graph.nodes import Reduction
+from mipp.modules.adapters import adapter_of, layer_sizes, open_layers
 from mipp.modules.copies import canonical_names, full_copy, modes_kept, tensors_by_name
-from mipp.modules.multihead import Multihead, open_attention
 from mipp.modules.weight_norm import settle
 from mipp.modules.wrappers import unwrap
 from mipp.plan.plan import PruningPlan, heads, shapes
@@ -61,13 +60,13 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
 
 
 def _copy_checked(plan: PruningPlan, model: nn.Module) -> nn.Module:
-    """A copy of a model that the plan fits; attention layers are opened where any of them loses something."""
+    """A copy of a model that the plan fits; layers are opened where any that has to be loses something."""
     model = unwrap(model) if isinstance(model, nn.Module) else model
     check(plan, model)
     copied = full_copy(model)
     cut = {s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices}
     touched = (module for path, module in copied.named_modules() if path in cut)
-    return open_attention(copied) if any(isinstance(module, nn.MultiheadAttention) for module in touched) else copied
+    return open_layers(copied) if any(adapter_of(module).open for module in touched) else copied
 
 
 def _axes_to_keep(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
@@ -187,8 +186,7 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
             for attribute, value in layer_sizes(module).items():
                 if getattr(module, attribute, value) != value:
                     setattr(module, attribute, value)
-            if isinstance(module, nn.RNNBase):  # torch's RNNs list their weights a second time
-                module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
+            adapter_of(module).refresh(module)
 
 
 def _set(module: nn.Module, attribute: str, value: int) -> None:
@@ -200,43 +198,3 @@ def _set(module: nn.Module, attribute: str, value: int) -> None:
     entries = list(getattr(module, name))
     entries[int(place)] = value
     setattr(module, name, type(getattr(module, name))(entries))
-
-
-def layer_sizes(module: nn.Module) -> dict[str, Any]:
-    """The size attributes of a standard layer, read off its tensors."""
-    weight = getattr(module, "weight", None)
-    weight = getattr(module, "running_mean", None) if weight is None else weight
-    if isinstance(module, Multihead):
-        width = module.out_proj.weight.shape
-        return {"num_heads": width[1] // module.head_dim, "embed_dim": width[0]}
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        return _recurrent_sizes(module)
-    if not isinstance(weight, Tensor):
-        return {}
-    if isinstance(module, nn.Linear):
-        return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return {"in_channels": weight.shape[0], "out_channels": weight.shape[1] * module.groups}
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return {"out_channels": weight.shape[0], "in_channels": weight.shape[1] * module.groups}
-    if isinstance(module, nn.modules.batchnorm._NormBase):
-        return {"num_features": weight.shape[0]}
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return {"normalized_shape": tuple(weight.shape)}
-    if isinstance(module, nn.GroupNorm):
-        return {"num_channels": weight.shape[0]}
-    if isinstance(module, nn.Embedding):
-        return {"num_embeddings": weight.shape[0], "embedding_dim": weight.shape[1]}
-    if isinstance(module, nn.PReLU):
-        return {"num_parameters": weight.shape[0]}
-    return {}
-
-
-def _recurrent_sizes(module: nn.RNNBase | nn.RNNCellBase) -> dict[str, Any]:
-    gates = {"LSTM": 4, "GRU": 3}.get(getattr(module, "mode", type(module).__name__.removesuffix("Cell")), 1)
-    last = "_l0" if isinstance(module, nn.RNNBase) else ""
-    weight: Tensor = getattr(module, f"weight_ih{last}")
-    sizes = {"input_size": weight.shape[1], "hidden_size": weight.shape[0] // gates}
-    if getattr(module, "proj_size", 0):
-        sizes["proj_size"] = getattr(module, "weight_hr_l0").shape[0]  # noqa: B009
-    return sizes
