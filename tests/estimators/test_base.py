@@ -210,7 +210,7 @@ def test_an_estimator_that_is_registered_is_known_to_all_who_take_one_by_name(mo
     monkeypatch.setitem(mipp.estimators.ESTIMATORS, "counting", lambda: Counting(ranks=True))
     model, data = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)), torch.randn(64, 3)
     mipp.prune(model, [data], mipp.Budget(nodes=2), mipp.methods.MIPP("counting"), compensate=False, progress=False)
-    mipp.FeatureSelector(2, estimator="counting").fit(data.numpy(), data[:, 0].numpy())
+    mipp.FeatureSelector("counting", num_features=2).fit(data.numpy(), data[:, 0].numpy())
     assert made == [64] * len(made)
     assert len(made) >= 2
     with pytest.raises(mipp.MippError, match=r"estimator='kernel' is unknown; expected 'gaussian', .*'counting'"):
