@@ -41,7 +41,9 @@ class Held(OpStream):
         given = leaves((args, tuple(kwargs.values())), Tensor)
         out = func(*args, **kwargs)
         read = [t for t in given if t.untyped_storage()._cdata in self.size]
-        self.hold([*read, *(leaves(out, Tensor) if read or not given else [])])
+        weights = {t.untyped_storage()._cdata for t in given} - self.size.keys()
+        made = [t for t in leaves(out, Tensor) if t.untyped_storage()._cdata not in weights]
+        self.hold([*read, *(made if read or not given else [])])
         self.alive.append(out)
         self.time += 1
         return out
