@@ -32,6 +32,11 @@ class Reason:
     op: str = ""
     source: str = ""
 
+    @property
+    def is_met(self) -> bool:
+        """True if the op only meets positions that something else has fixed."""
+        return self.text.endswith("positions of a fixed size")
+
 
 @dataclass(frozen=True, eq=False)
 class Meeting:
@@ -115,6 +120,19 @@ class Atoms:
         if (array >= 0).any():
             self._frozen.append((array[array >= 0], reason))
 
+    def blame(self, since: int, reason: Reason) -> None:
+        """Gives another reason for what was frozen, since a count of freezes, by meeting positions of a fixed size."""
+        self._frozen[since:] = [(atoms, reason if r.is_met else r) for atoms, r in self._frozen[since:]]
+
+    def first_reason(self, since: int) -> Reason | None:
+        """The reason of the first freeze since a count of freezes."""
+        return self._frozen[since][1] if len(self._frozen) > since else None
+
+    @property
+    def freezes(self) -> int:
+        """Count of freezes so far."""
+        return len(self._frozen)
+
     def resolve(
         self, frozen: Sequence[tuple[Tensor, Reason]] = (), ties: Sequence[tuple[Tensor, Tensor]] = ()
     ) -> "Sets":
@@ -131,30 +149,21 @@ class Atoms:
             sets.freeze(more.reshape(-1).numpy(), reason)
         return sets
 
-    def settle(self, *, choose: bool) -> bool:
-        """Unites tables that meet vectors with the vectors along which their nodes lie; returns whether any was.
-
-        Args:
-            choose: Where nothing decides, the first vector is taken; else such tables wait.
-        """
-        settled = False
+    def settle(self) -> None:
+        """Unites every table with the vector along which its nodes lie; where nothing decides, with the first."""
         while self._meetings:
             sets = self._components()
             chosen = {m: _moving(m, sets) for m in self._meetings}
-            if choose and all(vector is None for vector in chosen.values()):
-                chosen |= dict.fromkeys(_apart(self._meetings, sets), 0)
+            if all(vector is None for vector in chosen.values()):
+                tables = [m.table for m in self._meetings]
+                chosen |= {self._meetings[i]: 0 for i in disjoint(tables, sets)}
             self._meetings = [m for m in self._meetings if chosen[m] is None]
-            done = [(m, moving) for m, moving in chosen.items() if moving is not None]
-            for m, moving in done:
+            for m, moving in chosen.items():
                 for number, vector in enumerate(m.vectors):
                     if number == moving:
                         self.unite(m.table, vector, m.reason)
-                    else:
+                    elif moving is not None:
                         self.freeze(vector, m.reason)
-            if not done:
-                break
-            settled = True
-        return settled
 
     def _components(self, ties: Sequence[tuple[Tensor, Tensor]] = ()) -> "Sets":
         pairs = [*self._pairs, *((a.numpy(), b.numpy()) for a, b in ties)]
@@ -177,14 +186,14 @@ def _moving(m: Meeting, sets: "Sets") -> int | None:
     return lying[0] if moving <= set(varying(m.vectors[lying[0]])) else None
 
 
-def _apart(meetings: Sequence[Meeting], sets: "Sets") -> list[Meeting]:
-    """Meetings whose tables have no set in common, in order."""
-    chosen: list[Meeting] = []
+def disjoint(planes: Sequence[Tensor], sets: "Sets") -> list[int]:
+    """Numbers of planes that have no set in common with an earlier one: what is done to one decides no other."""
+    chosen: list[int] = []
     taken: set[int] = set()
-    for m in meetings:
-        own = set(np.unique(sets.at(m.table.numpy())).tolist())
+    for number, plane in enumerate(planes):
+        own = set(np.unique(sets.at(plane.numpy())).tolist()) - {-1}
         if not own & taken:
-            chosen.append(m)
+            chosen.append(number)
         taken |= own
     return chosen
 

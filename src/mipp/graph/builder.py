@@ -75,7 +75,7 @@ class Draft:
             findings: What trial cuts have shown.
         """
         w, findings = self._walk, findings or Findings()
-        stay = [(w.doubts[i].atoms, w.doubts[i].reason) for i in sorted(findings.rejected)]
+        stay = [(d.atoms, d.reason) for d in (w.doubts[i] for i in sorted(findings.rejected)) if not d.inferred]
         stay += self._atoms_by_name(freeze or {})
         nodes = self._nodes(stay, findings.ties)
         shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes(), *nodes.unaligned_axes()]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mipp.graph.axes import Ints, Reason, Sets
+from mipp.graph.axes import Ints, Reason, Sets, disjoint
 from mipp.graph.nodes import NodeGroup, ParamSlice, owner
 from mipp.graph.tracker import Walk
 
@@ -16,17 +16,21 @@ Tie = tuple[Tensor, Tensor]
 
 def resolve(w: Walk, stay: Sequence[tuple[Tensor, Reason]], ties: Sequence[Tie]) -> Sets:
     """Resolves the atoms; an axis that was split in two is removed by whole rows or columns of the split."""
-    w.atoms.settle(choose=False)
-    sets = w.atoms.resolve(stay, ties)
-    again = False
-    for plane, first, second in w.splits:
-        at = sets.at(plane.numpy())
-        if any(_is_united(at, dim) for dim in (first, second)) or _stays(sets, at):
-            continue
-        w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
-        again = True
-    again = w.atoms.settle(choose=True) or again
-    return w.atoms.resolve(stay, ties) if again else sets
+    w.atoms.settle()
+    sets, waiting = w.atoms.resolve(stay, ties), w.splits
+    while waiting := [split for split in waiting if not _is_decided(sets, *split)]:
+        chosen = disjoint([plane for plane, _, _ in waiting], sets)
+        for plane, first, _ in (waiting[i] for i in chosen):
+            w.atoms.unite_along(plane, [first], Reason("an axis with positions of a fixed size is split"))
+        waiting = [split for i, split in enumerate(waiting) if i not in chosen]
+        sets = w.atoms.resolve(stay, ties)
+    return sets
+
+
+def _is_decided(sets: Sets, plane: Tensor, first: int, second: int) -> bool:
+    """True if other ops have united whole rows or columns of a plane, or if nothing of it can go."""
+    at = sets.at(plane.numpy())
+    return _is_united(at, first) or _is_united(at, second) or _stays(sets, at)
 
 
 def _is_united(sets: Ints, dim: int) -> bool:

@@ -101,12 +101,14 @@ class Doubt:
         op: Index of the op that was given the size.
         size: The size.
         atoms: Atom of every position that the size counts.
+        inferred: The op infers the size; an attribute that holds it may still stand behind others.
     """
 
     op: int
     size: int
     atoms: Tensor
     reason: Reason
+    inferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Walk:
     splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
     weights: set[int] = field(default_factory=set)
     unread: set[int] = field(default_factory=set)
+    lost: dict[int, Reason] = field(default_factory=dict)
     parts: dict[tuple[int, int], list[tuple[int, int, Tensor, Reason]]] = field(default_factory=dict)
 
     @cached_property
@@ -224,16 +227,34 @@ def walk(program: Program, counting: Mapping[str, str]) -> Walk:
             continue
         name = op.name.rstrip("_")
         apply_rule = _RULES.get(name) or (_RULES["pointwise"] if torch.Tag.pointwise in op.func.tags else unknown)
+        followed, freezes = _is_followed(op.inputs, found), found.atoms.freezes
         results = apply_rule(op, found)
         if op.inputs and all(found.is_weight(Ref(i)) for i in op.inputs):
             found.weights.update(op.outputs)
         for index, planes in zip(op.outputs, results, strict=True):
             found.planes[index] = planes
+        _note_loss(op, found, freezes, followed=followed)
     for parts in found.parts.values():
         _pair(parts, found)
     for index in program.outputs:
         found.freeze(found.of(Ref(index)), Reason("is an output of the model"))
     return found
+
+
+def _is_followed(values: Sequence[int], w: Walk) -> bool:
+    """True if some of the values have positions that can still go."""
+    return any(not w.atoms.gives_way(plane) for index in values for plane in w.planes.get(index, ()))
+
+
+def _note_loss(op: Op, w: Walk, freezes: int, *, followed: bool) -> None:
+    """Notes why the results of an op can be followed no longer: what meets them is frozen for the same reason."""
+    cause = next((w.lost[index] for index in op.inputs if index in w.lost), None)
+    if cause is not None:
+        w.atoms.blame(freezes, cause)
+    elif followed:
+        cause = w.atoms.first_reason(freezes)
+    if cause is not None and not _is_followed(op.outputs, w):
+        w.lost.update(dict.fromkeys(op.outputs, cause))
 
 
 def _unread(program: Program) -> set[int]:

@@ -79,7 +79,7 @@ def _list_weights(module: Any) -> None:
 
 _conv, _norm, _instance = nn.modules.conv, nn.modules.batchnorm, nn.modules.instancenorm
 _norms = partial(Adapter, lambda _, w: {"num_features": len(w)}, ("weight", "running_mean"))
-_shaped = Adapter(lambda _, w: {"normalized_shape": tuple(w.shape)})
+_shaped = Adapter(lambda _, w: {"normalized_shape": tuple(w.shape)}, counting="normalized_shape")
 ADAPTERS |= {
     nn.Linear: Adapter(lambda _, w: {"out_features": w.shape[0], "in_features": w.shape[1]}),
     _conv._ConvNd: Adapter(

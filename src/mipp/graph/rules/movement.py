@@ -75,8 +75,9 @@ def reshape(op: Op, w: Walk) -> Sequence[Planes]:
         elif len(dims) > 2:
             w.splits.extend((plane, a, b) for a, b in pairwise(dims))
         for dim in dims:
-            if 0 <= dim - start < len(sizes) and sizes[dim - start] != -1:
-                w.doubts.append(Doubt(op.index, shape[dim], line(plane, dim), reason))
+            if 0 <= dim - start < len(sizes):
+                inferred = sizes[dim - start] == -1
+                w.doubts.append(Doubt(op.index, shape[dim], line(plane, dim), reason, inferred))
     return results
 
 

@@ -43,8 +43,11 @@ def layer_norm(op: Op, w: Walk) -> Sequence[Planes]:
             line, dim = plane.reshape(-1), own[0]
             more = ((n + 1, dim - first, line) for n in range(len(vectors)))
             w.reductions.append(Reduction(op.index, ((0, dim, line), *more), (dim,)))
-            size = Reason(f"{op.name} over the fixed sizes {shape}", op.name, op.source)
-            w.doubts.append(Doubt(op.index, shape[dim - first], line, size))
+            if not (
+                vectors and w.counting.get(op.module) == "normalized_shape"
+            ):  # a module that reads it off its weight
+                size = Reason(f"{op.name} over the fixed sizes {shape}", op.name, op.source)
+                w.doubts.append(Doubt(op.index, shape[dim - first], line, size))
         elif own:
             w.atoms.hold(plane, own, reason)
     return [planes, *[() for _ in op.outputs[1:]]]
