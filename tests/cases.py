@@ -3,10 +3,12 @@
 A case builds its model and its inputs from fixed seeds. Widths are 2 to 8, batch norms have random statistics.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -1091,3 +1093,8 @@ def _():
 
 
 PRUNABLE = [c for c in CASES if c.prunable]
+
+
+def one_in(number: int, cases: Sequence[Any]) -> list[Any]:
+    """The cases as parameters, of which `make test` runs each `number`-th, and `make test-all` all."""
+    return [c if i % number == 0 else pytest.param(c, marks=pytest.mark.slow) for i, c in enumerate(cases)]

@@ -70,8 +70,14 @@ def _assert_same_random_state(before) -> None:
     assert np.random.get_state()[1].tolist() == before[2]  # noqa: NPY002
 
 
-@prunable
-@pytest.mark.parametrize("method", CORE)
+@pytest.mark.parametrize(
+    ("method", "case"),
+    [
+        pytest.param(method, case, id=f"{method}-{case}", marks=[pytest.mark.slow] if (i + k) % len(CORE) else [])
+        for i, case in enumerate(PRUNABLE)
+        for k, method in enumerate(CORE)
+    ],
+)
 def test_a_method_leaves_the_model_and_the_random_state_as_they_were(method, case):
     model = case.model().train()
     for module in list(model.modules())[1::2]:

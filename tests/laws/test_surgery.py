@@ -13,6 +13,7 @@ from cases import (
     call,
     inspected,
     named,
+    one_in,
     outputs,
     plan_for,
     pruned,
@@ -152,7 +153,7 @@ def test_keeping_everything_is_the_identity_bit_for_bit(case):
         assert all(torch.equal(a, b) for a, b in zip(outputs(same, batch), outputs(model, batch), strict=True))
 
 
-@prunable
+@pytest.mark.parametrize("case", one_in(4, PRUNABLE), ids=str)
 def test_pruning_with_a_budget_of_everything_changes_no_bit(case):
     result = mipp.prune(case.model(), case.batches(), mipp.Budget(macs=1.0), mipp.methods.L1(), progress=False)
     dense = case.model().state_dict()
@@ -170,7 +171,7 @@ def test_a_plan_on_its_own_result_is_refused(case):
             function(plan, small)
 
 
-@prunable
+@pytest.mark.parametrize("case", one_in(4, PRUNABLE), ids=str)
 def test_a_pruned_model_can_be_pruned_again(case):
     model, found = inspected(case)
     if all(g.size < 4 for g in found.groups.values()):
