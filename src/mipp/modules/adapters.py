@@ -1,4 +1,4 @@
-"""What has to be told of types of layers, as neither their tensors nor their ops show it. CONTRIBUTING.md says when.
+"""Facts about types of layers that neither their tensors nor their ops show. CONTRIBUTING.md says when to add one.
 
 A subclass has the adapter of the nearest class above it that has one.
 """
@@ -18,7 +18,7 @@ Sizes = Callable[[Any, Tensor], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Adapter:
-    """What is told of one type of layer.
+    """The facts about one type of layer.
 
     Attributes:
         sizes: Its size attributes, from the layer and the tensor that tells them.

@@ -108,7 +108,7 @@ class Peak:
         return float(self._at_all_times(widths).max(initial=0)) * self.unit
 
     def per_group(self, widths: Floats) -> Floats:
-        """What one node less of each group saves at the time of the peak, shape [groups]."""
+        """The saving of one node less in each group at the time of the peak, shape [groups]."""
         sums = self._at_all_times(widths)
         time = sums.argmax() if len(sums) else 0
         held = ((self.start <= time) & (time <= self.end)).astype(np.float64)
