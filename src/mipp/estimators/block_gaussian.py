@@ -7,8 +7,8 @@ equal to it where each node lies in one part.
 
 from collections.abc import Sequence
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mipp.estimators.gaussian import GaussianInformation
@@ -43,7 +43,7 @@ class IndependentInformation:
         """One minus the p-value of Wilks' test that the node tells no more than `margin` (approximate)."""
         width, targets = self._freedom
         weight = max(self.samples - 1 - width - (targets - width + 1) / 2, 0.0)
-        return float(stats.chi2.cdf(weight * 2 * max(float(self._left[node]) - margin, 0.0), targets * width))
+        return float(scipy.stats.chi2.cdf(weight * 2 * max(float(self._left[node]) - margin, 0.0), targets * width))
 
     def total(self) -> float:
         return float(self._left[torch.isfinite(self._left)].sum())

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mipp.errors import MippError
@@ -50,8 +50,8 @@ class Gaussian:
 
 def normal_scores(values: Tensor) -> Tensor:
     """Every column as the normal quantiles of its ranks; ties share their mean rank; shape [rows, columns]."""
-    ranks = stats.rankdata(values.cpu().numpy(), axis=0)
-    return torch.from_numpy(stats.norm.ppf(ranks / (len(values) + 1)))
+    ranks = scipy.stats.rankdata(values.cpu().numpy(), axis=0)
+    return torch.from_numpy(scipy.stats.norm.ppf(ranks / (len(values) + 1)))
 
 
 def _fit(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor) -> GaussianInformation:

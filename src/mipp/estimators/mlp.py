@@ -7,8 +7,8 @@ Lundberg & Lee, NeurIPS 2020.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mipp.errors import MippError
@@ -143,9 +143,9 @@ class MLPInformation:
         if error == 0:
             return float(mean > 0)
         score = mean / error
-        return float(
-            stats.t.cdf(score, len(difference) - 1) if self.settings.critical == "t" else stats.norm.cdf(score)
-        )
+        if self.settings.critical == "z":
+            return float(scipy.stats.norm.cdf(score))
+        return float(scipy.stats.t.cdf(score, len(difference) - 1))
 
     @torch.no_grad()
     def total(self) -> float:

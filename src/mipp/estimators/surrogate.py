@@ -7,8 +7,8 @@ Source of the idea: Gadgil, Covert & Lee, Estimating Conditional Mutual Informat
 from dataclasses import dataclass
 from math import cos, pi
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mipp.errors import MippError
@@ -97,7 +97,7 @@ class SurrogateInformation:
         sums = torch.zeros(images, dtype=torch.float64).index_add_(0, self._images, self._differences(node))
         by_image = sums / torch.bincount(self._images, minlength=images) - margin
         mean, error = float(by_image.mean()), float(by_image.std() / images**0.5)
-        return float(stats.t.cdf(mean / error, images - 1)) if images > 1 and error > 0 else float(mean > 0)
+        return float(scipy.stats.t.cdf(mean / error, images - 1)) if images > 1 and error > 0 else float(mean > 0)
 
     @torch.no_grad()
     def total(self) -> float:

@@ -7,7 +7,7 @@ Statistical Inference, 1973, section 8c.5).
 
 from math import expm1, sqrt
 
-from scipy import stats
+import scipy
 
 
 def wilks_confidence(
@@ -30,8 +30,8 @@ def wilks_confidence(
     denominator = (freedom + width - (targets + width + 1) / 2) * root - (numerator - 2) / 2
     statistic = expm1(2 * max(loss, 0.0) / root) * denominator / numerator
     if margin == 0:
-        return float(stats.f.cdf(statistic, numerator, denominator))
-    return float(stats.ncf.cdf(statistic, numerator, denominator, samples * root * expm1(2 * margin / root)))
+        return float(scipy.stats.f.cdf(statistic, numerator, denominator))
+    return float(scipy.stats.ncf.cdf(statistic, numerator, denominator, samples * root * expm1(2 * margin / root)))
 
 
 def _rao_root(width: int, targets: int) -> float:

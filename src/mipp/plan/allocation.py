@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+import scipy
 
 from mipp.errors import InfeasibleBudgetError
 from mipp.graph.nodes import width_unit
@@ -236,7 +236,7 @@ def _within_measured(
 def _convex_slopes(loss: Sequence[float]) -> Floats:
     """Slopes of the greatest convex function below the loss: what the next removals cost on average (PAVA)."""
     slopes = np.diff(np.asarray(loss, float))
-    convex: Floats = isotonic_regression(slopes).x if len(slopes) else slopes
+    convex: Floats = scipy.optimize.isotonic_regression(slopes).x if len(slopes) else slopes
     return convex
 
 

@@ -1,19 +1,17 @@
 """The numbers of a report, and their JSON form."""
 
-import io
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Self, SupportsFloat
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.constrain import Constrain
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 from mipp.errors import MippError
-from mipp.report import page, text
 
 
 @dataclass(frozen=True)
@@ -160,9 +158,15 @@ class Report:
         Raises:
             MippError: the folder of `path` does not exist, or `path` is itself a folder.
         """
+        from mipp.report import page
+
         _write(Path(path), page.render(self))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.constrain import Constrain
+
+        from mipp.report import text
+
         width = min(text.WIDTH, options.max_width)
         yield Constrain(text.render(self, width), width)
 
@@ -170,17 +174,9 @@ class Report:
         return str(self)
 
     def __str__(self) -> str:
-        file = io.StringIO()
-        console = Console(
-            file=file,
-            width=text.WIDTH,
-            color_system=None,
-            force_terminal=False,
-            force_jupyter=False,
-            legacy_windows=False,
-        )
-        console.print(self)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip("\n")
+        from mipp.report import text
+
+        return text.as_string(self)
 
 
 def _plain(value: object) -> object:

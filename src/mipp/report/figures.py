@@ -3,8 +3,6 @@
 import math
 from collections.abc import Callable
 
-from rich.cells import cell_len, set_cell_size
-
 from mipp.runtime.tensor_store import format_bytes
 
 ABSENT = "–"
@@ -95,6 +93,8 @@ def shorten(text: str, width: int) -> str:
     The leading parts of a module path give way first, as in `e.l.11.attention.query`: numbers and the end tell layers
     apart. What is still too long is cut in the middle.
     """
+    from rich.cells import cell_len, set_cell_size
+
     text = printable(text).replace("\n", "\ufffd")
     parts = text.split(".")
     for i, part in enumerate(parts[:-1]):

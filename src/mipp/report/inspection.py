@@ -1,13 +1,11 @@
 """The result of `mipp.inspect`: groups, costs, and every frozen layer with its reason."""
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 from mipp.graph.nodes import Frozen, NodeGroup, PruningGraph
 from mipp.plan.constraints import CONSTRAINTS
@@ -77,7 +75,10 @@ class Inspection:
             "frozen": [vars(f) for f in self.frozen],
         }
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.table import Table
+        from rich.text import Text
+
         groups = plural(len(self.groups), "group")
         yield Text(f"{self.model}: {', '.join([groups, *map(_describe, self.costs, self.costs.values())])}")
         table = Table(box=None, pad_edge=False)
@@ -98,10 +99,9 @@ class Inspection:
         return str(self)
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=80, color_system=None, force_terminal=False)
-        console.print(self)
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue().rstrip()
+        from mipp.report import text
+
+        return text.as_string(self)
 
 
 def _describe(name: str, amount: int) -> str:

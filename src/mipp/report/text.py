@@ -1,9 +1,10 @@
 """A report as text for a terminal, at most 80 columns wide."""
 
+import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,14 @@ _COLUMNS = 5
 def render(report: "Report", width: int) -> RenderableType:
     """Return everything the report says, laid out for `width` columns."""
     return Group(*_blocks(report, width))
+
+
+def as_string(shown: RenderableType) -> str:
+    """What a terminal of 80 columns without colours shows."""
+    file = io.StringIO()
+    plain = {"color_system": None, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
+    Console(file=file, width=WIDTH, **plain).print(shown)  # type: ignore[arg-type]
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip("\n")
 
 
 def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from rich import progress as rich_progress
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _T = TypeVar("_T")
 Progress = Callable[..., Iterable[Any]]
@@ -27,6 +27,13 @@ class Bars:
     """
 
     def __init__(self, *, enabled: bool) -> None:
+        self._shown, self._running = False, 0
+        self._lines: _Lines | None = None
+        if not enabled:
+            return
+        from rich import progress as rich_progress
+        from rich.console import Console
+
         console = Console(stderr=True)
         columns = (
             rich_progress.TextColumn("{task.description}"),
@@ -35,9 +42,8 @@ class Bars:
             rich_progress.TimeRemainingColumn(),
         )
         self._progress = rich_progress.Progress(*columns, console=console, transient=True)
-        self._shown = enabled and console.is_terminal
-        self._lines = _Lines(console) if enabled and not console.is_terminal else None
-        self._running = 0
+        self._shown = console.is_terminal
+        self._lines = None if console.is_terminal else _Lines(console)
 
     def __enter__(self) -> Self:
         if self._lines is not None:
@@ -91,7 +97,7 @@ class _Loop:
 class _Lines:
     """Writes every ten seconds what goes on; a thread does, since one step may take longer than that."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self._console, self._began = console, time.monotonic()
         self._open: list[_Loop] = []
         self._over = threading.Event()
