@@ -16,7 +16,7 @@ from mipp.runtime.progress import Bars
 def terminal(monkeypatch) -> io.StringIO:
     """The text that a person on a terminal would see."""
     file = io.StringIO()
-    monkeypatch.setattr("mipp.runtime.progress.Console", lambda **_: Console(file=file, force_terminal=True, width=80))
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=file, force_terminal=True, width=80))
     return file
 
 
@@ -63,7 +63,7 @@ def test_bars_inside_bars_and_after_an_error(terminal):
 def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(monkeypatch):
     """Also while one step takes long, and no more after an error."""
     file = io.StringIO()
-    monkeypatch.setattr("mipp.runtime.progress.Console", lambda **_: Console(file=file, force_terminal=False))
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=file, force_terminal=False))
     monkeypatch.setattr("mipp.runtime.progress.SECONDS", 0.01)
 
     def fail(bars):
