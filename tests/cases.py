@@ -713,6 +713,55 @@ def _():
     return Net(forward, **layers, **parameters, out=nn.Linear(6, 2))
 
 
+def packed_attention(split, *order):
+    """Attention of 3 heads of width 2 whose queries, keys and values are packed in some order of these."""
+    sizes = {"h": 3, "p": 3, "w": 2}
+
+    def forward(m, x):
+        q, k, v = split(m, m.qkv(x).view(len(x), 5, *(sizes[axis] if axis != "h" else m.heads for axis in order)))
+        return m.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    net = Net(forward, qkv=nn.Linear(4, 18), out=nn.Linear(6, 2))
+    net.heads = 3
+    return net
+
+
+@case("packed by head", gauss(5, 4), counted=False)
+def _():
+    return packed_attention(lambda m, x: (x.select(3, i).transpose(1, 2) for i in range(3)), "h", "p", "w")
+
+
+@case("packed by width", gauss(5, 4), counted=False)
+def _():
+    return packed_attention(lambda m, x: (t.transpose(1, 2) for t in x.unbind(-1)), "h", "w", "p")
+
+
+@case("packed by part and sliced", gauss(5, 4), counted=False)
+def _():
+    return packed_attention(lambda m, x: (x[:, :, i : i + 1].flatten(2, 3).transpose(1, 2) for i in range(3)), *"phw")
+
+
+@case("packed by head and chunked", gauss(5, 4), counted=False)
+def _():
+    def split(m, x):
+        return (t.squeeze(3).transpose(1, 2) for t in x.split(1, 3))
+
+    return packed_attention(split, *"hpw")
+
+
+@case("scores by baddbmm", gauss(5, 4), counted=False)
+def _():
+    def forward(m, x):
+        q, k, v = (layer(x).view(len(x), 5, -1, 2).transpose(1, 2).flatten(0, 1) for layer in (m.q, m.k, m.v))
+        slopes = m.slopes.view(1, -1, 1, 1).repeat(len(x), 1, 1, 1).flatten(0, 1)
+        scores = (slopes * torch.arange(5)).baddbmm(q, k.mT, alpha=0.5)
+        return m.out((scores.softmax(-1) @ v).unflatten(0, (len(x), -1)).transpose(1, 2).flatten(2))
+
+    net = Net(forward, q=nn.Linear(4, 6), k=nn.Linear(4, 6), v=nn.Linear(4, 6), out=nn.Linear(6, 2))
+    net.register_buffer("slopes", torch.tensor([1.0, 0.5, 0.25]))
+    return net
+
+
 # --- positions chosen by indices --------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,11 @@ SIZES = {
     "graph attention": {"w": 3},
     "biases of heads on either side of a transpose": {"q": 3},
     "messages by scatter": {"a": 6},
+    "packed by head": {"qkv": 3},
+    "packed by width": {"qkv": 3},
+    "packed by part and sliced": {"qkv": 3},
+    "packed by head and chunked": {"qkv": 3},
+    "scores by baddbmm": {"q": 3},
     "tokens gathered and repeated": {"a": 6},
     "branch on values": {"a": 5},
     "scale taken from the data": {"a": 5},
@@ -264,3 +269,34 @@ def test_positions_paired_with_fixed_ones_are_frozen():
     graph = mipp.inspect(Paired(), torch.randn(2, 3))
     assert sum(g.size for g in graph.groups.values()) <= 1
     assert any(f.name == "a" for f in graph.frozen)
+
+
+def test_what_meets_a_stream_that_is_followed_no_longer_names_the_op_where_that_starts():
+    def forward(m, x):
+        h = m.norm(torch.fft.rfft(m.stem(x), n=10).abs())
+        return m.out(m.last(F.relu(h + m.b(F.relu(m.a(h))))))
+
+    net = Net(
+        forward, stem=nn.Linear(4, 6), norm=nn.LayerNorm(6), a=nn.Linear(6, 5), b=nn.Linear(5, 6),
+        last=nn.LayerNorm(6), out=nn.Linear(6, 2),
+    )  # fmt: skip
+    found = mipp.inspect(net, torch.randn(2, 4))
+    assert list(found.groups) == ["a"]
+    assert {f.name: f.op for f in found.frozen} == {"stem": "_fft_r2c", "b": "_fft_r2c", "out": ""}
+
+
+def test_a_parameter_read_in_training_keeps_the_stream_and_others_do_not():
+    def forward(m, x):
+        h = m.a(x) + (m.mask_token if m.training else 0)
+        return m.b(F.relu(h))
+
+    parts = {"mask_token": nn.Parameter(torch.randn(5)), "other": nn.Parameter(torch.randn(1, 5))}
+    net = Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2), **parts)
+    found = mipp.inspect(net, torch.randn(2, 4))
+    assert not found.groups
+    assert {f.name: f.reason for f in found.frozen} == {
+        "a": "mask_token did not run, and may share these nodes",
+        "b": "is an output of the model",
+        "mask_token": "no op reads it",
+        "other": "no op reads it",
+    }

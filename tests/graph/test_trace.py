@@ -9,6 +9,7 @@ from networks import halve, linear_layers, normal
 from torch import nn
 
 import mipp
+from mipp.surgery.masked import MaskedForward
 
 
 def test_inspect_reads_every_form_of_input():
@@ -94,3 +95,15 @@ def test_norms_that_did_not_run_keep_the_nodes_they_may_share(choose):
     found = mipp.inspect(Switched(choose), normal(4, 3, 6, 6).abs())
     assert "a" not in found.groups
     assert any(line.name == "norms.1" and line.reason == "did not run" for line in found.frozen)
+
+
+def test_an_error_names_the_inputs_given_by_name():
+    model = Net(lambda m, input_ids: m.out(m.embed(input_ids)), embed=nn.Embedding(7, 4), out=nn.Linear(5, 2))
+    with pytest.raises(mipp.UnsupportedModelError, match=r"inputs of shape input_ids \(3, 6\)"):
+        mipp.inspect(model, {"input_ids": torch.zeros(3, 6, dtype=torch.long)})
+
+
+def test_a_masked_model_names_the_inputs_given_by_name():
+    masked = MaskedForward(named("dict input").model(), {})
+    with pytest.raises(mipp.UnsupportedModelError, match=r"left \(2, 3\), right \(2, 3\)"):
+        masked(left=torch.zeros(2, 3), right=torch.zeros(2, 3))

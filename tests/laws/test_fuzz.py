@@ -120,6 +120,31 @@ def attention(draw, c, side):
     return Apply("attention", attend, joint, nn.Linear(heads * size, c), heads=heads, size=size), c, side
 
 
+def heads_with_a_parameter(draw, c, side):
+    heads, size = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    summed = draw(st.booleans())
+
+    def meet(m, x):
+        split = m.parts[0](x).unflatten(1, (m.heads, -1))
+        mixed = split + m.table[..., None, None]
+        return (mixed * (split * mixed).sum(2, keepdim=True).sigmoid() if summed else mixed).flatten(1, 2)
+
+    found = Apply("heads with a parameter", meet, nn.Conv2d(c, heads * size, 1), heads=heads)
+    found.table = nn.Parameter(torch.empty(heads, size))
+    return found, heads * size, side
+
+
+def scatter(draw, c, side):
+    places = torch.tensor(draw(st.lists(st.integers(0, side - 1), min_size=side, max_size=side)))
+
+    def put(m, x):
+        return x.new_zeros(x.shape).scatter_add(2, m.places.view(1, 1, -1, 1).expand_as(x), x)
+
+    found = Apply("scatter", put)
+    found.register_buffer("places", places)
+    return found, c, side
+
+
 def shuffle(draw, c, side):
     groups = draw(st.sampled_from(divisors(c)))
 
@@ -179,7 +204,7 @@ def pixels(draw, c, side):
 
 SAME_SIDE = [
     conv, grouped_conv, depthwise, norm, norm, activation, gate, squeeze_excite, used_twice, channels_last_linear,
-    shuffle, attention,
+    shuffle, attention, heads_with_a_parameter, scatter,
 ]  # fmt: skip
 
 

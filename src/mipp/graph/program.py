@@ -19,7 +19,7 @@ _STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a model: `model(*args, **kwargs)`, or `how(model, *args)` where a function says how to call it."""
+    """One call of a model: `model(*args, **kwargs)`, or `how(model, ...)` where a function says how to call it."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +50,8 @@ class Call:
 
     def __call__(self, model: nn.Module) -> Any:
         with callers_default_device():
-            return model(*self.args, **self.kwargs) if self.how is None else self.how(model, *self.args)
+            how = self.how or type(model).__call__
+            return how(model, *self.args, **self.kwargs)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.graph.program import Call, Op, Program, Ref, Value, guard
-from mipp.graph.trees import leaves, map_tensors, results_in
+from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS
 from mipp.modules.copies import canonical_names, has_memory
 
@@ -230,13 +230,19 @@ def run(model: nn.Module, call: Call) -> Any:
     except (MemoryError, MippError):
         raise
     except Exception as error:
-        shapes = ", ".join(str(tuple(t.shape)) for t in call.tensors) or "no tensors"
         raise UnsupportedModelError(
-            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with inputs of "
-            f"shape {shapes}; check that the model runs on such an input by itself."
+            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
+            f"{_describe(call)}; check that the model runs on such an input by itself."
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+def _describe(call: Call) -> str:
+    """The inputs of a call as words: the shapes of tensors, with the names of those given by name."""
+    given = [str(tuple(t.shape)) for t in tensors_in(call.args)]
+    given += [f"{name} {tuple(t.shape)}" for name, value in call.kwargs.items() for t in tensors_in(value)]
+    return f"inputs of shape {', '.join(given)}" if given else "inputs without tensors"
 
 
 def _overlap(changed: Tensor, other: Tensor) -> bool:

@@ -28,12 +28,12 @@ class MaskedForward:
         self.model, self.inner, self.kept = model, model.forward, kept
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        def how(model: nn.Module, *args: Any) -> Any:
+        def how(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             with module_stack(model, stream.modules), stream:
                 return self.inner(*args, **kwargs)
 
         stream = _OverKept(self.kept)
-        output = run(self.model, Call(args, how=how).map(Tensor.clone))
+        output = run(self.model, Call(args, kwargs, how).map(Tensor.clone))
         return map_tensors(output, lambda t: t.clone() if t.is_inference() else t)
 
 
