@@ -136,6 +136,7 @@ class _BySums:
 
     def __init__(self, folds: Sequence[CrossMoments], kind: torch.dtype, *, centred: bool) -> None:
         self._folds, self._kind, self._centred = folds, kind, centred
+        self._fitted = [fold if centred else fold.about_zero() for fold in folds]
         self._device = folds[0].x.device
 
     @property
@@ -152,16 +153,16 @@ class _BySums:
     def held_out_error(self, ridge: float) -> Tensor:
         probes = _probes(self._folds[0].r, self._folds[0].r.shape[1])
         total = self._folds[0].x.new_zeros(())
-        for number, fold in list(enumerate(self._folds))[: _folds_held_out(self._folds[0].x.shape[1])]:
-            rest = reduce(CrossMoments.merge, [f for n, f in enumerate(self._folds) if n != number])
-            known, seen = (m if self._centred else m.about_zero() for m in (rest, fold))
-            xr = known.xr @ probes
-            factor = torch.linalg.cholesky_ex(_add_to_diagonal(known.xx, ridge * _mean_square(known.xx)).to(self._kind))
-            change = torch.cholesky_solve(xr.to(self._kind), factor.L)
-            left = (change * (seen.xx.to(self._kind) @ change)).sum(dtype=torch.float64)
-            left = left + seen.rr.sum() - 2 * (change * (seen.xr @ probes)).sum()
+        for number in range(_folds_held_out(self._folds[0].x.shape[1])):
+            (other,) = (n for n in range(FOLDS) if n != number)
+            rest, known = self._folds[other], self._fitted[other]
+            fold, seen = self._folds[number], self._fitted[number]
+            penalised = _add_to_diagonal(known.xx.to(self._kind), ridge * _mean_square(known.xx).to(self._kind))
+            factor = torch.linalg.cholesky_ex(penalised)
+            change = torch.cholesky_solve((known.xr @ probes).to(self._kind), factor.L).double()
+            left = (change * (seen.xx @ change)).sum() + seen.rr.sum() - 2 * (change * (seen.xr @ probes)).sum()
             if self._centred:
-                missed = (fold.r - rest.r) @ probes - ((fold.x - rest.x)[:, None] @ change.double())[:, 0]
+                missed = (fold.r - rest.r) @ probes - ((fold.x - rest.x)[:, None] @ change)[:, 0]
                 left = left + missed.square().sum()
             total = total + fold.count * torch.where((factor.info == 0).all(), left, math.inf)
         return total
@@ -261,7 +262,7 @@ def _mean_square(second: Tensor) -> Tensor:
 
 def _add_to_diagonal(matrix: Tensor, penalty: Tensor) -> Tensor:
     added = matrix.clone()
-    added.diagonal(dim1=1, dim2=2).add_(penalty[:, None] + 1e-300)
+    added.diagonal(dim1=1, dim2=2).add_(penalty[:, None] + torch.finfo(matrix.dtype).tiny)
     return added
 
 

@@ -1,0 +1,65 @@
+"""ResNet-18 and -50 for images of 224 x 224, with random weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Kernels of the convolutions of a block, which of them has the stride, and what its output is wider by."""
+
+    kernels: Sequence[int]
+    strided: int
+    expansion: int
+    blocks: Sequence[int]
+
+
+SHAPES = {"resnet18": Shape((3, 3), 0, 1, (2, 2, 2, 2)), "resnet50": Shape((1, 3, 1), 1, 4, (3, 4, 6, 3))}
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A convolution without bias and its batch norm."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+
+class Block(nn.Module):
+    """Convolutions beside a shortcut (He et al., arXiv 1512.03385)."""
+
+    def __init__(self, inputs: int, width: int, stride: int, shape: Shape) -> None:
+        super().__init__()
+        last = len(shape.kernels) - 1
+        widths = [inputs, *[width] * last, width * shape.expansion]
+        self.layers = nn.ModuleList(
+            convolution(widths[n], widths[n + 1], kernel, stride if n == shape.strided else 1)
+            for n, kernel in enumerate(shape.kernels)
+        )
+        same = stride == 1 and inputs == widths[-1]
+        self.shortcut = nn.Identity() if same else convolution(inputs, widths[-1], 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for layer in self.layers[:-1]:
+            out = layer(out).relu()
+        return (self.layers[-1](out) + self.shortcut(x)).relu()
+
+
+def resnet(name: str) -> nn.Module:
+    """A network whose batch norms have seen noise."""
+    torch.manual_seed(0)
+    shape, width = SHAPES[name], 64
+    layers: list[nn.Module] = [convolution(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    for stage, count in enumerate(shape.blocks):
+        block = partial(Block, width=64 * 2**stage, shape=shape)
+        layers += [block(width, stride=2 if stage else 1)]
+        width = 64 * 2**stage * shape.expansion
+        layers += [block(width, stride=1) for _ in range(count - 1)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000))
+    with torch.no_grad():
+        for _ in range(2):
+            model(torch.randn(8, 3, 224, 224))
+    return model.eval()

@@ -1,0 +1,155 @@
+"""Cost of a whole `prune` at its defaults, in forward passes of the dense network over the calibration data.
+
+    MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER [--network NAME]
+
+Every network is measured in a fresh process. Seconds are those of the processor, so that other work on the machine
+counts little; memory is the peak above what the model and the data take before the call. Networks whose trained weights
+are not in the folder have random ones, which changes the time little: rows say so.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import mipp
+from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, calibration
+from benchmarks.cifar_networks import TRAININGS, dense, path_of
+from benchmarks.imagenet_networks import resnet
+from benchmarks.language import CALIBRATION, LENGTH
+from benchmarks.language_models import CharGPT, CharLSTM
+from benchmarks.record import Record, Row
+from mipp import zoo
+
+CHARACTERS = 65
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network, what it is calibrated on, and how far it is pruned."""
+
+    model: nn.Module
+    batches: Sequence[Any]
+    budget: mipp.Budget
+    weights: str = "random"
+    exclude: tuple[str, ...] = ()
+
+
+def cifar(name: str, budget: mipp.Budget, folder: Path) -> Job:
+    """A network for CIFAR-10 and 1,024 of its images."""
+    trained = path_of(folder, name).exists()
+    model = dense(name, folder) if trained else TRAININGS[name].make().eval()
+    images = calibration(zoo.load("cifar10", "train"), 0)
+    exclude = EXCLUDED if name in WEIGHTS else ()
+    return Job(model, images.split(128), budget, "trained" if trained else "random", exclude)
+
+
+def imagenet(name: str, images: int, _: Path) -> Job:
+    """A ResNet for images of 224 x 224 with random weights, on noise."""
+    batches = torch.randn(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).split(32)
+    return Job(resnet(name), batches, mipp.Budget(macs=0.5))
+
+
+def characters(make: Callable[[int], nn.Module], _: Path) -> Job:
+    """A network of characters with random weights, at half of the units inside of its blocks."""
+    tokens = torch.randint(CHARACTERS, (CALIBRATION, LENGTH), generator=torch.Generator().manual_seed(0))
+    return Job(make(CHARACTERS).eval(), tokens.split(32), mipp.Budget(macs=0.6))
+
+
+def llama(width: int, inner: int, blocks: int, pieces: int, kind: torch.dtype, _: Path) -> Job:
+    """A Llama with random weights, on random tokens in pieces of 128."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=width, intermediate_size=inner, num_hidden_layers=blocks, num_attention_heads=width // 64,
+        num_key_value_heads=4 if width == 2048 else 3, vocab_size=32000, tie_word_embeddings=True, use_cache=False,
+    )  # fmt: skip
+    tokens = torch.randint(32000, (pieces, 128), generator=torch.Generator().manual_seed(0))
+    model = LlamaForCausalLM(config).to(kind).eval()
+    return Job(model, [{"input_ids": part} for part in tokens.split(16)], mipp.Budget(macs=0.8))
+
+
+JOBS: Mapping[str, Callable[[Path], Job]] = {
+    "resnet20": partial(cifar, "resnet20", mipp.Budget(macs=0.5)),
+    "resnet56": partial(cifar, "resnet56", mipp.Budget(macs=1 / 2.11)),
+    "vit": partial(cifar, "vit", mipp.Budget(macs=0.7)),
+    "mobilenetv2": partial(cifar, "mobilenetv2", mipp.Budget(macs=0.7)),
+    "vgg11": partial(cifar, "vgg11", mipp.Budget(params=0.2)),
+    "resnet18 at 224": partial(imagenet, "resnet18", 64),
+    "resnet50 at 224": partial(imagenet, "resnet50", 128),
+    "gpt": partial(characters, CharGPT),
+    "lstm": partial(characters, CharLSTM),
+    "llama, 135M": partial(llama, 576, 1536, 30, 64, torch.float32),
+    "llama, 1.1B": partial(llama, 2048, 5632, 22, 8, torch.bfloat16),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
+    parser.add_argument("--network", choices=JOBS, action="append", help="all of them by default")
+    parser.add_argument("--here", action="store_true", help="measure the network in this process, and print the row")
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(measure(JOBS[options.network[0]](options.weights))))
+        return
+    record = Record("passes", samples=SAMPLES)
+    for name in options.network or JOBS:
+        record.measure({"network": name}, partial(in_fresh_process, name, options.weights))
+
+
+def in_fresh_process(name: str, weights: Path) -> Row:
+    command = [sys.executable, "-m", "benchmarks.passes", "--weights", str(weights), "--network", name, "--here"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def measure(job: Job) -> Row:
+    """Passes of one call and of its phases, and memory in MB."""
+    one_pass = pass_seconds(job)
+    before, start, clock = peak(), time.process_time(), time.perf_counter()
+    result = mipp.prune(job.model, job.batches, job.budget, exclude=job.exclude, progress=False)
+    seconds, wall = time.process_time() - start, time.perf_counter() - clock
+    size = sum(t.numel() * t.element_size() for t in [*job.model.parameters(), *job.model.buffers()])
+    return {
+        "weights": job.weights,
+        "passes": round(seconds / one_pass, 2),
+        "one pass, seconds": round(one_pass, 3),
+        "seconds": round(seconds, 2),
+        "share of the phases": {k: round(v / wall, 3) for k, v in result.report.seconds.items()},
+        "weights, MB": round(size / 1e6),
+        "peak above the model, MB": peak() - before,
+    }
+
+
+@torch.inference_mode()
+def pass_seconds(job: Job) -> float:
+    """Seconds of the processor for one pass over the data, the second of two where they are short."""
+    for _ in range(2):
+        start = time.process_time()
+        for batch in job.batches:
+            job.model(**batch) if isinstance(batch, dict) else job.model(batch)
+        seconds = time.process_time() - start
+        if seconds > 20:
+            break
+    return seconds
+
+
+def peak() -> int:
+    """Largest resident memory of this process so far, in MB (Linux counts in KiB)."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+
+
+if __name__ == "__main__":
+    main()
