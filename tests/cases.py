@@ -1122,6 +1122,20 @@ def _():
     return net
 
 
+@case("gates between the values", VECTOR)
+def _():
+    def forward(m, x):
+        h = m.up(x)
+        return m.down(h[:, ::2] * torch.sigmoid(h[:, 1::2]))
+
+    return Net(forward, up=nn.Linear(4, 10), down=nn.Linear(5, 3))
+
+
+@case("every third position", VECTOR)
+def _():
+    return Net(lambda m, x: m.down(F.relu(m.up(x))[:, 1::3]), up=nn.Linear(4, 12), down=nn.Linear(4, 3))
+
+
 # --- single outputs ---------------------------------------------------------------------------------------------------
 
 

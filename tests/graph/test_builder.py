@@ -112,6 +112,8 @@ SIZES = {
     "splines with a scale for each": {"0": 6, "1": 5},
     "linear layers on radial bumps": {"layers.0": 6, "layers.1": 5},
     "polynomials of every input": {"weights": 6, "weights#2": 5},
+    "gates between the values": {"up": 5},
+    "every third position": {"up": 4},
     "single outputs": {"a": 5},
     "weights that pass through an unknown op": {"b": 5},
 }

@@ -249,7 +249,8 @@ class _Trial:
         mine = _names_in(graph, doubts)
         for name in mine:
             alike = [n for n, g in graph.groups.items() if g.size == graph.groups[name].size and n != name]
-            for names, others in product(_remedies(self.model, doubts), _company(alike, unsettled)):
+            companies = [_near(graph, name, alike), *_company(alike, unsettled)]
+            for names, others in product(_remedies(self.model, doubts), filter(None, companies)):
                 findings = self._with_attributes(doubts, names)
                 if tied := self._needed(mine, name, others, findings):
                     atoms = [self.draft.atoms_of(graph.groups[n]) for n in (name, *tied)]
@@ -282,6 +283,16 @@ class _Trial:
         plan = _unequal(graph, self.model, names, equal)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
         return not removes or agrees(plan, self.model, self.call)
+
+
+def _near(graph: PruningGraph, name: str, alike: Sequence[str]) -> list[str]:
+    """Groups whose sizes are given by the modules that give those of one group, or those of such groups, and so on."""
+    modules = {n: {d.module for d in graph.doubts if n in d.count.per_node} for n in (name, *alike)}
+    near, met = [name], set(modules[name])
+    while more := [n for n in alike if n not in near and met & modules[n]]:
+        near += more
+        met = met.union(*(modules[n] for n in more))
+    return near[1:]
 
 
 def _company(alike: Sequence[str], unsettled: Collection[str]) -> Iterator[list[str]]:

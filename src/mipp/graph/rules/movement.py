@@ -131,8 +131,11 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
     if plane is not None and op.name == "narrow":
         w.doubts.append(Doubt(op.index, stop - start, line(plane, dim)[start:stop], reason))
     if plane is not None and (start, stop, step) != (0, size, 1):
-        if step != 1:
+        if step != 1 and (size % step or start >= step or stop != size or len(varying(plane)) > 1):
             return hold(op, w, x, [dim])
+        if step != 1:  # every second position, say: whole pairs go, so that those taken are still the same
+            w.atoms.unite_along(plane.unflatten(dim, (-1, step)), [dim + 1], reason)
+            return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
         for end in {start, stop} - {0, size}:
             w.doubts.append(Doubt(op.index, end, line(plane, dim)[:end], reason))
             w.doubts.append(Doubt(op.index, size - end, line(plane, dim)[end:], reason))
