@@ -13,7 +13,7 @@ import mipp
 from mipp.methods import (
     OTO,
 )
-from mipp.methods.common.scores import parts
+from mipp.methods.common.scores import weights_by_node
 from mipp.methods.oto import half_space
 
 
@@ -25,7 +25,7 @@ def test_oto_leaves_nothing_to_lose_in_the_nodes_it_removes(variant, dtype):
     whole = copy.deepcopy(given.model)
     whole.load_state_dict(state)
     for name, group in given.graph.groups.items():
-        sizes = sum(part.abs().sum(1) for part in parts(group, dict(whole.named_parameters()), reads=False))
+        sizes = sum(part.abs().sum(1) for part in weights_by_node(group, dict(whole.named_parameters()), reads=False))
         assert set(torch.nonzero(sizes == 0).flatten().tolist()) == set(range(group.size)) - set(plan.kept[name])
     x = given.batches[0].call.args[0]
     torch.testing.assert_close(mipp.apply(plan, whole)(x), whole(x))

@@ -10,7 +10,7 @@ import mipp
 from mipp.methods import (
     SynFlow,
 )
-from mipp.methods.common.scores import parts
+from mipp.methods.common.scores import weights_by_node
 from mipp.methods.synflow import flow
 
 
@@ -37,7 +37,7 @@ def test_synaptic_flow_is_conserved_by_every_hidden_node(seed):
     given = task(model, shape=(3, 6, 6), samples=3)
     found = flow(model, given.batches[0])
     for group in given.graph.groups.values():
-        flows = [sum(part.sum(1) for part in parts(group, found, reads=reads)) for reads in (False, True)]
+        flows = [sum(part.sum(1) for part in weights_by_node(group, found, reads=reads)) for reads in (False, True)]
         torch.testing.assert_close(flows[0], flows[1])
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import mipp
 from mipp.methods import FPGM, IMP, L1, L2, LAMP, OTO, IterGraSP, IterSNIP, SynFlow
-from mipp.methods.common.scores import parts
+from mipp.methods.common.scores import weights_by_node
 
 OLD = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 
@@ -62,7 +62,7 @@ def test_oto_drives_nodes_to_zero_by_their_length(variant):
     assert all(bool(torch.isfinite(t).all()) for t in state.values())
     lengths = {n: p for n, p in state.items() if n.endswith("original0")}
     for name, group in given.graph.groups.items():
-        zero = sum(part.abs().sum(1) for part in parts(group, lengths, reads=False)) == 0
+        zero = sum(part.abs().sum(1) for part in weights_by_node(group, lengths, reads=False)) == 0
         assert set(torch.nonzero(zero).flatten().tolist()) == set(range(group.size)) - set(plan.kept[name])
     assert any("changes the outputs" in note for note in given.notes)  # directions are shorter when they are cut
 

@@ -73,7 +73,7 @@ class MLP:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Removal:
     """Perceptrons fitted again without one node."""
 
     node: int
@@ -104,7 +104,7 @@ class MLPInformation:
         self._losses = self._evaluate(self._mask)
         self._twin = self._net.state()
         self._goal: Tensor | None = None
-        self._trial: _Trial | None = None
+        self._trial: _Removal | None = None
 
     @torch.no_grad()
     def marginal(self) -> Tensor:
@@ -156,13 +156,13 @@ class MLPInformation:
         mask[self._blocks[node]] = 0
         return mask
 
-    def _try(self, node: int) -> _Trial:
+    def _try(self, node: int) -> _Removal:
         """The fit without a node; the perceptrons themselves stay as they are."""
         if self._trial is None or self._trial.node != node:
             goal = self._reference()
             before = self._net.state()
             losses = self._refit(self._without(node), goal)
-            self._trial = _Trial(node, self._net.state(), losses)
+            self._trial = _Removal(node, self._net.state(), losses)
             self._net.restore(before)
         return self._trial
 

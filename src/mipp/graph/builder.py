@@ -17,9 +17,7 @@ from mipp.graph.nodes import Activation, Doubt, Frozen, NodeGroup, PruningGraph,
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule, walk
 from mipp.graph.trace import trace
-from mipp.graph.tracker import Contraction, Walk
-from mipp.graph.tracker import Doubt as WalkDoubt
-from mipp.graph.tracker import Reduction as WalkReduction
+from mipp.graph.tracker import Walk, WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.unused import find_unused, list_unused, read_in_training
 from mipp.modules.adapters import adapter_of
 from mipp.modules.copies import canonical_names, working_copy
@@ -89,7 +87,7 @@ class Draft:
             frozen=(*frozen, *self._rest(nodes, frozen)),
             program=w.program,
             batch=self._batch,
-            sites=tuple(nodes.site(c) for c in w.contractions),
+            sites=tuple(nodes.site(c) for c in w.sites),
             macs=tuple(_work(t.op, t.coefficient, [nodes.size(a) for a in t.axes]) for t in w.terms),
             params=tuple(_parameter_work(name, p, w, nodes.size) for name, p in self._parameters),
             activations=tuple(_activation(index, span, w, nodes.size) for index, span in w.activations.items()),
@@ -104,7 +102,7 @@ class Draft:
         found: dict[str, Frozen] = {}
         for name, parameter in self._parameters:
             if parameter.ndim > 1 and named.isdisjoint([name, *self._owners.get(name, [owner(name)])]):
-                single = len(parameter) == 1 and any(c.weight == name for c in self._walk.contractions)
+                single = len(parameter) == 1 and any(c.weight == name for c in self._walk.sites)
                 reason = Reason(_SINGLE) if single else nodes.reason_of(name) or Reason(_UNREAD)
                 found.setdefault(
                     owner(name), Frozen(owner(name), len(parameter), reason.text, reason.op, reason.source)
@@ -223,7 +221,7 @@ class _Nodes:
             return Size(len(nodes), {})
         return Size(len(nodes) - len(inside), {n: c // self.groups[n].size for n, c in sizes.items()})
 
-    def site(self, c: Contraction) -> Site:
+    def site(self, c: WalkSite) -> Site:
         rows = {dim: nodes for dim, atoms in enumerate(c.rows) if ((nodes := self.at(atoms)) >= 0).any()}
         return Site(c.op, c.weight, c.bias, self.at(c.reads), self.at(c.writes), c.groups, c.reads_axis, rows)
 

@@ -33,7 +33,7 @@ _RUN_ON_ANY_LENGTH = (
 
 
 @dataclass(frozen=True)
-class Contraction:
+class WalkSite:
     """An op that reads nodes through a weight: a linear layer or convolution.
 
     Attributes:
@@ -57,7 +57,7 @@ class Contraction:
 
 
 @dataclass(frozen=True)
-class Reduction:
+class WalkReduction:
     """An op that sums, or takes statistics, over an axis that can be cut: a mask leaves the removed positions out.
 
     Attributes:
@@ -94,7 +94,7 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Doubt:
+class WalkDoubt:
     """Positions whose removal is right only if the code computes a size instead of fixing it; a trial cut decides.
 
     Attributes:
@@ -133,13 +133,13 @@ class Walk:
     atoms: Atoms = field(default_factory=Atoms)
     planes: dict[int, Planes] = field(default_factory=dict)
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    contractions: list[Contraction] = field(default_factory=list)
+    sites: list[WalkSite] = field(default_factory=list)
     producers: list[Tensor] = field(default_factory=list)
     readers: list[Tensor] = field(default_factory=list)
-    reductions: list[Reduction] = field(default_factory=list)
+    reductions: list[WalkReduction] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     attributes: list[Attribute] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
+    doubts: list[WalkDoubt] = field(default_factory=list)
     alignments: list[Alignment] = field(default_factory=list)
     splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
     weights: set[int] = field(default_factory=set)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope
-from mipp.methods.common.scores import matrices, parts
+from mipp.methods.common.scores import matrices, weights_by_node
 from mipp.plan.task import Task
 
 
@@ -31,7 +31,7 @@ class FPGM(OneShot):
         tensors = matrices(task.model)
         found = {}
         for name, group in task.graph.groups.items():
-            rows = list(parts(group, tensors, reads=False))
+            rows = list(weights_by_node(group, tensors, reads=False))
             weights = torch.cat(rows, 1) if rows else torch.zeros(group.size, 1, dtype=torch.float64)
             found[name] = torch.cdist(weights, weights, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
         return found

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.methods.base import Needs, require_target
-from mipp.methods.common.scores import fraction_kept, matrices, parts, select_in_rounds, silence
+from mipp.methods.common.scores import fraction_kept, matrices, select_in_rounds, silence, weights_by_node
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget
@@ -70,7 +70,7 @@ def _norms(task: Task, model: nn.Module, kept: Mapping[str, Sequence[int]]) -> d
     tensors = matrices(model)
     found = {}
     for name, group in task.graph.groups.items():
-        norms = [part.norm(dim=1) for part in parts(group, tensors, reads=False)]
+        norms = [part.norm(dim=1) for part in weights_by_node(group, tensors, reads=False)]
         total = torch.stack(norms).sum(0) if norms else torch.zeros(group.size, dtype=torch.float64)
         found[name] = total / total[list(kept[name])].mean().clamp_min(1e-300) if kept[name] else total
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope
-from mipp.methods.common.scores import matrices, parts
+from mipp.methods.common.scores import matrices, weights_by_node
 from mipp.plan.task import Task
 
 
@@ -30,7 +30,7 @@ class LAMP(OneShot):
         tensors = matrices(task.model)
         found = {}
         for name, group in task.graph.groups.items():
-            squares = [part.square().sum(1) for part in parts(group, tensors, reads=False)]
+            squares = [part.square().sum(1) for part in weights_by_node(group, tensors, reads=False)]
             found[name] = relative(sum(squares, torch.zeros(group.size, dtype=torch.float64)))
         return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.base import Needs, OneShot, Scope
-from mipp.methods.common.scores import matrices, parts
+from mipp.methods.common.scores import matrices, weights_by_node
 from mipp.plan.task import Task
 
 
@@ -36,7 +36,7 @@ class Magnitude(OneShot):
 
     def _scores(self, group: NodeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         score = torch.zeros(group.size, dtype=torch.float64)
-        for part in parts(group, tensors, reads=False):
+        for part in weights_by_node(group, tensors, reads=False):
             score += part.norm(p=self.order, dim=1)
         return score / score.mean().clamp_min(1e-300) if self.normalize and self.scope == "global" else score
 

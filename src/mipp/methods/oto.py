@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.methods.base import Needs, Scope, require_target, select
-from mipp.methods.common.scores import axis_factor, parts
+from mipp.methods.common.scores import axis_factor, weights_by_node
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.modules.weight_norm import length_of
@@ -208,7 +208,7 @@ def _cosine(task: Task, weights: Weights, gradient: Weights) -> dict[str, Tensor
 def _inner(task: Task, name: str, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
     group = task.graph.groups[name]
     total = torch.zeros(group.size, dtype=torch.float64)
-    for a, b in zip(parts(group, left, reads=False), parts(group, right, reads=False), strict=True):
+    for a, b in zip(weights_by_node(group, left, reads=False), weights_by_node(group, right, reads=False), strict=True):
         total += (a * b).sum(1)
     return total
 

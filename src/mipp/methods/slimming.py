@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.methods.base import Needs, OneShot, Scope
-from mipp.methods.common.scores import parts
+from mipp.methods.common.scores import weights_by_node
 from mipp.plan.task import Task
 
 
@@ -38,7 +38,7 @@ class BatchNormScale(OneShot):
         norms = [m for m in task.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         scales = {id(norm.weight) for norm in norms if norm.weight is not None}
         tensors = {name: p for name, p in task.model.named_parameters() if id(p) in scales}
-        found = {name: list(parts(group, tensors, reads=False)) for name, group in task.graph.groups.items()}
+        found = {name: list(weights_by_node(group, tensors, reads=False)) for name, group in task.graph.groups.items()}
         scores = {name: torch.cat(rows, 1).abs().mean(1) for name, rows in found.items() if rows}
         if not scores:
             raise UnsupportedModelError(

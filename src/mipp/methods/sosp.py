@@ -25,7 +25,7 @@ from mipp.methods.common.gradients import (
     loss_of_output,
     parameters_of,
 )
-from mipp.methods.common.scores import parts
+from mipp.methods.common.scores import weights_by_node
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import PruningPlan
@@ -111,7 +111,7 @@ def _along(task: Task, products: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sums of weight times derivative over the weights that produce each node, shape [size]."""
     found = {}
     for name, group in task.graph.groups.items():
-        sums = [part.sum(1) for part in parts(group, products, reads=False)]
+        sums = [part.sum(1) for part in weights_by_node(group, products, reads=False)]
         found[name] = torch.stack(sums).sum(0) if sums else torch.zeros(group.size, dtype=torch.float64)
     return found
 

@@ -24,7 +24,7 @@ from mipp.report.measuring import Clock, measures, report_on
 from mipp.runtime.tensor_store import format_bytes
 from mipp.storage import folder as storage
 from mipp.surgery.cut import apply
-from mipp.surgery.huggingface import describe
+from mipp.surgery.huggingface import update_config
 
 _WHOLE = (
     "Batches were taken whole: entries along the first dimension depend on each other, as in a time-first sequence or "
@@ -69,7 +69,7 @@ def finish(prepared: Prepared, planned: Planned) -> Result:
     home = device_of(prepared.model)
     if home is not None:
         move(small, home)
-    task.notes.extend(describe(small, plan))
+    task.notes.extend(update_config(small, plan))
     _note_sizes(task, prepared.data)
     with prepared.bars.phase("evaluation"):
         after = measures(small, plan.widths, task, prepared.options.evaluate)

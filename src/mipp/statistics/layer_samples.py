@@ -116,7 +116,7 @@ def adjacent_samples(
     graph: PruningGraph,
     group: NodeGroup,
     batches: Iterable[Batch],
-    alive: NDArray[np.bool_],
+    keep: NDArray[np.bool_],
     reading: Reading,
     noise: float = 0.0,
 ) -> list[Samples]:
@@ -127,7 +127,7 @@ def adjacent_samples(
         graph: Its pruning graph.
         group: Its nodes are those of the samples.
         batches: Calibration batches.
-        alive: Whether each node of the graph is still there; targets are the outputs that are.
+        keep: Whether each node of the graph is still there; targets are the outputs that are.
         reading: How samples are taken.
         noise: Noise on the targets, relative to their variance.
 
@@ -142,7 +142,7 @@ def adjacent_samples(
     observed = observe_sites(model, graph, [use for own in uses.values() for use in own], batches, reading, group)
     found: list[Samples] = []
     for site in readers:
-        rows = torch.from_numpy(site.outputs_to_keep(alive)).reshape(site.groups, -1)
+        rows = torch.from_numpy(site.outputs_to_keep(keep)).reshape(site.groups, -1)
         pooled = Observed.of([observed[use.op] for use in uses[site.op]])
         found.extend(_parts(pooled, site, group, rows, reading, noise))
     return found

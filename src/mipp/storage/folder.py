@@ -19,7 +19,7 @@ from mipp.plan.plan import PruningPlan, load_plan
 from mipp.report import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
 from mipp.surgery.cut import apply
-from mipp.surgery.huggingface import describe
+from mipp.surgery.huggingface import update_config
 
 _TYPES = "types of buffers that are not saved"
 PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
@@ -75,7 +75,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
                 f"{expected} in the cut model (None: not there). The two files come from different runs."
             )
     fill(small, weights)  # a module's extra state is the dense model's
-    describe(small, plan)
+    update_config(small, plan)
     return small
 
 

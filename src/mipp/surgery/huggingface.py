@@ -20,7 +20,7 @@ _UNDESCRIBED = (
 )
 
 
-def describe(model: nn.Module, plan: PruningPlan) -> list[str]:
+def update_config(model: nn.Module, plan: PruningPlan) -> list[str]:
     """Makes the `config` of a pruned model describe it, if it can; else returns a sentence for the report.
 
     Fields that may hold a width are tried until a model built from the configuration has the shapes of this one. Then

@@ -121,7 +121,7 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
         UnsupportedModelError: A trial cut fails whatever is frozen.
     """
     while True:
-        trial = _Trial(model, call, freeze)
+        trial = _TrialCut(model, call, freeze)
         if trial.settle():
             return trial.graph
         wrong = wrong_groups(_less(trial.graph, model, trial.graph.groups), model, call)
@@ -194,7 +194,7 @@ def _number_in_code(graph: PruningGraph, name: str, model: nn.Module) -> Reason:
     return Reason("cutting it did not equal masking it")
 
 
-class _Trial:
+class _TrialCut:
     """Settles doubts: first all at once, then those that concern the same groups or stand on the same lines."""
 
     def __init__(self, model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, varying, without
 from mipp.graph.program import Op, Ref
-from mipp.graph.tracker import Alignment, Attribute, Contraction, Doubt, Reduction, Term, Walk, rule, unknown
+from mipp.graph.tracker import Alignment, Attribute, Term, Walk, WalkDoubt, WalkReduction, WalkSite, rule, unknown
 
 _ROW_BYTES = 16
 """Rows of the operands of a grouped product are multiples of this."""
@@ -45,7 +45,7 @@ def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) ->
     _read(op, w, along(w.of(x), [ndim - 1]), ndim - 1, reads)
     _add_bias(op, w, bias, writes)
     lead = tuple(w.axis(x, d) for d in range(ndim - 1))
-    _contraction(op, w, Contraction(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis, lead))
+    _contraction(op, w, WalkSite(op.index, _name(w, weight), _name(w, bias), reads, writes, 1, reads_axis, lead))
     _over_computed(op, w, (x, ndim - 1), (weight, reads_axis), reads)
     w.terms.append(Term(op.index, 1, (*lead, reads, writes)))
     return (*without(w.of(x), [ndim - 1]), *_along(writes, ndim - 1, ndim))
@@ -76,7 +76,7 @@ def convolution(op: Op, w: Walk) -> Sequence[Planes]:
         w.producers.append(writes)
     else:
         names = _name(w, weight), _name(w, bias)
-        _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, axis))
+        _contraction(op, w, WalkSite(op.index, *names, reads, writes, groups, axis))
     out = w.program.values[op.outputs[0]].shape
     wide = w.shape(x) if transposed else out
     positions = torch.Size(wide[:channel] + wide[channel + 1 :]).numel() * torch.Size(w.shape(weight)[2:]).numel()
@@ -104,7 +104,7 @@ def _transposed_in_groups(op: Op, w: Walk) -> Sequence[Planes]:
     _add_bias(op, w, op.arguments["bias"], writes)
     names = _name(w, weight), _name(w, op.arguments["bias"])
     reads = source[0] if groups < source.shape[1] else torch.full((source.shape[1],), FIXED)
-    _contraction(op, w, Contraction(op.index, *names, reads, writes, groups, 0))
+    _contraction(op, w, WalkSite(op.index, *names, reads, writes, groups, 0))
     positions = torch.Size(w.shape(x)[:channel] + w.shape(x)[channel + 1 :] + w.shape(weight)[2:]).numel()
     w.terms.append(Term(op.index, positions, (rows, inner)))
     return [(*without(planes, [channel]), *_along(writes, channel, ndim))]
@@ -117,7 +117,7 @@ def _count_groups(op: Op, w: Walk, weight: Ref, groups: Tensor) -> None:
         w.attributes.append(Attribute(op.module, "groups", groups))
     else:
         reason = Reason("the number of groups is fixed in the code", op.name, op.source)
-        w.doubts.append(Doubt(op.index, len(groups), groups, reason))
+        w.doubts.append(WalkDoubt(op.index, len(groups), groups, reason))
 
 
 def _over_computed(op: Op, w: Walk, x: tuple[Ref, int], weight: tuple[Ref, int], *atoms: Tensor) -> None:
@@ -131,9 +131,9 @@ def _over_computed(op: Op, w: Walk, x: tuple[Ref, int], weight: tuple[Ref, int],
     if not _name(w, weight[0]):
         axes = [(op.inputs.index(ref.index), dim) for ref, dim in (x, weight)]
         if len(atoms) == 1:
-            w.reductions.append(Reduction(op.index, tuple((*axis, atoms[0]) for axis in axes)))
+            w.reductions.append(WalkReduction(op.index, tuple((*axis, atoms[0]) for axis in axes)))
         else:
-            w.reductions.extend(Reduction(op.index, ((*axis, a),)) for axis, a in zip(axes, atoms, strict=True))
+            w.reductions.extend(WalkReduction(op.index, ((*axis, a),)) for axis, a in zip(axes, atoms, strict=True))
 
 
 def _read(op: Op, w: Walk, plane: Tensor | None, dim: int, reads: Tensor) -> None:
@@ -184,8 +184,8 @@ def _name(w: Walk, ref: Any) -> str:
     return value.name if value is not None and value.origin == "parameter" else ""
 
 
-def _contraction(op: Op, w: Walk, found: Contraction) -> None:
-    w.contractions.append(found)
+def _contraction(op: Op, w: Walk, found: WalkSite) -> None:
+    w.sites.append(found)
     w.readers.append(found.reads)
     w.producers.append(found.writes)
 
@@ -257,7 +257,7 @@ def _sum_over(op: Op, w: Walk, factors: Sequence[Factor], letter: str) -> Sequen
         for other in lines[1:]:
             w.atoms.unite(lines[0], other, reason)
         reads = tuple((f.number, f.dim(letter), lines[0]) for f in having)
-        w.reductions.append(Reduction(op.index, reads))
+        w.reductions.append(WalkReduction(op.index, reads))
         return factors
     for f, plane in zip(having, planes, strict=True):
         if plane is not None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mipp.graph.axes import Planes, Reason, along, merge, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.movement import pair
-from mipp.graph.tracker import Doubt, Walk, rule
+from mipp.graph.tracker import Walk, WalkDoubt, rule
 
 
 @rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias")
@@ -46,7 +46,7 @@ def uniform(op: Op, w: Walk) -> Sequence[Planes]:
             atoms = w.atoms.elastic(size)
             planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(shape))]))
             w.doubts.append(
-                Doubt(op.index, size, atoms, Reason(f"{op.name} of the fixed size {size}", op.name, op.source))
+                WalkDoubt(op.index, size, atoms, Reason(f"{op.name} of the fixed size {size}", op.name, op.source))
             )
     return [tuple(planes)]
 

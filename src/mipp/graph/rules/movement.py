@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, move_plane, varying, without
 from mipp.graph.program import Op, Ref
-from mipp.graph.tracker import Doubt, Walk, rule, unknown
+from mipp.graph.tracker import Walk, WalkDoubt, rule, unknown
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "flatten")
@@ -43,7 +43,7 @@ def _grown(op: Op, w: Walk) -> Planes:
             atoms = w.atoms.elastic(size)
             planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(after))]))
             reason = Reason(f"{op.name} to the fixed sizes {list(after)}", op.name, op.source)
-            w.doubts.append(Doubt(op.index, size, atoms, reason))
+            w.doubts.append(WalkDoubt(op.index, size, atoms, reason))
     return tuple(planes)
 
 
@@ -77,7 +77,7 @@ def reshape(op: Op, w: Walk) -> Sequence[Planes]:
         for dim in dims:
             if 0 <= dim - start < len(sizes):
                 inferred = sizes[dim - start] == -1
-                w.doubts.append(Doubt(op.index, shape[dim], line(plane, dim), reason, inferred))
+                w.doubts.append(WalkDoubt(op.index, shape[dim], line(plane, dim), reason, inferred))
     return results
 
 
@@ -129,7 +129,7 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
     plane = along(w.of(x), [dim])
     reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
     if plane is not None and op.name == "narrow":
-        w.doubts.append(Doubt(op.index, stop - start, line(plane, dim)[start:stop], reason))
+        w.doubts.append(WalkDoubt(op.index, stop - start, line(plane, dim)[start:stop], reason))
     if plane is not None and (start, stop, step) != (0, size, 1):
         if step != 1 and (size % step or start >= step or stop != size or len(varying(plane)) > 1):
             return hold(op, w, x, [dim])
@@ -137,8 +137,8 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
             w.atoms.unite_along(plane.unflatten(dim, (-1, step)), [dim + 1], reason)
             return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
         for end in {start, stop} - {0, size}:
-            w.doubts.append(Doubt(op.index, end, line(plane, dim)[:end], reason))
-            w.doubts.append(Doubt(op.index, size - end, line(plane, dim)[end:], reason))
+            w.doubts.append(WalkDoubt(op.index, end, line(plane, dim)[:end], reason))
+            w.doubts.append(WalkDoubt(op.index, size - end, line(plane, dim)[end:], reason))
         if len(varying(plane)) > 1:
             w.atoms.hold(plane, [dim], reason)
         w.parts.setdefault((x.index, dim), []).append((start, stop, plane.narrow(dim, start, stop - start), reason))
@@ -178,7 +178,7 @@ def split(op: Op, w: Walk) -> Sequence[Planes]:
         pieces = plane.split(each if equal else list(given), dim)
         for piece in pieces[:1] if equal else pieces:
             reason = Reason(f"{op.name} into the fixed sizes {given}", op.name, op.source)
-            w.doubts.append(Doubt(op.index, piece.shape[dim], line(piece, dim), reason))
+            w.doubts.append(WalkDoubt(op.index, piece.shape[dim], line(piece, dim), reason))
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
 
 

@@ -8,7 +8,7 @@ from mipp.graph.axes import Planes, Reason, along, merge, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import per_channel
 from mipp.graph.rules.movement import pair
-from mipp.graph.tracker import Attribute, Doubt, Reduction, Walk, rule
+from mipp.graph.tracker import Attribute, Walk, WalkDoubt, WalkReduction, rule
 
 
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
@@ -42,12 +42,12 @@ def layer_norm(op: Op, w: Walk) -> Sequence[Planes]:
         if len(own) == 1 == len(varying(plane)):
             line, dim = plane.reshape(-1), own[0]
             more = ((n + 1, dim - first, line) for n in range(len(vectors)))
-            w.reductions.append(Reduction(op.index, ((0, dim, line), *more), (dim,)))
+            w.reductions.append(WalkReduction(op.index, ((0, dim, line), *more), (dim,)))
             if not (
                 vectors and w.counting.get(op.module) == "normalized_shape"
             ):  # a module that reads it off its weight
                 size = Reason(f"{op.name} over the fixed sizes {shape}", op.name, op.source)
-                w.doubts.append(Doubt(op.index, shape[dim - first], line, size))
+                w.doubts.append(WalkDoubt(op.index, shape[dim - first], line, size))
         elif own:
             w.atoms.hold(plane, own, reason)
     return [planes, *[() for _ in op.outputs[1:]]]
@@ -77,11 +77,11 @@ def _norm_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vectors: int
         if w.counting.get(op.module) == "num_groups":
             w.attributes.append(Attribute(op.module, w.counting[op.module], rows[:, 0].clone()))
         else:
-            w.doubts.append(Doubt(op.index, groups, rows[:, 0], reason))
+            w.doubts.append(WalkDoubt(op.index, groups, rows[:, 0], reason))
     else:
         pair(op, w, plane, 1, groups)
         more = ((n + 1, 0, line) for n in range(vectors))
-        w.reductions.append(Reduction(op.index, ((0, 1, line), *more), (1,)))
+        w.reductions.append(WalkReduction(op.index, ((0, 1, line), *more), (1,)))
 
 
 @rule("_weight_norm", "_weight_norm_interface")
@@ -93,5 +93,5 @@ def weight_norm(op: Op, w: Walk) -> Sequence[Planes]:
     for plane in planes:
         own = varying(plane)
         if own != (dim,) and len(own) == 1:
-            w.reductions.append(Reduction(op.index, ((0, own[0], plane.reshape(-1)),), own))
+            w.reductions.append(WalkReduction(op.index, ((0, own[0], plane.reshape(-1)),), own))
     return [planes, *[() for _ in op.outputs[1:]]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from mipp.graph.axes import Planes, Reason, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.rules.elementwise import pointwise
-from mipp.graph.tracker import Reduction, Walk, rule
+from mipp.graph.tracker import Walk, WalkReduction, rule
 
 
 @rule("mean", "sum", "amax", "amin", "prod", "std", "var", "logsumexp", "norm", "any", "all", "linalg_vector_norm")
@@ -49,7 +49,7 @@ def over(op: Op, w: Walk, dims: Sequence[int], writes: tuple[int, ...] = ()) -> 
     for plane in w.of(op.args[0]):
         own = [d for d in varying(plane) if d in dims]
         if own and len(varying(plane)) == 1:
-            w.reductions.append(Reduction(op.index, ((0, own[0], plane.reshape(-1)),), writes))
+            w.reductions.append(WalkReduction(op.index, ((0, own[0], plane.reshape(-1)),), writes))
         elif own:
             w.atoms.hold(plane, own, reason)
             for d in own:

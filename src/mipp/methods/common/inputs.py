@@ -10,7 +10,7 @@ from torch import Tensor
 from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
-from mipp.methods.common.scores import parts
+from mipp.methods.common.scores import weights_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes
@@ -149,6 +149,6 @@ def by_weight(task: Task, group: NodeGroup) -> Tensor:
     """
     task.notes.append(f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight.")
     gain = torch.zeros(group.size, dtype=torch.float64)
-    for weights in parts(group, dict(task.model.named_parameters()), reads=True):
+    for weights in weights_by_node(group, dict(task.model.named_parameters()), reads=True):
         gain += weights.square().sum(1)
     return gain

@@ -22,7 +22,7 @@ Structure = Literal["l1", "l2", "gate"]
 Scores = Mapping[str, Tensor]
 
 
-def parts(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None = None) -> Iterator[Tensor]:
+def weights_by_node(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None = None) -> Iterator[Tensor]:
     """The weights of each node of a group, slice by slice, in float64 on the CPU, shape [nodes, entries].
 
     Args:
@@ -66,7 +66,7 @@ def axis_factor(part: ParamSlice, values: Tensor, tensor: Tensor) -> Tensor:
 
 def _of_group(group: NodeGroup, weights: Scores, structure: Structure) -> Tensor:
     total = torch.zeros(group.size, dtype=torch.float64)
-    for part in parts(group, weights, reads=True if structure == "gate" else None):
+    for part in weights_by_node(group, weights, reads=True if structure == "gate" else None):
         total += (part if structure == "gate" else part.square() if structure == "l2" else part.abs()).sum(1)
     return total.sqrt() if structure == "l2" else total
 
@@ -167,6 +167,6 @@ def _order_of_removal(scores: Scores, kept: Mapping[str, Sequence[int]]) -> dict
     found = {}
     for name, values in scores.items():
         found[name] = torch.full_like(values, low - ((high - low) or 1.0))
-        alive = list(kept[name])
-        found[name][alive] = values[alive]
+        keep = list(kept[name])
+        found[name][keep] = values[keep]
     return found
