@@ -74,7 +74,8 @@ def test_features_are_the_streams_behind_refitted_layers():
     dense, x = Residual().eval(), torch.randn(2, 3, 8, 8)
     small, plan, graph = cut(dense, x, 3, whole=("stem",))
     found = features(graph, plan)
-    outputs, values = Runner(small, [f.value for f in found], graph.program)(mipp.data.calibration.as_call(x))
+    runner, call = Runner(small, found, graph), mipp.data.calibration.as_call(x)
+    outputs, values = runner(call, runner.find(call))
     assert torch.allclose(outputs[0], small(x), atol=1e-6)
     stream, streams = small.stem(x), []
     for inner, outer, norm in zip(small.inner, small.outer, small.norms, strict=True):
@@ -87,9 +88,10 @@ def test_features_of_the_dense_model_are_compared_in_the_channels_that_are_kept(
     dense, x = Residual().eval(), torch.randn(2, 3, 8, 8)
     small, plan, graph = cut(dense, x, 3)
     found = features(graph, plan)
-    call, wanted = mipp.data.calibration.as_call(x), [f.value for f in found]
+    call = mipp.data.calibration.as_call(x)
     with torch.no_grad():
-        (_, own), (_, values) = (Runner(model, wanted, graph.program)(call) for model in (dense, small))
+        runners = Runner(dense, found, graph), Runner(small, found, graph)
+        (_, own), (_, values) = (runner(call, runner.find(call)) for runner in runners)
     assert any(there.shape != here.shape for there, here in zip(own, values, strict=True))
     rows = [t if t.shape == v.shape else t[:, :3] for t, v in zip(own, values, strict=True)]
     assert float(feature_loss(rows, own, found)) == 0

@@ -25,14 +25,18 @@ def is_layer(name: str) -> bool:
     return name in LINEAR or "conv" in name
 
 
+def weight_argument(name: str) -> str:
+    """The name that a layer has for its weight."""
+    return {"matmul": "other", "mm": "mat2", "addmm": "mat2"}.get(name, "weight")
+
+
 def as_layer(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a layer, renamed and with the weight the usual way round."""
     layer = dict(arguments)
     if name == "addmm":
         layer |= {"input": arguments["mat1"], "weight": arguments["mat2"], "bias": arguments["self"]}
     elif name in ("matmul", "mm"):
-        weight = arguments["other"] if name == "matmul" else arguments["mat2"]
-        layer |= {"input": arguments["self"], "weight": weight, "bias": None}
+        layer |= {"input": arguments["self"], "weight": arguments[weight_argument(name)], "bias": None}
     if is_stored_transposed(name, arguments) and isinstance(layer["weight"], Tensor):
         layer["weight"] = swap_axes(layer["weight"], layer.get("groups", 1))
     return layer

@@ -124,7 +124,7 @@ class Program:
 
     Attributes:
         guards: What left the tensors for Python, by op: a value, or how many rows were chosen. The program holds for
-            inputs that give the same.
+            inputs that give the same (`follows`).
         not_replayable: Why running the ops again may differ from the model ("" if it does not): an op reads memory that
             was changed in place through another tensor.
     """
@@ -172,6 +172,23 @@ class Program:
                 spans[base] = start, max(end, value.producer, min(self.last_reads[index], len(self.ops) - 1))
         return spans
 
+    @cached_property
+    def deciding(self) -> list[tuple[Op, list[int]]]:
+        """The ops that the guards depend on, in order, each with the values that none of these reads after it."""
+        wanted: set[int] = set()
+        read: set[int] = set()
+        found: list[tuple[Op, list[int]]] = []
+        for op in reversed(self.ops):
+            if op.index in self.guards or wanted.intersection(op.outputs):
+                wanted.update(op.inputs)
+                found.append((op, [index for index in (*op.outputs, *op.inputs) if index not in read]))
+                read.update(op.inputs)
+        return found[::-1]
+
+
+class StrayedError(UnsupportedModelError):
+    """A pass takes another path than the program that was to be run."""
+
 
 def execute(
     program: Program,
@@ -189,18 +206,36 @@ def execute(
     last = program.last_reads
     kept = set(keep)
     for op in program.ops[span[0] : span[1]]:
-        args = _map_refs(op.args, env, bound)
-        kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
-        out = _STRIDELESS.get(op.func, op.func)(*args, **kwargs)
-        if op.index in program.guards and guard(out) != program.guards[op.index]:
-            raise UnsupportedModelError(
-                f"the code at {op.source} reads a value out of a tensor ({op.name}), and not the same from all batches"
+        if not _run(program, op, env, bound):
+            raise StrayedError(
+                f"the code at {op.source} reads a value out of a tensor ({op.name}), and another than before"
             )
-        for index, tensor in zip(op.outputs, leaves(out, Tensor), strict=True):
-            env[index] = tensor
         for index in (*op.inputs, *op.outputs):
             if last[index] <= op.index and index not in kept:
                 env.pop(index, None)
+
+
+@torch.no_grad()
+def follows(program: Program, inputs: Sequence[Tensor], bound: Mapping[int, Tensor]) -> bool:
+    """True if a call on these inputs, of the shapes of the program's, takes its path: the guards see the same."""
+    env = dict(zip(program.inputs, inputs, strict=True))
+    for op, done in program.deciding:
+        if not _run(program, op, env, bound):
+            return False
+        for index in done:
+            env.pop(index, None)
+    return True
+
+
+def _run(program: Program, op: Op, env: dict[int, Tensor], bound: Mapping[int, Tensor]) -> bool:
+    """Runs one op; False, and nothing in `env`, where a guard sees something else."""
+    args = _map_refs(op.args, env, bound)
+    kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
+    out = _STRIDELESS.get(op.func, op.func)(*args, **kwargs)
+    if op.index in program.guards and guard(out) != program.guards[op.index]:
+        return False
+    env.update(zip(op.outputs, leaves(out, Tensor), strict=True))
+    return True
 
 
 def guard(out: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch, pieces
+from mipp.errors import UnsupportedModelError
 from mipp.modules.copies import fill, state_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
@@ -24,6 +25,7 @@ from mipp.refit.learner import audible_factors, learning_copy, narrow_products, 
 from mipp.refit.losses import Values, output_loss, relative_error
 from mipp.refit.regions import Region, find_regions
 from mipp.runtime.tensor_store import Stored, TensorStore
+from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream
 from mipp.statistics.unfolding import align
 
@@ -80,10 +82,13 @@ class _RegionWise:
         self.audible = audible_factors(plan, dense) if plan.collapsed else {}
         self.batches, self.held = _in_pieces(task.batches, options.batch_size, task.memory.store)
         self.train = [number for number in range(len(self.batches)) if number not in set(self.held)]
-        program, store = task.graph.program, task.memory.store
-        self.full, self.cut = (Stream(model, self.batches, program, store) for model in (teacher, self.learner))
-        outputs = self.full.program(self.batches[0]).outputs
-        self.outputs = [index for index in outputs if program.values[index].dtype.is_floating_point]
+        graph, store = task.graph, task.memory.store
+        self.full = Stream(teacher, self.batches, graph, store)
+        self.cut = Stream(self.learner, self.batches, graph, store, beside=self.full)
+        if self.full.left_out or not all(self.full.path(index).is_expected for index in self.full.indices()):
+            raise UnsupportedModelError("batches take different paths through the code, and regions are those of one")
+        values = graph.program.values
+        self.outputs = [index for index in graph.program.outputs if values[index].dtype.is_floating_point]
 
     def run(self) -> tuple[float, float]:
         """Trains all regions; returns the held-out loss of the outputs before and after."""
@@ -123,7 +128,7 @@ class _RegionWise:
         """The loss of the outputs on held-out batches, from where both models are."""
         end, loss, samples = len(self.task.graph.program.ops), 0.0, 0
         for index in self.held:
-            there, here = (stream.values(index, end, self.outputs) for stream in (self.full, self.cut))
+            there, here = (stream.values(index, lambda _: (self.outputs, end)) for stream in (self.full, self.cut))
             apart = output_loss([here[v] for v in self.outputs], [there[v] for v in self.outputs])
             loss += float(apart) * self.batches[index].samples
             samples += self.batches[index].samples
@@ -163,15 +168,18 @@ class _Lesson:
         found: list[Stored] = []
 
         def put(index: int, values: dict[int, Tensor]) -> None:
-            here = work.cut.values(index, region.stop, self.wanted) if region.kept else values
+            here = work.cut.values(index, self._wish) if region.kept else values
             found.append(shelf.put([align(values[v], here[v], region.kept).contiguous() for v in self.wanted]))
 
         if region is work.regions[-1]:
             for index in range(len(work.batches)):
-                put(index, work.full.values(index, region.stop, self.wanted))
+                put(index, work.full.values(index, self._wish))
         else:
-            work.full.advance(region.stop, self.wanted, region.stop, put)
+            work.full.advance(region.stop, self._wish, put)
         return found
+
+    def _wish(self, _: Path) -> tuple[Sequence[int], int]:
+        return self.wanted, self.region.stop
 
     def _shuffle(self) -> Iterator[int]:
         for place in torch.randperm(len(self.work.train), generator=self.generator).tolist():
@@ -179,7 +187,7 @@ class _Lesson:
 
     def _loss(self, index: int) -> Tensor:
         with narrow_products(next(iter(self.parameters.values())).device):
-            values = self.work.cut.values(index, self.region.stop, self.wanted)
+            values = self.work.cut.values(index, self._wish)
         return self._apart([values[v] for v in self.wanted], self.targets[index].load())
 
     def _apart(self, values: Values, targets: Values) -> Tensor:
@@ -189,7 +197,7 @@ class _Lesson:
     def _held_out(self) -> float:
         work, loss, samples = self.work, 0.0, 0
         for index in work.held:
-            values = work.cut.values(index, self.region.stop, self.wanted)
+            values = work.cut.values(index, self._wish)
             own = self._apart([values[v] for v in self.wanted], self.targets[index].load())
             loss += float(own) * work.batches[index].samples
             samples += work.batches[index].samples

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mipp.data.augmentation import may_vary, vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.program import Call
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import fill, modes_kept, state_of
 from mipp.plan.plan import PruningPlan
@@ -19,8 +20,9 @@ from mipp.plan.task import Task
 from mipp.refit.by_regions import Journal, distill_by_regions
 from mipp.refit.descent import Descent, Distillation
 from mipp.refit.learner import audible_factors, learning_copy, narrow_products, silence, widen
-from mipp.refit.losses import Runner, feature_loss, features, output_loss
+from mipp.refit.losses import Runner, Values, feature_loss, features, output_loss
 from mipp.runtime.progress import Progress
+from mipp.statistics.paths import Path, same_path
 
 _VARIATIONS = 2
 
@@ -97,8 +99,7 @@ class _Distiller:
         self.features = features(task.graph, plan)
         images = all(t.ndim == 4 for t in task.batches[0].call.tensors)
         self.learner, model = (learning_copy(model, images=images) for model in (small, dense))
-        wanted = [feature.value for feature in self.features]
-        self.teacher, self.student = (Runner(m, wanted, task.graph.program) for m in (model, self.learner))
+        self.teacher, self.student = (Runner(m, self.features, task.graph) for m in (model, self.learner))
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad and p.is_floating_point()]
         self.audible = audible_factors(plan, dense) if plan.collapsed else {}
         self.generator = torch.Generator().manual_seed(task.seed)
@@ -138,8 +139,9 @@ class _Distiller:
         """True if there are features, and some depend on what can learn."""
         some = next(pieces(self.batches[0], None, self.options.batch_size))
         with torch.enable_grad():
-            _, values = self.student(widen(some.call.map(Tensor.clone)))
-        return any(value.requires_grad for value in values)
+            call = widen(some.call.map(Tensor.clone))
+            _, values = self.student(call, self.student.find(call))
+        return any(value.requires_grad for value in values or ())
 
     def _shuffle(self, train: Sequence[int]) -> Iterator[Batch]:
         for place in torch.randperm(len(train), generator=self.generator).tolist():
@@ -150,13 +152,24 @@ class _Distiller:
 
     def _loss(self, batch: Batch) -> Tensor:
         call = widen(vary(batch.call, self.generator))
-        self.teacher.prepare(call)
-        self.student.prepare(call)
+        paths = self._find(call)
         with narrow_products(self.parameters[0].device):
             with torch.no_grad():
-                said, seen = self.teacher(call)
-            output, values = self.student(call)
-        return feature_loss(values, seen, self.features) if self.by_features else output_loss(output, said)
+                dense = self.teacher(call, paths[0])
+            small = self.student(call, paths[1])
+        return self._distance(small, dense)
+
+    def _find(self, call: Call) -> tuple[Path | None, Path | None]:
+        """The paths of a call in both models; none where they part."""
+        dense, small = self.teacher.find(call), self.student.find(call)
+        return (dense, small) if dense is not None and small is not None and same_path(dense, small) else (None, None)
+
+    def _distance(self, small: tuple[Values, Values | None], dense: tuple[Values, Values | None]) -> Tensor:
+        """The loss of the features; that of the outputs where there are none, or none of them can learn."""
+        (output, values), (said, seen) = small, dense
+        if not self.by_features or values is None or seen is None:
+            return output_loss(output, said)
+        return feature_loss(values, seen, self.features)
 
     def _silence(self) -> None:
         silence(self.learner, self.audible)
@@ -177,10 +190,10 @@ class _Distiller:
         for index in list(self.held) * (_VARIATIONS if images else 1):
             batch = self.batches[index]
             call = widen(vary(batch.call, generator))
-            (said, seen), (output, values) = self.teacher(call), self.student(call)
-            own = output_loss(output, said)
-            outputs += float(own) * batch.samples
-            matched += float(feature_loss(values, seen, self.features) if self.by_features else own) * batch.samples
+            paths = self._find(call)
+            dense, small = self.teacher(call, paths[0]), self.student(call, paths[1])
+            outputs += float(output_loss(small[0], dense[0])) * batch.samples
+            matched += float(self._distance(small, dense)) * batch.samples
             samples += batch.samples
         finite = math.isfinite(outputs) and math.isfinite(matched)
         return _Score(outputs / samples, matched / samples) if finite else _Score(math.inf, math.inf)

@@ -19,21 +19,22 @@ from torch import Tensor, nn
 
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch
-from mipp.errors import MippError
-from mipp.graph.downstream import Downstream, downstream, norm_scale, read_by_relu
+from mipp.errors import MippError, UnsupportedModelError
+from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import Site
-from mipp.graph.program import Op, Program, Ref
+from mipp.graph.program import Op, Program
 from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
-from mipp.refit.targets import Target, names_left_as_cut, targets_of
-from mipp.runtime.distributed import place
+from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
+from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.observing import report_not_finite
+from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream
 from mipp.statistics.unfolding import align, channels_last, inputs_of
 
@@ -183,69 +184,101 @@ class _Refitter:
         self.always_vary = times > 0 and options.variations is not None
         self.own = len(batches)
         batches = Varied(batches, times, starts, samples, self.store) if times else batches
-        self.full, self.cut = (Stream(model, batches, graph.program, self.store) for model in (dense, small))
+        self.full = Stream(dense, batches, graph, self.store)
+        self.cut = Stream(small, batches, graph, self.store, beside=self.full)
         self.in_blocks: dict[str, int] = {}
-        self.program = self.full.program(batches[0])
         self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})
         self.standing_in = [graph.groups[name].first_node for name in plan.collapsed]
 
     def refit(self, target: Target, following: int) -> None:
         """Refits one weight and moves the dense model on to op `following`."""
         self.cut.advance(target.uses[0].op)
+        self._check_followed()
         target = Target(target.weight, [self._as_cut(site) for site in target.uses])
         count, self.taken = self._choose_rows(target)
-        ops = [self.program.ops[site.op] for site in target.uses]
-        after = [downstream(self.program, op) for op in ops]
-        blocks = self._blocks(target)
-        joined = read_by_relu(self.program, ops[0], after[0]) if len(ops) == len(blocks) == 1 else -1
-        until = max([op.index + 1 for op in ops] + [d.addition for d in after])
-        layers = [as_layer(op.name, op.arguments) for op in ops]
-        want = [v for op, layer in zip(ops, layers, strict=True) for v in (layer["input"].index, op.outputs[0])] + [
-            d.other for d in after if d.other >= 0
-        ]
-        if joined >= 0:
-            want, until = [*want, joined], max(until, self.program.values[joined].producer + 1)
-        rectified = Rectified(*self._scale(after[0]), self.store) if joined >= 0 else None
+        program, op, after = self._example(target)
+        blocks, scale = self._blocks(target), self._scale(program, after)
+        rectified = Rectified(*scale, self.store) if len(blocks) == 1 and self._read_by_relu(target) else None
         columns = blocks[0]
-        bias = self._offset_place(ops[0], after[0] if len(ops) == 1 else Downstream(), len(ops))
-        finite: list[Tensor] = []
+        bias = offset_place(program, op, after if len(target.uses) == 1 else Downstream(), len(target.uses))
+        seen: list[tuple[int, Tensor]] = []
+
+        def wish(path: Path) -> tuple[Sequence[int], int]:
+            return Uses.of(target, path).wish()
 
         def visit(index: int, dense: dict[int, Tensor]) -> None:
             if index >= count:
                 return
-            pruned = self.cut.values(index, until, want)
-            for site, op, layer, behind in zip(target.uses, ops, layers, after, strict=True):
-                inputs = self._inputs(site, op, pruned[layer["input"].index], index, target.weight)[:, :, columns]
-                missing = self._missing(site, op, behind, dense, pruned)
+            uses, pruned = Uses.of(target, self.full.path(index)), self.cut.values(index, wish)
+            for site, op, behind in uses.sites:
+                x = pruned[as_layer(op.name, op.arguments)["input"].index]
+                inputs = self._inputs(site, op, x, index, target.weight)[:, :, columns]
+                missing = self._missing(site, op, behind, dense, pruned, self._scale(uses.program, behind)[1])
                 folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
                 folds = folds.to(missing.device)
-                finite.append(regression.update(inputs, by_group(missing, len(inputs)), folds))
+                seen.append((index, regression.update(inputs, by_group(missing, len(inputs)), folds)))
                 if rectified is not None:
-                    rectified.update(inputs, missing, *self._sides(site, op, joined, dense, pruned), folds)
+                    rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
 
         for columns in blocks[:-1]:  # each starts from the residual that the others leave
             regression = self._regression(target, columns, centred=bool(bias))
-            for index in range(count):
-                visit(index, self.full.values(index, until, want))
+            self.full.visit(wish, visit, count)
             self._solve(target, regression, columns)
         columns = blocks[-1]
         regression = self._regression(target, columns, centred=bool(bias))
-        self.full.advance(following, want, until, visit)
-        self._check_finite(target, finite, count)
+        self.full.advance(following, wish, visit)
+        self._check_finite(target, seen)
+        if not sum(gather(len(seen))):  # no batch comes this way
+            return
         offset = self._solve(target, regression, columns, rectified)
-        if bias:
-            self._add_offset(bias, offset, ops[0], after[0])
+        if bias:  # without one of its own, the batch norm takes it
+            self.tensors[bias].add_((offset if bias_of(op) is not None else offset * scale[0]).to(self.tensors[bias]))
+
+    def _example(self, target: Target) -> tuple[Program, Op, Downstream]:
+        """The first op with the weight, and what follows it, in the program of some batch; if in none, of the graph."""
+        uses = (Uses.of(target, self.full.path(index)) for index in self.full.indices())
+        found = next((one for one in uses if one.sites), None)
+        if found is not None:
+            return found.program, *found.sites[0][1:]
+        program = self.graph.program
+        op = program.ops[target.uses[0].op]
+        return program, op, downstream(program, op)
+
+    def _read_by_relu(self, target: Target) -> bool:
+        """True if nothing but ReLUs reads what the layer leads to, on the path of every batch that comes by it."""
+        paths = (Uses.of(target, self.full.path(index)) for index in self.full.indices())
+        return all(gather(len(target.uses) == 1 and all(uses.joined >= 0 for uses in paths if uses.sites)))
+
+    def _check_followed(self) -> None:
+        """Refuses to go on without data.
+
+        Raises:
+            UnsupportedModelError: Every batch is left out.
+        """
+        if not sum(gather(len(self.full.indices()))):
+            reason = next(iter(self.full.left_out.values()), "there are no batches")
+            raise UnsupportedModelError(f"of {len(self.full.batches)} batches none can be followed, since {reason}")
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""
-        groups = self.cut.program(self.cut.batches[0]).ops[site.op].arguments.get("groups", site.groups)
-        return replace(site, groups=groups)
+        paths = (self.cut.path(index) for index in self.cut.indices())
+        op = next((op for path in paths for op in path.uses(site)), None)
+        return replace(site, groups=op.arguments.get("groups", site.groups)) if op is not None else site
 
     def notes(self) -> list[str]:
         """Sentences for the report."""
-        names = ", ".join(f"{name} ({count})" for name, count in self.in_blocks.items())
-        reason = f"because memory_limit leaves {format_bytes(self.limit)} for second moments"
-        return [f"Refitted in blocks of inputs, one block after the other, {reason}: {names}."] if names else []
+        found = []
+        if self.in_blocks:
+            names = ", ".join(f"{name} ({count})" for name, count in self.in_blocks.items())
+            reason = f"because memory_limit leaves {format_bytes(self.limit)} for second moments"
+            found.append(f"Refitted in blocks of inputs, one block after the other, {reason}: {names}.")
+        if left := self.full.left_out:
+            several = "1 was" if len(left) == 1 else f"{len(left)} were"
+            found.append(
+                f"Of {len(self.full.batches)} calibration batches {several} left out of the refit: "
+                f"{next(iter(left.values()))}."
+            )
+        return found
 
     def _blocks(self, target: Target) -> list[slice]:
         """Runs of inputs whose second moments fit into memory, one run if they all do."""
@@ -260,7 +293,7 @@ class _Refitter:
         return [slice(start, min(start + size, inputs)) for start in range(0, inputs, size)]
 
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
-        arguments = self.cut.program(self.cut.batches[batch]).ops[op.index].arguments
+        arguments = self.cut.path(batch).program.ops[op.index].arguments
         tensors = {"input": x, "weight": site.swap_axes(self.tensors[weight])}
         return inputs_of(site, {**arguments, **tensors}, self.taken)
 
@@ -268,7 +301,7 @@ class _Refitter:
         """Number of batches that a layer is fitted to, without the varied ones where it needs none; and positions."""
         weight = self._weight(target)
         site, tensor = target.uses[0], self.tensors[target.weight]
-        vary = self.always_vary or _is_scarce(site, tensor, self.program, self.samples)
+        vary = self.always_vary or _is_scarce(site, tensor, self.graph.program, self.samples)
         count = len(self.full.batches) if vary else self.own
         rows = min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * weight[0].numel()))
         return count, self.positions or ceil(rows / min(self.samples, _SAMPLES) * self.own / count)
@@ -278,9 +311,15 @@ class _Refitter:
         return target.uses[0].swap_axes(self.tensors[target.weight])
 
     def _missing(
-        self, site: Site, op: Op, after: Downstream, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
+        self,
+        site: Site,
+        op: Op,
+        after: Downstream,
+        dense: Mapping[int, Tensor],
+        pruned: Mapping[int, Tensor],
+        factor: Tensor,
     ) -> Tensor:
-        """The error of the output in its own units, with that of the stream it joins; [rows, outputs]."""
+        """The error of the output, with that of the stream it joins times a factor; [rows, outputs]."""
 
         def error(value: int) -> Tensor:
             there, here = self._sides(site, op, value, dense, pruned)
@@ -289,9 +328,8 @@ class _Refitter:
         missing = error(op.outputs[0])
         if after.other < 0:
             return missing
-        if after.norm < 0:
-            return missing + error(after.other)
-        return missing + error(after.other) * self._scale(after)[1].to(missing.dtype)
+        joined = error(after.other)
+        return missing + (joined if after.norm < 0 else joined * factor.to(missing.dtype))
 
     def _sides(
         self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
@@ -301,12 +339,12 @@ class _Refitter:
         there, here = (channels_last(v, channel_dim(op), self.taken) for v in (there, here))
         return align(there, here, {1: site.outputs_to_keep(self.keep)}), here
 
-    def _scale(self, after: Downstream) -> tuple[Tensor, Tensor]:
+    def _scale(self, program: Program, after: Downstream) -> tuple[Tensor, Tensor]:
         """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""
         if after.norm < 0:
             one = torch.ones((), dtype=torch.float64)
             return one, one
-        scale = norm_scale(self.program, after.norm, self.tensors)
+        scale = norm_scale(program, after.norm, self.tensors)
         return scale, scale / (scale.square() + 1e-6 * scale.square().mean() + 1e-30)
 
     def _regression(self, target: Target, columns: slice, *, centred: bool) -> Regression:
@@ -314,18 +352,16 @@ class _Refitter:
         inputs = len(range(*columns.indices(weight[0].numel())))
         return Regression(groups, inputs, len(weight) // groups, centred=centred, device=weight.device)
 
-    def _check_finite(self, target: Target, finite: Sequence[Tensor], count: int) -> None:
+    def _check_finite(self, target: Target, seen: Sequence[tuple[int, Tensor]]) -> None:
         """Refuses batches of which a layer reads or writes what is no number; asks the device once.
 
         Args:
             target: What is refitted.
-            finite: Whether all was finite, for every use in every batch in turn.
-            count: Number of batches.
+            seen: The batch of every use, and whether all was finite there.
         """
-        bad = (~torch.stack(list(finite)).cpu()).nonzero()
-        if len(bad):
-            batch = self.full.batches[int(bad[0]) // len(target.uses) % count]
-            report_not_finite(self.graph, target.uses[0], batch)
+        if seen and not all(torch.stack([fine for _, fine in seen]).tolist()):
+            index = next(index for index, fine in seen if not fine)
+            report_not_finite(self.graph, target.uses[0], self.full.batches[index])
 
     def _solve(
         self, target: Target, regression: Regression, columns: slice, rectified: Rectified | None = None
@@ -344,23 +380,8 @@ class _Refitter:
         self.tensors[target.weight].add_(change.to(weight.dtype))
         return fit.offset.flatten()
 
-    def _add_offset(self, name: str, offset: Tensor, op: Op, after: Downstream) -> None:
-        if bias_of(op) is None:  # the batch norm takes it
-            offset = offset * self._scale(after)[0]
-        bias = self.tensors[name]
-        bias.add_(offset.to(bias.dtype))
-
     def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
         """The inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
         reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
         kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
         return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)[columns]))
-
-    def _offset_place(self, op: Op, after: Downstream, uses: int) -> str:
-        """Name of the parameter that takes the offset, "" if there is none, or if other ops read it too."""
-        bias = bias_of(op)
-        if bias is None and after.norm >= 0:
-            bias = self.program.ops[after.norm].arguments["bias"]
-        if not isinstance(bias, Ref) or self.program.values[bias.index].origin != "parameter":
-            return ""
-        return self.program.values[bias.index].name if len(self.program.readers[bias.index]) == uses else ""

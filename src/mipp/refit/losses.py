@@ -1,6 +1,6 @@
 """Distances between a pruned and a dense model: in their outputs, and in the values that refitted layers lead to."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import downstream, read_by_relu, result_of
 from mipp.graph.layers import channel_dim
-from mipp.graph.nodes import PruningGraph
-from mipp.graph.program import Call, Program, execute
+from mipp.graph.nodes import PruningGraph, Site
+from mipp.graph.program import Call, Op, Program, StrayedError, execute
 from mipp.graph.trees import tensors_in
-from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan.plan import PruningPlan
-from mipp.statistics.replay import replayable
+from mipp.statistics.paths import Path, Paths
 from mipp.statistics.unfolding import align
 
 Values = list[Tensor]
+_ABSENT = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,17 @@ class Feature:
     """A value that both models compute.
 
     Attributes:
-        value: Its index in the program.
+        site: The site that leads to it.
         kept: Which positions the pruned one has, by dimension.
     """
 
-    value: int
+    site: Site
     kept: Mapping[int, NDArray[np.bool_]]
+
+    def value_on(self, path: Path) -> int:
+        """Its index in the program of a path, -1 if the site is not there."""
+        op = next(iter(path.uses(self.site)), None)
+        return -1 if op is None else _result_of(path.program, op)
 
 
 def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
@@ -43,14 +48,17 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
         if keep[site.reads[site.reads >= 0]].all():
             continue
         op = program.ops[site.op]
-        after = downstream(program, op)
-        value, rectified = result_of(program, op, after), read_by_relu(program, op, after)
-        if rectified >= 0:
-            value = program.ops[program.readers[rectified][0]].outputs[0]
         kept = {channel_dim(op): site.outputs_to_keep(keep), **site.rows_to_keep(keep)}
         if all(stay.any() for stay in kept.values()):  # else it has gone, and one silent position stands in for it
-            found[value] = Feature(value, kept)
+            found[_result_of(program, op)] = Feature(site, kept)
     return [feature for value, feature in found.items() if value not in program.outputs]
+
+
+def _result_of(program: Program, op: Op) -> int:
+    """The value that a layer leads to: behind batch norm, addition and ReLU, if any."""
+    after = downstream(program, op)
+    rectified = read_by_relu(program, op, after)
+    return result_of(program, op, after) if rectified < 0 else program.ops[program.readers[rectified][0]].outputs[0]
 
 
 class Runner:
@@ -58,46 +66,38 @@ class Runner:
 
     Args:
         model: Its parameters are read at every call, with gradients where they require them.
-        wanted: Values of its program.
-        expected: The program on some batch. Where another batch takes other ops, or cannot be run op by op, there are
-            only outputs.
+        wanted: Features of it.
+        graph: Its pruning graph, or that of the model it was cut from.
     """
 
-    def __init__(self, model: nn.Module, wanted: Sequence[int], expected: Program) -> None:
-        self._model, self._wanted = model, list(wanted)
-        self._copy = working_copy(model)
-        self._expected = expected
-        self._named = tensors_by_name(model)
-        self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]] | None] = {}
+    def __init__(self, model: nn.Module, wanted: Sequence[Feature], graph: PruningGraph) -> None:
+        self._model, self._wanted = model, wanted
+        self._paths = Paths(model, graph)
 
-    def __call__(self, call: Call) -> tuple[Values, Values]:
-        """Floating-point outputs, and the features if there are any."""
-        found = self._trace(call)
-        if found is None:
-            return floating(call(self._model)), []
-        program, bound = found
-        env = dict(zip(program.inputs, call.tensors, strict=True))
-        execute(program, env, bound, (0, len(program.ops)), [*program.outputs, *self._wanted])
-        values = {**bound, **env}
-        return floating([values[index] for index in program.outputs]), [values[index] for index in self._wanted]
+    def find(self, call: Call) -> Path | None:
+        """The path of a call, to be found outside of autocast, whose casts are not replayed; None where there is none.
 
-    def prepare(self, call: Call) -> None:
-        """Does what the first such call would do; to be called outside of autocast, whose casts are not replayed."""
-        self._trace(call)
-
-    def _trace(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
-        key = call.form
-        if key not in self._programs:
-            self._programs[key] = self._replayable(call)
-        return self._programs[key]
-
-    def _replayable(self, call: Call) -> tuple[Program, dict[int, Tensor]] | None:
+        It holds as long as the weights do not change the path.
+        """
         try:
-            program, bound = replayable(self._copy, call, self._expected, self._named)
+            return self._paths.find(call)
         except UnsupportedModelError:
             return None
-        constants = {index: tensor.clone() for index, tensor in program.constants.items()}
-        return None if program.guards else (program, bound | constants)
+
+    def __call__(self, call: Call, path: Path | None) -> tuple[Values, Values | None]:
+        """Floating-point outputs, and the features; None where the call cannot be run op by op, or there are none."""
+        values = [] if path is None else [feature.value_on(path) for feature in self._wanted]
+        if path is None or max(values, default=-1) < 0:
+            return floating(call(self._model)), None
+        program = path.program
+        env = dict(zip(program.inputs, call.tensors, strict=True))
+        try:
+            execute(program, env, path.bound, (0, len(program.ops)), [*program.outputs, *values])
+        except StrayedError:
+            return floating(call(self._model)), None
+        found = {**path.bound, **env}
+        outputs = floating([found[index] for index in program.outputs])
+        return outputs, [found.get(value, _ABSENT) for value in values]
 
 
 def output_loss(outputs: Values, targets: Values) -> Tensor:
@@ -124,9 +124,9 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
 
 
 def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:
-    """Mean over the features of the squared error relative to the variance of the dense one."""
-    pairs = [(v, align(target, v, f.kept)) for v, target, f in zip(values, targets, features, strict=True)]
-    return torch.stack([relative_error(value, target) for value, target in pairs]).mean()
+    """Mean over the features that are there of the squared error relative to the variance of the dense one."""
+    there = [(v, t, f) for v, t, f in zip(values, targets, features, strict=True) if v is not _ABSENT is not t]
+    return torch.stack([relative_error(value, align(target, value, f.kept)) for value, target, f in there]).mean()
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """The weights that are refitted after nodes are removed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from mipp.graph.downstream import Downstream, downstream, read_by_relu
+from mipp.graph.layers import as_layer, bias_of
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Program
+from mipp.graph.program import Op, Program, Ref
 from mipp.plan.plan import PruningPlan
+from mipp.statistics.paths import Path
 
 
 @dataclass
@@ -14,6 +17,47 @@ class Target:
 
     weight: str
     uses: list[Site] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Uses:
+    """The uses of a weight on the path of a batch.
+
+    Attributes:
+        program: The ops of the path.
+        sites: Every use, with its op there and what follows it.
+        joined: The value behind the only use, if nothing but ReLUs reads it, else -1.
+    """
+
+    program: Program
+    sites: Sequence[tuple[Site, Op, Downstream]]
+    joined: int
+
+    @classmethod
+    def of(cls, target: Target, path: Path) -> "Uses":
+        """Those of a target; none where the path leaves them out."""
+        found = [(site, op, downstream(path.program, op)) for site in target.uses for op in path.uses(site)]
+        joined = [read_by_relu(path.program, op, after) for _, op, after in found]
+        return cls(path.program, found, joined[0] if len(joined) == 1 else -1)
+
+    def wish(self) -> tuple[list[int], int]:
+        """The values that the refit compares, and the index of the first op after those that make them."""
+        wanted = [] if self.joined < 0 else [self.joined]
+        for _, op, after in self.sites:
+            wanted += [as_layer(op.name, op.arguments)["input"].index, op.outputs[0]]
+            wanted += [after.other] if after.other >= 0 else []
+        made = [self.program.values[value].producer for value in wanted]
+        return wanted, max(made, default=-1) + 1
+
+
+def offset_place(program: Program, op: Op, after: Downstream, uses: int) -> str:
+    """Name of the parameter that takes the offset of a layer, "" if there is none, or if other ops read it too."""
+    bias = bias_of(op)
+    if bias is None and after.norm >= 0:
+        bias = program.ops[after.norm].arguments["bias"]
+    if not isinstance(bias, Ref) or program.values[bias.index].origin != "parameter":
+        return ""
+    return program.values[bias.index].name if len(program.readers[bias.index]) == uses else ""
 
 
 def targets_of(plan: PruningPlan, graph: PruningGraph) -> list[Target]:

@@ -1,6 +1,7 @@
 """Activations of a model on calibration data; what is kept of them are their moments."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -8,16 +9,18 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.data.calibration import Batch, name_batch
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
-from mipp.graph.layers import as_layer, channel_dim, is_layer
+from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Call, Program, Ref
+from mipp.graph.program import Call, Program
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import OpStream, run
-from mipp.graph.trees import map_tensors
+from mipp.graph.trace import OpStream, module_stack, run
+from mipp.graph.trees import map_tensors, tensors_in
+from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.runtime.record import Notes
@@ -261,45 +264,95 @@ def _floor(
 
 
 class _Watch(OpStream):
-    """Hands ops to an observer: by their place in the program, and once a pass strays, layers by their weights."""
+    """Hands ops to an observer: layers are known by their use, other ops by the layer whose output reaches them."""
 
-    def __init__(self, program: Program, wanted: Sequence[int], observer: Observer, weights: Mapping[int, int]) -> None:
+    def __init__(self, model: nn.Module, program: Program, wanted: Collection[int], observer: Observer) -> None:
         super().__init__(has_rule)
-        self.program, self.wanted, self.observer, self.weights = program, set(wanted), observer, weights
-        self.place, self.strayed = -1, ""
+        self.program, self.wanted, self.observer = program, set(wanted), observer
+        self.modules = [""]
+        self.reached: Counter[int] = Counter()
+        self._names = {key: name for key, (name, origin) in canonical_names(model).items() if origin == "parameter"}
+        self._uses = {use: index for index, use in uses_of(program).items()}
+        self._turns: Counter[tuple[str, str]] = Counter()
+        self.most = Counter((use.module, use.weight) for use in self._uses)
+        self.behind = {
+            index: _path_behind(program, index, self.wanted) for index in wanted if index in self._uses.values()
+        }
+        self._ahead: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # for a value, the ops that it is to reach
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.place += 1
-        name = func.overloadpacket.__name__.rstrip("_")
-        ops = self.program.ops
-        expected = ops[self.place].name.rstrip("_") if self.place < len(ops) else "nothing"
-        if name != expected and not self.strayed:
-            self.strayed = f"op {self.place} is {name} where {expected} was traced"
-        index = self._index(name, args)
+        schema, name = func._schema.arguments, func.overloadpacket.__name__.rstrip("_")
+        given = dict(zip((a.name for a in schema), args, strict=False)) | kwargs
+        index, following = self._find(name, given)
         if index is None:
             return func(*args, **kwargs)
-        schema = func._schema.arguments
-        read = map_tensors(args, Tensor.clone) if func._schema.is_mutable else args  # the values before an in-place op
-        given = {a.name: v for a, v in zip(schema, read, strict=False)}
-        full = {a.name: given.get(a.name, kwargs.get(a.name, a.default_value)) for a in schema}
-        out = func(*args, **kwargs)
-        self.observer(index, as_layer(name, full), out if isinstance(out, Tensor) else out[0])
+        if index in self.wanted:
+            full = {a.name: given.get(a.name, a.default_value) for a in schema}
+            read = map_tensors(full, Tensor.clone) if func._schema.is_mutable else full  # before the op changes it
+            out = func(*args, **kwargs)
+            self.reached[index] += 1
+            self.observer(index, as_layer(name, read), out if isinstance(out, Tensor) else out[0])
+        else:
+            out = func(*args, **kwargs)
+        if following:
+            self._ahead[out if isinstance(out, Tensor) else out[0]] = following
         return out
 
-    def _index(self, name: str, args: tuple[Any, ...]) -> int | None:
-        """The op of the program that this one is, if it is wanted."""
-        if not self.strayed:
-            return self.place if self.place in self.wanted else None
-        known = (self.weights.get(id(a)) for a in args if isinstance(a, Tensor) and is_layer(name))
-        return next((index for index in known if index is not None), None)
+    def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
+        if following := self._ahead.get(tensor):
+            self._ahead[copied] = following
+
+    def _find(self, name: str, given: Mapping[str, Any]) -> tuple[int | None, Sequence[int]]:
+        """The op of the program that this one is, and those behind it that are on the way to wanted ones."""
+        if is_layer(name):
+            index = self._use(name, given)
+            return index, self.behind.get(index, ()) if index is not None else ()
+        for tensor in tensors_in(list(given.values())):
+            following = self._ahead.get(tensor)
+            if following and self.program.ops[following[0]].name.rstrip("_") == name:
+                return following[0], following[1:]
+        return None, ()
+
+    def _use(self, name: str, given: Mapping[str, Any]) -> int | None:
+        """The layer of the program that this one is; one that takes more turns is at each of them its last."""
+        weight = self._names.get(id(given.get(weight_argument(name))), name)
+        key = self.modules[-1], weight
+        turn, most = self._turns[key], self.most[key]
+        self._turns[key] += 1
+        return self._uses[Use(*key, min(turn, most - 1))] if most else None
+
+    def check(self, dispensable: Collection[int]) -> None:
+        """Refuses a pass in which layers cannot be told from each other, or other ops do not follow their layers.
+
+        Raises:
+            UnsupportedModelError: It is one.
+        """
+        for index, path in self.behind.items():
+            key = next(use for use, there in self._uses.items() if there == index)[:2]
+            ends = [op for op in path if op in self.wanted and op not in dispensable]
+            lost = next((op for op in ends if self.reached[op] != self.reached[index]), None)
+            if not weight_name(self.program, self.program.ops[index]):
+                lost = index if self._turns[key] != self.most[key] else lost
+            if lost is not None:
+                op = self.program.ops[lost]
+                raise UnsupportedModelError(
+                    f"The model takes another path on other data: {op.name} at {op.source} is not called as it was in "
+                    "the first batch. Statistics need it there; leave out the batches that take the other path."
+                )
 
 
-def _weight_name(program: Program, index: int) -> str:
-    """Name of the weight of a layer; "" if it is computed, or the op is none."""
-    op = program.ops[index]
-    weight = as_layer(op.name, op.arguments).get("weight") if is_layer(op.name) else None
-    value = program.values[weight.index] if isinstance(weight, Ref) else None
-    return value.name if value is not None and value.origin == "parameter" else ""
+def _path_behind(program: Program, index: int, wanted: Collection[int]) -> list[int]:
+    """The ops that an output goes through one after the other, up to the last wanted one or the next layer."""
+    path: list[int] = []
+    value, end = program.ops[index].outputs[0], 0
+    while len(program.readers[value]) == 1:
+        op = program.ops[program.readers[value][0]]
+        if is_layer(op.name) or not op.outputs:
+            break
+        path.append(op.index)
+        end = len(path) if op.index in wanted else end
+        value = op.outputs[0]
+    return path[:end]
 
 
 def observe(
@@ -312,24 +365,16 @@ def observe(
 ) -> Any:
     """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
 
-    Where a pass strays from the program (a recurrent layer takes more steps on longer sequences), layers are known by
-    their weights, and handed over under the first index that has the weight; other ops are lost.
+    The pass need not take the path of the program: layers are known by their weight, their module and their turn (one
+    that takes more turns, as a recurrent one on longer sequences, is handed over as its last), other ops by the layer
+    whose output they read. Layers that it leaves out are not handed over.
 
     Raises:
-        UnsupportedModelError: An op is lost that is not dispensable.
+        UnsupportedModelError: An op that is not dispensable is lost, although its layer is there.
     """
-    first: dict[str, int] = {}
-    for index in sorted(wanted):
-        first.setdefault(_weight_name(program, index), index)
-    names = canonical_names(model)
-    weights = {key: first[name] for key, (name, _) in names.items() if name in first}
     call = call.map(Tensor.clone)
-    watch = _Watch(program, wanted, observer, weights)
-    with watch:
+    watch = _Watch(model, program, wanted, observer)
+    with module_stack(model, watch.modules), watch:
         output = run(model, call)
-    if watch.strayed and any(not _weight_name(program, use) for use in watch.wanted.difference(dispensable)):
-        raise UnsupportedModelError(
-            f"The model takes another path on other data: {watch.strayed}. Statistics need the same ops on every "
-            "batch; branch on shapes, not on values."
-        )
+    watch.check(dispensable)
     return output

@@ -1,123 +1,138 @@
-"""A model's activations for all calibration batches, advanced together through its straight-line program."""
+"""A model's activations for all calibration batches, advanced together through their straight-line programs."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from mipp.data.calibration import Batch, name_batch
 from mipp.errors import UnsupportedModelError
-from mipp.graph.program import Call, Program, execute
-from mipp.graph.rules import has_rule
-from mipp.graph.trace import trace
-from mipp.modules.copies import tensors_by_name, working_copy
+from mipp.graph.nodes import PruningGraph
+from mipp.graph.program import StrayedError, execute
 from mipp.runtime.tensor_store import Shelf, TensorStore, storage_id
+from mipp.statistics.paths import Path, Paths, same_path
 
 Visit = Callable[[int, dict[int, Tensor]], None]
-
-
-def replayable(
-    model: nn.Module, call: Call, expected: Program, named: Mapping[str, Tensor]
-) -> tuple[Program, dict[int, Tensor]]:
-    """The program of a model on a call, and what it reads besides the inputs: these tensors by name, and constants.
-
-    Raises:
-        UnsupportedModelError: The model cannot be run in pieces, or runs other ops than expected.
-    """
-    program = trace(model, call, has_rule)
-    if program.not_replayable:
-        raise UnsupportedModelError(program.not_replayable)
-    if program.constants and not _constant(program, trace(model, call.map(lambda t: t.flip(0)), has_rule)):
-        raise UnsupportedModelError("the code makes tensors from values outside of torch, others for other samples")
-    if [op.name for op in program.ops] != [op.name for op in expected.ops]:
-        raise UnsupportedModelError("the model runs other ops on batches of another size")
-    bound = {i: named[v.name] for i, v in enumerate(program.values) if v.name in named}
-    return program, bound | program.constants
-
-
-def _constant(first: Program, second: Program) -> bool:
-    """True if two passes found the same constants."""
-    found = [program.constants.values() for program in (first, second)]
-    return len(found[0]) == len(found[1]) and all(
-        a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*found, strict=True)
-    )
+Wish = Callable[[Path], tuple[Sequence[int], int]]
+"""For a path: the values wanted, and the index of the first op after those that make them."""
 
 
 class Stream:
-    """The values of every batch that a program still needs, in a store between two steps.
+    """The values of every batch that its program still needs, in a store between two steps.
+
+    Places are named by ops of the graph's program; each batch is at the corresponding op of its own.
 
     Args:
         model: Not changed by the stream; its weights may change between two steps, where no op was executed yet.
         batches: Calibration batches.
-        expected: The program of the model on one of them.
+        graph: The pruning graph of the model, or of the one that it was cut from.
         store: Where activations are kept.
+        beside: The stream of the dense model, for that of a cut one: each batch takes the same path in both.
 
-    Raises:
-        UnsupportedModelError: The model cannot be run in pieces, or runs other ops on some batch.
+    Attributes:
+        left_out: Why batches are left out, by index; those of both streams.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[Batch], expected: Program, store: TensorStore) -> None:
-        self.batches, self.at = batches, 0
-        self._expected = expected
-        self._programs: dict[Hashable, tuple[Program, dict[int, Tensor]]] = {}
-        self._model = working_copy(model)
-        self._named = tensors_by_name(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Batch],
+        graph: PruningGraph,
+        store: TensorStore,
+        beside: "Stream | None" = None,
+    ) -> None:
+        self.batches = batches
+        self.left_out: dict[int, UnsupportedModelError] = {} if beside is None else beside.left_out
+        self._paths = Paths(model, graph)
         self._store = store
         self._states: list[_State | None] = [None] * len(batches)  # None: nothing executed, the batch itself
-        for batch in batches:  # refused now, before any step has run
-            self._trace(batch)
+        self._found = [self._find(index, batch, beside) for index, batch in enumerate(batches)]
+        self._at = [0] * len(batches)
 
-    def program(self, batch: Batch) -> Program:
-        """The program on batches of this shape."""
-        return self._trace(batch)[0]
+    def indices(self) -> list[int]:
+        """The batches that are not left out."""
+        return [index for index in range(len(self.batches)) if index not in self.left_out]
 
-    def values(self, index: int, until: int, want: Sequence[int]) -> dict[int, Tensor]:
-        """Runs one batch from where the stream is to op `until`, without moving it, and returns the values wanted."""
-        batch = self.batches[index]
-        program, bound = self._trace(batch)
-        env = self._env(index, batch)
-        execute(program, env, bound, (self.at, until), want)
-        return {v: env[v] if v in env else bound[v] for v in want}
+    def path(self, index: int) -> Path:
+        """The path of a batch that is not left out."""
+        found = self._found[index]
+        assert found is not None
+        return found
 
-    def advance(self, to: int, want: Sequence[int] = (), until: int = 0, visit: Visit | None = None) -> None:
-        """Moves every batch to op `to`; on the way hands the values wanted (made before op `until`) to `visit`."""
+    def values(self, index: int, wish: Wish) -> dict[int, Tensor]:
+        """Runs one batch from where it is on, without moving it, and returns the values wanted.
+
+        Raises:
+            StrayedError: It takes another path by now.
+        """
+        path = self.path(index)
+        want, until = wish(path)
+        env = self._env(index, self.batches[index])
+        execute(path.program, env, path.bound, (self._at[index], until), want)
+        return {v: env[v] if v in env else path.bound[v] for v in want}
+
+    def advance(self, to: int, wish: Wish = lambda _: ((), 0), visit: Visit | None = None) -> None:
+        """Moves every batch to op `to`; on the way hands the values wanted to `visit`. One that strays is left out."""
         shelf = self._store.shelf()
-        for index, batch in enumerate(self.batches):
-            program, bound = self._trace(batch)
-            env = self._env(index, batch)
-            first = min(to, max(until, self.at))
-            execute(program, env, bound, (self.at, first), want)
-            ahead = env
-            if until > to:
-                ahead = dict(env)
-                execute(program, ahead, bound, (to, until), want)
-            if visit is not None:
-                visit(index, {v: ahead[v] if v in ahead else bound[v] for v in want})
-            execute(program, env, bound, (first, to))
-            for value in want:
-                if program.last_reads[value] < to:
-                    env.pop(value, None)
-            self._leave(index)
-            self._states[index] = _State(env, bound, shelf)
-        self.at = to
+        for index in self.indices():
+            try:
+                self._advance(index, self.path(index).start_of(to), wish, visit, shelf)
+            except StrayedError as error:
+                self.left_out[index] = error
+
+    def visit(self, wish: Wish, visit: Visit, count: int) -> None:
+        """Hands the values wanted of the first batches to `visit`, without moving them. One that strays is left out."""
+        for index in [index for index in self.indices() if index < count]:
+            try:
+                visit(index, self.values(index, wish))
+            except StrayedError as error:
+                self.left_out[index] = error
+
+    def _advance(self, index: int, to: int, wish: Wish, visit: Visit | None, shelf: Shelf) -> None:
+        path, at = self.path(index), self._at[index]
+        program, bound = path.program, path.bound
+        want, until = wish(path)
+        env = self._env(index, self.batches[index])
+        first = min(to, max(until, at))
+        execute(program, env, bound, (at, first), want)
+        ahead = env
+        if until > to:
+            ahead = dict(env)
+            execute(program, ahead, bound, (to, until), want)
+        if visit is not None:
+            visit(index, {v: ahead[v] if v in ahead else bound[v] for v in want})
+        execute(program, env, bound, (first, to))
+        for value in want:
+            if program.last_reads[value] < to:
+                env.pop(value, None)
+        self._leave(index)
+        self._states[index], self._at[index] = _State(env, bound, shelf), to
 
     def _env(self, index: int, batch: Batch) -> dict[int, Tensor]:
         state = self._states[index]
-        return (
-            dict(zip(self.program(batch).inputs, batch.call.tensors, strict=True)) if state is None else state.values()
-        )
+        inputs = self.path(index).program.inputs
+        return dict(zip(inputs, batch.call.tensors, strict=True)) if state is None else state.values()
 
     def _leave(self, index: int) -> None:
         state = self._states[index]
         if state is not None:
             state.release()
 
-    def _trace(self, batch: Batch) -> tuple[Program, dict[int, Tensor]]:
-        key = batch.call.form
-        if key not in self._programs:
-            with name_batch(batch):
-                self._programs[key] = replayable(self._model, batch.call, self._expected, self._named)
-        return self._programs[key]
+    def _find(self, index: int, batch: Batch, beside: "Stream | None") -> Path | None:
+        """The path of a batch, known early; None if it is left out."""
+        if index in self.left_out:
+            return None
+        try:
+            path = self._paths.find(batch.call)
+        except UnsupportedModelError as error:
+            if beside is None:
+                with name_batch(batch):
+                    if error.__cause__ is not None:
+                        raise
+            self.left_out[index] = error
+            return None
+        if beside is not None and not same_path(path, beside.path(index)):
+            self.left_out[index] = UnsupportedModelError("the cut network takes another path than the dense one")
+        return path
 
 
 class _State:
