@@ -107,13 +107,15 @@ def series(count: int = 12) -> list[Tensor]:
     return [torch.randn(15 + n % 2, 3 + n % 4, 6, generator=generator) for n in range(count)]
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize(
-    "method", [mipp.methods.MIPP(), mipp.methods.MIPP(estimator="surrogate"), mipp.methods.ThiNet()]
+    ("condition", "method"),
+    [
+        *((condition, mipp.methods.MIPP()) for condition in CONDITIONS),
+        ("value", mipp.methods.MIPP(estimator="surrogate")),
+        ("value", mipp.methods.ThiNet()),
+    ],
 )
 def test_the_path_by_which_a_batch_computes_the_same_does_not_matter(condition, method):
-    if condition == "rows":
-        pytest.importorskip("torch")
     branching, straight = Branching(CONDITIONS[condition]).eval(), Branching(lambda _: False).eval()
     assert {CONDITIONS[condition](x) for x in series()} == {True, False}
     results = [mipp.prune(m, series(), HALF, method, progress=False) for m in (branching, straight)]
@@ -150,3 +152,21 @@ def test_a_layer_is_refitted_on_the_batches_that_come_by_it():
     assert squared_error(result.model.eval(), model, fresh) < squared_error(
         mipp.apply(result.plan, model), model, fresh
     )
+
+
+class Outside(Branching):
+    """Computes one value by NumPy, for some inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.from_numpy(x.numpy().mean((1, 2))).view(-1, 1) if self.other_way(x) else 1.0
+        return super().forward(x.clone()) * scale
+
+
+def test_batches_that_cannot_be_followed_are_left_out_and_counted():
+    model, data = Outside(lambda x: x.shape[1] > 5).eval(), series()
+    result = mipp.prune(model, data, HALF, progress=False)
+    assert any(
+        note.startswith("Of 12 calibration batches 3 were left out of the refit: ") for note in result.report.notes
+    )
+    cut, fresh = mipp.apply(result.plan, model), [(x,) for x in series(24)[12:]]
+    assert squared_error(result.model.eval(), model, fresh) < squared_error(cut, model, fresh)

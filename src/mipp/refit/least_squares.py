@@ -256,8 +256,7 @@ class _Refitter:
             UnsupportedModelError: Every batch is left out.
         """
         if not sum(gather(len(self.full.indices()))):
-            reason = next(iter(self.full.left_out.values()), "there are no batches")
-            raise UnsupportedModelError(f"of {len(self.full.batches)} batches none can be followed, since {reason}")
+            raise next(iter(self.full.left_out.values()), UnsupportedModelError("there are no batches"))
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""

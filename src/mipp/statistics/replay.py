@@ -128,6 +128,9 @@ class Stream:
                 with name_batch(batch):
                     if error.__cause__ is not None:
                         raise
+            cause = error.__cause__
+            if cause is not None:  # of a pass that raised
+                error = UnsupportedModelError(f"the cut network raised {type(cause).__name__} on it: {cause}")
             self.left_out[index] = error
             return None
         if beside is not None and not same_path(path, beside.path(index)):
