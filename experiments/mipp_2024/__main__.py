@@ -55,9 +55,6 @@ def main(
         Path | None,
         typer.Option(help="Folder for results and plots; else where this is, those of --scale smoke with its runs."),
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; 'local': on all processors here.")
-    ] = None,
 ) -> None:
     """Run what is missing of figures of the paper, and draw what there is.
 
@@ -78,7 +75,7 @@ def main(
             words += " --weights FOLDER" if weights else ""
             site = Site(scale, device, runs.resolve(), weights and weights.resolve(), seeds, panel)  # type: ignore[arg-type]
             try:
-                _experiment(figures, site, words, output, partial(_swept, stop=stop, ray=ray))
+                _experiment(figures, site, words, output, partial(_swept, stop=stop))
             except (DataSetError, MissingRequirementError) as error:
                 if names != ["all"]:
                     raise
@@ -131,21 +128,9 @@ def _experiment(
             typer.echo(f"{name}.svg: {each.title}")
 
 
-def _swept(jobs: list[grid.Job], stop: float, ray: str | None) -> None:
-    """Does what is left of the jobs, here or on a cluster."""
-    if ray is None:
-        grid.sweep(jobs, lambda: time.time() < stop, lambda job: typer.echo(job.name))
-        return
-    for name in grid.on_ray(partial(_nth, jobs, stop), [n for n, job in enumerate(jobs) if not job.path.exists()], ray):
-        if name is not None:
-            typer.echo(name)
-
-
-def _nth(jobs: list[grid.Job], stop: float, number: int) -> str | None:
-    """Does one of the jobs; the workers of a cluster share the folder of the runs."""
-    if time.time() >= stop:
-        return None
-    return jobs[number].name if grid.once(jobs[number]) else None
+def _swept(jobs: list[grid.Job], stop: float) -> None:
+    """Does what is left of the jobs."""
+    grid.sweep(jobs, lambda: time.time() < stop, lambda job: typer.echo(job.name))
 
 
 def _told(pieces: Sequence[Piece]) -> None:

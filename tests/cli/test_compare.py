@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from filelock import Timeout
 from typer.testing import CliRunner
 
+from mipp import grid
 from mipp.cli import app
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -20,12 +22,33 @@ def test_the_command_writes_a_table_and_plots_and_skips_what_is_done(tmp_path, m
     found = json.loads(compare(*options).stdout)
     assert {row["method"] for row in found["rows"]} == {"l1", "random@l1"}
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    pictures = {f"accuracy-{cost}.svg" for cost in ("macs", "params", "nodes")} | {"keep-ratios.svg", "collapse.svg"}
+    pictures = {f"accuracy-{cost}.svg" for cost in ("macs", "params", "nodes", "activations")} | {
+        "keep-ratios.svg",
+        "collapse.svg",
+    }
     assert names == pictures | {"table.md", "runs"}
     monkeypatch.setattr("mipp.grid.run.prune", None)
     again = compare(*(option for option in options if option != "-q"))
     assert json.loads(again.stdout)["rows"] == found["rows"]
     assert "No --weights and no --before-epochs" in again.stderr
+
+
+def test_a_run_that_another_process_is_at_comes_last(tmp_path, monkeypatch):
+    read, perform, really = [], grid.perform, grid.once
+
+    def note(run, work, folder):
+        read.append(run.label)
+        return perform(run, work, folder)
+
+    def taken(job, *, wait=True):
+        monkeypatch.setattr(grid, "once", really)
+        raise Timeout(str(job.path))
+
+    monkeypatch.setattr(grid, "once", taken)
+    monkeypatch.setattr(grid, "perform", note)
+    compare("--methods", "l1,l2", "--budgets", "nodes=0.5", "--max-samples", "32", "-q", "--no-compensate",
+            "--out", str(tmp_path / "out"))  # fmt: skip
+    assert read == ["l2", "l1"]
 
 
 @pytest.mark.parametrize(

@@ -112,19 +112,10 @@ def test_deformed_images_are_drawn_below_those_they_were(tmp_path):
     assert len(list(pictures)) == 6
 
 
-def test_jobs_are_handed_to_a_cluster_unless_it_is_late(tmp_path, monkeypatch):
-    handed = []
-
-    def in_order(function, items, address):
-        handed.append((address, len(items)))
-        yield from map(function, items)
-
-    monkeypatch.setattr("mipp.grid.on_ray", in_order)
-    arguments = ("direction", "--scale", "smoke", "--ray", "10.0.0.1:6379")
+def test_no_job_is_begun_when_it_is_late(tmp_path):
+    arguments = ("direction", "--scale", "smoke")
     assert "direction: 0 of 9 done" in call(*arguments, "--minutes", "0", out=tmp_path).output
     assert "direction: 9 of 9 done" in call(*arguments, out=tmp_path).output
-    call(*arguments, out=tmp_path)
-    assert handed == [("10.0.0.1:6379", 9), ("10.0.0.1:6379", 9), ("10.0.0.1:6379", 0)]
 
 
 @pytest.mark.parametrize(

@@ -303,12 +303,6 @@ def _compare(
     compensate: Annotated[
         bool, typer.Option("--compensate/--no-compensate", help="Also measure with the refit.")
     ] = True,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="local|ADDRESS", help="Hand the runs to Ray: to all processors here, or to those of a cluster."
-        ),
-    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -328,7 +322,6 @@ def _compare(
             compensate,
         ),
         out,
-        ray,
         json=json,
         quiet=quiet,
     )

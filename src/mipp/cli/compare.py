@@ -3,10 +3,10 @@
 import json as _json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import typer
+from filelock import Timeout
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import track
@@ -48,7 +48,7 @@ class Trained:
     compensate: bool
 
 
-def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, json: bool, quiet: bool) -> None:
+def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: bool) -> None:
     """Does the runs that are not in the folder yet, and prints and draws all of them."""
     todo = grid.runs(
         arguments.methods(compared.methods), arguments.budgets(compared.budgets), arguments.seeds(compared.seeds)
@@ -62,7 +62,7 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
     except FileExistsError as error:
         raise CommandError(f"--out {out} is no folder; choose another place.") from error
     with console.only_results_on_stdout():
-        done = _perform(todo, work, (out / "runs").resolve(), ray)
+        done = _perform(todo, work, (out / "runs").resolve())
         for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):
             pass
     rows = grid.collect(out / "runs")
@@ -80,19 +80,17 @@ def run(compared: Compared, trained: Trained, out: Path, ray: str | None, *, jso
     console.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
 
 
-def _perform(todo: Sequence[grid.Run], work: grid.Workload, folder: Path, ray: str | None) -> Iterator[grid.Row]:
-    """Does the runs one after the other, or on Ray, and yields their results."""
-    perform = partial(grid.perform, work=work, folder=folder)
-    if ray is None:
-        yield from map(perform, todo)
-        return
-    yield from grid.on_ray(perform, todo, ray)
-    left = sum(not (folder / f"{one.name(work)}.json").exists() for one in todo)
-    if left:
-        raise CommandError(
-            f"{left} of {len(todo)} runs left no result in {folder}: the machines they ran on write to a folder of "
-            "their own. Expected --out to be a folder that all machines of the cluster share."
-        )
+def _perform(todo: Sequence[grid.Run], work: grid.Workload, folder: Path) -> Iterator[grid.Row]:
+    """Does the runs and yields their results; those that other processes are at come last."""
+    theirs = []
+    for one in todo:
+        try:
+            grid.once(grid.job(one, work, folder), wait=False)
+        except Timeout:
+            theirs.append(one)
+        else:
+            yield grid.perform(one, work, folder)
+    yield from (grid.perform(one, work, folder) for one in theirs)
 
 
 def _workload(compared: Compared, trained: Trained) -> grid.Workload:

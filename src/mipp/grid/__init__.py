@@ -14,7 +14,6 @@
 Start the program several times, and the processes share the jobs.
 """
 
-from mipp.grid.cluster import on_ray
 from mipp.grid.pictures import draw
 from mipp.grid.run import Row, Run, collect, job, perform, read_results, remaining, restore, runs, trainings
 from mipp.grid.store import Job, at_work, once, sweep
@@ -34,7 +33,6 @@ __all__ = [
     "draw",
     "job",
     "markdown",
-    "on_ray",
     "once",
     "perform",
     "read_results",
