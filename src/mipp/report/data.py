@@ -3,10 +3,10 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, SupportsFloat
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -144,7 +144,8 @@ class Report:
             MippError: a field is absent or has the wrong form.
         """
         try:
-            return cls(**_read_report(data))
+            found: Self = _read(cls, data)
+            return found
         except KeyError as error:
             raise MippError(f"the report lacks the field {error}; expected what Report.to_dict() returns") from error
         except (TypeError, ValueError, AttributeError) as error:
@@ -196,64 +197,22 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _read_report(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "model": str(data["model"]),
-        "method": str(data["method"]),
-        "call": str(data["call"]),
-        "budget": dict(data["budget"]),
-        "before": _read_measures(data["before"]),
-        "after": _read_measures(data["after"]),
-        "stages": {str(name): _read_measures(stage) for name, stage in data["stages"].items()},
-        "groups": tuple(_read_group(line) for line in data["groups"]),
-        "frozen": tuple(_read_frozen(line) for line in data["frozen"]),
-        "collapsed": tuple(str(name) for name in data["collapsed"]),
-        "notes": tuple(str(note) for note in data["notes"]),
-        "slack": _read_numbers(data["slack"]),
-        "seconds": _read_numbers(data["seconds"]),
-        "versions": {str(name): str(version) for name, version in data["versions"].items()},
-    }
-
-
-def _read_measures(data: Mapping[str, Any]) -> Measures:
-    return Measures(
-        params=int(data["params"]),
-        macs=int(data["macs"]),
-        nodes=int(data["nodes"]),
-        latency_ms=_optional(data["latency_ms"]),
-        metrics=_read_numbers(data["metrics"]),
-        activations=None if data.get("activations") is None else int(data["activations"]),
-    )
-
-
-def _read_group(data: Mapping[str, Any]) -> GroupLine:
-    return GroupLine(
-        name=str(data["name"]),
-        size=int(data["size"]),
-        kept=int(data["kept"]),
-        nats=_optional(data["nats"]),
-        total_nats=_optional(data["total_nats"]),
-        macs_before=int(data["macs_before"]),
-        macs_after=int(data["macs_after"]),
-    )
-
-
-def _read_frozen(data: Mapping[str, Any]) -> FrozenLine:
-    return FrozenLine(
-        name=str(data["name"]),
-        nodes=int(data["nodes"]),
-        reason=str(data["reason"]),
-        op=str(data["op"]),
-        source=str(data["source"]),
-    )
-
-
-def _read_numbers(data: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): math.nan if value is None else float(value) for name, value in data.items()}
-
-
-def _optional(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _read(kind: Any, value: Any) -> Any:
+    """What `_plain` wrote of a value of a type: None is NaN where a float has to be there."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        known = {field.name: field for field in fields(kind)}
+        return kind(**{n: _read(hints[n], value[n]) for n, f in known.items() if n in value or f.default is MISSING})
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple:
+        return tuple(_read(arguments[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {str(key): _read(arguments[1], item) for key, item in value.items()}
+    if type(None) in arguments:
+        return None if value is None else _read(arguments[0], value)
+    if kind is float and value is None:
+        return math.nan
+    return value if kind is object else kind(value)
 
 
 def _write(path: Path, content: str) -> None:
