@@ -330,7 +330,7 @@ def dinov2() -> nn.Module:
 
 
 def failures(row: Row) -> Iterator[str]:
-    """What went wrong with a network, check by check."""
+    """The failures of a network, check by check."""
     if "error" in row:
         yield row["error"]
     for name, text in row.get("checks", {}).items():

@@ -1,4 +1,4 @@
-"""What is imported when, and in which direction: the library loads what it uses, and the contract has no hole."""
+"""Imports: the library loads only what it uses, and the contract about their direction has no hole."""
 
 import shutil
 import subprocess

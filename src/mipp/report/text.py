@@ -26,7 +26,7 @@ def render(report: "Report", width: int) -> RenderableType:
 
 
 def as_string(shown: RenderableType) -> str:
-    """What a terminal of 80 columns without colours shows."""
+    """The text that a terminal of 80 columns without colours shows."""
     file = io.StringIO()
     plain = {"color_system": None, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
     Console(file=file, width=WIDTH, **plain).print(shown)  # type: ignore[arg-type]
