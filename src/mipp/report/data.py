@@ -198,7 +198,7 @@ def _plain(value: object) -> object:
 
 
 def _read(kind: Any, value: Any) -> Any:
-    """What `_plain` wrote of a value of a type: None is NaN where a float has to be there."""
+    """The value of a type that `_plain` wrote: None is NaN where a float has to be there."""
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
         known = {field.name: field for field in fields(kind)}
