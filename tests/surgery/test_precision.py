@@ -7,8 +7,8 @@ from torch import nn
 import mipp.surgery.proof as proof
 from mipp.graph.program import Call
 from mipp.plan.plan import PruningPlan
-from mipp.surgery.proof import outputs
 from mipp.surgery.precision import forward_in_double
+from mipp.surgery.proof import outputs
 
 
 class Fixed(nn.Module):

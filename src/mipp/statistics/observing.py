@@ -40,13 +40,20 @@ The model may go on to work on them in place: an observer that keeps values keep
 class Moments:
     """Count, mean and second moments of samples, in float64; batches, workers and machines merge exactly.
 
-    Samples of fewer digits are multiplied in float32, centred and a block of some hundred rows at a time; all sums over
-    blocks are in float64. The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so
-    that it does not lose digits where the mean is large.
+    The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so that it does not lose
+    digits where the mean is large.
+
+    Args:
+        features: Number of features.
+        device: Where the moments are.
+        products: Samples of fewer digits than float64 are multiplied in this type, centred and a block of rows at a
+            time, which errs by 1e-7 of the variances in float32; sums over blocks are in float64 in any case.
     """
 
-    def __init__(self, features: int, device: torch.device | None = None) -> None:
-        self.count = 0
+    def __init__(
+        self, features: int, device: torch.device | None = None, products: torch.dtype = torch.float64
+    ) -> None:
+        self.count, self.products = 0, products
         self.mean = torch.zeros(features, dtype=torch.float64, device=device)
         self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
 
@@ -58,7 +65,7 @@ class Moments:
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
         part = Moments(samples.shape[1], samples.device)
         part.count, middle = len(samples), samples.mean(0)
-        kind = torch.float64 if samples.dtype == torch.float64 else torch.float32
+        kind = torch.float64 if samples.dtype == torch.float64 else self.products
         product = samples.new_zeros(part.scatter.shape, dtype=kind)
         for some in samples.split(max(_ROWS, samples.shape[1])):
             values = some.to(kind) - middle.to(kind)
@@ -213,7 +220,7 @@ def site_statistics(
             inputs = inputs_of(sites[op], arguments, positions)
             own, layout = parts[op], layouts[op]
             if op not in found:
-                moments = [Moments(len(part), inputs.device) for _ in inputs for part in own]
+                moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own]
                 found[op] = SiteStatistics(moments, weight, None, layout, own, bases[op])
             inputs = rotate(inputs, bases[op])
             pieces = inputs if layout == "unfolded" else (rows[:, part] for rows in inputs for part in own)
