@@ -16,7 +16,7 @@ from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Call, Program
+from mipp.graph.program import Call, Program, Ref
 from mipp.graph.rules import has_rule
 from mipp.graph.trace import OpStream, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
