@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mipp.data.calibration import Calibration, as_call, read
 from mipp.errors import MippError
-from mipp.methods import MIPP, Method
+from mipp.methods.base import Method
+from mipp.methods.mipp.mipp import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.modules.wrappers import unwrap
 from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns, runs_in_parts
