@@ -121,7 +121,7 @@ class Measured:
         self._features: dict[int, Features] = {}
 
     def moments(self, site: Site, index: int) -> list[tuple[Tensor | Features, int]]:
-        """What is known of the inputs of a convolution group, part by part, and the number of samples behind it."""
+        """The moments of the inputs of a convolution group, part by part, and the number of samples behind them."""
         statistics = self.statistics[site.op]
         count = max(len(statistics.parts), 1)
         own = statistics.inputs[index * count : (index + 1) * count]
