@@ -9,6 +9,7 @@ from scipy import stats
 
 from mipp.errors import CalibrationError
 from mipp.estimators import GaussianInformation
+from mipp.estimators.gaussian import Features
 
 TOLERANCE = 1e-6  # the estimator adds 1e-9 of each feature's variance
 
@@ -279,3 +280,12 @@ def test_everything_can_be_eliminated_whatever_the_number_of_features():
         elimination = backward_elimination(GaussianInformation(*parts))
         assert sorted(elimination.order) == list(range(nodes))
         assert elimination.loss[-1] == pytest.approx(total, rel=1e-6)
+
+
+def test_covariances_of_few_samples_that_rounding_has_made_indefinite_are_inverted():
+    x = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))
+    covariance = (x.mT @ x / 40).double()
+    rounded = covariance - 1e-6 * torch.eye(60, dtype=torch.float64)
+    precision = Features.of(rounded).precision
+    assert torch.linalg.eigvalsh(precision).min() > 0
+    assert torch.isfinite(precision).all()

@@ -277,8 +277,13 @@ def _whitening(yy: Tensor, noise: Tensor) -> tuple[Tensor, bool]:
 
 
 def _inverse(matrix: Tensor) -> Tensor:
-    """The inverse of a symmetric positive definite matrix."""
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    """The inverse of a symmetric positive definite matrix; directions that rounding has made negative are noise."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    values, vectors = torch.linalg.eigh(matrix)
+    positive: Tensor = (vectors / values.clamp_min(max(_RIDGE, -float(values.min())))[..., None, :]) @ vectors.mT
+    return positive
 
 
 def _residual(xy: Tensor, b: Tensor, *, clear: bool) -> Tensor:
