@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mipp.errors import MippError
+from mipp.errors import InternalError, MippError
 
 REFUSED, BROKEN, INTERRUPTED = 2, 1, 130
 
@@ -58,6 +58,9 @@ def _report(error: Exception, *, as_json: bool) -> int:
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line, in all its versions
         _write(kind, error.format_message(), as_json=as_json)
         return REFUSED
+    if isinstance(error, InternalError):
+        _write(kind, str(error), as_json=as_json)
+        return BROKEN
     message = f"{kind}: {error}. The model, or mipp, did not expect this; --debug shows where it happened."
     _write(kind, message, as_json=as_json)
     return BROKEN

@@ -18,7 +18,7 @@ from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Call, Program, Ref
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import OpStream, module_stack, run
+from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
@@ -342,15 +342,15 @@ class _Watch(OpStream):
         given = dict(zip((a.name for a in schema), args, strict=False)) | kwargs
         index, following = self._find(name, given)
         if index is None:
-            return func(*args, **kwargs)
+            return call_op(func, args, kwargs)
         if index in self.wanted:
             full = {a.name: given.get(a.name, a.default_value) for a in schema}
             read = map_tensors(full, Tensor.clone) if func._schema.is_mutable else full  # before the op changes it
-            out = func(*args, **kwargs)
+            out = call_op(func, args, kwargs)
             self.reached[index] += 1
             self.observer(index, as_layer(name, read), out if isinstance(out, Tensor) else out[0])
         else:
-            out = func(*args, **kwargs)
+            out = call_op(func, args, kwargs)
         if following:
             self._ahead[out if isinstance(out, Tensor) else out[0]] = following
         return out
