@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import mipp
 import mipp.surgery.proof as proof
 from mipp.graph.program import Call
 from mipp.plan.plan import PruningPlan
@@ -99,3 +100,24 @@ def test_what_refuses_another_type_is_compared_in_a_copy():
     kept = {name: range(1, group.size) for name, group in graph.groups.items()}
     assert proof.compare(PruningPlan.of(graph, model, kept), model, call) == (True, "float64")
     assert outputs(model, call)[0].dtype == torch.float64
+
+
+class Refusing(nn.Module):
+    """Refuses float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.float64:
+            raise TypeError("float64 is not served here")
+        return self.outer(torch.relu(self.inner(x)))
+
+
+def test_the_report_says_where_the_proof_is_not_in_float64():
+    torch.manual_seed(0)
+    data = [torch.randn(64, 6)]
+    for model, said in ((Refusing(), True), (nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), False)):
+        result = mipp.prune(model, data, mipp.Budget(nodes=4), mipp.methods.L1(), compensate=False, progress=False)
+        assert any("own precision" in note for note in result.report.notes) == said

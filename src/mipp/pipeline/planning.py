@@ -106,7 +106,7 @@ def _prove(
             )
         _check_agreed(plan, method)
         dense = _with_state(task.model, state)
-        wrong = wrong_groups(plan, dense, call)
+        wrong = wrong_groups(plan, dense, call, task.notes)
         if not wrong:
             break
         wider = _wider(plan, wrong, dense, call, budget)

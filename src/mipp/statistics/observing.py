@@ -214,9 +214,10 @@ def site_statistics(
             streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
         if index in first:
             op, weight = first[index], arguments["weight"].detach()
-            if twins[op] != op:
+            if twins[op] != op and twins[op] in found:
                 found.setdefault(op, replace(found[twins[op]], weight=weight))
                 return
+            twins[op] = op  # a pass that took another way
             inputs = inputs_of(sites[op], arguments, positions)
             own, layout = parts[op], layouts[op]
             if op not in found:

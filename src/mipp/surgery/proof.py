@@ -24,6 +24,7 @@ from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan, shapes
+from mipp.runtime.record import Notes
 from mipp.surgery.cut import apply, mask
 from mipp.surgery.precision import forward_in_double
 
@@ -73,9 +74,12 @@ def rounding(tensors: Iterable[Tensor]) -> float:
     return max((_ROUNDINGS * torch.finfo(kind).eps for kind in kinds), default=0.0)
 
 
-def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
-    """True if the cut model runs and computes what the masked model computes."""
-    return compare(plan, model, call)[0]
+def agrees(plan: PruningPlan, model: nn.Module, call: Call, notes: Notes | None = None) -> bool:
+    """True if the cut model runs and computes what the masked model computes; `notes` get a low precision."""
+    same, precision = compare(plan, model, call)
+    if same and precision == _OWN and notes is not None:
+        notes.append(_IN_OWN)
+    return same
 
 
 def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]:
@@ -108,6 +112,10 @@ def _in_double(model: nn.Module, call: Call) -> list[Tensor]:
 
 
 _OWN = "the model's own precision"
+_IN_OWN = (
+    "The cut was compared with the masked network in the model's own precision, to a thousandth of the outputs or the "
+    "rounding of their type: the model does not run in float64."
+)
 _PRECISIONS = (
     ("float64", _in_double, 1e-8),
     ("float64", outputs, 1e-8),
@@ -115,9 +123,9 @@ _PRECISIONS = (
 )
 
 
-def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
-    """Groups whose cut differs from their mask; none when the whole plan agrees."""
-    if agrees(plan, model, call):
+def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call, notes: Notes | None = None) -> list[str]:
+    """Groups whose cut differs from their mask; none when the whole plan agrees, and `notes` get how exactly."""
+    if agrees(plan, model, call, notes):
         return []
     changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
     whole = {name: range(group.size) for name, group in plan.groups.items()}
