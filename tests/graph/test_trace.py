@@ -1,5 +1,7 @@
 """One trace stands for all batches, whatever their size, or the model is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +138,8 @@ def test_a_mistake_of_the_model_is_not_reported_as_ours():
     model = linear_layers(lambda m, x: m.b(m.a(x) @ torch.zeros(5, 5)), 6, 32, 3)
     with pytest.raises(mipp.UnsupportedModelError, match="raised RuntimeError"):
         halve(model, [normal(32, 6)])
+
+
+def test_a_pass_that_calls_exit_is_refused():
+    with pytest.raises(mipp.UnsupportedModelError, match="raised SystemExit"):
+        halve(linear_layers(lambda m, x: sys.exit(0), 6, 32, 3), [normal(32, 6)])

@@ -250,7 +250,7 @@ def run(model: nn.Module, call: Call) -> Any:
             return call(model)
     except (MemoryError, MippError, InternalError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a forward pass ends no process of the caller's
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
             f"{_describe(call)}; check that the model runs on such an input by itself."
