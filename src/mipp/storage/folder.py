@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mipp.errors import MippError, PlanMismatchError
 from mipp.modules.copies import cast, fill, state_of
 from mipp.plan.plan import PruningPlan, load_plan
-from mipp.report import Report
+from mipp.report.data import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
 from mipp.surgery.cut import apply
 from mipp.surgery.huggingface import update_config
