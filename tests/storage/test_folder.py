@@ -433,3 +433,8 @@ def test_an_overridden_way_of_loading_does_not_change_weights(kind, method, tmp_
     result.save(tmp_path / "out")
     loaded = mipp.load(tmp_path / "out", model)
     assert torch.equal(loaded(normal(5, 6)), result.model(normal(5, 6)))
+
+
+def test_all_files_of_a_folder_have_the_same_mode(tmp_path):
+    prune_images().save(tmp_path / "out")
+    assert len({file.stat().st_mode for file in (tmp_path / "out").iterdir()}) == 1
