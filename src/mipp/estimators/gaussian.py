@@ -41,9 +41,17 @@ class Features:
 
     @classmethod
     def of(cls, xx: Tensor) -> "Features":
-        """From a covariance, shape [features, features]."""
+        """From a covariance, shape [features, features].
+
+        Sums of rounded products may have negative eigenvalues. The covariance is then raised by a ridge of twice the
+        largest of them, so that it and the covariance of any of the features are positive definite.
+        """
         spread = _spread(xx)
         scaled = xx.double() / spread[:, None] / spread[None, :]
+        factor, failed = torch.linalg.cholesky_ex(scaled + _RIDGE * _eye(len(xx), scaled))
+        if not failed:
+            return cls(spread, scaled, torch.cholesky_inverse(factor))
+        scaled.diagonal().sub_(2 * torch.linalg.eigvalsh(scaled)[0])
         return cls(spread, scaled, _inverse(scaled + _RIDGE * _eye(len(xx), scaled)))
 
     def with_target(self, weight: Tensor) -> Tensor:
