@@ -1,6 +1,5 @@
 """The whole library in one function: `prune`."""
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 
 from mipp.data.calibration import Calibration, as_call, read
 from mipp.errors import MippError
-from mipp.methods.base import Method
-from mipp.methods.mipp.mipp import MIPP
+from mipp.methods import MIPP, Method
 from mipp.modules.placement import device_of, place_model
 from mipp.modules.wrappers import unwrap
 from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns, runs_in_parts
@@ -156,11 +154,7 @@ def _prune(
         planned = [make_plan(prepared, budget) for budget in targets]
         for task in (prepared.task, *(one.task for one in planned)):
             task.measured.forget()
-        results = [finish(prepared, one) for one in planned]
-    for result in results:
-        for warning in result.report.warnings:
-            warnings.warn(warning, stacklevel=3)
-    return results
+        return [finish(prepared, one) for one in planned]
 
 
 def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:

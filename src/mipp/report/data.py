@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 from mipp.errors import MippError
 
-WARNING = "Warning: "
-"""The beginning of notes that are warnings."""
-
 
 @dataclass(frozen=True)
 class Measures:
@@ -106,7 +103,7 @@ class Report:
         groups: one line per group, in data-flow order.
         frozen: one line per layer that could not be pruned.
         collapsed: names of the emptied groups.
-        notes: what the reader should know besides; warnings begin with "Warning: ".
+        notes: what the reader should know besides.
         slack: per constraint of the budget, limit minus reached, as a fraction of the dense model.
         seconds: time per phase.
         versions: versions of the packages involved.
@@ -126,11 +123,6 @@ class Report:
     slack: dict[str, float]
     seconds: dict[str, float]
     versions: dict[str, str]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The notes that should not be overlooked; they stand first."""
-        return tuple(note.removeprefix(WARNING) for note in self.notes if note.startswith(WARNING))
 
     def with_stage(self, name: str, measures: Measures) -> "Report":
         """Return the report with one more stage; a stage of that name is replaced."""
