@@ -17,7 +17,6 @@ from mipp.methods import needs_of
 
 PAGES = (
     "README.md", "docs/accuracy.md", "docs/results.md", "docs/reference.md", "docs/decisions/index.md",
-    "docs/decisions/0018-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
@@ -162,18 +161,6 @@ def allocation() -> str:
     return table(["network", "kept", "choice", "agreement, %", "KL, nats", "seconds"], cells, footnote(data))
 
 
-def levers() -> str:
-    """Agreement of LeNet-5 with the dense network, by the number of images and by choices about the widths."""
-    data = load("levers")
-    cells = []
-    lenets = [r for r in data["rows"] if "nodes" in r]
-    for nodes, samples, choice in sorted({(r["nodes"], r["samples"], r["choice"]) for r in lenets}):
-        rows = chosen(data, nodes=nodes, samples=samples, choice=choice)
-        found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 3)]
-        cells.append([f"{nodes:.0%} of the nodes", samples, choice, *found, len(rows)])
-    return table(["kept", "images", "choice", "agreement, %", "KL, nats", "networks"], cells, footnote(data))
-
-
 def memory() -> str:
     """Peak memory by number of calibration batches."""
     data = load("memory")
@@ -309,8 +296,8 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
-        defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, tracing, wide,
-        language, lenet_before, lenet_after, resnet20,
+        defaults, allocation, memory, methods, papers, rooms, decisions, estimators, schedule, tracing, wide, language,
+        lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ _DIFFERENCES = {
     "Shared parameters": "it takes layers with one weight for independent ones",
     "Parametrized: discriminator with spectral norm": "it finds no groups: the weights are computed",
     "Functional calls on parameters": "it finds no groups: there are no modules",
+    "Conformer with relative positions": f"{_HEADS}; its groups leave out the half of the channels that gates",
     "BERT, masked words": f"{_HEADS}; {_TIED}",
     "T5 1.1, logits only": f"{_HEADS}; {_TIED}",
     **dict.fromkeys(("GPT-2", "GPT-2, eager attention", "GPT-2 in bfloat16"), _CONV1D),
@@ -70,7 +71,7 @@ def explained(pattern: Pattern, kind: str) -> str:
         return "equal where it has groups; it has none for the other channels"
     if pattern.family == "recurrent" and kind == "no groups":
         return "not compared: the nodes are recurrent units, not outputs of convolutions or linear layers"
-    return _HEADS if pattern.family in ("attention", "hugging_face") and kind == "finer" else ""
+    return _HEADS if pattern.family in ("attention", "heads", "hugging_face") and kind == "finer" else ""
 
 
 def _refines(fine: Mapping[Channel, int], coarse: Mapping[Channel, int]) -> bool:

@@ -5,6 +5,16 @@ class MippError(Exception):
     """Base of every error that `mipp` raises on purpose."""
 
 
+class InternalError(RuntimeError):
+    """A mistake of the library's own code: nothing that a caller could mend, so it is no `MippError`."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(
+            f"mipp failed in its own code ({type(cause).__name__}: {cause}); this is no fault of the model. Please "
+            "report it with the traceback above and, if you can, the model's class."
+        )
+
+
 class UnsupportedModelError(MippError):
     """The model cannot be traced, or nothing in it can be pruned."""
 

@@ -209,3 +209,10 @@ def test_a_folder_that_holds_no_model_is_named(tmp_path):
         "Expected a folder that save_pretrained wrote"
         in run("inspect", f"hf:{tmp_path}", "--input", "1,8:int64", code=2).stderr
     )
+
+
+def test_a_factory_that_calls_exit_does_not_end_the_command_as_if_all_were_well(tmp_path, monkeypatch):
+    (tmp_path / "quits.py").write_text("import sys\n\n\ndef net():\n    sys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    done = run("inspect", "quits:net", "--input", "6", "--json", code=2)
+    assert json.loads(done.stdout)["error"]["message"] == "quits:net() failed with SystemExit: 0"

@@ -9,6 +9,7 @@ from scipy import stats
 
 from mipp.errors import CalibrationError
 from mipp.estimators import GaussianInformation
+from mipp.estimators.gaussian import Features
 
 TOLERANCE = 1e-6  # the estimator adds 1e-9 of each feature's variance
 
@@ -200,6 +201,20 @@ def test_a_target_that_is_constant_carries_nothing_at_all():
     assert info.total() == pytest.approx(0, abs=TOLERANCE)
 
 
+def test_a_covariance_that_rounding_made_indefinite_is_close_to_the_exact_one():
+    """Fewer samples than features, multiplied in float32: of a rank below its size, up to rounding."""
+    x = torch.randn(12, 30)
+    rounded, weight = (x.mT @ x / len(x)).double(), torch.randn(2, 30).double()
+    assert torch.linalg.eigvalsh(rounded)[0] < -1e-10
+
+    def losses(xx):
+        xy, noise = xx @ weight.mT, torch.ones(2, dtype=torch.float64)
+        found = GaussianInformation(xx, xy, weight @ xy, blocks_of(10, 3), noise, len(x))
+        return torch.cat([found.marginal(), found.losses()])
+
+    torch.testing.assert_close(losses(rounded), losses(x.double().mT @ x.double() / len(x)), rtol=1e-3, atol=1e-4)
+
+
 def test_the_matrices_given_are_not_changed():
     xx, xy, yy, noise = covariance(4, 3, 0)
     before = [t.clone() for t in (xx, xy, yy, noise)]
@@ -279,3 +294,12 @@ def test_everything_can_be_eliminated_whatever_the_number_of_features():
         elimination = backward_elimination(GaussianInformation(*parts))
         assert sorted(elimination.order) == list(range(nodes))
         assert elimination.loss[-1] == pytest.approx(total, rel=1e-6)
+
+
+def test_covariances_of_few_samples_that_rounding_has_made_indefinite_are_inverted():
+    x = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))
+    covariance = (x.mT @ x / 40).double()
+    rounded = covariance - 1e-6 * torch.eye(60, dtype=torch.float64)
+    precision = Features.of(rounded).precision
+    assert torch.linalg.eigvalsh(precision).min() > 0
+    assert torch.isfinite(precision).all()

@@ -1,5 +1,7 @@
 """One trace stands for all batches, whatever their size, or the model is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from networks import halve, linear_layers, normal
 from torch import nn
 
 import mipp
+from mipp.errors import InternalError
 from mipp.surgery.masked import MaskedForward
 
 
@@ -62,7 +65,9 @@ def through_a_list(m, x):
 )
 def test_what_leaves_torch_in_the_code_is_not_replayed_on_other_batches(function, reason):
     model = linear_layers(function, 6, 32, 3)
-    result = halve(model, [normal(64, 6, seed=n) for n in range(3)])
+    with pytest.warns(UserWarning, match=f"Nothing was refitted: the code .*{reason}"):
+        result = halve(model, [normal(64, 6, seed=n) for n in range(3)])
+    assert str(result.report).startswith("Warning: Nothing was refitted: the code")
     assert any("Nothing was refitted: the code" in note and reason in note for note in result.report.notes)
     cut = mipp.apply(result.plan, model)
     assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), cut.parameters(), strict=True))
@@ -107,3 +112,34 @@ def test_a_masked_model_names_the_inputs_given_by_name():
     masked = MaskedForward(named("dict input").model(), {})
     with pytest.raises(mipp.UnsupportedModelError, match=r"left \(2, 3\), right \(2, 3\)"):
         masked(left=torch.zeros(2, 3), right=torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mipp.graph.trace._Recorder.index_of",
+        "mipp.graph.trace._functional",
+        "mipp.statistics.observing._Watch._find",
+        "mipp.statistics.observing.Moments.update",
+        "mipp.surgery.masked._over_kept",
+    ],
+)
+def test_a_mistake_of_our_own_is_not_reported_as_the_model_failing(place, monkeypatch):
+    def fail(*_: object) -> None:
+        raise KeyError("planted")
+
+    monkeypatch.setattr(place, fail)
+    model = nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 3))
+    with pytest.raises(InternalError, match=r"mipp failed in its own code .KeyError: 'planted'.*Please report"):
+        halve(model, [normal(32, 6)])
+
+
+def test_a_mistake_of_the_model_is_not_reported_as_ours():
+    model = linear_layers(lambda m, x: m.b(m.a(x) @ torch.zeros(5, 5)), 6, 32, 3)
+    with pytest.raises(mipp.UnsupportedModelError, match="raised RuntimeError"):
+        halve(model, [normal(32, 6)])
+
+
+def test_a_pass_that_calls_exit_is_refused():
+    with pytest.raises(mipp.UnsupportedModelError, match="raised SystemExit"):
+        halve(linear_layers(lambda m, x: sys.exit(0), 6, 32, 3), [normal(32, 6)])

@@ -13,7 +13,7 @@ import mipp
 from mipp.methods import (
     OTO,
 )
-from mipp.methods.common.scores import weights_by_node
+from mipp.methods.common.slices import weights_by_node
 from mipp.methods.oto import half_space
 
 

@@ -10,7 +10,7 @@ import mipp
 from mipp.methods import (
     SynFlow,
 )
-from mipp.methods.common.scores import weights_by_node
+from mipp.methods.common.slices import weights_by_node
 from mipp.methods.synflow import flow
 
 

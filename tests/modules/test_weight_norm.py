@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import mipp
 from mipp.methods import FPGM, IMP, L1, L2, LAMP, OTO, IterGraSP, IterSNIP, SynFlow
-from mipp.methods.common.scores import weights_by_node
+from mipp.methods.common.slices import weights_by_node
 
 OLD = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 

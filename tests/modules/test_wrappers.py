@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from networks import image_network, linear_chain, prune_chain, prune_images, vectors
 from torch import nn
 
@@ -36,3 +37,15 @@ def test_what_torch_compile_and_data_parallel_wrap_is_pruned():
     result = prune_chain(wrapped)
     assert type(result.model) is nn.Sequential
     assert mipp.inspect(wrapped, vectors(2)).groups
+
+
+def test_a_model_that_fully_shard_has_sharded_is_to_be_pruned_before(tmp_path):
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = fully_shard(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+        with pytest.raises(mipp.UnsupportedModelError, match="Prune the model before it is sharded"):
+            mipp.inspect(model, torch.randn(2, 6))
+    finally:
+        dist.destroy_process_group()

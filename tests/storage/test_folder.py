@@ -380,3 +380,61 @@ def test_what_a_state_dict_leaves_out_is_saved_recovered_and_noted(tmp_path):
     result.save(tmp_path / "small")
     for again in (mipp.load(tmp_path / "small", model), halve(model, data, **options).model):
         assert squared_error(again, result.model, [(data[0],)]) == 0
+
+
+class Versioned(nn.Linear):
+    """Refuses weights without the version of the class."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if metadata.get("version") not in (1, 2):
+            raise ValueError("version should be 1 or 2")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+class Migrating(nn.Linear):
+    """Halves the weights that earlier versions saved."""
+
+    _version = 3
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if (metadata.get("version") or 1) < 3:
+            state[prefix + "weight"] = state[prefix + "weight"] / 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+class Hooked(nn.Linear):
+    """Doubles what it loads."""
+
+    def __init__(self, *widths):
+        super().__init__(*widths)
+        self.register_load_state_dict_pre_hook(
+            lambda _, state, prefix, *rest: state.update({prefix + "weight": 2 * state[prefix + "weight"]})
+        )
+
+
+class Packed(nn.Linear):
+    """Saves its weight in another form than it computes with."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = destination[prefix + "weight"] * 16
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        super()._load_from_state_dict(state | {prefix + "weight": state[prefix + "weight"] / 16}, prefix, *rest)
+
+
+@pytest.mark.parametrize("kind", [Versioned, Migrating, Hooked, Packed])
+@pytest.mark.parametrize("method", [mipp.methods.MIPP(), mipp.methods.Reinitialised(mipp.methods.L1())])
+def test_an_overridden_way_of_loading_does_not_change_weights(kind, method, tmp_path):
+    model = nn.Sequential(kind(6, 12), nn.ReLU(), kind(12, 4)).eval()
+    result = mipp.prune(model, [normal(32, 6)], mipp.Budget(nodes=0.5), method, progress=False)
+    result.save(tmp_path / "out")
+    loaded = mipp.load(tmp_path / "out", model)
+    assert torch.equal(loaded(normal(5, 6)), result.model(normal(5, 6)))
+
+
+def test_all_files_of_a_folder_have_the_same_mode(tmp_path):
+    prune_images().save(tmp_path / "out")
+    assert len({file.stat().st_mode for file in (tmp_path / "out").iterdir()}) == 1

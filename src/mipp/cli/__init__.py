@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its tables cut words off at 80 columns
 )
 
+_LIMIT = "Budget: "
 Model = Annotated[
     str,
     typer.Argument(
@@ -74,34 +75,74 @@ MaxSamples = Annotated[int, typer.Option(min=1, help="Calibration samples to rea
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method. Repeatable.")
 ]
-Amounts = dict[str, str] | None
+Width = Annotated[
+    list[str] | None, typer.Option(metavar="GROUP=N", help=_LIMIT + "nodes to keep in one group. Repeatable.")
+]
+Compensate = Annotated[
+    bool, typer.Option("--compensate/--no-compensate", help="Refit weights downstream of removed nodes.")
+]
+Recover = Annotated[
+    str | None, typer.Option(metavar="distill", help="Go on with a minute of distillation, without labels.")
+]
+MemoryLimit = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="What may be kept in memory, such as 2GB; 4GB by default.")
+]
+Evaluate = Annotated[
+    bool | None,
+    typer.Option("--evaluate/--no-evaluate", help="Accuracy on the test split; by default where there is one."),
+]
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST", help="Such as mipp,l1,thinet:rescale=true,random@mipp (random nodes at MIPP's widths)."
+    ),
+]
+_Options = dict[str, tuple[Any, Any]]
+"""Annotation and default of options by name."""
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: the result, or {'error': {'type', 'message'}}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes: only the result.")]
-_LIMIT = "Budget: "
 
 
-def _with_amounts(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command an option for every kind of budget; those that are given come as its argument `amounts`."""
-    own = dict(signature(command).parameters)
-    options = [
-        own["amounts"].replace(
-            name=name,
-            annotation=Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"{_LIMIT}{constraint.meaning}.")],
-        )
-        for name, constraint in CONSTRAINTS.items()
-    ]
-    place = list(own).index("amounts")
-    shown = [*own.values()][:place] + options + [*own.values()][place + 1 :]
+def _expand(**groups: _Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replaces arguments of a command by several options each, which come as a dict of what is given or default."""
 
-    def run(**given: Any) -> None:
-        amounts = {name: given.pop(name) for name in CONSTRAINTS}
-        command(**given, amounts={name: amount for name, amount in amounts.items() if amount is not None})
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        shown = [
+            parameter.replace(name=name, annotation=annotation, default=default)
+            for key, parameter in signature(command).parameters.items()
+            for name, (annotation, default) in groups.get(key, {key: (parameter.annotation, parameter.default)}).items()
+        ]
 
-    run.__signature__ = Signature(shown)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    return run
+        def run(**given: Any) -> None:
+            found = {key: {name: given.pop(name) for name in options} for key, options in groups.items()}
+            command(**given, **found)
+
+        run.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+_AMOUNTS: _Options = {
+    name: (Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"{_LIMIT}{constraint.meaning}.")], None)
+    for name, constraint in CONSTRAINTS.items()
+}
+_DATA: _Options = {
+    "data": (DataName, None),
+    "images": (Images, None),
+    "size": (Size, None),
+    "mean": (Mean, None),
+    "std": (Std, None),
+    "skip_bad": (SkipBad, False),
+    "text": (Text, None),
+    "length": (Length, 128),
+    "tokenizer": (Tokenizer, None),
+    "column": (Column, None),
+    "data_dir": (DataDir, None),
+}
 
 
 def main() -> None:
@@ -156,51 +197,30 @@ def _inspect(
 
 
 @app.command("prune")
-@_with_amounts
+@_expand(source=_DATA, amounts=_AMOUNTS)
 def _prune(
     model: Model,
     *,
-    data: DataName = None,
-    images: Images = None,
-    size: Size = None,
-    mean: Mean = None,
-    std: Std = None,
-    skip_bad: SkipBad = False,
-    text: Text = None,
-    length: Length = 128,
-    tokenizer: Tokenizer = None,
-    column: Column = None,
+    source: dict[str, Any],
     weights: Weights = None,
     trust_remote_code: Trust = False,
-    data_dir: DataDir = None,
-    amounts: Amounts = None,
-    width: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP=N", help=_LIMIT + "nodes to keep in one group. Repeatable.")
-    ] = None,
+    amounts: dict[str, Any],
+    width: Width = None,
     min_keep: Annotated[int, typer.Option(help=_LIMIT + "fewest nodes in any group.")] = 1,
     round_to: Annotated[int, typer.Option(help=_LIMIT + "widths are multiples of this.")] = 1,
     uniform: Annotated[bool, typer.Option("--uniform", help=_LIMIT + "groups of one kind get the same width.")] = False,
     method: Annotated[str, typer.Option(help="See `mipp methods`.")] = "mipp",
     settings: Settings = None,
     exclude: Exclude = None,
-    compensate: Annotated[
-        bool, typer.Option("--compensate/--no-compensate", help="Refit weights downstream of removed nodes.")
-    ] = True,
-    recover: Annotated[
-        str | None, typer.Option(metavar="distill", help="Go on with a minute of distillation, without labels.")
-    ] = None,
+    compensate: Compensate = True,
+    recover: Recover = None,
     max_samples: MaxSamples = 1024,
     seed: Seed = 0,
     device: Annotated[str | None, typer.Option(help="Where to work, such as cuda.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
-    memory_limit: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="What may be kept in memory, such as 2GB; 4GB by default.")
-    ] = None,
+    memory_limit: MemoryLimit = None,
     out: Annotated[Path | None, typer.Option(help="New folder for plan, weights and report.")] = None,
-    evaluate: Annotated[
-        bool | None,
-        typer.Option("--evaluate/--no-evaluate", help="Accuracy on the test split; by default where there is one."),
-    ] = None,
+    evaluate: Evaluate = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -212,11 +232,11 @@ def _prune(
     run(
         Source(
             ModelSource(model, weights, trust_remote_code),
-            DataSource(data, images, text, data_dir, size, mean, std, skip_bad, length, tokenizer, column),
+            DataSource(**source),
             max_samples,
             seed,
         ),
-        Budgeted(amounts or {}, width or [], min_keep, round_to, uniform=uniform),
+        Budgeted(amounts, width or [], min_keep, round_to, uniform=uniform),
         Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
         out,
         json=json,
@@ -225,22 +245,13 @@ def _prune(
 
 
 @app.command("select")
+@_expand(source=_DATA)
 def _select(
     model: Model,
     *,
-    data: DataName = None,
-    images: Images = None,
-    size: Size = None,
-    mean: Mean = None,
-    std: Std = None,
-    skip_bad: SkipBad = False,
-    text: Text = None,
-    length: Length = 128,
-    tokenizer: Tokenizer = None,
-    column: Column = None,
+    source: dict[str, Any],
     weights: Weights = None,
     trust_remote_code: Trust = False,
-    data_dir: DataDir = None,
     num_features: Annotated[
         int | None, typer.Option(help="Inputs to keep; without it the test of --set confidence=X decides.")
     ] = None,
@@ -260,7 +271,7 @@ def _select(
     run(
         Source(
             ModelSource(model, weights, trust_remote_code),
-            DataSource(data, images, text, data_dir, size, mean, std, skip_bad, length, tokenizer, column),
+            DataSource(**source),
             max_samples,
             seed,
         ),
@@ -280,12 +291,7 @@ def _compare(
         str, typer.Option(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:DigitsCNN.")
     ],
     data: Annotated[str, typer.Option(metavar="NAME", help="digits, mnist, cifar10 or cifar100.")],
-    methods: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="Such as mipp,l1,thinet:rescale=true,random@mipp (random nodes at MIPP's widths)."
-        ),
-    ],
+    methods: Methods,
     budgets: Annotated[str, typer.Option(metavar="LIST", help="Such as macs=0.5,macs=0.2,nodes=0.1:min_keep=0.")],
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Such as 0,1,2.")] = "0",
     out: Annotated[Path, typer.Option(help="Folder of the results; runs that are in it are not done again.")] = Path(

@@ -16,7 +16,7 @@ from mipp import grid, zoo
 from mipp.cli import arguments, console
 from mipp.cli.errors import CommandError, unknown
 from mipp.cli.models import ModelSource
-from mipp.grid.summary import cells, headings, stages_of
+from mipp.grid.summary import cells, headings
 
 TABLE = "table.md"
 
@@ -114,10 +114,9 @@ def _workload(compared: Compared, trained: Trained) -> grid.Workload:
 
 
 def _table(summaries: Sequence[grid.Summary]) -> Table:
-    stages = stages_of(summaries)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, heading in enumerate(headings(stages)):
+    for number, heading in enumerate(headings(summaries)):
         table.add_column(heading, justify="right" if number > 1 else "left", no_wrap=True)
     for summary in summaries:
-        table.add_row(*cells(summary, stages))
+        table.add_row(*cells(summary, summaries))
     return table

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mipp.errors import MippError
+from mipp.errors import InternalError, MippError
 
 REFUSED, BROKEN, INTERRUPTED = 2, 1, 130
 
@@ -33,7 +33,7 @@ class Group(TyperGroup):
             code = super().main(given, prog_name, *rest, **extra)
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # no command ends by itself: code of the user's does
             if debug:
                 traceback.print_exception(error)
             code = _report(error, as_json=wants_json)
@@ -50,13 +50,19 @@ def unknown(what: str, name: str, names: Iterable[str]) -> CommandError:
     return CommandError(f"No {what} is called '{name}'; {hint}")
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
+def _report(error: BaseException, *, as_json: bool) -> int:
     kind = type(error).__name__
     if isinstance(error, MippError):
         _write(kind, str(error), as_json=as_json)
         return REFUSED
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line, in all its versions
         _write(kind, error.format_message(), as_json=as_json)
+        return REFUSED
+    if isinstance(error, InternalError):
+        _write(kind, str(error), as_json=as_json)
+        return BROKEN
+    if isinstance(error, SystemExit):
+        _write(kind, f"Code of the model or the data called sys.exit({error.code!r}).", as_json=as_json)
         return REFUSED
     message = f"{kind}: {error}. The model, or mipp, did not expect this; --debug shows where it happened."
     _write(kind, message, as_json=as_json)

@@ -153,7 +153,7 @@ def _import(path: str) -> Any:
                 f"The model is '{path}', but {error.name} cannot be imported; expected a module that is installed, or "
                 f"in the current directory {here}."
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CommandError(f"Importing {name} failed with {type(error).__name__}: {first_line(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -192,7 +192,7 @@ def _make(path: str, factory: Any) -> nn.Module:
     with only_results_on_stdout():
         try:
             made = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CommandError(f"{path}() failed with {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(made, nn.Module):
         raise CommandError(f"{path}() returned a {type(made).__name__}; expected an nn.Module.")

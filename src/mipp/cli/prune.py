@@ -21,7 +21,7 @@ from mipp.storage.folder import PAGE
 class Budgeted:
     """The options of the budget, as text where a float and an int differ."""
 
-    amounts: Mapping[str, str]
+    amounts: Mapping[str, str | None]
     width: Sequence[str]
     min_keep: int
     round_to: int
@@ -29,7 +29,9 @@ class Budgeted:
 
     def budget(self) -> mipp.Budget:
         """The budget itself."""
-        amounts: dict[str, Any] = {name: arguments.amount(name, text) for name, text in self.amounts.items()}
+        amounts: dict[str, Any] = {
+            name: arguments.amount(name, text) for name, text in self.amounts.items() if text is not None
+        }
         return mipp.Budget(
             **amounts,
             widths=arguments.widths(self.width),

@@ -3,10 +3,19 @@
 `Gaussian`, `Surrogate` and `MLP` are settings; called on `Samples` they return an `Information`.
 """
 
-from mipp.estimators.base import ESTIMATORS, Estimator, Information, Samples, make_estimator, register
+from mipp.estimators.base import (
+    ESTIMATORS,
+    Estimator,
+    Information,
+    Nearby,
+    Samples,
+    Separable,
+    make_estimator,
+    register,
+)
 from mipp.estimators.block_gaussian import IndependentInformation, apart
 from mipp.estimators.closed_form import Gaussian
-from mipp.estimators.gaussian import GaussianInformation
+from mipp.estimators.gaussian import Features, GaussianInformation, linear_information
 from mipp.estimators.mlp import MLP, MLPInformation
 from mipp.estimators.sums import SumInformation
 from mipp.estimators.surrogate import Surrogate, SurrogateInformation
@@ -15,16 +24,20 @@ __all__ = [
     "ESTIMATORS",
     "MLP",
     "Estimator",
+    "Features",
     "Gaussian",
     "GaussianInformation",
     "IndependentInformation",
     "Information",
     "MLPInformation",
+    "Nearby",
     "Samples",
+    "Separable",
     "SumInformation",
     "Surrogate",
     "SurrogateInformation",
     "apart",
+    "linear_information",
     "make_estimator",
     "register",
 ]

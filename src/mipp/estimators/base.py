@@ -1,8 +1,8 @@
 """The one interface of all estimators, and the samples that they are made from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,27 @@ class Information(Protocol):
 
     def total(self) -> float:
         """I(X_S; Y) of what is still there, features in no node included."""
+
+
+class Nearby(Protocol):
+    """Information of a few nodes while all others stay as they are."""
+
+    def loss(self, node: int) -> float:
+        """Information lost with one of the nodes, by its place among them."""
+
+    def remove(self, node: int) -> None:
+        """Takes one of the nodes away, by its place among them."""
+
+
+@runtime_checkable
+class Separable(Protocol):
+    """Information that can look at a few nodes by themselves, and lose several at once: both save passes over all."""
+
+    def among(self, nodes: Tensor) -> Nearby | None:
+        """A few nodes that are still there, by themselves; None where that cannot be had after all."""
+
+    def remove_all(self, nodes: Sequence[int]) -> None:
+        """Takes several nodes out of S."""
 
 
 @dataclass(frozen=True, eq=False)

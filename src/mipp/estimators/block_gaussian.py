@@ -11,7 +11,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.estimators.gaussian import GaussianInformation
+from mipp.estimators.gaussian import Features, GaussianInformation, linear_information
 
 
 class IndependentInformation:
@@ -39,6 +39,12 @@ class IndependentInformation:
     def remove(self, node: int) -> None:
         self._left[node] = torch.inf
 
+    def remove_all(self, nodes: Sequence[int]) -> None:
+        self._left[list(nodes)] = torch.inf
+
+    def among(self, nodes: Tensor) -> "IndependentInformation":
+        return IndependentInformation(self._values[nodes], self._freedom, self.samples)
+
     def confidence(self, node: int, margin: float = 0.0) -> float:
         """One minus the p-value of Wilks' test that the node tells no more than `margin` (approximate)."""
         width, targets = self._freedom
@@ -52,7 +58,7 @@ class IndependentInformation:
 def apart(
     weight: Tensor,
     parts: Sequence[Tensor],
-    moments: Sequence[tuple[Tensor, int]],
+    moments: Sequence[tuple[Tensor | Features, int]],
     blocks: Tensor,
     floor: Tensor | None,
     noise: float,
@@ -62,31 +68,40 @@ def apart(
     Args:
         weight: Shape [targets, features].
         parts: Features of every part.
-        moments: Covariance of every part, and the number of samples behind it.
+        moments: Covariance of every part, or what is made of it, and the number of samples behind it.
         blocks: Features of every node, shape [nodes, features per node].
         floor: Variance of the noise on the targets, shape [targets]; None: `noise` times the variance of Y.
         noise: See there.
     """
-    xys = [xx @ weight[:, part].mT for part, (xx, _) in zip(parts, moments, strict=True)]
-    if floor is None:
-        floor = noise * torch.stack([(weight[:, p].mT * xy).sum(0) for p, xy in zip(parts, xys, strict=True)]).sum(0)
     if any(torch.equal(part, blocks[0]) for part in parts):
-        return [_by_node(weight, parts, moments, blocks, floor)]
+        return [_by_node(weight, parts, [(xx, n) for xx, n in moments if isinstance(xx, Tensor)], blocks, floor, noise)]
+    features = [xx if isinstance(xx, Features) else Features.of(xx) for xx, _ in moments]
+    if floor is None:
+        own = [(weight[:, p].mT * f.with_target(weight[:, p])).sum(0) for p, f in zip(parts, features, strict=True)]
+        floor = noise * torch.stack(own).sum(0)
     found = []
-    for part, (xx, samples), xy in zip(parts, moments, xys, strict=True):
+    for part, xx, (_, samples) in zip(parts, features, moments, strict=True):
         place = torch.full((weight.shape[1],), -1)
         place[part] = torch.arange(len(part))
-        own = place[blocks][place[blocks] >= 0].reshape(len(blocks), -1)
-        if own.shape[1]:  # else another group has more positions
-            found.append(GaussianInformation(xx, xy, weight[:, part] @ xy, own, floor, samples))
+        own_blocks = place[blocks][place[blocks] >= 0].reshape(len(blocks), -1)
+        if own_blocks.shape[1]:  # else another group has more positions
+            found.append(linear_information(xx, weight[:, part], own_blocks, floor, samples))
     return found
 
 
 def _by_node(
-    weight: Tensor, parts: Sequence[Tensor], moments: Sequence[tuple[Tensor, int]], blocks: Tensor, floor: Tensor
+    weight: Tensor,
+    parts: Sequence[Tensor],
+    moments: Sequence[tuple[Tensor, int]],
+    blocks: Tensor,
+    floor: Tensor | None,
+    noise: float,
 ) -> IndependentInformation:
     """1/2 log det(I + Cov(X_u) W_u' N^-1 W_u) for every node u."""
     known = {int(part[0]): xx for part, (xx, _) in zip(parts, moments, strict=True)}
+    if floor is None:
+        both = zip(parts, moments, strict=True)
+        floor = noise * torch.stack([(weight[:, p].mT * (xx @ weight[:, p].mT)).sum(0) for p, (xx, _) in both]).sum(0)
     inverse = torch.where(floor > 0, 1 / floor.clamp_min(1e-300), 0.0)
     values = []
     for features in blocks:

@@ -9,22 +9,67 @@ outside the features that may be removed, so only their part of A and K is kept.
 one, a target that is linear in X has (almost) infinite information.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from mipp.errors import CalibrationError
+from mipp.estimators.neighbours import Neighbours
 from mipp.estimators.wilks import wilks_confidence
 
 _RIDGE = 1e-10
 _PENDING = 32
 _LEAST_RESIDUAL = 1e-5  # far above the ridge, or copies would look like ways to average it out
+_CLEAR_NOISE = 1e-3  # of a target's variance, from which on its covariance can be factored as it is
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The covariance of features in units of their spread, and its inverse, which serve every target.
+
+    Attributes:
+        spread: Standard deviations, one in place of zero, shape [features].
+        covariance: In units of the spread, shape [features, features].
+        precision: Its inverse, with a small ridge, shape [features, features].
+    """
+
+    spread: Tensor
+    covariance: Tensor
+    precision: Tensor
+
+    @classmethod
+    def of(cls, xx: Tensor) -> "Features":
+        """From a covariance, shape [features, features].
+
+        Sums of rounded products may have negative eigenvalues. The covariance is then raised by a ridge of twice the
+        largest of them, so that it and the covariance of any of the features are positive definite.
+        """
+        spread = _spread(xx)
+        scaled = xx.double() / spread[:, None] / spread[None, :]
+        factor, failed = torch.linalg.cholesky_ex(scaled + _RIDGE * _eye(len(xx), scaled))
+        if not failed:
+            return cls(spread, scaled, torch.cholesky_inverse(factor))
+        scaled.diagonal().sub_(2 * torch.linalg.eigvalsh(scaled)[0])
+        return cls(spread, scaled, _inverse(scaled + _RIDGE * _eye(len(xx), scaled)))
+
+    def with_target(self, weight: Tensor) -> Tensor:
+        """Covariance with the targets Y = weight X, shape [features, targets]."""
+        together: Tensor = self.spread[:, None] * (self.covariance @ (self.spread[:, None] * weight.mT))
+        return together
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.covariance.nbytes + self.precision.nbytes
 
 
 class GaussianInformation:
     r"""I(X_S; Y + noise) of jointly Gaussian X and Y, where S is a set of nodes and each node a block of features.
 
     Args:
-        xx: Covariance of the features, shape [features, features].
+        xx: Covariance of the features, shape [features, features]; or what is made of it, where it serves many targets.
         xy: Covariance of features and target, shape [features, targets].
         yy: Covariance of the target, shape [targets, targets].
         blocks: Features of every node, shape [nodes, features per node]. Features in no block are always available.
@@ -36,17 +81,18 @@ class GaussianInformation:
     All tensors are on one device, where the work is done; what is returned is on the CPU.
     """
 
-    def __init__(self, xx: Tensor, xy: Tensor, yy: Tensor, blocks: Tensor, noise: Tensor, samples: int) -> None:
-        spread = _spread(xx)
+    def __init__(
+        self, xx: Tensor | Features, xy: Tensor, yy: Tensor, blocks: Tensor, noise: Tensor, samples: int
+    ) -> None:
+        features = xx if isinstance(xx, Features) else Features.of(xx)
         self.num_nodes = len(blocks)
         self.samples = samples
-        self._xx = xx.double() / spread[:, None] / spread[None, :]
-        noise = noise.double()
-        noisy = yy.double() + (noise if noise.ndim == 2 else torch.diag(noise))
-        self._xy = xy.double() @ _whitening(noisy) / spread[:, None]
-        self._blocks = blocks.to(xx.device)
-        self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=xx.device)
-        self._refresh()
+        self._xx = features.covariance
+        white, self._clear = _whitening(yy.double(), noise.double())
+        self._xy = xy.double() @ white / features.spread[:, None]
+        self._blocks = blocks.to(self._xx.device)
+        self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=self._xx.device)
+        self._refresh(features.precision)
 
     def marginal(self) -> Tensor:
         own = self._xx[self._blocks[:, :, None], self._blocks[:, None, :]]
@@ -64,13 +110,21 @@ class GaussianInformation:
         return float(self._losses_of(torch.tensor([node], device=self._xx.device)))
 
     def remove(self, node: int) -> None:
-        self._alive[node] = False
+        self.remove_all([node])
+
+    def remove_all(self, nodes: Sequence[int]) -> None:
+        """Takes several nodes out of S at once."""
+        self._alive[list(nodes)] = False
         alive = torch.nonzero(self._alive).flatten()
         for precision in (self._a, self._k):
-            precision.remove(node, alive)
-        self._stale += self._blocks.shape[1]
+            precision.remove(nodes, alive)
+        self._stale += len(nodes) * self._blocks.shape[1]
         if len(alive) and self._stale > max(self._fresh // 2, 64):
             self._refresh()
+
+    def among(self, nodes: Tensor) -> Neighbours:
+        """The same set function of a few nodes while the others stay as they are, on the CPU."""
+        return Neighbours(torch.stack([self._a.of(nodes), self._k.of(nodes)])[:, None].cpu().numpy(), len(nodes))
 
     def confidence(self, node: int, margin: float = 0.0) -> float:
         """One minus the p-value of Wilks' test that the node adds at most `margin` nats.
@@ -97,7 +151,7 @@ class GaussianInformation:
         """I(X_S; Y + noise) of all features still there, in nats."""
         left = self._remaining()
         xx, xy = self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx), self._xy[left]
-        return -0.5 * float(torch.logdet(_residual(xy, torch.linalg.solve(xx, xy))))
+        return -0.5 * float(torch.logdet(_residual(xy, torch.linalg.solve(xx, xy), clear=self._clear)))
 
     def _losses_of(self, nodes: Tensor) -> Tensor:
         a, k = self._a.blocks[nodes], self._k.blocks[nodes]
@@ -109,22 +163,39 @@ class GaussianInformation:
         mask[gone] = False
         return torch.nonzero(mask).flatten()
 
-    def _refresh(self) -> None:
-        """Factors what is left from scratch, and keeps what belongs to nodes."""
+    def _refresh(self, precision: Tensor | None = None) -> None:
+        """Factors what is left from scratch (or takes its precision as given), and keeps what belongs to nodes."""
         left, alive = self._remaining(), torch.nonzero(self._alive).flatten()
         own = self._blocks[alive].flatten()
         row = left.new_full((len(self._xx),), -1)
         row[left] = torch.arange(len(left), device=left.device)
-        xx = self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx)
-        a = torch.cholesky_inverse(torch.linalg.cholesky(xx))
+        a = _inverse(self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx)) if precision is None else precision
         xy = self._xy[left]
         b = a @ xy
-        rest = torch.linalg.cholesky(_residual(xy, b))
-        a, b = a[row[own]][:, row[own]], b[row[own]]
+        rest = torch.linalg.cholesky(_residual(xy, b, clear=self._clear))
+        if not torch.equal(row[own], left):
+            a, b = a[row[own]][:, row[own]], b[row[own]]
         half = torch.linalg.solve_triangular(rest, b.mT, upper=False)
         self._k = _Precision(torch.addmm(a, half.mT, half), alive, self._blocks.shape)
-        self._a = _Precision(a, alive, self._blocks.shape)
+        self._a = _Precision(a.clone() if a is precision else a, alive, self._blocks.shape)
         self._stale, self._fresh = 0, len(own)
+
+
+def linear_information(
+    features: Features, weight: Tensor, blocks: Tensor, noise: Tensor, samples: int
+) -> GaussianInformation:
+    """Information about Y = weight X, shape [targets, features]; more targets than features are first summed up.
+
+    With noise N, all that Y tells of X lies in W' N^-1 Y, whose covariance given X is W' N^-1 W: of its square root Q
+    the columns are as good a weight, with noise of one.
+    """
+    if len(weight) > weight.shape[1] and bool((noise > 0).all()):
+        values, vectors = torch.linalg.eigh((weight.mT / noise) @ weight)
+        live = values > 1e-14 * values[-1]
+        weight = (vectors[:, live] * values[live].sqrt()).mT
+        noise = noise.new_ones(len(weight))
+    xy = features.with_target(weight)
+    return GaussianInformation(features, xy, weight @ xy, blocks, noise, samples)
 
 
 class _Precision:
@@ -136,32 +207,48 @@ class _Precision:
 
     def __init__(self, matrix: Tensor, alive: Tensor, shape: torch.Size) -> None:
         nodes, self._width = shape
-        self._matrix = matrix
+        self._matrix, self._used = matrix, 0
         self.blocks = matrix.new_zeros(nodes, self._width, self._width)
         self._place(nodes, alive)
         self.blocks[alive] = matrix[self._rows[alive][:, :, None], self._rows[alive][:, None, :]]
 
-    def remove(self, node: int, alive: Tensor) -> None:
-        """Down-dates by the rows of `node`; afterwards only the blocks of the nodes in `alive` are right."""
-        rows = self._rows[node]
-        done = self._half[:, : self._used]
-        columns = self._matrix[rows].mT - done @ done[rows].mT
+    def remove(self, nodes: Sequence[int], alive: Tensor) -> None:
+        """Down-dates by the rows of `nodes`; afterwards only the blocks of the nodes in `alive` are right."""
+        rows = self._rows[list(nodes)].flatten()
+        if self._used + len(rows) > self._half.shape[1]:
+            self._flush()
+        columns = self._columns(rows)
         pivot = torch.linalg.cholesky(columns[rows])
         half = torch.linalg.solve_triangular(pivot, columns.mT, upper=False).mT
         own = half[self._rows[alive]]
         self.blocks[alive] -= own @ own.mT
-        self._half[:, self._used : self._used + self._width] = half
-        self._used += self._width
-        if self._used == self._half.shape[1]:
-            self._flush(alive)
-
-    def _flush(self, alive: Tensor) -> None:
-        self._matrix.addmm_(self._half, self._half.mT, alpha=-1)
-        self._used = 0
+        if len(rows) > self._half.shape[1]:
+            self._matrix.addmm_(half, half.mT, alpha=-1)
+        else:
+            self._half[:, self._used : self._used + len(rows)] = half
+            self._used += len(rows)
         if len(alive) * self._width < 0.8 * len(self._matrix):
+            self._flush()
             left = self._rows[alive].flatten()
             self._matrix = self._matrix.index_select(0, left).index_select(1, left)
             self._place(len(self._rows), alive)
+
+    def of(self, nodes: Tensor) -> Tensor:
+        """The part of a few nodes, shape [nodes x width, nodes x width]."""
+        rows = self._rows[nodes].flatten()
+        done = self._half[rows, : self._used]
+        part: Tensor = torch.addmm(self._matrix[rows[:, None], rows], done, done.mT, alpha=-1)
+        return part
+
+    def _columns(self, rows: Tensor) -> Tensor:
+        done = self._half[:, : self._used]
+        columns: Tensor = self._matrix[rows].mT - done @ done[rows].mT
+        return columns
+
+    def _flush(self) -> None:
+        done = self._half[:, : self._used]
+        self._matrix.addmm_(done, done.mT, alpha=-1)
+        self._used = 0
 
     def _place(self, nodes: int, alive: Tensor) -> None:
         """Rows are those of the nodes in `alive`, one after the other."""
@@ -177,18 +264,41 @@ def _spread(covariance: Tensor) -> Tensor:
     return torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
-def _whitening(covariance: Tensor) -> Tensor:
-    """A map to uncorrelated targets of unit variance; drops what is constant or repeats others; [targets, fewer]."""
+def _whitening(yy: Tensor, noise: Tensor) -> tuple[Tensor, bool]:
+    """A map to uncorrelated targets of unit variance; drops what is constant or repeats others; [targets, fewer].
+
+    Also returns whether every target that is left has clear noise, so that no set of features determines it.
+    """
+    covariance = yy + (noise if noise.ndim == 2 else torch.diag(noise))
+    varies = covariance.diagonal() > 0
+    clear = noise.ndim == 1 and bool((noise >= _CLEAR_NOISE * covariance.diagonal()).all())
     spread = _spread(covariance)
-    values, vectors = torch.linalg.eigh(covariance / spread[:, None] / spread[None, :])
+    scaled = covariance / spread[:, None] / spread[None, :]
+    if clear:
+        scaled.diagonal()[~varies] = 1
+        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(scaled), _eye(len(scaled), scaled), upper=False)
+        return inverse.mT / spread[:, None], True
+    values, vectors = torch.linalg.eigh(scaled)
     live = values > 1e-10 * max(float(values[-1]), 0.0) + 1e-300
     white: Tensor = vectors[:, live] / values[live].sqrt() / spread[:, None]
-    return white
+    return white, False
 
 
-def _residual(xy: Tensor, b: Tensor) -> Tensor:
-    """Covariance of the white Y given X, kept away from zero where Y is a function of X."""
+def _inverse(matrix: Tensor) -> Tensor:
+    """The inverse of a symmetric positive definite matrix; directions that rounding has made negative are noise."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    values, vectors = torch.linalg.eigh(matrix)
+    positive: Tensor = (vectors / values.clamp_min(max(_RIDGE, -float(values.min())))[..., None, :]) @ vectors.mT
+    return positive
+
+
+def _residual(xy: Tensor, b: Tensor, *, clear: bool) -> Tensor:
+    """Covariance of the white Y given X; unless noise is clear, kept away from zero where Y is a function of X."""
     rest = _eye(xy.shape[1], xy) - xy.mT @ b
+    if clear:
+        return rest
     values, vectors = torch.linalg.eigh(0.5 * (rest + rest.mT))
     positive: Tensor = (vectors * values.clamp_min(_LEAST_RESIDUAL)) @ vectors.mT
     return positive
@@ -196,6 +306,8 @@ def _residual(xy: Tensor, b: Tensor) -> Tensor:
 
 def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
     """log det(I + base^-1 change) for batches of positive definite `base`; the result is exact for small changes."""
+    if base.shape[-1] == 1:
+        return torch.log1p((change / base).clamp_min(-1 + 1e-15))[..., 0, 0]
     factor = torch.linalg.cholesky(base)
     half = torch.linalg.solve_triangular(factor, change, upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mipp.errors import MippError, UnsupportedModelError
+from mipp.errors import InternalError, MippError, UnsupportedModelError
 from mipp.graph.program import Call, Op, Program, Ref, Value, guard
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS
@@ -33,6 +33,18 @@ _SILENT_OPS = {
     torch.ops.aten.is_floating_point.default,
     torch.ops.aten.is_complex.default,
 }
+
+
+_OF_THE_OP = "_mipp_raised_by_the_op"
+
+
+def call_op(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls an op of the model's. What it raises is the model's error; all else that is raised beside it is our own."""
+    try:
+        return func(*args, **kwargs)
+    except Exception as error:
+        setattr(error, _OF_THE_OP, True)
+        raise
 
 
 class OpStream(TorchDispatchMode):
@@ -49,16 +61,25 @@ class OpStream(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        try:
+            return self._dispatch(func, args, kwargs or {})
+        except (MippError, InternalError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if hasattr(error, _OF_THE_OP):
+                raise
+            raise InternalError(error) from error
+
+    def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _SILENT_OPS:
-            return func(*args, **kwargs)
+            return call_op(func, args, kwargs)
         if func is torch.ops.aten.contiguous.default:  # the strides decide whether it is called
-            out = func(*args, **kwargs)
+            out = call_op(func, args, kwargs)
             self.on_copy(args[0], out)
             return out
         if not self.has_rule(func):
             with self, _unfuse_recurrence(func):
-                out = CELLS.get(func, func.decompose)(*args, **kwargs)
+                out = call_op(CELLS.get(func, func.decompose), args, kwargs)
             if out is not NotImplemented:
                 return out
         return self.on_op(func, args, kwargs)
@@ -113,7 +134,7 @@ class _Recorder(OpStream):
         ref_args = map_tensors(args, lambda t: Ref(self.index_of(t)))
         ref_kwargs = {k: map_tensors(v, lambda t: Ref(self.index_of(t))) for k, v in kwargs.items()}
         memory = {_storage(t): self._base_of(t) for t in leaves((args, tuple(kwargs.values())), Tensor)}
-        out = func(*args, **kwargs)
+        out = call_op(func, args, kwargs)
         program, number = self.program, len(self.program.ops)
         source = _source_line()
         op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
@@ -227,9 +248,9 @@ def run(model: nn.Module, call: Call) -> Any:
     try:
         with torch.inference_mode():
             return call(model)
-    except (MemoryError, MippError):
+    except (MemoryError, MippError, InternalError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a forward pass ends no process of the caller's
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
             f"{_describe(call)}; check that the model runs on such an input by itself."

@@ -9,7 +9,7 @@ from torch._ops import OpOverload
 from mipp.errors import UnsupportedModelError
 from mipp.graph.nodes import Frozen, owner
 from mipp.graph.program import Call
-from mipp.graph.trace import OpStream, forward
+from mipp.graph.trace import OpStream, call_op, forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import canonical_names, working_copy
 
@@ -74,4 +74,4 @@ class _Reads(OpStream):
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.read.update(id(tensor) for tensor in tensors_in((args, kwargs)))
-        return func(*args, **kwargs)
+        return call_op(func, args, kwargs)

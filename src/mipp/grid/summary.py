@@ -49,10 +49,8 @@ def format_budget(row: Row) -> str:
 
 def markdown(summaries: Sequence[Summary]) -> str:
     """The table in Markdown."""
-    stages = stages_of(summaries)
-    lines = ["| " + " | ".join(headings(stages)) + " |", "|" + "---|" * len(headings(stages))]
-    lines += ["| " + " | ".join(cells(s, stages)) + " |" for s in summaries]
-    return "\n".join(lines)
+    lines = [headings(summaries), ["---"] * len(headings(summaries)), *(cells(s, summaries) for s in summaries)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def stages_of(summaries: Sequence[Summary]) -> list[str]:
@@ -60,17 +58,29 @@ def stages_of(summaries: Sequence[Summary]) -> list[str]:
     return list(dict.fromkeys(stage for s in summaries for stage in s.accuracy))
 
 
-def headings(stages: Sequence[str]) -> list[str]:
+def costs_of(summaries: Sequence[Summary]) -> list[str]:
+    """All constraints of which the fraction kept is known, in order."""
+    return [name for name in COSTS if any(name in s.cost for s in summaries)]
+
+
+def headings(summaries: Sequence[Summary]) -> list[str]:
     """The headings of the table."""
-    return ["method", "budget", *stages, *(CONSTRAINTS[name].label for name in COSTS), "collapsed", "selection, s"]
+    costs = [CONSTRAINTS[name].label for name in costs_of(summaries)]
+    return ["method", "budget", *stages_of(summaries), *costs, "collapsed", "selection, s"]
 
 
-def cells(summary: Summary, stages: Sequence[str]) -> list[str]:
+def cells(summary: Summary, summaries: Sequence[Summary]) -> list[str]:
     """One line of the table."""
+    stages, costs_known = stages_of(summaries), costs_of(summaries)
     if not summary.seeds:
-        return [summary.method, summary.budget, *["–"] * (len(headings(stages)) - 3), summary.failed[0].split(":")[0]]
+        return [
+            summary.method,
+            summary.budget,
+            *["–"] * (len(stages) + len(costs_known) + 1),
+            summary.failed[0].split(":")[0],
+        ]
     marks = [_spread(*summary.accuracy[stage]) if stage in summary.accuracy else "–" for stage in stages]
-    costs = [f"{100 * summary.cost[name]:.1f} %" if name in summary.cost else "–" for name in COSTS]
+    costs = [f"{100 * summary.cost[name]:.1f} %" if name in summary.cost else "–" for name in costs_known]
     collapsed = f"{summary.collapsed} of {summary.seeds}"
     return [summary.method, summary.budget, *marks, *costs, collapsed, f"{summary.seconds:.2f}"]
 

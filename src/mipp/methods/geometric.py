@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope
-from mipp.methods.common.scores import matrices, weights_by_node
+from mipp.methods.common.scores import matrices
+from mipp.methods.common.slices import weights_by_node
 from mipp.plan.task import Task
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.methods.base import Needs, require_target
-from mipp.methods.common.scores import fraction_kept, matrices, select_in_rounds, silence, weights_by_node
+from mipp.methods.common.scores import fraction_kept, matrices, select_in_rounds, silence
+from mipp.methods.common.slices import weights_by_node
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.methods.base import Needs, Scope, require_target, select
-from mipp.methods.common.scores import axis_factor, weights_by_node
+from mipp.methods.common.slices import axis_factor, weights_by_node
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.modules.weight_norm import length_of

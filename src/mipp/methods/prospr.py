@@ -17,7 +17,7 @@ from mipp.errors import MippError
 from mipp.graph.program import Call
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
-from mipp.methods.common.scores import axis_factor
+from mipp.methods.common.slices import axis_factor
 from mipp.plan.task import Task
 
 

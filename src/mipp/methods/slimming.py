@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.methods.base import Needs, OneShot, Scope
-from mipp.methods.common.scores import weights_by_node
+from mipp.methods.common.slices import weights_by_node
 from mipp.plan.task import Task
 
 

@@ -25,7 +25,7 @@ from mipp.methods.common.gradients import (
     loss_of_output,
     parameters_of,
 )
-from mipp.methods.common.scores import weights_by_node
+from mipp.methods.common.slices import weights_by_node
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import PruningPlan

@@ -15,7 +15,7 @@ from mipp.errors import MippError
 from mipp.graph.nodes import Site
 from mipp.methods.base import Needs, OneShot, Scope, require_target, select
 from mipp.methods.common.inputs import by_weight, groups_read, readers_of, watch
-from mipp.methods.common.scores import axis_factor
+from mipp.methods.common.slices import axis_factor
 from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import UnsupportedModelError
+from mipp.errors import MippError, UnsupportedModelError
 from mipp.modules.adapters import open_layers
 
 
@@ -52,19 +52,47 @@ def _find_tied_copies(model: nn.Module) -> dict[int, nn.Parameter]:
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, whatever the model's own `state_dict` leaves out; not copied."""
+    """Parameters and persistent buffers by name, as they are, and what else a `state_dict` holds; not copied.
+
+    Overridden ways of saving do not change what the model itself holds.
+    """
     found = {name: value for name, value in nn.Module.state_dict(model).items() if isinstance(value, Tensor)}
-    for path, module in model.named_modules(remove_duplicate=False):
-        held = {**module._parameters, **module._buffers}
-        for name in held.keys() - module._non_persistent_buffers_set:
-            if held[name] is not None:
-                found.setdefault(f"{path}.{name}".lstrip("."), held[name].detach())
-    return found
+    return found | {name: tensor.detach() for name, tensor in _held_tensors(model).items()}
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Gives a model, in place, the values of parameters and buffers by name; what is not named keeps its own."""
-    nn.Module.load_state_dict(model, state, strict=False)
+    """Gives a model, in place, the values of parameters and buffers by name; what is not named keeps its own.
+
+    They are copied as they are: an overridden way of loading, which may convert what earlier versions saved,
+    gets only what no parameter or buffer holds.
+
+    Raises:
+        MippError: A value has another shape than the tensor of its name.
+    """
+    held = _held_tensors(model)
+    if others := {name: value for name, value in state.items() if name not in held}:
+        whole = nn.Module.state_dict(model)  # with the versions of the modules, which overridden loading asks for
+        whole.update(others)
+        nn.Module.load_state_dict(model, whole, strict=False)
+    with torch.no_grad():
+        for name in held.keys() & state.keys():
+            if held[name].shape != state[name].shape:
+                raise MippError(
+                    f"'{name}' has shape {tuple(state[name].shape)} in the weights and {tuple(held[name].shape)} in "
+                    f"the {type(model).__name__}; expected weights of a network with the same widths."
+                )
+            held[name].copy_(state[name])
+
+
+def _held_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by each of their names."""
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        held = {**module._parameters, **module._buffers}
+        for name, tensor in held.items():
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                found[f"{path}.{name}".lstrip(".")] = tensor
+    return found
 
 
 def cast(model: nn.Module, wanted: Callable[[str, Tensor], torch.dtype]) -> None:

@@ -1,5 +1,6 @@
 """The model inside a wrapper, and what an object is that is no model."""
 
+import sys
 from typing import Any
 
 import torch
@@ -25,10 +26,21 @@ def unwrap(model: Any) -> nn.Module:
             f"The model is a {type(model).__name__}; its code is fixed in the script. Prune the nn.Module it was made "
             "from, and script the result."
         )
+    if isinstance(model, nn.Module) and _is_sharded(model):
+        raise UnsupportedModelError(
+            f"The parameters of the {type(model).__name__} are sharded over processes (DTensor, as fully_shard makes "
+            "them). Prune the model before it is sharded, and call fully_shard on result.model."
+        )
     if not isinstance(model, nn.Module):
         hint = "; call it to make one" if isinstance(model, type) and issubclass(model, nn.Module) else ""
         raise UnsupportedModelError(f"The model is {article(model)}; expected an nn.Module{hint}.")
     return model
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """True if parameters are DTensors; whoever made them has imported their class, which takes two seconds."""
+    tensor = sys.modules.get("torch.distributed.tensor")
+    return tensor is not None and any(isinstance(p, tensor.DTensor) for p in model.parameters())
 
 
 def article(value: object) -> str:

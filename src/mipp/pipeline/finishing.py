@@ -19,7 +19,7 @@ from mipp.plan.task import Task
 from mipp.refit.descent import Distillation
 from mipp.refit.distillation import distill
 from mipp.refit.least_squares import Refit, refit
-from mipp.report.data import Report
+from mipp.report.data import WARNING, Report
 from mipp.report.measuring import Clock, measures, report_on
 from mipp.runtime.tensor_store import format_bytes
 from mipp.storage import folder as storage
@@ -106,7 +106,7 @@ def _take_step(planned: Planned, step: str, small: nn.Module, make: Callable[[],
 
 
 def _refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> Built:
-    """Refits; where that cannot be done the model stays as cut and a note says why."""
+    """Refits; where that cannot be done the model stays as cut, and a warning says why."""
     obstacle = task.graph.program.not_replayable
     if not obstacle:
         try:
@@ -117,7 +117,7 @@ def _refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, op
             if all(bool(torch.isfinite(p).all()) for p in small.parameters()):
                 return small, notes
             obstacle = "the refitted weights were not finite"
-    return apply(plan, dense), [f"Nothing was refitted: {obstacle}."]
+    return apply(plan, dense), [f"{WARNING}Nothing was refitted: {obstacle}."]
 
 
 def _recover(planned: Planned, small: nn.Module, options: Distillation) -> Built:

@@ -11,7 +11,7 @@ from mipp.graph.axes import Reason
 from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.methods.base import Method
-from mipp.modules.copies import full_copy, state_of
+from mipp.modules.copies import fill, full_copy, state_of
 from mipp.pipeline.checks import check_groups, find_excluded
 from mipp.pipeline.isolation import isolate
 from mipp.pipeline.preparation import Prepared, example
@@ -106,7 +106,7 @@ def _prove(
             )
         _check_agreed(plan, method)
         dense = _with_state(task.model, state)
-        wrong = wrong_groups(plan, dense, call)
+        wrong = wrong_groups(plan, dense, call, task.notes)
         if not wrong:
             break
         wider = _wider(plan, wrong, dense, call, budget)
@@ -188,18 +188,21 @@ def _with_graph(task: Task, freeze: Mapping[str, Reason]) -> Task:
 def _with_state(model: nn.Module, state: Mapping[str, Tensor] | None) -> nn.Module:
     if state is None:
         return model
-    other = full_copy(model)
-    own = nn.Module.state_dict(other)  # an overridden state_dict() may leave tensors out
-    extra = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
-    try:
-        nn.Module.load_state_dict(other, {**extra, **state})  # a checkpoint holds tensors only; other things stay
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    other, found = full_copy(model), {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    own = state_of(other)
+    odd = [name for name in sorted(own.keys() | found.keys()) if _shape(own, name) != _shape(found, name)]
+    if odd:
         raise MippError(
-            f"The method's weights are not those of {type(model).__name__}: {reason} Return a state dict that holds "
-            "every tensor of the dense model, at its size."
-        ) from error
+            f"The method's weights are not those of {type(model).__name__}: '{odd[0]}' has shape "
+            f"{_shape(found, odd[0])}, expected {_shape(own, odd[0])} (None: not there). Return a state dict that "
+            "holds every tensor of the dense model, at its size."
+        )
+    fill(other, found)
     return other
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
 
 
 def _open_checkpoint(prepared: Prepared, budget: Budget) -> Checkpoint | None:

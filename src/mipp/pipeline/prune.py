@@ -1,5 +1,6 @@
 """The whole library in one function: `prune`."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from mipp.data.calibration import Calibration, as_call, read
 from mipp.errors import MippError
-from mipp.methods import MIPP, Method
+from mipp.methods.base import Method
+from mipp.methods.mipp.mipp import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.modules.wrappers import unwrap
 from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns, runs_in_parts
@@ -154,7 +156,11 @@ def _prune(
         planned = [make_plan(prepared, budget) for budget in targets]
         for task in (prepared.task, *(one.task for one in planned)):
             task.measured.forget()
-        return [finish(prepared, one) for one in planned]
+        results = [finish(prepared, one) for one in planned]
+    for result in results:
+        for warning in result.report.warnings:
+            warnings.warn(warning, stacklevel=3)
+    return results
 
 
 def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Inspection:

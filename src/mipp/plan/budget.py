@@ -4,11 +4,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mipp.errors import InfeasibleBudgetError
 from mipp.plan.constraints import CONSTRAINTS, Constraint
-from mipp.plan.cost import Cost
+
+if TYPE_CHECKING:
+    from mipp.plan.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,13 @@ class Budget:
         """The fields that differ from their defaults."""
         return {k: (dict(v) if k == "widths" else v) for k, v in vars(self).items() if v != getattr(Budget, k, {})}
 
-    def limits(self, cost: Cost) -> dict[str, float]:
+    def limits(self, cost: "Cost") -> dict[str, float]:
         """Absolute limits of the constraints that `cost` knows, by name."""
         given = {name: amount for name, amount in self.amounts.items() if name in cost.quantities}
         share = {name: isinstance(amount, float) and amount <= 1 for name, amount in given.items()}
         return {n: amount * cost.dense(n) if share[n] else float(amount) for n, amount in given.items()}
 
-    def ease(self, cost: Cost, share: float) -> "Budget":
+    def ease(self, cost: "Cost", share: float) -> "Budget":
         """A budget on the way to this one: `share` of it on a logarithmic scale, from 0 (the dense network) to 1."""
         limits = {} if share == 1 else self.limits(cost)
         return replace(self, **{n: min(limit / cost.dense(n), 1.0) ** share for n, limit in limits.items()})

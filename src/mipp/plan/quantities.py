@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mipp.graph.axes import Ints
-from mipp.graph.nodes import Activation, Work
+if TYPE_CHECKING:
+    from mipp.graph.nodes import Activation, Work
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class Quantity(Protocol):
@@ -38,7 +39,7 @@ class Sum:
     per_node: Floats
 
     @classmethod
-    def of(cls, works: Sequence[Work], groups: Sequence[str], unit: float, *, merged: bool = True) -> "Sum":
+    def of(cls, works: "Sequence[Work]", groups: Sequence[str], unit: float, *, merged: bool = True) -> "Sum":
         """A term per product of widths, times `unit`; or one per piece of work, if they are not `merged`."""
         column = {name: i for i, name in enumerate(groups)}
         terms: dict[tuple[Any, int], float] = {}
@@ -99,7 +100,7 @@ class Peak:
     unit: float
 
     @classmethod
-    def of(cls, activations: Sequence[Activation], groups: Sequence[str], unit: float) -> "Peak":
+    def of(cls, activations: "Sequence[Activation]", groups: Sequence[str], unit: float) -> "Peak":
         """The most memory that is held at one time, in bytes times `unit`."""
         terms = Sum.of([a.bytes for a in activations], groups, 1.0, merged=False)
         return cls(terms, np.array([a.start for a in activations]), np.array([a.end for a in activations]), unit)

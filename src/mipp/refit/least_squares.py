@@ -215,7 +215,6 @@ class _Refitter:
                 inputs = self._inputs(site, op, x, index, target.weight)[:, :, columns]
                 missing = self._missing(site, op, behind, dense, pruned, self._scale(uses.program, behind)[1])
                 folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
-                folds = folds.to(missing.device)
                 seen.append((index, regression.update(inputs, by_group(missing, len(inputs)), folds)))
                 if rectified is not None:
                     rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)

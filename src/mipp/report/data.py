@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 from mipp.errors import MippError
 
+WARNING = "Warning: "
+"""The beginning of notes that are warnings."""
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -103,7 +106,7 @@ class Report:
         groups: one line per group, in data-flow order.
         frozen: one line per layer that could not be pruned.
         collapsed: names of the emptied groups.
-        notes: what the reader should know besides.
+        notes: what the reader should know besides; warnings begin with "Warning: ".
         slack: per constraint of the budget, limit minus reached, as a fraction of the dense model.
         seconds: time per phase.
         versions: versions of the packages involved.
@@ -123,6 +126,11 @@ class Report:
     slack: dict[str, float]
     seconds: dict[str, float]
     versions: dict[str, str]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes that should not be overlooked; they stand first."""
+        return tuple(note.removeprefix(WARNING) for note in self.notes if note.startswith(WARNING))
 
     def with_stage(self, name: str, measures: Measures) -> "Report":
         """Return the report with one more stage; a stage of that name is replaced."""

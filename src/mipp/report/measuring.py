@@ -19,7 +19,7 @@ from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import Cost, group_macs
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.report import FrozenLine, GroupLine, Measures, Report
+from mipp.report.data import FrozenLine, GroupLine, Measures, Report
 from mipp.runtime.default_device import callers_default_device
 
 log = logging.getLogger(__name__)

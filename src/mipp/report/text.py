@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mipp.report import figures, summary
+from mipp.report.data import WARNING
 
 if TYPE_CHECKING:
     from mipp.report.data import FrozenLine, GroupLine, Report
@@ -34,6 +35,8 @@ def as_string(shown: RenderableType) -> str:
 
 
 def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:
+    for warning in report.warnings:
+        yield _text(f"{WARNING}{warning}", "bold red")
     yield _text(f"{report.model} pruned", "bold")
     yield _pairs({"method": report.method, "budget": _join(summary.budget(report), "=")})
     yield from _summary(report)
@@ -45,9 +48,9 @@ def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:
         yield _indent(_text(", ".join(report.collapsed)), 2)
     if report.frozen:
         yield from _frozen_section(report.frozen)
-    if report.notes:
+    if notes := [note for note in report.notes if not note.startswith(WARNING)]:
         yield _heading("Notes")
-        yield _pairs_of([("·", note) for note in report.notes])
+        yield _pairs_of([("·", note) for note in notes])
     record = {"call": report.call, "seconds": _seconds(report), "versions": _join(report.versions, " ")}
     if any(record.values()):
         yield _heading("Record")

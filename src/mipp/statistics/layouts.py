@@ -1,5 +1,6 @@
 """Chooses the second moments of a layer that are kept: all, or fewer where all would not fit into memory."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -16,7 +17,7 @@ from mipp.runtime.tensor_store import format_bytes
 Layout = Literal["unfolded", "channel-wise", "node-wise"]
 LAYOUTS: tuple[Layout, ...] = ("unfolded", "channel-wise", "node-wise")
 _LEFT_OUT = {
-    "channel-wise": "how the positions of one channel (in the kernel or the flattened image) go together",
+    "channel-wise": "how frequencies in the kernel, or positions of the flattened image, go together",
     "node-wise": "how nodes go together",
 }
 
@@ -41,10 +42,44 @@ def features_together(site: Site, kernel: int, layout: Layout) -> list[Tensor]:
     return _runs(position if layout == "channel-wise" else owner)
 
 
-def choose(graph: PruningGraph, sites: Sequence[Site], limit: float, notes: Notes) -> dict[int, Layout]:
-    """The finest layout of every site with which all statistics fit; what is not "unfolded" goes into the notes."""
+def kernel_basis(size: Sequence[int]) -> Tensor:
+    """Orthonormal cosines over the positions of a kernel, one a column: neighbours go together, frequencies hardly do.
+
+    Source: Ahmed, Natarajan & Rao, Discrete cosine transform, 1974.
+    """
+    basis = torch.ones(1, 1, dtype=torch.float64)
+    for length in size:
+        place, frequency = torch.arange(length, dtype=torch.float64) + 0.5, torch.arange(length, dtype=torch.float64)
+        waves = torch.cos(torch.pi / length * place[:, None] * frequency)
+        basis = torch.kron(basis, waves / waves.square().sum(0).sqrt())
+    return basis
+
+
+def choose(
+    graph: PruningGraph, sites: Sequence[Site], limit: float, notes: Notes, together: float = math.inf
+) -> dict[int, Layout]:
+    """The finest layout of every site with which all statistics fit; what is not "unfolded" goes into the notes.
+
+    Args:
+        graph: The pruning graph.
+        sites: Its sites.
+        limit: Bytes for all statistics.
+        notes: Gets a sentence on the sites that are not "unfolded".
+        together: Convolutions of more inputs (channels times positions of the kernel) are "channel-wise" in any case.
+    """
     sizes = {site.op: _sizes(graph, site) for site in sites}
     chosen: dict[int, Layout] = dict.fromkeys(sizes, "unfolded")
+    for site in sites:
+        kernel = kernel_of(graph, site)
+        if kernel > 1 and len(site.reads) * kernel > together:
+            chosen[site.op] = "channel-wise"
+    wide = [graph.program.ops[op].module for op, layout in chosen.items() if layout != "unfolded"]
+    if wide:
+        notes.append(
+            f"The statistics are channel-wise for {', '.join(wide)}, which read more than {together:,.0f} numbers: "
+            f"{_LEFT_OUT['channel-wise']} is left out."
+        )
+    given = dict(chosen)
     while _total(sizes, chosen) > limit:
         coarser = {op: layout for op in sizes if (layout := _next(sizes[op], chosen[op])) is not None}
         if not coarser:
@@ -52,7 +87,7 @@ def choose(graph: PruningGraph, sites: Sequence[Site], limit: float, notes: Note
         widest = max(coarser, key=lambda op: sum(sizes[op][chosen[op]]))
         chosen[widest] = coarser[widest]
     for layout in LAYOUTS[1:]:
-        names = [graph.program.ops[op].module for op, own in chosen.items() if own == layout]
+        names = [graph.program.ops[op].module for op, own in chosen.items() if own == layout != given[op]]
         if names:
             notes.append(
                 f"The statistics are {layout} for {', '.join(names)}: {_LEFT_OUT[layout]} is left out, because "
@@ -63,7 +98,12 @@ def choose(graph: PruningGraph, sites: Sequence[Site], limit: float, notes: Note
 
 def kernel_of(graph: PruningGraph, site: Site) -> int:
     """Positions of the kernel of a site, 1 for a linear layer."""
-    return int(np.prod(_weight_shape(graph, site)[2:], dtype=np.int64))
+    return int(np.prod(kernel_size(graph, site), dtype=np.int64))
+
+
+def kernel_size(graph: PruningGraph, site: Site) -> tuple[int, ...]:
+    """Lengths of the kernel of a site, none for a linear layer."""
+    return _weight_shape(graph, site)[2:]
 
 
 def _runs(key: Ints) -> list[Tensor]:

@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
@@ -16,19 +16,20 @@ from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Call, Program
+from mipp.graph.program import Call, Program, Ref
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import OpStream, module_stack, run
+from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.runtime.record import Notes
-from mipp.statistics.layouts import Layout, choose, features_together, kernel_of
+from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.unfolding import channels_last, inputs_of
 
-_CACHED = 2**19  # numbers in float64 that stay in the processor's cache while they are worked on
-_COLUMNS = 96
+_ROWS = 1024  # that are summed up before they are added to the sum of all
+_COLUMNS = 192
+_WINDOW = ("stride", "padding", "dilation", "output_padding", "transposed")
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
 """Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result.
@@ -41,10 +42,18 @@ class Moments:
 
     The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so that it does not lose
     digits where the mean is large.
+
+    Args:
+        features: Number of features.
+        device: Where the moments are.
+        products: Samples of fewer digits than float64 are multiplied in this type, centred and a block of rows at a
+            time, which errs by 1e-7 of the variances in float32; sums over blocks are in float64 in any case.
     """
 
-    def __init__(self, features: int, device: torch.device | None = None) -> None:
-        self.count = 0
+    def __init__(
+        self, features: int, device: torch.device | None = None, products: torch.dtype = torch.float64
+    ) -> None:
+        self.count, self.products = 0, products
         self.mean = torch.zeros(features, dtype=torch.float64, device=device)
         self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
 
@@ -55,20 +64,20 @@ class Moments:
         if samples.is_complex():
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
         part = Moments(samples.shape[1], samples.device)
-        part.count, about = len(samples), samples.mean(0).double()
-        cached = max(256, _CACHED // max(samples.shape[1], 1)) if samples.device.type == "cpu" else len(samples)
-        rows = min(len(samples), cached)
-        block = part.mean.new_empty(rows, samples.shape[1])
-        for some in samples.split(rows):
-            values = block[: len(some)].copy_(some).sub_(about)
+        part.count, middle = len(samples), samples.mean(0)
+        kind = torch.float64 if samples.dtype == torch.float64 else self.products
+        product = samples.new_zeros(part.scatter.shape, dtype=kind)
+        for some in samples.split(max(_ROWS, samples.shape[1])):
+            values = some.to(kind) - middle.to(kind)
             part.mean.add_(values.sum(0))
-            for start in range(0, samples.shape[1], _COLUMNS):  # symmetric: the lower triangle is enough
-                left = values[:, start : start + _COLUMNS]
-                part.scatter[start:, start : start + _COLUMNS].addmm_(values[:, start:].mT, left)
-        part.scatter.add_(part.scatter.tril_().tril(-1).mT)
-        off = part.mean / part.count  # the rounding error of `about` as the mean
+            for start in range(0, samples.shape[1], _COLUMNS):  # symmetric: the upper triangle is enough
+                stop = start + _COLUMNS
+                product[start:stop, start:] = values[:, start:stop].mT @ values[:, start:]
+            part.scatter.add_(product)
+        part.scatter.add_(part.scatter.triu_().triu(1).mT)
+        off = part.mean / part.count  # the rounding error of `middle` as the mean
         part.scatter.addr_(off, off, alpha=-part.count)
-        part.mean = about + off
+        part.mean = middle.double() + off
         self.merge(part)
 
     def merge(self, other: "Moments") -> None:
@@ -150,6 +159,7 @@ class SiteStatistics:
             [outputs]; None where there is no stream.
         layout: Which second moments there are.
         parts: Features whose moments were taken together.
+        basis: Taken of the kernel's positions before, shape [positions, frequencies]; None: the positions themselves.
     """
 
     inputs: list[Moments]
@@ -157,6 +167,7 @@ class SiteStatistics:
     floor: Tensor | None = None
     layout: Layout = "unfolded"
     parts: Sequence[Tensor] = ()
+    basis: Tensor | None = None
 
     def of_group(self, index: int) -> list[tuple[Tensor, int]]:
         """Covariance of every part of a convolution group, and the number of samples behind it."""
@@ -171,8 +182,9 @@ def site_statistics(
     positions: int | None = None,
     limit: float = math.inf,
     notes: Notes | None = None,
+    together: float = math.inf,
 ) -> dict[int, SiteStatistics]:
-    """Streams the batches through the model once.
+    """Streams the batches through the model once. Layers that read the same value share its moments.
 
     Args:
         model: Not changed.
@@ -181,6 +193,7 @@ def site_statistics(
         positions: At most this many positions of each sample are used.
         limit: Bytes for all statistics; wide layers get coarser ones until they fit.
         notes: Gets a sentence for the report about these.
+        together: Convolutions that read more numbers than this get coarser ones, too.
 
     Returns:
         Statistics by index of the op; of all uses of one weight together by that of the first.
@@ -188,22 +201,29 @@ def site_statistics(
     model = working_copy(model)
     sites = {s.op: s for s in graph.distinct_sites if (s.reads >= 0).any()}
     first = {use: op for op, site in sites.items() for use in graph.uses(site)}
-    layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes())
+    layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes(), together)
     parts = {op: features_together(site, kernel_of(graph, site), layouts[op]) for op, site in sites.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
+    twins = _find_twins(graph, list(sites.values()))
+    bases = {op: _basis(graph, site, layouts[op]) for op, site in sites.items()}
     found: dict[int, SiteStatistics] = {}
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
         if index in streams:
             streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
         if index in first:
-            op = first[index]
+            op, weight = first[index], arguments["weight"].detach()
+            if twins[op] != op and twins[op] in found:
+                found.setdefault(op, replace(found[twins[op]], weight=weight))
+                return
+            twins[op] = op  # a pass that took another way
             inputs = inputs_of(sites[op], arguments, positions)
             own, layout = parts[op], layouts[op]
             if op not in found:
-                moments = [Moments(len(part), inputs.device) for _ in inputs for part in own]
-                found[op] = SiteStatistics(moments, arguments["weight"].detach(), None, layout, own)
+                moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own]
+                found[op] = SiteStatistics(moments, weight, None, layout, own, bases[op])
+            inputs = rotate(inputs, bases[op])
             pieces = inputs if layout == "unfolded" else (rows[:, part] for rows in inputs for part in own)
             for moment, rows in zip(found[op].inputs, pieces, strict=True):
                 moment.update(rows)
@@ -212,13 +232,51 @@ def site_statistics(
         with name_batch(batch):
             observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
         for op, statistics in found.items():
+            if twins[op] != op:
+                continue
             check_finite(graph, sites[op], statistics.inputs, batch)
     streams = {addition: own.pool() for addition, own in streams.items()}
     tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
-        statistics.inputs = [moments.pool() for moments in statistics.inputs]
+        own = twins[op] == op
+        statistics.inputs = [m.pool() for m in statistics.inputs] if own else found[twins[op]].inputs
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
+
+
+def rotate(features: Tensor, basis: Tensor | None) -> Tensor:
+    """Features (or weights) with a basis taken of their kernel positions; shape [..., features] as before."""
+    if basis is None:
+        return features
+    rotated: Tensor = features.unflatten(-1, (-1, len(basis))) @ basis.to(features)
+    return rotated.flatten(-2)
+
+
+def _basis(graph: PruningGraph, site: Site, layout: Layout) -> Tensor | None:
+    size = kernel_size(graph, site)
+    return kernel_basis(size) if layout == "channel-wise" and math.prod(size) > 1 else None
+
+
+def _find_twins(graph: PruningGraph, sites: Sequence[Site]) -> dict[int, int]:
+    """For every site the first that reads the same value in the same way, such as the query's for keys and values."""
+    first: dict[Hashable, int] = {}
+    twins: dict[int, int] = {}
+    for site in sorted(sites, key=lambda site: site.op):
+        op = graph.program.ops[site.op]
+        arguments = as_layer(op.name, op.arguments)
+        how = tuple((name, str(value)) for name, value in arguments.items() if name in _WINDOW)
+        key = (
+            arguments["input"],
+            op.name,
+            kernel_size(graph, site),
+            site.groups,
+            site.reads_axis,
+            site.reads.tobytes(),
+            how,
+        )
+        alone = len(graph.uses(site)) == 1 and isinstance(arguments["input"], Ref)
+        twins[site.op] = first.setdefault(key, site.op) if alone else site.op
+    return twins
 
 
 def check_finite(graph: PruningGraph, site: Site, seen: Iterable[Tensor | Moments], batch: Batch) -> None:
@@ -285,15 +343,15 @@ class _Watch(OpStream):
         given = dict(zip((a.name for a in schema), args, strict=False)) | kwargs
         index, following = self._find(name, given)
         if index is None:
-            return func(*args, **kwargs)
+            return call_op(func, args, kwargs)
         if index in self.wanted:
             full = {a.name: given.get(a.name, a.default_value) for a in schema}
             read = map_tensors(full, Tensor.clone) if func._schema.is_mutable else full  # before the op changes it
-            out = func(*args, **kwargs)
+            out = call_op(func, args, kwargs)
             self.reached[index] += 1
             self.observer(index, as_layer(name, read), out if isinstance(out, Tensor) else out[0])
         else:
-            out = func(*args, **kwargs)
+            out = call_op(func, args, kwargs)
         if following:
             self._ahead[out if isinstance(out, Tensor) else out[0]] = following
         return out

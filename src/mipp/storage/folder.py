@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mipp.errors import MippError, PlanMismatchError
 from mipp.modules.copies import cast, fill, state_of
 from mipp.plan.plan import PruningPlan, load_plan
-from mipp.report import Report
+from mipp.report.data import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
 from mipp.surgery.cut import apply
 from mipp.surgery.huggingface import update_config
@@ -150,7 +150,15 @@ def write_weights(state: Mapping[str, Tensor], path: Path, types: Mapping[str, t
     """
     tensors = tensors_of(state).items()
     separate = {n: t.detach().clone(memory_format=torch.contiguous_format).contiguous() for n, t in tensors}
-    save_file(separate, path, {"format": "pt", _TYPES: json.dumps({name: str(t) for name, t in (types or {}).items()})})
+    path.touch()
+    mode = path.stat().st_mode  # as other files get it here; safetensors writes for the owner only
+    told = {"format": "pt", _TYPES: json.dumps({name: str(t) for name, t in (types or {}).items()})}
+    try:
+        save_file(separate, path, told)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    path.chmod(mode)
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.nodes import Reduction
 from mipp.graph.program import Call
 from mipp.graph.rules import has_rule
-from mipp.graph.trace import OpStream, module_stack, run
+from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 
 Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]
@@ -49,7 +49,7 @@ class _OverKept(OpStream):
         call = self._calls.get(key, 0)
         self._calls[key] = call + 1
         todo = self.kept.get((*key, call))
-        return func(*args, **kwargs) if todo is None else _over_kept(func, args, kwargs, todo)
+        return call_op(func, args, kwargs) if todo is None else _over_kept(func, args, kwargs, todo)
 
 
 def _over_kept(

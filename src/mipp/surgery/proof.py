@@ -8,6 +8,7 @@ import glob
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -23,10 +24,11 @@ from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan, shapes
+from mipp.runtime.record import Notes
 from mipp.surgery.cut import apply, mask
+from mipp.surgery.precision import forward_in_double
 
 log = logging.getLogger(__name__)
-_PRECISIONS = ((torch.float64, 1e-8), (None, 1e-3))  # the second for models that fix a dtype in their code
 _ROUNDINGS = 32  # of a type of fewer digits, by which two ways to compute the same may differ in the end
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "full_like")
 
@@ -72,29 +74,58 @@ def rounding(tensors: Iterable[Tensor]) -> float:
     return max((_ROUNDINGS * torch.finfo(kind).eps for kind in kinds), default=0.0)
 
 
-def agrees(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
-    """True if the cut model runs and computes what the masked model computes."""
-    masked = mask(plan, model)
-    for dtype, tolerance in _PRECISIONS:
+def agrees(plan: PruningPlan, model: nn.Module, call: Call, notes: Notes | None = None) -> bool:
+    """True if the cut model runs and computes what the masked model computes; `notes` get a low precision."""
+    same, precision = compare(plan, model, call)
+    if same and precision == _OWN and notes is not None:
+        notes.append(_IN_OWN)
+    return same
+
+
+def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]:
+    """True if the cut model computes what the masked model computes; and the precision in which they were compared.
+
+    The two are there one after the other, and in their own type: weights are cast to float64 op by op. Where that
+    cannot be (recurrent layers refuse inputs of another type), copies in float64 are compared; where the code asks for
+    a type, the models in their own.
+    """
+    for name, compute, tolerance in _PRECISIONS:
         try:
-            expected = outputs(masked, call, dtype)
+            expected = compute(mask(plan, model), call)
         except UnsupportedModelError:
-            if dtype is None:  # a model that does not run at all is not the fault of the cut
+            if name == _OWN:  # a model that does not run at all is not the fault of the cut
                 raise
             continue
         try:
-            found = outputs(apply(plan, model), call, dtype)
-            coarse = rounding([*model.parameters(), *found]) if dtype is None else 0.0
-            return distance(found, expected) <= max(tolerance, coarse)
+            found = compute(apply(plan, model), call)
+            coarse = rounding([*model.parameters(), *found]) if name == _OWN else 0.0
+            return distance(found, expected) <= max(tolerance, coarse), name
         except (UnsupportedModelError, RuntimeError) as error:
             log.info("a trial cut failed: %s", error)
-            return False
-    return False
+            return False, name
+    return False, _OWN
 
 
-def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call) -> list[str]:
-    """Groups whose cut differs from their mask; none when the whole plan agrees."""
-    if agrees(plan, model, call):
+def _in_double(model: nn.Module, call: Call) -> list[Tensor]:
+    model.eval()
+    return results_in(forward_in_double(model, call))
+
+
+_OWN = "the model's own precision"
+_IN_OWN = (
+    "The cut was compared with the masked network in the model's own precision, to a thousandth of the outputs or the "
+    "rounding of their type: the model does not run in float64."
+)
+_PRECISIONS = (
+    ("float64", _in_double, 1e-8),
+    ("float64", outputs, 1e-8),
+    (_OWN, partial(outputs, dtype=None), 1e-3),
+)
+
+
+def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call, notes: Notes | None = None) -> list[str]:
+    """Groups whose cut differs from their mask; none when the whole plan agrees, and `notes` get how exactly."""
+    if agrees(plan, model, call, notes):
         return []
     changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
     whole = {name: range(group.size) for name, group in plan.groups.items()}

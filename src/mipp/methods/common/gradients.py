@@ -53,7 +53,7 @@ def call_with_gradients(model: nn.Module, call: Call) -> Any:
             return call.map(Tensor.clone)(model)
     except (KeyboardInterrupt, MemoryError, MippError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnsupportedModelError(
             f"A forward pass with gradients raised {type(error).__name__}: {error}. Check that the model can be "
             "trained on one calibration batch; batch norms that take the statistics of the batch need more than one "
@@ -103,7 +103,7 @@ def loss_of_output(task: Task, output: Any, batch: Batch) -> Tensor:
             loss = task.loss_fn(output, batch.labels)
     except (MemoryError, MippError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CalibrationError(
             f"loss_fn(output, labels) raised {type(error).__name__}: {error}. Expected a function of what the model "
             "returns and of the labels of the calibration batches."

@@ -10,7 +10,7 @@ from torch import Tensor
 from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
-from mipp.methods.common.scores import weights_by_node
+from mipp.methods.common.slices import weights_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes

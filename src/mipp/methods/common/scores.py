@@ -1,7 +1,7 @@
 """From scores of weights to scores of nodes, and scoring in rounds: what many methods share."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError
-from mipp.graph.nodes import NodeGroup, ParamSlice, PruningGraph
+from mipp.graph.nodes import NodeGroup, PruningGraph
 from mipp.methods.base import Scope, require_target, select
+from mipp.methods.common.slices import axis_factor, weights_by_node
 from mipp.modules.copies import full_copy
 from mipp.modules.weight_norm import effective, settle
 from mipp.plan.budget import Budget
@@ -20,22 +21,6 @@ from mipp.plan.task import Task
 
 Structure = Literal["l1", "l2", "gate"]
 Scores = Mapping[str, Tensor]
-
-
-def weights_by_node(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None = None) -> Iterator[Tensor]:
-    """The weights of each node of a group, slice by slice, in float64 on the CPU, shape [nodes, entries].
-
-    Args:
-        group: The group.
-        tensors: Values by name of the parameter; names not in it are left out.
-        reads: Only the weights that read the nodes (True), only those that produce them (False), or both (None).
-    """
-    for s in group.slices:
-        if s.tensor in tensors and reads in (None, s.reads):
-            tensor = tensors[s.tensor].detach()
-            tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # the new axis comes last
-            rows = tensor.double().cpu().movedim(s.axis, 0)
-            yield rows.reshape(len(rows), -1)[torch.from_numpy(s.positions)].flatten(1)
 
 
 def matrices(model: nn.Module) -> dict[str, Tensor]:
@@ -53,15 +38,6 @@ def node_scores(graph: PruningGraph, weights: Scores, structure: Structure) -> d
             that read the node: for scores that are weight times gradient, the derivative by a factor on its activation.
     """
     return {name: _of_group(group, weights, structure) for name, group in graph.groups.items()}
-
-
-def axis_factor(part: ParamSlice, values: Tensor, tensor: Tensor) -> Tensor:
-    """Values of nodes (shape [nodes]) at their positions in one axis of a tensor, 1 elsewhere; broadcasts to it."""
-    positions = torch.from_numpy(part.positions).to(tensor.device)
-    factors = values.to(tensor).repeat_interleave(positions.shape[1])
-    along = torch.ones(tensor.shape[part.axis], dtype=tensor.dtype, device=tensor.device)
-    along = along.index_put((positions.flatten(),), factors)
-    return along.reshape([-1 if axis == part.axis else 1 for axis in range(tensor.ndim)])
 
 
 def _of_group(group: NodeGroup, weights: Scores, structure: Structure) -> Tensor:

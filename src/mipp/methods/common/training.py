@@ -44,7 +44,7 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
             task.train(model, fraction=fraction, after_step=count)
     except (KeyboardInterrupt, MemoryError, MippError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnsupportedModelError(
             f"train(model, fraction={fraction:.3g}, after_step=...) raised {type(error).__name__}: {error}. Check that "
             "it trains a copy of the model on its own."

@@ -5,25 +5,27 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mipp.estimators import (
+    Features,
     GaussianInformation,
     IndependentInformation,
     Information,
     Samples,
     SumInformation,
     apart,
+    linear_information,
 )
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
 from mipp.statistics.layer_samples import Reading, adjacent_samples
-from mipp.statistics.observing import SiteStatistics, site_statistics
-from mipp.statistics.shrinkage import note_few_rows, shrink
+from mipp.statistics.observing import Moments, SiteStatistics, rotate, site_statistics
 
 _CERTAIN = 2**53  # samples
 _LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
-Statistics = Mapping[int, SiteStatistics]
+_TOGETHER = 1024  # inputs of a convolution (channels times positions of the kernel) up to which all moments are taken
 Kept = Mapping[str, tuple[int, ...]]
 Source = Callable[[NodeGroup, Kept], Information]
 """What a group carries to its readers, given the nodes kept so far."""
@@ -32,19 +34,18 @@ Source = Callable[[NodeGroup, Kept], Information]
 def by_moments(task: Task, positions: int, noise: float) -> Source:
     """Second moments suffice where the target is linear: one pass serves all groups."""
 
-    def measure() -> Statistics:
+    def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        found = site_statistics(task.model, task.graph, batches, positions, limit, task.notes)
-        task.notes.extend(note_few_rows(task.graph.program, found))
-        return found
+        found = site_statistics(task.model, task.graph, batches, positions, limit, task.notes, _TOGETHER)
+        return Measured(found, limit)
 
-    statistics = task.once(f"statistics at {positions} positions", measure)
+    measured = task.once(f"statistics at {positions} positions", measure)
 
     def source(group: NodeGroup, kept: Kept) -> Information:
         alive = _alive(task, group, kept)
         found: list[Information] = []
         for site in task.graph.readers(group):
-            found.extend(_about(site, group, statistics[site.op], alive, noise))
+            found.extend(_about(site, group, measured, alive, noise))
         return SumInformation(found or [_by_weights(task, group)])
 
     return source
@@ -82,25 +83,63 @@ def _alive(task: Task, group: NodeGroup, kept: Kept) -> NDArray[np.bool_]:
 
 
 def _about(
-    site: Site, group: NodeGroup, statistics: SiteStatistics, alive: NDArray[np.bool_], noise: float
+    site: Site, group: NodeGroup, measured: "Measured", alive: NDArray[np.bool_], noise: float
 ) -> list[GaussianInformation | IndependentInformation]:
     """The information of a group about the kept outputs of a site; a part per convolution group, more if it is wide."""
+    statistics = measured.statistics[site.op]
     blocks = site.features_of(group, statistics.weight)
     rows = torch.from_numpy(site.outputs_to_keep(alive)).reshape(site.groups, -1)
-    weights = site.by_group(statistics.weight)
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
     found: list[GaussianInformation | IndependentInformation] = []
-    for index, weight in enumerate(weights):
+    for index, weight in enumerate(measured.weights(site)):
         weight, floor = weight[rows[index]], None if floors is None else noise * floors[index][rows[index]]
+        moments = measured.moments(site, index)
         if statistics.layout != "unfolded":
-            found += apart(weight, statistics.parts, statistics.of_group(index), blocks, floor, noise)
+            found += apart(weight, statistics.parts, moments, blocks, floor, noise)
             continue
-        moments = statistics.inputs[index]
-        xx = shrink(moments)
-        xx = xx if len(xx) >= _LARGE else xx.cpu()
-        weight = weight.to(xx.device)
-        xy = xx @ weight.mT
-        yy = weight @ xy
-        own = noise * yy.diagonal() if floor is None else floor.to(xx.device)
-        found.append(GaussianInformation(xx, xy, yy, blocks, own, moments.count))
+        ((xx, samples),) = moments
+        assert isinstance(xx, Features)
+        weight = weight.to(xx.covariance.device)
+        if floor is None:
+            floor = noise * (weight.mT * xx.with_target(weight)).sum(0)
+        found.append(linear_information(xx, weight, blocks, floor.to(weight.device), samples))
     return found
+
+
+class Measured:
+    """Statistics of one dense pass, and what is made of them, kept within a limit of bytes.
+
+    Args:
+        statistics: By index of the op.
+        limit: Bytes for the statistics and what is made of them.
+    """
+
+    def __init__(self, statistics: Mapping[int, SiteStatistics], limit: float) -> None:
+        self.statistics = statistics
+        moments = {id(m): m.scatter.nbytes for own in statistics.values() for m in own.inputs}
+        self._left = limit - sum(moments.values())
+        self._features: dict[int, Features] = {}
+
+    def moments(self, site: Site, index: int) -> list[tuple[Tensor | Features, int]]:
+        """The moments of the inputs of a convolution group, part by part, and the number of samples behind them."""
+        statistics = self.statistics[site.op]
+        count = max(len(statistics.parts), 1)
+        own = statistics.inputs[index * count : (index + 1) * count]
+        if statistics.layout == "node-wise":
+            return [(moments.covariance.cpu(), moments.count) for moments in own]
+        return [(self._prepared(moments), moments.count) for moments in own]
+
+    def weights(self, site: Site) -> Tensor:
+        """The weight by convolution group, in the basis of the statistics, shape [groups, outputs, features]."""
+        statistics = self.statistics[site.op]
+        return rotate(site.by_group(statistics.weight), statistics.basis)
+
+    def _prepared(self, moments: Moments) -> Features:
+        known = self._features.get(id(moments))
+        if known is None:
+            xx = moments.covariance
+            known = Features.of(xx if len(xx) >= _LARGE else xx.cpu())
+            if known.nbytes <= self._left:
+                self._left -= known.nbytes
+                self._features[id(moments)] = known
+        return known
