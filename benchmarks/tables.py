@@ -17,6 +17,7 @@ from mipp.methods import needs_of
 
 PAGES = (
     "README.md", "docs/accuracy.md", "docs/results.md", "docs/reference.md", "docs/decisions/index.md",
+    "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
@@ -161,6 +162,20 @@ def allocation() -> str:
     return table(["network", "kept", "choice", "agreement, %", "KL, nats", "seconds"], cells, footnote(data))
 
 
+def levers() -> str:
+    """Agreement with the dense network by the number of images and by choices about the widths."""
+    data = load("levers")
+    cells = []
+    keys = {(r["network"].split("-")[0], r.get("nodes", 0), r["samples"], r["choice"]) for r in data["rows"]}
+    for network, nodes, samples, choice in sorted(keys):
+        rows = [r for r in chosen(data, samples=samples, choice=choice) if r["network"].split("-")[0] == network]
+        rows = [r for r in rows if r.get("nodes", 0) == nodes]
+        kept = f"{nodes:.0%} of the nodes" if nodes else f"{rows[0]['macs']:.0%} of the MACs"
+        found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 3)]
+        cells.append([_title(network), kept, samples, choice, *found, len(rows)])
+    return table(["network", "kept", "images", "choice", "agreement, %", "KL, nats", "networks"], cells, footnote(data))
+
+
 def memory() -> str:
     """Peak memory by number of calibration batches."""
     data = load("memory")
@@ -296,8 +311,8 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
-        defaults, allocation, memory, methods, papers, rooms, decisions, estimators, schedule, tracing, wide, language,
-        lenet_before, lenet_after, resnet20,
+        defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, tracing, wide,
+        language, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

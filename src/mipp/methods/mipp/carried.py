@@ -22,6 +22,7 @@ from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.observing import Moments, SiteStatistics, rotate, site_statistics
+from mipp.statistics.shrinkage import note_few_rows, shrink
 
 _CERTAIN = 2**53  # samples
 _LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
@@ -37,6 +38,7 @@ def by_moments(task: Task, positions: int, noise: float) -> Source:
     def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
         found = site_statistics(task.model, task.graph, batches, positions, limit, task.notes, _TOGETHER)
+        task.notes.extend(note_few_rows(task.graph.program, found))
         return Measured(found, limit)
 
     measured = task.once(f"statistics at {positions} positions", measure)
@@ -137,7 +139,7 @@ class Measured:
     def _prepared(self, moments: Moments) -> Features:
         known = self._features.get(id(moments))
         if known is None:
-            xx = moments.covariance
+            xx = shrink(moments)
             known = Features.of(xx if len(xx) >= _LARGE else xx.cpu())
             if known.nbytes <= self._left:
                 self._left -= known.nbytes
