@@ -69,7 +69,7 @@ def _over_kept(
     numbered = iter(chosen)
     new_args = map_tensors(args, lambda _: next(numbered))
     new_kwargs = {k: map_tensors(v, lambda _: next(numbered)) for k, v in kwargs.items()}
-    out = func(*_resize(func, new_args, inputs[0], chosen[0]), **new_kwargs)
+    out = call_op(func, _resize(func, new_args, inputs[0], chosen[0]), new_kwargs)
     for reduction, positions in todo:
         for dim in reduction.writes:
             out = _put_back(out, dim, inputs[0].shape[dim], positions)

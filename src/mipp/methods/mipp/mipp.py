@@ -184,8 +184,9 @@ class MIPP:
                 kept[group.name], information[group.name] = self._widen(task, source, group, kept, width)
 
         for group in self._groups(task):
-            tested = partial(self._test, task, source, group, dict(kept), budget.min_keep)
-            found = _once(task, ["test", group.name], kept, tested)
+            least = group.least(budget.min_keep)
+            tested = partial(self._test, task, source, group, dict(kept), least)
+            found = _once(task, ["test", group.name, least], kept, tested)
             kept[group.name] = tuple(found["kept"])
             information[group.name] = (found["lost"], found["whole"])
             multiple = group.unit(budget.round_to)
@@ -220,7 +221,7 @@ class MIPP:
                 self.confidence,
                 self.order,
                 margin=self.margin,
-                min_keep=group.least(min_keep),
+                min_keep=min_keep,
                 progress=_show(task, group),
             )
         except CalibrationError as error:
@@ -257,7 +258,7 @@ def _show(task: Task, group: NodeGroup) -> Progress:
     return lambda nodes: task.progress(nodes, f"selection: {group.name} ({number} of {total})", len(nodes))
 
 
-def _once(task: Task, step: Sequence[str], kept: Kept, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _once(task: Task, step: Sequence[str | int], kept: Kept, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result that an interrupted run recorded for this step with the same groups and kept nodes, else a new one."""
     given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
     key = hashlib.sha256(given.encode()).hexdigest()
