@@ -1,5 +1,7 @@
 """Budgets' arithmetic counted independently, for the tests of plans."""
 
+import copy
+
 import numpy as np
 import torch
 from cases import Case, call, inspected, named, plan_for
@@ -19,7 +21,7 @@ def few(examples: int):
 def counted(model, case: Case) -> dict[str, int]:
     """MACs per sample and parameters by an independent count (torch reports 2 FLOPs per MAC)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        call(model, case.batch(2))
+        call(copy.deepcopy(model).requires_grad_(False), case.batch(2))  # its hooks refuse weights as inputs
     return {"macs": counter.get_total_flops() // 4, "params": sum(p.numel() for p in model.parameters())}
 
 

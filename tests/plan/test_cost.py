@@ -37,9 +37,12 @@ def test_the_marginal_cost_of_a_node_is_the_difference(case):
         base = cost.sizes - 1
         slopes = quantity.per_group(base)
         for i in range(len(base)):
-            more = base.copy()
-            more[i] += 1e-6  # a group may meet itself, so only the derivative is the same
-            assert (quantity(more) - quantity(base)) / 1e-6 == pytest.approx(slopes[i], rel=1e-4), name
+            step = np.eye(len(base))[i] * 1e-6  # a group may meet itself, so only the derivative is the same
+            below, above = (
+                (quantity(base) - quantity(base - step)) / 1e-6,
+                (quantity(base + step) - quantity(base)) / 1e-6,
+            )
+            assert below * (1 - 1e-4) - 1e-6 <= slopes[i] <= above * (1 + 1e-4) + 1e-6, name  # a peak has a kink
 
 
 @pytest.mark.parametrize("name", ["linear chain", "residual", "cifar resnet"])

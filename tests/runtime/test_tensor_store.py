@@ -111,7 +111,12 @@ def _without_memory(self, init, limit):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("cifar resnet", {"recover": "distill"}), ("concatenation", {}), ("tied weights", {}), ("several inputs", {})],
+    [
+        ("cifar resnet", {"recover": mipp.Distillation(by="network")}),
+        ("concatenation", {}),
+        ("tied weights", {}),
+        ("several inputs", {}),
+    ],
 )
 def test_a_run_on_disk_gives_the_bits_of_a_run_in_memory(name, options, quick, request):
     expected = pruned(name, **options)
