@@ -8,7 +8,7 @@ import importlib
 import importlib.metadata
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 import mipp
+from benchmarks.markdown import load
 from benchmarks.record import Record, Row
-from benchmarks.supported import limited
+from benchmarks.supported import PAGE, limited, page
 from benchmarks.zoo.checks import outcome, trains
 from mipp.data.calibration import as_call
 from mipp.errors import UnsupportedModelError
@@ -87,6 +88,7 @@ def main() -> None:
         record.measure({"network": network.name, "library": network.library}, partial(measured, network))
     record.rows.sort(key=lambda row: list(NETWORKS).index(row["network"]))
     record.save()
+    PAGE.write_text(page(load("supported")["rows"]))
 
 
 def measured(network: Network) -> Row:
@@ -105,17 +107,16 @@ def check(network: Network) -> Row:
     torch.manual_seed(0)
     model = network.build().eval()
     found = mipp.inspect(model, network.batch(2, 0))
-    batches = [network.batch(8, 100 + i) for i in range(3)]
+    batches = [(network.batch(8, 100 + i), None) for i in range(3)]
     result = mipp.prune(model, batches, mipp.Budget(macs=MACS), progress=False)
     cut, masked = mipp.apply(result.plan, model), mipp.mask(result.plan, model)
     fresh, other = as_call(network.batch(2, 7)), as_call(network.batch(2, 7, network.sizes[1]))
     return {
         "groups": len(found.groups),
         "nodes": found.num_nodes,
-        "frozen": [[f.name, f.nodes, f.reason] for f in found.frozen],
-        "multiples": {g.name: g.multiple for g in found.groups.values() if g.multiple > 1},
-        "macs": result.report.after.macs / result.report.before.macs,
-        "notes": list(result.report.notes),
+        "frozen": [[f.name, f.nodes, f.reason, f.op] for f in found.frozen],
+        "multiples": sorted({g.multiple for g in found.groups.values()} - {1}),
+        "macs": round(result.report.after.macs / result.report.before.macs, 3),
         "checks": {
             "cut == masked": outcome(lambda: equal(cut, masked, fresh)),
             "other size": outcome(lambda: runs(cut, other)),
@@ -327,15 +328,6 @@ def dinov2() -> nn.Module:
     )
     model: nn.Module = Dinov2ForImageClassification(config)
     return model
-
-
-def failures(row: Row) -> Iterator[str]:
-    """The failures of a network, check by check."""
-    if "error" in row:
-        yield row["error"]
-    for name, text in row.get("checks", {}).items():
-        if text.startswith("failed"):
-            yield f"{name}: {text.removeprefix('failed: ')}"
 
 
 if __name__ == "__main__":

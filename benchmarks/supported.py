@@ -4,6 +4,7 @@ Each pattern runs in a process of its own with a time limit, so that a hang is a
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 import mipp
-from benchmarks.record import Record, Row
+from benchmarks.record import RESULTS, Record, Row
 from benchmarks.zoo import PATTERNS, Pattern
 from benchmarks.zoo.checks import check, passed, quiet, warm_up
 from benchmarks.zoo.oracle import compare, explained
@@ -107,6 +108,7 @@ def page(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
         "",
+        *_libraries(),
         "## What is not pruned, and why",
         "",
         *([line for row in rows for line in _missing(row)] or [NOTHING_MISSING]),
@@ -127,6 +129,43 @@ groups that can be pruned; {pruned} of them are. *Nodes*: in the manifest / foun
 refitted, saved and loaded. A check says ok, **failed**, or - where the dense network cannot be exported either.
 *Torch-Pruning*: its groups of coupled output channels are equal to ours, finer, coarser or different. Written by
 `make zoo`."""
+
+
+LIBRARY_CHECKS = ("cut == masked", "other size", "train", "save and load")
+
+
+def _libraries() -> list[str]:
+    """The networks of other libraries, where they were measured."""
+    path = RESULTS / "libraries.json"
+    if not path.exists():
+        return []
+    data = json.loads(path.read_text())
+    rows = [row for row in data["rows"] if row["version"] is not None]
+    absent = sorted({row["library"] for row in data["rows"] if row["version"] is None})
+    return [
+        "## Networks of other libraries",
+        "",
+        f"Small, without weights, pruned by MIPP to {data['settings']['macs']:.0%} of the MACs. *Frozen*: nodes that",
+        "stay besides the outputs. *Multiples*: of what an op demands the widths to be. Written by",
+        "`python -m benchmarks.libraries`." + (f" Not installed, left out: {', '.join(absent)}." if absent else ""),
+        "",
+        "| network | library | groups | nodes | frozen | multiples | MACs left | cut = masked | other size | train | "
+        "save, load |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *(_library_line(row) for row in rows),
+        "",
+    ]
+
+
+def _library_line(row: Row) -> str:
+    library = f"{row['library']} {row['version']}"
+    if "error" in row:
+        return f"| {row['network']} | {library} | **{_cell(row['error'])}** | | | | | | | | |"
+    frozen = sum(nodes for _, nodes, reason, _ in row["frozen"] if "output of the model" not in reason)
+    multiples = ", ".join(map(str, row["multiples"]))
+    marks = ["in float32" if row["checks"][n].endswith("float32") else _mark(row["checks"][n]) for n in LIBRARY_CHECKS]
+    cells = [row["network"], library, row["groups"], row["nodes"], frozen, multiples, f"{row['macs']:.2f}", *marks]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _line(row: Row) -> str:

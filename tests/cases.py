@@ -1136,6 +1136,11 @@ def _():
     return Net(lambda m, x: m.down(F.relu(m.up(x))[:, 1::3]), up=nn.Linear(4, 12), down=nn.Linear(4, 3))
 
 
+@case("powers in place", VECTOR)
+def _():
+    return Net(lambda m, x: m.b((m.a(x).square() + 1).pow_(-0.5)), a=nn.Linear(4, 5), b=nn.Linear(5, 2))
+
+
 # --- single outputs ---------------------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,7 @@ SIZES = {
     "polynomials of every input": {"weights": 6, "weights#2": 5},
     "gates between the values": {"up": 5},
     "every third position": {"up": 4},
+    "powers in place": {"a": 5},
     "single outputs": {"a": 5},
     "weights that pass through an unknown op": {"b": 5},
 }

@@ -285,9 +285,18 @@ def _functional(func: OpOverload) -> OpOverload:
     if not func._schema.is_mutable or not name.endswith("_"):
         return func
     packet = getattr(getattr(torch.ops, func.namespace), name[:-1], None)
-    if packet is None or func._overloadname not in packet.overloads():
-        return func
-    return getattr(packet, func._overloadname)  # type: ignore[no-any-return]
+    overloads = packet.overloads() if packet is not None else []
+    for overload in sorted(
+        overloads, key=lambda other: other != func._overloadname
+    ):  # pow_.Scalar is pow.Tensor_Scalar
+        twin: OpOverload = getattr(packet, overload)
+        if _types(twin) == _types(func):
+            return twin
+    return func
+
+
+def _types(func: OpOverload) -> list[str]:
+    return [str(argument.type) for argument in func._schema.arguments]
 
 
 def _source_line() -> str:
