@@ -1,4 +1,4 @@
-"""How many rows the refit needs per input of a layer, by agreement with the dense network on training images held out.
+"""Rows that the refit needs per input of a layer, by agreement with the dense network on training images held out.
 
     MIPP_DATA_DIR=... python -m benchmarks.rows --weights FOLDER
 
