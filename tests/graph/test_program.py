@@ -5,7 +5,6 @@ import torch
 from cases import CASES, assert_same, inspected, outputs
 
 from mipp.graph.program import Call, execute
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
 from mipp.modules.copies import working_copy
 
@@ -17,7 +16,7 @@ def test_the_traced_program_computes_what_the_model_computes(case):
         pytest.skip("its scalars are data")
     model = working_copy(inspected(case)[0])
     batch, other = case.batch(2, 1), case.batch(2, 2)
-    program = trace(model, as_call(batch), has_rule)
+    program = trace(model, as_call(batch))
     named_tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     bound = {i: named_tensors[v.name] for i, v in enumerate(program.values) if v.name} | program.constants
     env = dict(zip(program.inputs, as_call(other).tensors, strict=True))

@@ -12,7 +12,6 @@ from torch import Tensor
 import mipp
 from mipp.data.calibration import as_call
 from mipp.graph.program import Call
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import OpStream, run
 from mipp.graph.trees import leaves, results_in
 from mipp.grid.run import COSTS
@@ -24,7 +23,7 @@ class Held(OpStream):
     """Watches a real pass: the bytes of every storage that depends on the inputs, and the ops that make and read it."""
 
     def __init__(self, inputs: list[Tensor]) -> None:
-        super().__init__(has_rule)
+        super().__init__()
         self.time, self.alive = 0, []  # nothing is freed, so that no storage gets the place of another
         self.size, self.first, self.last = {}, {}, {}
         self.hold(inputs)

@@ -8,7 +8,6 @@ from torch import nn
 
 from mipp.graph.nodes import Site
 from mipp.graph.program import Call
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
 from mipp.statistics.observing import observe
 from mipp.statistics.unfolding import channels_last, inputs_of
@@ -34,7 +33,7 @@ def transposed(draw):
 def test_what_a_transposed_convolution_reads_times_its_weight_is_what_it_writes(case):
     layer, x = case
     seen = {}
-    program = trace(layer.eval(), Call((x,)), has_rule)
+    program = trace(layer.eval(), Call((x,)))
     observe(layer, Call((x,)), program, [0], lambda _, arguments, result: seen.update(arguments, result=result))
     site = Site(0, "weight", "", np.zeros(4 // layer.groups, int), np.zeros(6, int), layer.groups, 0)
     rows, weight = inputs_of(site, seen), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))

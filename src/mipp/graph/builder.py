@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mipp.graph.axes import Ints, Reason, Sets
+from mipp.graph.findings import WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.grouping import Slot, Tie, group_sets, resolve
 from mipp.graph.nodes import Activation, Doubt, Frozen, NodeGroup, PruningGraph, Reduction, Site, Size, Work, owner
 from mipp.graph.program import Call
-from mipp.graph.rules import has_rule, walk
 from mipp.graph.trace import trace
-from mipp.graph.tracker import Walk, WalkDoubt, WalkReduction, WalkSite
+from mipp.graph.tracker import Walk, walk
 from mipp.graph.unused import find_unused, list_unused, read_in_training
 from mipp.modules.adapters import adapter_of
 from mipp.modules.copies import canonical_names, working_copy
@@ -50,7 +50,7 @@ class Draft:
     """
 
     def __init__(self, model: nn.Module, call: Call) -> None:
-        program = trace(working_copy(model), call, has_rule)
+        program = trace(working_copy(model), call)
         self._walk = walk(program, _counting(model))
         self._produced, self._read = (_slots_of(self._walk, a) for a in (self._walk.producers, self._walk.readers))
         self._batch = max(call.samples, 1)

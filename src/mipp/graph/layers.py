@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mipp.graph.program import Op, Ref
+if TYPE_CHECKING:
+    from mipp.graph.program import Op, Ref
 
 LINEAR = ("linear", "addmm", "matmul", "mm")
 """Ops whose channels are the last dimension of input and output."""
 
 
-def channel_dim(op: Op) -> int:
+def channel_dim(op: "Op") -> int:
     """The dimension of the output of a layer that holds its channels, from the end: there may be no samples."""
     if op.name in LINEAR:
         return -1
@@ -55,7 +56,7 @@ def swap_axes(weight: Tensor, groups: int) -> Tensor:
     return by_group.transpose(1, 2).flatten(0, 1)
 
 
-def bias_of(op: Op) -> Ref | None:
+def bias_of(op: "Op") -> "Ref | None":
     """The bias of a layer, if it has one."""
-    bias = as_layer(op.name, op.arguments)["bias"]
-    return bias if isinstance(bias, Ref) else None
+    bias: Ref | None = as_layer(op.name, op.arguments)["bias"]
+    return bias

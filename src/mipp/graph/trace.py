@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import InternalError, MippError, UnsupportedModelError
 from mipp.graph.program import Call, Op, Program, Ref, Value, guard
+from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS
 from mipp.modules.copies import canonical_names, has_memory
@@ -50,9 +51,8 @@ def call_op(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 class OpStream(TorchDispatchMode):
     """Hands every op of a forward pass to `on_op`, at the highest level that has a rule."""
 
-    def __init__(self, has_rule: Callable[[OpOverload], bool]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.has_rule = has_rule
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -77,12 +77,16 @@ class OpStream(TorchDispatchMode):
             out = call_op(func, args, kwargs)
             self.on_copy(args[0], out)
             return out
-        if not self.has_rule(func):
+        if not self.stays_whole(func):
             with self, _unfuse_recurrence(func):
                 out = call_op(CELLS.get(func, func.decompose), args, kwargs)
             if out is not NotImplemented:
                 return out
         return self.on_op(func, args, kwargs)
+
+    def stays_whole(self, func: OpOverload) -> bool:
+        """True if an op is not to be decomposed: it has a rule."""
+        return has_rule(func)
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Executes the op and returns its result."""
@@ -108,8 +112,8 @@ def _unfuse_recurrence(func: OpOverload) -> Iterator[None]:
 
 
 class _Recorder(OpStream):
-    def __init__(self, model: nn.Module, has_rule: Callable[[OpOverload], bool]) -> None:
-        super().__init__(has_rule)
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
         self.program = Program()
         self.modules: list[str] = [""]
         self._index: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -211,18 +215,17 @@ class _Listed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def trace(model: nn.Module, call: Call, has_rule: Callable[[OpOverload], bool]) -> Program:
-    """Runs `model` once and returns what it did.
+def trace(model: nn.Module, call: Call) -> Program:
+    """Runs `model` once and returns what it did; ops without a rule are decomposed where they can be.
 
     Args:
         model: A working copy in eval mode (see `working_copy`); hooks are added for the pass and removed again.
         call: What to call it with.
-        has_rule: Whether an op is to be kept as it is; others are decomposed where they can be.
 
     Raises:
         UnsupportedModelError: The forward pass raised.
     """
-    recorder = _Recorder(model, has_rule)
+    recorder = _Recorder(model)
     call = call.map(Tensor.clone)
     recorder.add_inputs(call)
     with module_stack(model, recorder.modules), recorder, _Listed(recorder):

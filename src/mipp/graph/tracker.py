@@ -4,20 +4,19 @@ A rule takes the op and the walk and returns the planes of each result. An op wi
 The rules themselves are in `mipp.graph.rules`; to add one, see CONTRIBUTING.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 from mipp.graph.axes import FIXED, Atoms, Planes, Reason, along, varying
+from mipp.graph.findings import Alignment, Attribute, Term, WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.program import Op, Program, Ref
+from mipp.graph.registry import rule_of
 
-Rule = Callable[[Op, "Walk"], Sequence[Planes]]
-_RULES: dict[str, Rule] = {}
 _RUN_ON_ANY_LENGTH = (
     "select",
     "slice",
@@ -30,94 +29,6 @@ _RUN_ON_ANY_LENGTH = (
     "detach",
     "alias",
 )
-
-
-@dataclass(frozen=True)
-class WalkSite:
-    """An op that reads nodes through a weight: a linear layer or convolution.
-
-    Attributes:
-        op: Index of the op.
-        weight: Name of the weight if it is a parameter itself, else "" (computed weights are cut but not refitted).
-        reads: Atom of every position of the weight's input axis, shape [inputs per group].
-        writes: Atom of every position of the weight's output axis, shape [outputs].
-        groups: Number of convolution groups.
-        reads_axis: The weight's input axis: 1, or 0 where weights are stored the other way round.
-        rows: Atoms of every axis in front of the one that is read, if there may be nodes on these.
-    """
-
-    op: int
-    weight: str
-    bias: str
-    reads: Tensor
-    writes: Tensor
-    groups: int = 1
-    reads_axis: int = 1
-    rows: tuple[Tensor, ...] = ()
-
-
-@dataclass(frozen=True)
-class WalkReduction:
-    """An op that sums, or takes statistics, over an axis that can be cut: a mask leaves the removed positions out.
-
-    Attributes:
-        op: Index of the op.
-        reads: For every tensor that has the axis: its number among the tensor arguments, the dimension, and the atom
-            of every position.
-        writes: Dimensions of the result that keep the axis (none for a sum).
-    """
-
-    op: int
-    reads: tuple[tuple[int, int, Tensor], ...]
-    writes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Term:
-    """MACs of one op: coefficient times the number of kept positions of each axis (atoms, `FIXED` where constant)."""
-
-    op: int
-    coefficient: int
-    axes: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """An integer attribute of a module that counts kept nodes, such as `groups` of a depthwise convolution.
-
-    `name` may end in ".0" for the first entry of a tuple.
-    """
-
-    module: str
-    name: str
-    atoms: Tensor
-
-
-@dataclass(frozen=True)
-class WalkDoubt:
-    """Positions whose removal is right only if the code computes a size instead of fixing it; a trial cut decides.
-
-    Attributes:
-        op: Index of the op that was given the size.
-        size: The size.
-        atoms: Atom of every position that the size counts.
-        inferred: The op infers the size; an attribute that holds it may still stand behind others.
-    """
-
-    op: int
-    size: int
-    atoms: Tensor
-    reason: Reason
-    inferred: bool = False
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """An axis that an op runs over only at lengths that are multiples of a number, as kernels over whole words do."""
-
-    op: int
-    atoms: Tensor
-    multiple: int
 
 
 @dataclass
@@ -202,31 +113,13 @@ class Walk:
         return self.slots[name, axis].reshape([size if d == axis else 1 for d in range(ndim)])
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for ATen ops by name, without overloads."""
-
-    def register(function: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-def has_rule(func: OpOverload) -> bool:
-    """True if an op is to be kept whole while tracing."""
-    if func is torch.ops.aten.where.default:  # gives places, not values: nonzero
-        return False
-    return func.overloadpacket.__name__.rstrip("_") in _RULES or torch.Tag.pointwise in func.tags
-
-
 def walk(program: Program, counting: Mapping[str, str]) -> Walk:
     """Applies the rules to a program, op by op."""
     found = Walk(program, counting, unread=_unread(program))
     for op in program.ops:
         if op.index in found.unread and op.name != "select":
             continue
-        name = op.name.rstrip("_")
-        apply_rule = _RULES.get(name) or (_RULES["pointwise"] if torch.Tag.pointwise in op.func.tags else unknown)
+        apply_rule = rule_of(op.func) or freeze_all
         followed, freezes = _is_followed(op.inputs, found), found.atoms.freezes
         results = apply_rule(op, found)
         if op.inputs and all(found.is_weight(Ref(i)) for i in op.inputs):
@@ -267,7 +160,7 @@ def _unread(program: Program) -> set[int]:
     return unread
 
 
-def unknown(op: Op, w: Walk) -> Sequence[Planes]:
+def freeze_all(op: Op, w: Walk) -> Sequence[Planes]:
     """Freezes every axis that an op without a rule touches."""
     reason = Reason(f"no rule for the op {op.name}", op.name, op.source)
     for index in op.inputs:

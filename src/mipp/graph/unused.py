@@ -69,8 +69,11 @@ class _Reads(OpStream):
     """Notes which tensors the ops of a pass read, by `id`."""
 
     def __init__(self) -> None:
-        super().__init__(lambda _: True)
+        super().__init__()
         self.read: set[int] = set()
+
+    def stays_whole(self, func: OpOverload) -> bool:
+        return True
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.read.update(id(tensor) for tensor in tensors_in((args, kwargs)))

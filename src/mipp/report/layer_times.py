@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Call, execute
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
 from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan.budget import Budget
@@ -64,7 +63,7 @@ def layer_ms(model: nn.Module, call: Call, ops: Sequence[int], names: Sequence[s
         Shape [ops]; None for a model that cannot be run op by op, or that runs other ops.
     """
     model = working_copy(model)
-    program = trace(model, call, has_rule)
+    program = trace(model, call)
     if program.not_replayable or [op.name for op in program.ops] != list(names):
         return None
     named = tensors_by_name(model)

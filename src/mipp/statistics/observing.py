@@ -17,7 +17,6 @@ from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Call, Program, Ref
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
@@ -325,7 +324,7 @@ class _Watch(OpStream):
     """Hands ops to an observer: layers are known by their use, other ops by the layer whose output reaches them."""
 
     def __init__(self, model: nn.Module, program: Program, wanted: Collection[int], observer: Observer) -> None:
-        super().__init__(has_rule)
+        super().__init__()
         self.program, self.wanted, self.observer = program, set(wanted), observer
         self.modules = [""]
         self.reached: Counter[int] = Counter()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from mipp.errors import UnsupportedModelError
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Call, Op, Program, follows
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import trace
 from mipp.graph.uses import match, norm_behind, signature
 from mipp.modules.copies import tensors_by_name, working_copy
@@ -69,10 +68,10 @@ class Paths:
         return known[-1]
 
     def _trace(self, call: Call) -> Path:
-        program = trace(self._model, call, has_rule)
+        program = trace(self._model, call)
         if program.not_replayable:
             raise UnsupportedModelError(program.not_replayable)
-        if program.constants and not _constant(program, trace(self._model, call.map(lambda t: t.flip(0)), has_rule)):
+        if program.constants and not _constant(program, trace(self._model, call.map(lambda t: t.flip(0)))):
             raise UnsupportedModelError("the code makes tensors from values outside of torch, others for other samples")
         bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
         expected = self._graph.program

@@ -9,7 +9,6 @@ from torch._ops import OpOverload
 from mipp.errors import UnsupportedModelError
 from mipp.graph.nodes import Reduction
 from mipp.graph.program import Call
-from mipp.graph.rules import has_rule
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 
@@ -39,7 +38,7 @@ class MaskedForward:
 
 class _OverKept(OpStream):
     def __init__(self, kept: Kept) -> None:
-        super().__init__(has_rule)
+        super().__init__()
         self.kept, self.modules = kept, [""]
         self._calls: dict[tuple[str, str], int] = {}
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from mipp.graph.axes import Planes, Reason, merge, varying
 from mipp.graph.program import Op, Ref
-from mipp.graph.rules.contractions import Factor, product
-from mipp.graph.tracker import Walk, rule
+from mipp.graph.registry import rule
+from mipp.graph.rules.products import Factor, product
+from mipp.graph.tracker import Walk
 
 
 @rule("scaled_dot_product_attention")

@@ -1,15 +1,17 @@
 """Ops that sum products: what they read through a weight are nodes, what they write through it are others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, varying, without
+from mipp.graph.axes import FIXED, Planes, Reason, along, merge, varying, without
+from mipp.graph.findings import Alignment, Attribute, Term, WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.program import Op, Ref
-from mipp.graph.tracker import Alignment, Attribute, Term, Walk, WalkDoubt, WalkReduction, WalkSite, rule, unknown
+from mipp.graph.registry import rule
+from mipp.graph.rules.products import Factor, find_line, product
+from mipp.graph.tracker import Walk, freeze_all
 
 _ROW_BYTES = 16
 """Rows of the operands of a grouped product are multiples of this."""
@@ -18,7 +20,7 @@ _ROW_BYTES = 16
 @rule("linear")
 def linear(op: Op, w: Walk) -> Sequence[Planes]:
     x, weight, bias = op.args[0], op.args[1], op.arguments["bias"]
-    return [_linear(op, w, x, weight, bias, reads_axis=1)] if len(w.shape(weight)) == 2 else unknown(op, w)
+    return [_linear(op, w, x, weight, bias, reads_axis=1)] if len(w.shape(weight)) == 2 else freeze_all(op, w)
 
 
 @rule("addmm", "baddbmm")
@@ -204,95 +206,6 @@ def embedding(op: Op, w: Walk) -> Sequence[Planes]:
     return [_along(features, ndim - 1, ndim)]
 
 
-# --- products of two tensors ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One operand of a product: its number among the tensor arguments, planes, shape, and a letter per dimension."""
-
-    number: int
-    planes: Planes
-    shape: tuple[int, ...]
-    letters: str
-
-    def dim(self, letter: str) -> int:
-        return self.letters.find(letter)
-
-
-def product(op: Op, w: Walk, factors: Sequence[Factor], out: str) -> Planes:
-    """Planes of a sum of products in Einstein's notation: what is summed and can be cut is cut in every factor."""
-    letters = dict.fromkeys("".join(f.letters for f in factors))
-    size = {letter: n for f in factors for letter, n in zip(f.letters, f.shape, strict=True) if n > 1}
-    w.terms.append(Term(op.index, 1, tuple(_line(factors, letter, size.get(letter, 1)) for letter in letters)))
-    weights = [f for f in factors if f.number >= 0 and w.is_weight(Ref(op.inputs[f.number]))]
-    for f in weights if len(weights) < len(factors) else []:
-        w.producers.extend(_line([f], letter, 1) for letter in f.letters if letter in out)
-        w.readers.extend(_line([f], letter, 1) for letter in f.letters if letter not in out)
-    for letter in letters:
-        if letter not in out:
-            factors = _sum_over(op, w, factors, letter)
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    return merge([_permute(f, out) for f in factors], w.atoms, reason)
-
-
-def _line(factors: Sequence[Factor], letter: str, size: int) -> Tensor:
-    """The atom of every position of a letter; `FIXED` where no factor knows it by itself."""
-    for f in factors:
-        plane = along(f.planes, [f.dim(letter)]) if letter in f.letters else None
-        if plane is not None:
-            return line(plane, f.dim(letter))
-    return torch.full((size,), FIXED)
-
-
-def _sum_over(op: Op, w: Walk, factors: Sequence[Factor], letter: str) -> Sequence[Factor]:
-    """Ties the factors along a letter that is summed; returns them as they vary along the others."""
-    having = [f for f in factors if letter in f.letters]
-    planes = [along(f.planes, [f.dim(letter)]) for f in having]
-    if all(p is None for p in planes):
-        return factors
-    reason = Reason(f"{op.name} sums over the axis", op.name, op.source)
-    lines = [p.reshape(-1) for p in planes if p is not None and len(varying(p)) == 1]
-    if len(lines) == len(having):
-        for other in lines[1:]:
-            w.atoms.unite(lines[0], other, reason)
-        reads = tuple((f.number, f.dim(letter), lines[0]) for f in having)
-        w.reductions.append(WalkReduction(op.index, reads))
-        return factors
-    for f, plane in zip(having, planes, strict=True):
-        if plane is not None:
-            w.atoms.hold(plane, [f.dim(letter)], reason)
-    return [_narrow(f, letter) for f in factors]
-
-
-def _narrow(f: Factor, letter: str) -> Factor:
-    if letter not in f.letters:
-        return f
-    rows = (p.narrow(f.dim(letter), 0, 1) for p in f.planes)
-    return Factor(f.number, tuple(p for p in rows if varying(p)), f.shape, f.letters)
-
-
-def _permute(f: Factor, out: str) -> tuple[Planes, tuple[int, ...]]:
-    """Planes and shape of a factor with its dimensions in the order of the result; those summed are left out."""
-    gone = [d for d, letter in enumerate(f.letters) if letter not in out]
-    planes = without(f.planes, gone)
-    places = {d: out.index(letter) for d, letter in enumerate(f.letters) if letter in out}
-    return tuple(_spread(p, places, len(out)) for p in planes), _sizes(f.shape, places, len(out))
-
-
-def _spread(plane: Tensor, places: dict[int, int], ndim: int) -> Tensor:
-    order = sorted(places, key=lambda d: places[d])
-    moved = plane.permute(*order, *(d for d in range(plane.ndim) if d not in places))
-    return moved.reshape(_sizes(tuple(plane.shape), places, ndim))
-
-
-def _sizes(shape: tuple[int, ...], places: dict[int, int], ndim: int) -> tuple[int, ...]:
-    sizes = [1] * ndim
-    for d, place in places.items():
-        sizes[place] = shape[d]
-    return tuple(sizes)
-
-
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner")
 def matmul(op: Op, w: Walk) -> Sequence[Planes]:
     """A product of two activations, or of one with a weight that is stored as [inputs, outputs]."""
@@ -313,11 +226,11 @@ def grouped_mm(op: Op, w: Walk) -> Sequence[Planes]:
     """Rows sorted by expert, each times the matrix of its expert; the kernel takes rows of whole blocks of bytes."""
     x, weight = op.args[:2]
     if (len(w.shape(x)), len(w.shape(weight))) != (2, 3):
-        return unknown(op, w)
+        return freeze_all(op, w)
     planes = w.rows(weight, [0], Reason("experts are chosen by index", op.name, op.source))
     factors = [Factor(0, w.of(x), w.shape(x), "tx"), Factor(1, planes, (1, *w.shape(weight)[1:]), "exs")]
     multiple = max(_ROW_BYTES // w.program.values[weight.index].dtype.itemsize, 1)
-    w.alignments += [Alignment(op.index, _line(factors, letter, 1), multiple) for letter in "xs"]
+    w.alignments += [Alignment(op.index, find_line(factors, letter, 1), multiple) for letter in "xs"]
     return [product(op, w, factors, "ts")]
 
 
@@ -326,7 +239,7 @@ def einsum(op: Op, w: Walk) -> Sequence[Planes]:
     refs = op.args[1]
     terms, out = _parse_equation(op.args[0].replace(" ", ""), [len(w.shape(r)) for r in refs])
     if any(len(set(term)) < len(term) for term in (*terms, out)):
-        return unknown(op, w)
+        return freeze_all(op, w)
     factors = [Factor(n, w.of(r), w.shape(r), t) for n, (r, t) in enumerate(zip(refs, terms, strict=True))]
     return [product(op, w, factors, out)]
 

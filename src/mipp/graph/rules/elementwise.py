@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from mipp.graph.axes import Planes, Reason, along, merge, varying, without
-from mipp.graph.program import Op, Ref
-from mipp.graph.rules.movement import pair
-from mipp.graph.tracker import Walk, WalkDoubt, rule
+from mipp.graph.findings import WalkDoubt
+from mipp.graph.program import Op
+from mipp.graph.registry import rule
+from mipp.graph.rules.steps import meet, pair, per_channel
+from mipp.graph.tracker import Walk
 
 
 @rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias")
@@ -14,13 +16,7 @@ from mipp.graph.tracker import Walk, WalkDoubt, rule
 @rule("where", "fill", "copy")
 def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     """Also of every op that torch tags as pointwise."""
-    ordered = sorted(
-        op.inputs, key=lambda i: not w.is_weight(Ref(i))
-    )  # a weight that is computed is read by its own axes
-    operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in ordered]
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merge(operands, w.atoms, reason)
-    return [planes for _ in op.outputs]
+    return meet(op, w)
 
 
 @rule("type_as", "to", "_to_copy")
@@ -60,12 +56,6 @@ def prelu(op: Op, w: Walk) -> Sequence[Planes]:
     return [merge([(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))], w.atoms, reason)]
 
 
-def per_channel(w: Walk, vector: Ref, ndim: int, dim: int = 1) -> tuple[Planes, tuple[int, ...]]:
-    """Planes and shape of a vector as it meets one dimension of a tensor."""
-    shape = tuple(w.shape(vector)[0] if d == dim else 1 for d in range(ndim))
-    return tuple(p.reshape(shape) for p in w.of(vector)), shape
-
-
 @rule("fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine_cachemask")
 @rule("_fake_quantize_learnable_per_tensor_affine")
 def quantize(op: Op, w: Walk) -> Sequence[Planes]:
@@ -102,4 +92,4 @@ def masked_op(op: Op, w: Walk) -> Sequence[Planes]:
         ndim = len(w.shape(op.args[0]))
         for plane in w.of(op.args[0]):
             w.atoms.hold(plane, [ndim - 2, ndim - 1], reason)
-    return pointwise(op, w)
+    return meet(op, w)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from mipp.graph.axes import Planes, Reason, merge
 from mipp.graph.program import Op, Ref
-from mipp.graph.rules.movement import fixed_rows, hold
-from mipp.graph.tracker import Walk, rule
+from mipp.graph.registry import rule
+from mipp.graph.rules.steps import fixed_rows, hold
+from mipp.graph.tracker import Walk
 
 
 @rule("index_select", "index_fill", "sort", "topk", "argsort", "diff", "masked_select", "segment_reduce")

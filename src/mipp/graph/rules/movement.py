@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, move_plane, varying, without
+from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
-from mipp.graph.tracker import Walk, WalkDoubt, rule, unknown
+from mipp.graph.registry import rule
+from mipp.graph.rules.steps import fixed_rows, hold, pair
+from mipp.graph.tracker import Walk, freeze_all
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "unsqueeze", "squeeze", "flatten")
@@ -62,7 +65,7 @@ def resize_as(op: Op, w: Walk) -> Sequence[Planes]:
 @rule("view", "reshape", "_unsafe_view", "unflatten")
 def reshape(op: Op, w: Walk) -> Sequence[Planes]:
     if "dtype" in op.arguments:
-        return unknown(op, w)
+        return freeze_all(op, w)
     x, shape = op.args[0], w.program.values[op.outputs[0]].shape
     results = _move(op, w, x, lambda t: t.reshape(shape))
     sizes = op.arguments.get("size") or op.arguments.get("shape") or op.arguments.get("sizes") or ()
@@ -123,7 +126,7 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
     """A slice of a tracked axis: where it starts and ends must be computed, or be an attribute."""
     x = op.args[0]
     if len(op.inputs) > 1:
-        return unknown(op, w)
+        return freeze_all(op, w)
     dim, size = op.arguments["dim"] % len(w.shape(x)), w.shape(x)[op.arguments["dim"]]
     start, stop, step = _span(op, size)
     plane = along(w.of(x), [dim])
@@ -180,16 +183,6 @@ def split(op: Op, w: Walk) -> Sequence[Planes]:
             reason = Reason(f"{op.name} into the fixed sizes {given}", op.name, op.source)
             w.doubts.append(WalkDoubt(op.index, piece.shape[dim], line(piece, dim), reason))
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
-
-
-def pair(op: Op, w: Walk, plane: Tensor, dim: int, parts: int) -> Tensor:
-    """Ties the same position of every equal part of an axis, freezes it where they are unequal; returns the plane."""
-    if plane.shape[dim] % parts:
-        w.freeze((plane,), Reason(f"{op.name} into {parts} unequal parts", op.name, op.source))
-    else:
-        fixed = Reason(f"{op.name} pairs positions with ones of a fixed size", op.name, op.source)
-        w.atoms.unite_along(plane.unflatten(dim, (parts, -1)), [dim], fixed)
-    return plane
 
 
 @rule("_pack_padded_sequence", "_pad_packed_sequence")
@@ -293,23 +286,6 @@ def stack(op: Op, w: Walk) -> Sequence[Planes]:
     planes = merge(operands, w.atoms, Reason("stack meets positions of a fixed size", op.name, op.source))
     dim = op.arguments["dim"] % (len(operands[0][1]) + 1)
     return [tuple(p.unsqueeze(dim) for p in planes)]
-
-
-def hold(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Sequence[Planes]:
-    """Keeps the length of `dims` and passes the planes that do not vary there (results have the dimensions of `x`)."""
-    dims = [d % len(w.shape(x)) for d in dims if w.shape(x)]
-    planes = fixed_rows(op, w, x, dims)
-    same = [len(w.program.values[i].shape) == len(w.shape(x)) for i in op.outputs]
-    return [planes if fits else _lose(op, w, planes) for fits in same]
-
-
-def _lose(op: Op, w: Walk, planes: Planes) -> Planes:
-    w.freeze(planes, Reason(f"{op.name} changes the dimensions", op.name, op.source))
-    return ()
-
-
-def fixed_rows(op: Op, w: Walk, x: Ref, dims: Sequence[int]) -> Planes:
-    return w.rows(x, dims, Reason(f"{op.name} takes fixed positions", op.name, op.source))
 
 
 def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Planes]:

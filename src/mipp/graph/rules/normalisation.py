@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from mipp.graph.axes import Planes, Reason, along, merge, varying
+from mipp.graph.findings import Attribute, WalkDoubt, WalkReduction
 from mipp.graph.program import Op, Ref
-from mipp.graph.rules.elementwise import per_channel
-from mipp.graph.rules.movement import pair
-from mipp.graph.tracker import Attribute, Walk, WalkDoubt, WalkReduction, rule
+from mipp.graph.registry import rule
+from mipp.graph.rules.steps import pair, per_channel
+from mipp.graph.tracker import Walk
 
 
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mipp.graph.axes import Planes, Reason, varying, without
+from mipp.graph.findings import WalkReduction
 from mipp.graph.program import Op, Ref
-from mipp.graph.rules.elementwise import pointwise
-from mipp.graph.tracker import Walk, WalkReduction, rule
+from mipp.graph.registry import rule
+from mipp.graph.rules.steps import meet
+from mipp.graph.tracker import Walk
 
 
 @rule("mean", "sum", "amax", "amin", "prod", "std", "var", "logsumexp", "norm", "any", "all", "linalg_vector_norm")
 @rule("argmax", "argmin", "max", "min", "median", "mode", "kthvalue")
 def reduce(op: Op, w: Walk) -> Sequence[Planes]:
     x, ndim = op.args[0], len(w.shape(op.args[0]))
-    if len(op.inputs) > 1:
-        return pointwise(op, w)
+    if len(op.inputs) > 1:  # of two tensors, position by position
+        return meet(op, w)
     dims = op.arguments.get("dim")
     dims = list(range(ndim)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
     dims = [d % max(ndim, 1) for d in dims if ndim]
