@@ -23,10 +23,14 @@ def data(rows=400):
 
 
 class TestFeatureSelector:
-    def test_scikit_learn_finds_nothing_to_complain_about(self):
+    @pytest.mark.parametrize("number", ["auto", 0.5])
+    def test_scikit_learn_finds_nothing_to_complain_about(self, number):
+        too_few = {"check_sample_weight_equivalence_on_dense_data": "fewer rows than columns cannot be tested"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            results = check_estimator(mipp.FeatureSelector(), on_skip=None)
+            selector = mipp.FeatureSelector(num_features=number)
+            expected = too_few if number == "auto" else None
+            results = check_estimator(selector, on_skip=None, expected_failed_checks=expected)
         assert not [r["check_name"] for r in results if r["status"] == "failed"]
 
     def test_it_keeps_what_informs_and_no_copies(self):
@@ -41,6 +45,56 @@ class TestFeatureSelector:
         assert selector.transform(x).shape == (len(x), 1)
         assert selector.get_support(indices=True).tolist() == [2]
         assert int(selector.information_.argmax()) == 2
+
+    @pytest.mark.parametrize(("number", "kept"), [(0.25, 1), (0.5, 2), (1.0, 4), (1, 1), (np.int64(2), 2)])
+    def test_a_whole_number_counts_columns_and_a_float_is_a_fraction(self, number, kept):
+        assert mipp.FeatureSelector(num_features=number).fit(*data()).get_support().sum() == kept
+
+    def test_of_three_copies_one_is_kept_beside_a_weaker_column(self):
+        g = np.random.default_rng(0)
+        strong, weak = g.normal(size=(2, 400))
+        x = np.column_stack([strong + 1e-2 * g.normal(size=400) for _ in range(3)] + [weak])
+        kept = mipp.FeatureSelector(num_features=2).fit(x, strong + 0.3 * weak).get_support()
+        assert kept[:3].sum() == 1
+        assert kept[3]
+
+    @pytest.mark.parametrize("number", ["auto", 2])
+    def test_a_weight_counts_a_row_so_many_times(self, number):
+        x, y = data(60)
+        weights = np.random.default_rng(1).integers(0, 4, 60)
+        selector = mipp.FeatureSelector(num_features=number)
+        information = selector.fit(np.repeat(x, weights, 0), np.repeat(y, weights)).information_
+        support = selector.support_
+        selector.fit(x, y, sample_weight=weights)
+        np.testing.assert_allclose(selector.information_, information, rtol=1e-9)
+        assert (selector.support_ == support).all()
+
+    def test_perceptrons_do_not_see_rows_of_no_weight(self):
+        x, y = data()
+        weights = np.r_[np.ones(200), np.zeros(200)]
+        lies = np.r_[y[:200], x[200:, 1]]
+        selector = mipp.FeatureSelector(Surrogate(hidden=(32,), iterations=200), num_features=1)
+        assert selector.fit(x, lies, sample_weight=weights).get_support(indices=True).tolist() == [2]
+
+    def test_missing_values_are_said_by_column(self):
+        x, y = data()
+        x[:3, 1] = np.nan
+        with pytest.raises(ValueError, match=r"NaN or infinity in the columns 1, in 3 of 400 rows.*SimpleImputer"):
+            mipp.FeatureSelector().fit(x, y)
+
+    @pytest.mark.parametrize("library", ["pandas", "polars"])
+    def test_frames_keep_their_names_and_raise_no_warning(self, library):
+        frames = pytest.importorskip(library)
+        x, y = data()
+        table = frames.DataFrame({name: x[:, i] for i, name in enumerate("abcd")})
+        selector = mipp.FeatureSelector(num_features=1).set_output(transform=library)
+        assert list(selector.fit(table, frames.Series(y)).transform(table).columns) == ["c"]
+        assert selector.get_feature_names_out().tolist() == ["c"]
+
+    def test_an_array_that_cannot_be_written_raises_no_warning(self):
+        x, y = data()
+        x.flags.writeable = y.flags.writeable = False
+        mipp.FeatureSelector().fit(x, y)
 
     def test_it_works_in_a_pipeline_on_classes(self):
         x, y = data()
@@ -59,6 +113,9 @@ class TestFeatureSelector:
         [
             ({"confidence": 0.3}, r"\[0.5, 1\)"),
             ({"num_features": 9}, "4 columns"),
+            ({"num_features": 1.5}, "fraction of them"),
+            ({"num_features": True}, "fraction of them"),
+            ({"order": "random"}, "'greedy' or 'mi'"),
             ({"confidence": 0.9, "num_features": 2}, "only one"),
             ({"estimator": "oracle"}, "gaussian"),
         ],

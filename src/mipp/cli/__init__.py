@@ -253,7 +253,10 @@ def _select(
     weights: Weights = None,
     trust_remote_code: Trust = False,
     num_features: Annotated[
-        int | None, typer.Option(help="Inputs to keep; without it the test of --set confidence=X decides.")
+        str | None,
+        typer.Option(
+            metavar="N|FRACTION|auto", help="Inputs to keep; by default, and with auto, --set confidence=X decides."
+        ),
     ] = None,
     settings: Settings = None,
     max_samples: MaxSamples = 1024,

@@ -12,12 +12,13 @@ import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
 from mipp.methods import MIPP
+from mipp.selectors.pixels import DEFAULT_METHOD
 
 
 def run(
     source: sources.Source,
     settings: Sequence[str],
-    num_features: int | None,
+    num_features: str | None,
     out: Path | None,
     picture: Path | None,
     *,
@@ -31,9 +32,10 @@ def run(
             raise CommandError(f"{path} {why}. Choose another file.")
     if picture is not None and picture.suffix not in (".png", ".svg"):
         raise CommandError(f"--picture is '{picture}'; expected a name in .png or .svg.")
-    method = arguments.with_settings(MIPP.paper(estimator="gaussian"), "mipp", settings)
+    number = None if num_features in (None, "auto") else arguments.amount("num_features", str(num_features))
+    method = arguments.with_settings(DEFAULT_METHOD, "mipp", settings)
     with console.only_results_on_stdout():
-        selection = _select(source, method, num_features, quiet=quiet)
+        selection = _select(source, method, number, quiet=quiet)
     if picture is not None:
         selection.picture(picture)
     if out is not None:
@@ -46,7 +48,7 @@ def run(
     console.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
 
 
-def _select(source: sources.Source, method: MIPP, num_features: int | None, *, quiet: bool) -> mipp.InputSelection:
+def _select(source: sources.Source, method: MIPP, num_features: float | None, *, quiet: bool) -> mipp.InputSelection:
     model, data = source.open()
     calibration = mipp.Calibration(data.batches, source.max_samples)
     console = Console(stderr=True)

@@ -68,6 +68,7 @@ class Samples:
         blocks: Features of every node, shape [nodes, features per node]. Features in no block are always available.
         images: Which sample of the data each row comes from, shape [rows]; rows of one image are not independent.
         noise: Noise on each target relative to its variance, shape [targets]; read by the Gaussian estimator.
+        weights: How many times each row counts, shape [rows]; None is once. Read by estimators that need moments only.
     """
 
     x: Tensor
@@ -75,6 +76,7 @@ class Samples:
     blocks: Tensor
     images: Tensor
     noise: Tensor
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) < 2:

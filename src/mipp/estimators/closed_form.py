@@ -37,7 +37,7 @@ class Gaussian:
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> GaussianInformation:
         x, y, blocks = self._columns(samples)
-        return _fit(x, y, blocks, samples.noise)
+        return _fit(x, y, blocks, samples.noise, samples.weights)
 
     def _columns(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         x, y, blocks = samples.x.cpu().double(), _numeric(samples.y), samples.blocks.cpu()
@@ -54,14 +54,16 @@ def normal_scores(values: Tensor) -> Tensor:
     return torch.from_numpy(scipy.stats.norm.ppf(ranks / (len(values) + 1)))
 
 
-def _fit(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor) -> GaussianInformation:
+def _fit(x: Tensor, y: Tensor, blocks: Tensor, noise: Tensor, weights: Tensor | None) -> GaussianInformation:
     features = x.shape[1]
     joint = torch.cat([x, y], 1)
-    centred = joint - joint.mean(0)
-    covariance = centred.mT @ centred / len(x)
+    rows = x.new_ones(len(x)) if weights is None else weights.cpu().double()
+    number = float(rows.sum())
+    centred = joint - (rows @ joint) / number
+    covariance = (centred.mT * rows) @ centred / number
     xx, xy, yy = covariance[:features, :features], covariance[:features, features:], covariance[features:, features:]
     floor = noise.cpu().double().expand(len(yy)) * yy.diagonal()
-    return GaussianInformation(xx, xy, yy, blocks, floor, len(x))
+    return GaussianInformation(xx, xy, yy, blocks, floor, round(number))
 
 
 def _numeric(y: Tensor) -> Tensor:

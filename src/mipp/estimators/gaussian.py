@@ -142,8 +142,8 @@ class GaussianInformation:
         if freedom < targets or self.samples < 2:
             raise CalibrationError(
                 f"{self.samples} samples are too few to test {features} features against {targets} targets; expected "
-                f"at least {features + targets + 1}. Pass more (mipp.Calibration(batches, max_samples=...)), or a "
-                "budget instead of a confidence."
+                f"at least {features + targets + 1}. Pass more samples, or say how much to keep (a budget, "
+                "or num_features) instead of a confidence."
             )
         return wilks_confidence(self.loss(node), self._blocks.shape[1], targets, freedom, self.samples, margin)
 

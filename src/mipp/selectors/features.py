@@ -1,6 +1,8 @@
 """Feature selection for scikit-learn: keep the columns that say something about the target that the others do not."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,13 +12,14 @@ from torch import Tensor
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
 from mipp.estimators import ESTIMATORS, Estimator, Information, Samples, make_estimator
 from mipp.plan.elimination import Order, backward_elimination, terc
+from mipp.selectors.number import count_features
 
 try:
     from sklearn.base import BaseEstimator
     from sklearn.feature_selection import SelectorMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import type_of_target
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise MissingRequirementError(
         "mipp.FeatureSelector needs scikit-learn, which cannot be imported; expected it to be installed: "
@@ -34,11 +37,12 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
     Args:
         estimator: "gaussian", "surrogate", "mlp", or one of `mipp.estimators.Gaussian`, `Surrogate` and `MLP` with
             settings. Only the last two see dependence on several columns at once, such as XOR.
-        confidence: A column stays if it is at least this sure that it adds information; 0.95 if neither is given.
-        num_features: Instead of a confidence, keep this many.
-        order: "mi" goes through the columns once, least informative first; "greedy" scores again after each removal.
-        margin: With a confidence: a column has to add more than this many nats.
-        random_state: Seed of the perceptrons.
+        confidence: With "auto": a column stays if it is at least this sure that it adds information; 0.95 by default.
+        num_features: Columns to keep: how many, which fraction of them (a float), or "auto", by confidence.
+        order: "greedy" removes the column that the others make up for best, and looks again; "mi" goes through the
+            columns once, least informative first, and keeps copies if it keeps a number.
+        margin: With "auto": a column has to add more than this many nats.
+        random_state: Seed of the perceptrons, and of drawing rows by weight for them.
 
     Attributes:
         information_: I(X_i; y) of every column by itself, in nats, shape [columns].
@@ -50,8 +54,8 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
         estimator: str | Estimator = "gaussian",
         *,
         confidence: float | None = None,
-        num_features: int | None = None,
-        order: Order = "mi",
+        num_features: int | float | Literal["auto"] = "auto",
+        order: Order = "greedy",
         margin: float = 0.0,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -62,45 +66,69 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
         self.margin = margin
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> "FeatureSelector":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FeatureSelector":
         """Selects the columns of X, shape [samples, columns], that inform about y.
 
         Whole numbers in y are classes, as everywhere in scikit-learn; any others are numbers, one or several columns.
 
+        Args:
+            X: Numbers; an array, or a frame of pandas or polars.
+            y: The target.
+            sample_weight: How many times each row counts, shape [samples]. The test takes their sum as the number of
+                samples, so weights of another kind should be scaled to a mean of one.
+
         Raises:
             ValueError: The data or the settings are not of this form, or there are too few samples for the test.
         """
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=False, ensure_min_samples=2, dtype=np.float64)
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            multi_output=True,
+            y_numeric=False,
+            ensure_min_samples=2,
+            dtype=np.float64,
+            ensure_all_finite=False,
+        )
+        names = getattr(self, "feature_names_in_", range(X.shape[1]))
+        _refuse_missing(X, [str(name) for name in names])
         self._check_settings(X.shape[1])
         try:
-            samples = Samples.of(torch.from_numpy(X), _target(y))
-            self.support_ = self._select(samples, X.shape[1])
+            self.support_ = self._select(_samples(X, y, sample_weight), X.shape[1])
         except CalibrationError as error:
             raise ValueError(str(error)) from error
         return self
 
     def _check_settings(self, columns: int) -> None:
-        if self.confidence is not None and self.num_features is not None:
-            raise ValueError(
-                f"confidence={self.confidence} and num_features={self.num_features}: expected only one of them."
-            )
+        number = self.num_features
+        if number != "auto":
+            if self.confidence is not None:
+                raise ValueError(f"confidence={self.confidence} and num_features={number}: expected only one of them.")
+            if count_features(number, columns) is None:
+                raise ValueError(
+                    f"num_features is {number!r}; X has {columns} columns, expected 1 to {columns}, a fraction of them "
+                    "such as 0.5, or 'auto'."
+                )
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence is {self.confidence}; expected a number in [0.5, 1).")
-        if self.num_features is not None and not 1 <= self.num_features <= columns:
-            raise ValueError(f"num_features is {self.num_features}; X has {columns} columns, expected 1 to {columns}.")
+        if self.order not in ("greedy", "mi"):
+            raise ValueError(f"order is {self.order!r}; expected 'greedy' or 'mi'.")
         if isinstance(self.estimator, str) and self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(ESTIMATORS)}.")
 
     def _select(self, samples: Samples, columns: int) -> NDArray[np.bool_]:
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         estimator = make_estimator(self.estimator)
-        information: Information = estimator(samples, torch.Generator().manual_seed(seed))
+        if not getattr(estimator, "needs_moments_only", False):
+            samples = _draw_by_weight(samples, generator)
+        information: Information = estimator(samples, generator)
         self.information_ = information.marginal().numpy()
-        if self.num_features is not None:
-            kept = backward_elimination(information, self.order).kept(self.num_features)
-        else:
+        number = count_features(self.num_features, columns)
+        if number is None:
             confidence = 0.95 if self.confidence is None else self.confidence
             kept = terc(information, confidence, self.order, margin=self.margin, min_keep=1)
+        else:
+            kept = backward_elimination(information, self.order).kept(number)
         return np.isin(np.arange(columns), kept)
 
     def _get_support_mask(self) -> NDArray[np.bool_]:
@@ -114,11 +142,40 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
         return tags
 
 
+def _refuse_missing(X: NDArray[np.float64], names: Sequence[str]) -> None:
+    missing = np.nonzero(~np.isfinite(X).all(0))[0]
+    if len(missing):
+        rows = int((~np.isfinite(X)).any(1).sum())
+        few = ", ".join(names[column] for column in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"X holds NaN or infinity in the columns {few}{more}, in {rows} of {len(X)} rows; expected numbers. Put a "
+            "sklearn.impute.SimpleImputer before the selector, or leave these rows or columns out."
+        )
+
+
+def _samples(X: NDArray[np.float64], y: NDArray[Any], sample_weight: Any) -> Samples:
+    """Samples of the rows whose weight is not zero."""
+    weights = None
+    if sample_weight is not None:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        X, y, weights = X[weights > 0], y[weights > 0], torch.tensor(weights[weights > 0])
+    return replace(Samples.of(torch.tensor(X), _target(y)), weights=weights)
+
+
+def _draw_by_weight(samples: Samples, generator: torch.Generator) -> Samples:
+    """As many rows, each drawn as often as its weight asks, for estimators that cannot weigh; copies stay together."""
+    if samples.weights is None:
+        return samples
+    rows = torch.multinomial(samples.weights, len(samples.x), replacement=True, generator=generator)
+    return replace(samples, x=samples.x[rows], y=samples.y[rows], images=rows, weights=None)
+
+
 def _target(y: NDArray[Any]) -> Tensor:
     """Classes as integers from zero, numbers as [samples, targets]."""
     if type_of_target(y) in ("binary", "multiclass"):
-        return torch.from_numpy(np.unique(y, return_inverse=True)[1].reshape(-1))
+        return torch.tensor(np.unique(y, return_inverse=True)[1].reshape(-1))
     try:
-        return torch.from_numpy(np.asarray(y, np.float64).reshape(len(y), -1))
+        return torch.tensor(np.asarray(y, np.float64).reshape(len(y), -1))
     except ValueError as error:
         raise MippError(f"y holds {y.dtype}; expected classes or numbers.") from error

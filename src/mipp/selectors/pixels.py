@@ -19,7 +19,10 @@ from mipp.methods import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
+from mipp.selectors.number import count_features
 from mipp.statistics.layer_samples import Reading, observe_sites
+
+DEFAULT_METHOD = MIPP.paper(estimator="gaussian", order="greedy")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def select_inputs(
     calibration: Calibration | Iterable[Any],
     method: MIPP | None = None,
     *,
-    num_features: int | None = None,
+    num_features: int | float | None = None,
     seed: int = 0,
     progress: Progress = iter,
 ) -> InputSelection:
@@ -90,8 +93,9 @@ def select_inputs(
     Args:
         model: Its first tensor argument is the input, [samples, features] or [samples, channels, height, width].
         calibration: As for `mipp.prune`.
-        method: The test and its estimator; `MIPP.paper(estimator="gaussian")` by default. Maps are always collapsed.
-        num_features: Keep this many inputs instead of those that pass the test.
+        method: The test, its estimator and its order; the paper's by default, in the closed form and the order
+            "greedy", which keeps one of two inputs that say the same. Maps are always collapsed.
+        num_features: Keep this many inputs, or this fraction of them (a float), instead of those that pass the test.
         seed: Seed of estimators that draw random numbers.
         progress: Wraps the steps to show how far it is.
 
@@ -99,7 +103,7 @@ def select_inputs(
         CalibrationError: There are too few samples, or they are not of one shape.
         MissingRequirementError: Neither a confidence nor a number is given.
     """
-    method = method or MIPP.paper(estimator="gaussian")
+    method = method or DEFAULT_METHOD
     if num_features is None and method.confidence is None:
         raise MissingRequirementError(
             "select_inputs needs to know how many inputs to keep: pass num_features=100, or a method with a "
@@ -108,12 +112,16 @@ def select_inputs(
     model = place_model(model)
     batches = read(Calibration.of(calibration), device_of(model))
     samples, shape = _samples(model, batches, method)
-    if num_features is not None and not 1 <= num_features <= len(samples.blocks):
-        raise CalibrationError(f"num_features is {num_features}; the model has {len(samples.blocks)} inputs.")
+    number = None if num_features is None else count_features(num_features, len(samples.blocks))
+    if num_features is not None and number is None:
+        raise CalibrationError(
+            f"num_features is {num_features}; the model has {len(samples.blocks)} inputs, expected as many at most, or "
+            "a fraction of them such as 0.5."
+        )
     information = method.estimate(samples, torch.Generator().manual_seed(seed))
     marginal = tuple(information.marginal().tolist())
-    if num_features is not None:
-        kept = backward_elimination(information, method.order, progress).kept(num_features)
+    if number is not None:
+        kept = backward_elimination(information, method.order, progress).kept(number)
     else:
         assert method.confidence is not None
         kept = terc(information, method.confidence, method.order, margin=method.margin, progress=progress)
