@@ -16,7 +16,8 @@ from mipp.methods import all as all_methods
 from mipp.methods import needs_of
 
 PAGES = (
-    "README.md", "docs/accuracy.md", "docs/results.md", "docs/reference.md", "docs/decisions/index.md",
+    "README.md", "docs/accuracy.md", "docs/results.md", "docs/reference.md", "docs/theory.md",
+    "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
@@ -266,6 +267,25 @@ def schedule() -> str:
     return table(columns, cells, footnote(data))
 
 
+def significance() -> str:
+    """Nodes that add nothing and stay, by the target of the test."""
+    data = load("significance")
+    cells = [[r["case"], f"{100 * r['kept']:.1f} %"] for r in chosen(data, part="level")]
+    return table(["target of the test", "useless nodes kept, nominal 5 %"], cells, footnote(data))
+
+
+def growing() -> str:
+    """Runs in which more confidence keeps more nodes, by order."""
+    data = load("significance")
+    cells = [
+        [r["samples"], f"`{r['order']}`", f"{r['keep more']} of {r['runs']}", f"{100 * r['kept at first']:.0f} %",
+         f"{100 * r['kept at last']:.0f} %"]
+        for r in chosen(data, part="growing")
+    ]  # fmt: skip
+    columns = ["samples", "order", "runs in which some step keeps more", "kept at 50 %", "kept at 99.9 %"]
+    return table(columns, cells, footnote(data))
+
+
 def tracing() -> str:
     """Time to trace and group networks at full size."""
     data = load("tracing")
@@ -311,8 +331,8 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
-        defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, tracing, wide,
-        language, lenet_before, lenet_after, resnet20,
+        defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, significance,
+        growing, tracing, wide, language, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from mipp.errors import CalibrationError
 from mipp.estimators import GaussianInformation
-from mipp.estimators.gaussian import Features
+from mipp.estimators.features import Features
 
 TOLERANCE = 1e-6  # the estimator adds 1e-9 of each feature's variance
 

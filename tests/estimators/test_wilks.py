@@ -82,6 +82,24 @@ def test_useless_nodes_are_kept_as_often_as_the_level_says(width, targets):
         assert abs(rejections - draws * level) <= 3 * np.sqrt(draws * level * (1 - level)), (level, rejections)
 
 
+def test_dead_features_do_not_count():
+    """A filter half of whose positions are silent is tested as if it had the other half only."""
+    g = np.random.default_rng(7)
+    x = g.normal(size=(60, 8))
+    y = x[:, :1] + 0.3 * x[:, 4:5] + g.normal(size=(60, 2))
+    dead = x.copy()
+    dead[:, [2, 3, 5, 6, 7]] = 0.25
+    wide = information(dead, y, 4)
+    assert wide.confidence(1) == pytest.approx(rao(dead[:, [0, 1, 4]], y, [2]), abs=1e-6)
+    assert wide.confidence(0) == pytest.approx(rao(dead[:, [0, 1, 4]], y, [0, 1]), abs=1e-6)
+
+
+def test_a_block_of_dead_features_adds_nothing_for_certain():
+    x = np.random.default_rng(8).normal(size=(40, 4))
+    x[:, 2:] = 1.0
+    assert information(x, x[:, :1] + x[:, 1:2], 2, noise=0.5).confidence(1) == 0.0
+
+
 def test_a_noise_floor_only_makes_the_test_cautious():
     g = np.random.default_rng(1)
     x = g.normal(size=(60, 4))

@@ -15,8 +15,10 @@ from mipp.estimators.base import (
 )
 from mipp.estimators.block_gaussian import IndependentInformation, apart
 from mipp.estimators.closed_form import Gaussian
-from mipp.estimators.gaussian import Features, GaussianInformation, linear_information
+from mipp.estimators.features import Features
+from mipp.estimators.gaussian import GaussianInformation, linear_information
 from mipp.estimators.mlp import MLP, MLPInformation
+from mipp.estimators.noise import with_drawn_noise
 from mipp.estimators.sums import SumInformation
 from mipp.estimators.surrogate import Surrogate, SurrogateInformation
 
@@ -40,4 +42,5 @@ __all__ = [
     "linear_information",
     "make_estimator",
     "register",
+    "with_drawn_noise",
 ]

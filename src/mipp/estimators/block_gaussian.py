@@ -11,7 +11,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.estimators.gaussian import Features, GaussianInformation, linear_information
+from mipp.estimators.features import Features
+from mipp.estimators.gaussian import GaussianInformation, linear_information
 
 
 class IndependentInformation:

@@ -10,59 +10,18 @@ one, a target that is linear in X has (almost) infinite information.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mipp.errors import CalibrationError
+from mipp.estimators.features import RIDGE, Features, eye, invert, spread_of
 from mipp.estimators.neighbours import Neighbours
 from mipp.estimators.wilks import wilks_confidence
 
-_RIDGE = 1e-10
 _PENDING = 32
 _LEAST_RESIDUAL = 1e-5  # far above the ridge, or copies would look like ways to average it out
 _CLEAR_NOISE = 1e-3  # of a target's variance, from which on its covariance can be factored as it is
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """The covariance of features in units of their spread, and its inverse, which serve every target.
-
-    Attributes:
-        spread: Standard deviations, one in place of zero, shape [features].
-        covariance: In units of the spread, shape [features, features].
-        precision: Its inverse, with a small ridge, shape [features, features].
-    """
-
-    spread: Tensor
-    covariance: Tensor
-    precision: Tensor
-
-    @classmethod
-    def of(cls, xx: Tensor) -> "Features":
-        """From a covariance, shape [features, features].
-
-        Sums of rounded products may have negative eigenvalues. The covariance is then raised by a ridge of twice the
-        largest of them, so that it and the covariance of any of the features are positive definite.
-        """
-        spread = _spread(xx)
-        scaled = xx.double() / spread[:, None] / spread[None, :]
-        factor, failed = torch.linalg.cholesky_ex(scaled + _RIDGE * _eye(len(xx), scaled))
-        if not failed:
-            return cls(spread, scaled, torch.cholesky_inverse(factor))
-        scaled.diagonal().sub_(2 * torch.linalg.eigvalsh(scaled)[0])
-        return cls(spread, scaled, _inverse(scaled + _RIDGE * _eye(len(xx), scaled)))
-
-    def with_target(self, weight: Tensor) -> Tensor:
-        """Covariance with the targets Y = weight X, shape [features, targets]."""
-        together: Tensor = self.spread[:, None] * (self.covariance @ (self.spread[:, None] * weight.mT))
-        return together
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return self.covariance.nbytes + self.precision.nbytes
 
 
 class GaussianInformation:
@@ -97,7 +56,7 @@ class GaussianInformation:
     def marginal(self) -> Tensor:
         own = self._xx[self._blocks[:, :, None], self._blocks[:, None, :]]
         cross = self._xy[self._blocks]
-        own = own + _RIDGE * _eye(own.shape[-1], own)
+        own = own + RIDGE * eye(own.shape[-1], own)
         return -0.5 * _log_det_plus_one(own, -cross @ cross.mT).cpu()
 
     def losses(self) -> Tensor:
@@ -129,15 +88,16 @@ class GaussianInformation:
     def confidence(self, node: int, margin: float = 0.0) -> float:
         """One minus the p-value of Wilks' test that the node adds at most `margin` nats.
 
-        Exact for independent Gaussian samples without a noise floor where Rao's F is; the floor makes it cautious.
+        Exact for independent Gaussian samples where Rao's F is, if there is no noise or it was drawn with the samples;
+        noise that is only known by its covariance makes it cautious. Constant features of a node do not count.
 
         Raises:
             CalibrationError: There are too few samples for the test.
         """
         features = int((self._xx.diagonal()[self._remaining()] > 0).sum())
-        targets = self._xy.shape[1]
+        targets, width = self._xy.shape[1], int((self._xx.diagonal()[self._blocks[node]] > 0).sum())
         freedom = self.samples - 1 - features
-        if targets == 0 and self.samples > 1:
+        if width * targets == 0 and self.samples > 1:
             return 0.0
         if freedom < targets or self.samples < 2:
             raise CalibrationError(
@@ -145,12 +105,12 @@ class GaussianInformation:
                 f"at least {features + targets + 1}. Pass more samples, or say how much to keep (a budget, "
                 "or num_features) instead of a confidence."
             )
-        return wilks_confidence(self.loss(node), self._blocks.shape[1], targets, freedom, self.samples, margin)
+        return wilks_confidence(self.loss(node), width, targets, freedom, self.samples, margin)
 
     def total(self) -> float:
         """I(X_S; Y + noise) of all features still there, in nats."""
         left = self._remaining()
-        xx, xy = self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx), self._xy[left]
+        xx, xy = self._xx[left][:, left] + RIDGE * eye(len(left), self._xx), self._xy[left]
         return -0.5 * float(torch.logdet(_residual(xy, torch.linalg.solve(xx, xy), clear=self._clear)))
 
     def _losses_of(self, nodes: Tensor) -> Tensor:
@@ -169,7 +129,7 @@ class GaussianInformation:
         own = self._blocks[alive].flatten()
         row = left.new_full((len(self._xx),), -1)
         row[left] = torch.arange(len(left), device=left.device)
-        a = _inverse(self._xx[left][:, left] + _RIDGE * _eye(len(left), self._xx)) if precision is None else precision
+        a = invert(self._xx[left][:, left] + RIDGE * eye(len(left), self._xx)) if precision is None else precision
         xy = self._xy[left]
         b = a @ xy
         rest = torch.linalg.cholesky(_residual(xy, b, clear=self._clear))
@@ -258,12 +218,6 @@ class _Precision:
         self._used = 0
 
 
-def _spread(covariance: Tensor) -> Tensor:
-    """Standard deviations, with one in place of zero."""
-    spread = covariance.diagonal().double().clamp_min(0).sqrt()
-    return torch.where(spread > 0, spread, torch.ones_like(spread))
-
-
 def _whitening(yy: Tensor, noise: Tensor) -> tuple[Tensor, bool]:
     """A map to uncorrelated targets of unit variance; drops what is constant or repeats others; [targets, fewer].
 
@@ -272,11 +226,11 @@ def _whitening(yy: Tensor, noise: Tensor) -> tuple[Tensor, bool]:
     covariance = yy + (noise if noise.ndim == 2 else torch.diag(noise))
     varies = covariance.diagonal() > 0
     clear = noise.ndim == 1 and bool((noise >= _CLEAR_NOISE * covariance.diagonal()).all())
-    spread = _spread(covariance)
+    spread = spread_of(covariance)
     scaled = covariance / spread[:, None] / spread[None, :]
     if clear:
         scaled.diagonal()[~varies] = 1
-        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(scaled), _eye(len(scaled), scaled), upper=False)
+        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(scaled), eye(len(scaled), scaled), upper=False)
         return inverse.mT / spread[:, None], True
     values, vectors = torch.linalg.eigh(scaled)
     live = values > 1e-10 * max(float(values[-1]), 0.0) + 1e-300
@@ -284,19 +238,9 @@ def _whitening(yy: Tensor, noise: Tensor) -> tuple[Tensor, bool]:
     return white, False
 
 
-def _inverse(matrix: Tensor) -> Tensor:
-    """The inverse of a symmetric positive definite matrix; directions that rounding has made negative are noise."""
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if not bool(failed.any()):
-        return torch.cholesky_inverse(factor)
-    values, vectors = torch.linalg.eigh(matrix)
-    positive: Tensor = (vectors / values.clamp_min(max(_RIDGE, -float(values.min())))[..., None, :]) @ vectors.mT
-    return positive
-
-
 def _residual(xy: Tensor, b: Tensor, *, clear: bool) -> Tensor:
     """Covariance of the white Y given X; unless noise is clear, kept away from zero where Y is a function of X."""
-    rest = _eye(xy.shape[1], xy) - xy.mT @ b
+    rest = eye(xy.shape[1], xy) - xy.mT @ b
     if clear:
         return rest
     values, vectors = torch.linalg.eigh(0.5 * (rest + rest.mT))
@@ -311,11 +255,6 @@ def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
     factor = torch.linalg.cholesky(base)
     half = torch.linalg.solve_triangular(factor, change, upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    lower, _ = torch.linalg.cholesky_ex(_eye(base.shape[-1], base) + 0.5 * (whitened + whitened.mT))
+    lower, _ = torch.linalg.cholesky_ex(eye(base.shape[-1], base) + 0.5 * (whitened + whitened.mT))
     total: Tensor = 2 * lower.diagonal(dim1=-2, dim2=-1).clamp_min(1e-150).log().sum(-1)
     return total
-
-
-def _eye(size: int, like: Tensor) -> Tensor:
-    """The identity, in the type and on the device of another tensor."""
-    return torch.eye(size, dtype=like.dtype, device=like.device)

@@ -14,7 +14,7 @@ from torch import nn
 import mipp
 from mipp import zoo
 from mipp.data.calibration import Calibration, read
-from mipp.estimators import MLP, Gaussian, Surrogate
+from mipp.estimators import MLP, Gaussian, GaussianInformation, Surrogate
 from mipp.graph.builder import Draft
 from mipp.methods import (
     MIPP,
@@ -136,6 +136,32 @@ class TestPruning:
             for c in mipp.confidence_schedule(4)
         ]
         assert sizes == sorted(sizes, reverse=True)
+
+    def test_with_a_share_the_choice_does_not_depend_on_the_number_of_samples(self):
+        """Two nodes of six carry nearly everything; the others, a hundredth each, are significant in the end."""
+        model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)).double()
+        with torch.no_grad():
+            for layer in (model[0], model[2]):
+                layer.weight.copy_(torch.eye(6))
+                layer.bias.zero_()
+            model[2].weight[2:, 2:] = 0
+            model[2].weight[0, 2:] = 0.1
+        for number in (500, 50_000):
+            data = torch.randn(number, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            method = MIPP(confidence=0.95, noise=0.5)
+            assert pruned(dataclasses.replace(method, share=0.05), model, data).plan.kept["0"] == (0, 1)
+            without = pruned(method, model, data).plan.kept["0"]
+        assert without == (0, 1, 2, 3, 4, 5)
+
+    def test_a_share_is_less_than_all(self):
+        with pytest.raises(mipp.MippError, match=r"share=1\.0.*\[0, 1\)"):
+            MIPP(confidence=0.9, share=1.0)
+
+    def test_an_estimate_below_zero_is_a_warning_and_a_note(self, monkeypatch):
+        monkeypatch.setattr(GaussianInformation, "total", lambda self: -0.5)
+        with pytest.warns(UserWarning, match=r"group '\w+'.*-[01]\.[05]0 nats.*less than none.*Pass more samples"):
+            result = pruned(MIPP(Gaussian(), "mi", "l1", 0.9), _seeded())
+        assert sum("less than none" in note for note in result.report.notes) == len(result.report.groups)
 
     def test_forward_takes_all_nodes_downstream_as_target(self):
         """Nodes 0-2 speak only to nodes of the second layer that nothing listens to: backward they go."""

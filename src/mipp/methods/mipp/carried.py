@@ -1,5 +1,6 @@
 """The information that a group of nodes carries to the layers that read it, given the nodes kept so far."""
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,6 +17,7 @@ from mipp.estimators import (
     SumInformation,
     apart,
     linear_information,
+    with_drawn_noise,
 )
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
@@ -27,6 +29,11 @@ from mipp.statistics.shrinkage import note_few_rows, shrink
 _CERTAIN = 2**53  # samples
 _LARGE = 2048  # features from which on the second moments of a layer are worked on where they are, on a GPU
 _TOGETHER = 1024  # inputs of a convolution (channels times positions of the kernel) up to which all moments are taken
+_NEGATIVE = (
+    "Information of group '{}': {:.2f} nats on the samples held out, which is less than none: the estimator has "
+    "memorised its own, and what it says of single nodes means nothing. Pass more samples, or an estimator that fits "
+    "fewer steps or stops early."
+)
 Kept = Mapping[str, tuple[int, ...]]
 Source = Callable[[NodeGroup, Kept], Information]
 """What a group carries to its readers, given the nodes kept so far."""
@@ -54,15 +61,24 @@ def by_moments(task: Task, positions: int, noise: float) -> Source:
 
 
 def by_samples(
-    task: Task, reading: Reading, noise: float, estimate: Callable[[Samples, torch.Generator], Information]
+    task: Task,
+    reading: Reading,
+    noise: float,
+    estimate: Callable[[Samples, torch.Generator], Information],
+    *,
+    test: bool,
 ) -> Source:
-    """Samples for any estimator: a pass for each group."""
+    """Samples for any estimator: a pass for each group. A test has its noise drawn."""
 
     def source(group: NodeGroup, kept: Kept) -> Information:
         alive = _alive(task, group, kept)
         samples = adjacent_samples(task.model, task.graph, group, task.batches, alive, reading, noise)
         generator = task.generator().manual_seed(task.seed + group.first_node)
-        return SumInformation([estimate(part, generator) for part in samples] or [_by_weights(task, group)])
+        if test:
+            samples = [with_drawn_noise(part, generator) for part in samples]
+        found = SumInformation([estimate(part, generator) for part in samples] or [_by_weights(task, group)])
+        _warn_if_negative(task, group, found.total())
+        return found
 
     return source
 
@@ -72,6 +88,13 @@ def target_shrank(task: Task, group: NodeGroup, kept: Kept) -> bool:
     alive = _alive(task, group, kept)
     writes = np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))])
     return not alive[writes[writes >= 0]].all()
+
+
+def _warn_if_negative(task: Task, group: NodeGroup, nats: float) -> None:
+    """Information is never negative, but what a fitted estimator explains of samples it has not seen is."""
+    if nats < 0 and (note := _NEGATIVE.format(group.name, nats)) not in task.notes:
+        task.notes.append(note)
+        warnings.warn(note, stacklevel=2)
 
 
 def _by_weights(task: Task, group: NodeGroup) -> Information:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.estimators import MLP, Estimator, Information, Samples, make_estimator
+from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, make_estimator
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
 from mipp.plan.allocation import Measure, allocate, kinds
@@ -43,7 +43,9 @@ class MIPP:
         collapse: None makes every position of a map a sample; "l1", "l2", "mean" and "std" make one number of each map.
         confidence: Without a target in the budget: keep a node if it is at least this sure that it carries information;
             to make widths multiples of `round_to`, or `uniform`, the most informative of the others stay too.
-        noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off.
+        noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off. The
+            test of a confidence draws it with the samples, so that its level is exact. Where second moments suffice the
+            target is a known linear map of the nodes: none of them adds nothing, and the noise says what counts.
         direction: "backward" goes from the outputs to the inputs, with the nodes kept downstream as the target;
             "forward" goes from the inputs to the outputs, with all nodes downstream as the target.
         activation: The target is the output of the next layer before its non-linearity, "pre", or after it, "post".
@@ -51,6 +53,8 @@ class MIPP:
         positions: At most this many positions of each sample enter the statistics of one layer.
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
             again, towards the nodes that the step before keeps downstream.
+        share: With a confidence: and more than this share of what all nodes of its group carry. Without either, more
+            samples make more nodes significant; with one, the choice settles.
     """
 
     estimator: str | Estimator = "gaussian"
@@ -63,6 +67,7 @@ class MIPP:
     margin: float = 0.0
     positions: int = 64
     steps: int = 4
+    share: float = 0.0
 
     def __post_init__(self) -> None:
         make_estimator(self.estimator)
@@ -78,6 +83,8 @@ class MIPP:
                 f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}): "
                 "expected noise and margin of 0 or more, and at least one position and one step."
             )
+        if not 0 <= self.share < 1:
+            raise MippError(f"MIPP(share={self.share}): expected a share of the information, in [0, 1).")
 
     @classmethod
     def paper(cls, **overrides: Any) -> "MIPP":
@@ -114,7 +121,7 @@ class MIPP:
                 "MIPP needs to know how much to remove: pass budget=mipp.Budget(macs=0.5) or another target, or "
                 "mipp.methods.MIPP(confidence=0.95) to let the test decide."
             )
-        source = self._source(task)
+        source = self._source(task, test=not budget.has_target)
         if not budget.has_target:
             return self._by_test(task, source, budget)
         whole = {
@@ -220,7 +227,7 @@ class MIPP:
                 information,
                 self.confidence,
                 self.order,
-                margin=self.margin,
+                margin=max(self.margin, self.share * whole),
                 min_keep=min_keep,
                 progress=_show(task, group),
             )
@@ -241,11 +248,13 @@ class MIPP:
         """The nodes kept so far, where they limit the target."""
         return {} if self.direction == "forward" else kept
 
-    def _source(self, task: Task) -> Source:
+    def _source(self, task: Task, *, test: bool = False) -> Source:
         moments_suffice = getattr(make_estimator(self.estimator), "needs_moments_only", False)
         if moments_suffice and self.collapse is None and self.activation == "pre":
             return by_moments(task, self.positions, self.noise)
-        return by_samples(task, Reading(self.collapse, self.activation, self.positions), self.noise, self.estimate)
+        reading = Reading(self.collapse, self.activation, self.positions)
+        test = test and isinstance(make_estimator(self.estimator), Gaussian)  # the others read no noise
+        return by_samples(task, reading, self.noise, self.estimate, test=test)
 
 
 def _allocate(curves: Mapping[str, Elimination], cost: Cost, budget: Budget, measure: Measure | None) -> dict[str, int]:
