@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mipp.errors import (
     CalibrationError,
+    CheckpointError,
     InfeasibleBudgetError,
     MippError,
     MissingRequirementError,
@@ -45,6 +46,7 @@ __all__ = [
     "Budget",
     "Calibration",
     "CalibrationError",
+    "CheckpointError",
     "Distillation",
     "FeatureSelector",
     "InfeasibleBudgetError",

@@ -33,3 +33,7 @@ class MissingRequirementError(MippError):
 
 class PlanMismatchError(MippError):
     """A plan or a saved folder does not belong to the model it is applied to."""
+
+
+class CheckpointError(PlanMismatchError):
+    """A checkpoint folder belongs to another run, is in use by another process, or is damaged."""

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 LISTED = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
 
 
-KINDS = {kind.__name__ for kind in (mipp.MippError, *mipp.MippError.__subclasses__(), CommandError)} - {"DataSetError"}
+ERRORS = (mipp.MippError, *mipp.MippError.__subclasses__(), *mipp.PlanMismatchError.__subclasses__(), CommandError)
+KINDS = {kind.__name__ for kind in ERRORS} - {"DataSetError"}
 
 
 def text_of(node: ast.expr) -> str:

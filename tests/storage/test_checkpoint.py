@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import shutil
 from functools import partial
 
 import pytest
@@ -197,3 +199,52 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"):
         pruned(named("residual"), checkpoint=tmp_path / "file" / "below")
+
+
+def test_a_changed_line_of_the_right_form_is_refused(tmp_path):
+    """Such as a plan with other nodes or other notes: what the journal says is never believed without its checksum."""
+    case = named("residual")
+    pruned(case, checkpoint=tmp_path)
+    file = tmp_path / "journal.jsonl"
+    content = file.read_text()
+    node = re.search(r'"kept": \{"[^"]+": \[(\d+)', content)[0]
+    for old, new in (
+        (node, node[:-1] + "9"),
+        ('"step": "compensated"', '"step": "recovered"'),
+        ('"model": "', '"model": "0'),
+    ):
+        assert old in content
+        file.write_text(content.replace(old, new))
+        with pytest.raises(mipp.CheckpointError, match="checksum"):
+            pruned(case, checkpoint=tmp_path)
+
+
+def test_other_weights_beside_the_journal_are_refused(tmp_path):
+    case = named("residual")
+    pruned(case, checkpoint=tmp_path / "one")
+    pruned(case, checkpoint=tmp_path / "other", compensate=mipp.Refit(ridge=0.1))
+    shutil.copy(tmp_path / "other" / "compensated.safetensors", tmp_path / "one")
+    with pytest.raises(mipp.CheckpointError, match="does not hold the weights"):
+        pruned(case, checkpoint=tmp_path / "one")
+    (tmp_path / "one" / "compensated.safetensors").unlink()
+    with pytest.raises(mipp.CheckpointError, match="There is no"):
+        pruned(case, checkpoint=tmp_path / "one")
+
+
+def test_a_folder_of_an_earlier_version_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"fingerprint": {"model": "0"}}\n')
+    with pytest.raises(mipp.CheckpointError, match="earlier version, without checksums"):
+        pruned(named("residual"), checkpoint=tmp_path)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    case = named("residual")
+
+    def evaluate(model):
+        if (tmp_path / "journal.jsonl").exists():  # while the run is at work
+            with pytest.raises(mipp.CheckpointError, match="in use: process"):
+                pruned(case, checkpoint=tmp_path)
+        return 0.0
+
+    pruned(case, checkpoint=tmp_path, evaluate=evaluate)
+    assert pruned(case, checkpoint=tmp_path).resumed

@@ -1,6 +1,7 @@
 """Plans that are proven: what cannot be cut as it is masked is frozen, and the plan is made anew."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import lcm
 
@@ -49,7 +50,7 @@ class Planned:
     seconds: Mapping[str, float]
 
 
-def make_plan(prepared: Prepared, budget: Budget) -> Planned:
+def make_plan(prepared: Prepared, budget: Budget, store: Checkpoint | None) -> Planned:
     """Chooses the nodes to keep under a budget, or takes the plan of an interrupted run.
 
     Raises:
@@ -57,8 +58,6 @@ def make_plan(prepared: Prepared, budget: Budget) -> Planned:
     """
     lap, options = Clock(prepared.seconds), prepared.options
     task = replace(prepared.task, notes=Notes(prepared.task.notes))
-    with prepared.bars.phase("checkpoint"):
-        store = _open_checkpoint(prepared, budget)
     task = replace(task, finished=store.finished) if store else task
     freeze = find_excluded(task.model, options.exclude)
     with isolate(options.seed):
@@ -205,11 +204,11 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
     return tuple(state[name].shape) if name in state else None
 
 
-def _open_checkpoint(prepared: Prepared, budget: Budget) -> Checkpoint | None:
-    """The checkpoint, under everything the result depends on; None without a folder."""
+def open_checkpoint(prepared: Prepared, budget: Budget) -> AbstractContextManager[Checkpoint | None]:
+    """The checkpoint of a run, under everything the result depends on; None where no folder is given."""
     task, options = prepared.task, prepared.options
     if options.checkpoint is None:
-        return None
+        return nullcontext()
     state = {**state_of(task.model), **dict(task.model.named_buffers())}
     ops = [op.name for op in task.graph.program.ops]
     inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))

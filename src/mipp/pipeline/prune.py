@@ -20,7 +20,7 @@ from mipp.pipeline.checks import check_option, check_weights, find_excluded, lis
 from mipp.pipeline.finishing import Result, finish
 from mipp.pipeline.isolation import isolate
 from mipp.pipeline.options import Options
-from mipp.pipeline.planning import make_plan
+from mipp.pipeline.planning import make_plan, open_checkpoint
 from mipp.pipeline.preparation import check_request, make_task, prepare
 from mipp.plan.budget import Budget
 from mipp.plan.cost import cost_of
@@ -153,10 +153,11 @@ def _prune(
     check_request(data, targets, method, options)
     with isolate(options.seed), merge_shards(data.sharded), Bars(enabled=options.progress) as bars:
         prepared = prepare(model, data, targets, method, options, bars)
-        planned = [make_plan(prepared, budget) for budget in targets]
-        for task in (prepared.task, *(one.task for one in planned)):
-            task.measured.forget()
-        results = [finish(prepared, one) for one in planned]
+        with open_checkpoint(prepared, targets[0]) as store:  # which a single run has
+            planned = [make_plan(prepared, budget, store) for budget in targets]
+            for task in (prepared.task, *(one.task for one in planned)):
+                task.measured.forget()
+            results = [finish(prepared, one) for one in planned]
     for result in results:
         for warning in result.report.warnings:
             warnings.warn(warning, stacklevel=3)
