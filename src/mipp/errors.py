@@ -5,8 +5,11 @@ class MippError(Exception):
     """Base of every error that `mipp` raises on purpose."""
 
 
-class InternalError(RuntimeError):
-    """A mistake of the library's own code: nothing that a caller could mend, so it is no `MippError`."""
+class InternalError(Exception):
+    """A mistake of the library's own code: nothing that a caller could mend, so it is no `MippError`.
+
+    No `RuntimeError` either, as which torch's ops refuse what a caller gave them.
+    """
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(

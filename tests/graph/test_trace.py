@@ -11,7 +11,6 @@ from networks import halve, linear_layers, normal
 from torch import nn
 
 import mipp
-from mipp.errors import InternalError
 from mipp.surgery.masked import MaskedForward
 
 
@@ -112,26 +111,6 @@ def test_a_masked_model_names_the_inputs_given_by_name():
     masked = MaskedForward(named("dict input").model(), {})
     with pytest.raises(mipp.UnsupportedModelError, match=r"left \(2, 3\), right \(2, 3\)"):
         masked(left=torch.zeros(2, 3), right=torch.zeros(2, 3))
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "mipp.graph.trace._Recorder.index_of",
-        "mipp.graph.trace._functional",
-        "mipp.statistics.observing._Watch._find",
-        "mipp.statistics.observing.Moments.update",
-        "mipp.surgery.masked._over_kept",
-    ],
-)
-def test_a_mistake_of_our_own_is_not_reported_as_the_model_failing(place, monkeypatch):
-    def fail(*_: object) -> None:
-        raise KeyError("planted")
-
-    monkeypatch.setattr(place, fail)
-    model = nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 3))
-    with pytest.raises(InternalError, match=r"mipp failed in its own code .KeyError: 'planted'.*Please report"):
-        halve(model, [normal(32, 6)])
 
 
 def test_a_mistake_of_the_model_is_not_reported_as_ours():

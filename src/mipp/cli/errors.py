@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from mipp.errors import InternalError, MippError
+from mipp.runtime.mistakes import is_own
 
 REFUSED, BROKEN, INTERRUPTED = 2, 1, 130
 
@@ -58,6 +59,8 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line, in all its versions
         _write(kind, error.format_message(), as_json=as_json)
         return REFUSED
+    if is_own(error):
+        error = InternalError(error)
     if isinstance(error, InternalError):
         _write(kind, str(error), as_json=as_json)
         return BROKEN

@@ -15,6 +15,7 @@ from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.program import Call
 from mipp.graph.trees import cut, map_tensors, tensors_in
 from mipp.modules.copies import holds_numbers
+from mipp.runtime.mistakes import border
 from mipp.runtime.progress import Progress, silent
 from mipp.runtime.tensor_store import Stored, TensorStore
 
@@ -132,6 +133,7 @@ def _map(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
     return replace(batch, call=batch.call.map(function), labels=map_tensors(batch.labels, function))
 
 
+@border  # iterates over what the caller passed
 def read(
     calibration: Calibration,
     device: torch.device | None,

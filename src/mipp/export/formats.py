@@ -17,6 +17,7 @@ from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy
+from mipp.runtime.mistakes import admit_mistakes, reraise_own
 from mipp.storage.folder import new_file
 from mipp.surgery.proof import distance
 
@@ -24,6 +25,7 @@ TOLERANCE = 1e-3
 """Largest difference to the model, relative to the largest output; other kernels sum in another order."""
 
 
+@admit_mistakes()
 def export(model: nn.Module, example: Any, path: str | Path) -> float:
     """Writes a model in eval mode as ONNX (`.onnx`) or as a program of torch.export (`.pt2`), and runs what it wrote.
 
@@ -90,6 +92,7 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(model, call.args, dict(call.kwargs), dynamic_shapes=sizes)  # type: ignore[arg-type]
     except Exception as error:
+        reraise_own(error)
         reason = str(error).partition("\n")[0]
         raise MippError(
             f"torch.export cannot follow {type(model).__name__} ({type(error).__name__}: {reason}). Export needs a "

@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trees import cut, leaves, map_tensors, plain_in, tensors_in
 from mipp.runtime.default_device import callers_default_device
+from mipp.runtime.mistakes import border
 
 _STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 """Twins of ops that need certain strides, for running a program again."""
@@ -48,6 +49,7 @@ class Call:
         args, kwargs = cut((self.args, dict(self.kwargs)), self.samples, start, stop)
         return Call(args, kwargs, self.how)
 
+    @border
     def __call__(self, model: nn.Module) -> Any:
         with callers_default_device():
             how = self.how or type(model).__call__

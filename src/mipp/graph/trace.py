@@ -20,12 +20,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mipp.errors import InternalError, MippError, UnsupportedModelError
+from mipp.errors import UnsupportedModelError
 from mipp.graph.program import Call, Op, Program, Ref, Value, guard
 from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS
 from mipp.modules.copies import canonical_names, has_memory
+from mipp.runtime.mistakes import border, reraise_own
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
@@ -36,16 +37,10 @@ _SILENT_OPS = {
 }
 
 
-_OF_THE_OP = "_mipp_raised_by_the_op"
-
-
+@border
 def call_op(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls an op of the model's. What it raises is the model's error; all else that is raised beside it is our own."""
-    try:
-        return func(*args, **kwargs)
-    except Exception as error:
-        setattr(error, _OF_THE_OP, True)
-        raise
+    return func(*args, **kwargs)
 
 
 class OpStream(TorchDispatchMode):
@@ -63,12 +58,9 @@ class OpStream(TorchDispatchMode):
     ) -> Any:
         try:
             return self._dispatch(func, args, kwargs or {})
-        except (MippError, InternalError, MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:
-            if hasattr(error, _OF_THE_OP):
-                raise
-            raise InternalError(error) from error
+            reraise_own(error)
+            raise
 
     def _dispatch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _SILENT_OPS:
@@ -251,9 +243,8 @@ def run(model: nn.Module, call: Call) -> Any:
     try:
         with torch.inference_mode():
             return call(model)
-    except (MemoryError, MippError, InternalError):
-        raise
     except (Exception, SystemExit) as error:  # sys.exit() in a forward pass ends no process of the caller's
+        reraise_own(error)
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
             f"{_describe(call)}; check that the model runs on such an input by itself."

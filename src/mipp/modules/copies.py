@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError, UnsupportedModelError
 from mipp.modules.adapters import open_layers
+from mipp.runtime.mistakes import reraise_own
 
 
 def working_copy(model: nn.Module) -> nn.Module:
@@ -30,6 +31,7 @@ def full_copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
+        reraise_own(error)
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be copied (copy.deepcopy raised {type(error).__name__}: {error}); "
             "pruning works on a copy, so remove what cannot be copied (open files, locks, live handles) from the model."

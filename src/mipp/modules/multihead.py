@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipp.runtime.mistakes import border
+
 
 class Multihead(nn.MultiheadAttention):
     """Attention with any number of heads of `head_dim` each, on inputs of any width."""
@@ -18,6 +20,7 @@ class Multihead(nn.MultiheadAttention):
     def _qkv_same_embed_dim(self) -> bool:
         return False  # keeps nn.TransformerEncoderLayer off its fused kernel, which takes the sizes from the width
 
+    @border
     def forward(
         self,
         query: Tensor,
@@ -54,9 +57,11 @@ class Multihead(nn.MultiheadAttention):
             weights = weights.squeeze(0) if unbatched else weights
         return out, weights
 
+    @border
     def _pack(self, x: Tensor) -> Any:
         return F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
 
+    @border
     def _each(self, query: Tensor, key: Tensor, value: Tensor) -> Any:
         packed = self.in_proj_weight
         weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight) if packed is None else packed.chunk(3)

@@ -28,6 +28,7 @@ from mipp.refit.descent import Distillation
 from mipp.refit.least_squares import Refit
 from mipp.report.inspection import Inspection
 from mipp.runtime.distributed import merge_shards
+from mipp.runtime.mistakes import admit_mistakes
 from mipp.runtime.progress import Bars
 from mipp.runtime.tensor_store import Memory
 from mipp.surgery.proof import verified_graph
@@ -151,7 +152,7 @@ def _prune(
     model, data = unwrap(model), Calibration.of(calibration)
     method, targets = MIPP() if method is None else method, [Budget() if b is None else b for b in budgets]
     check_request(data, targets, method, options)
-    with isolate(options.seed), merge_shards(data.sharded), Bars(enabled=options.progress) as bars:
+    with admit_mistakes(), isolate(options.seed), merge_shards(data.sharded), Bars(enabled=options.progress) as bars:
         prepared = prepare(model, data, targets, method, options, bars)
         with open_checkpoint(prepared, targets[0]) as store:  # which a single run has
             planned = [make_plan(prepared, budget, store) for budget in targets]
@@ -187,7 +188,7 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
         )
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")
-    with isolate(0):
+    with admit_mistakes(), isolate(0):
         dense = place_model(model)
         if dense is not model:
             call = call.map(lambda tensor: tensor.to(device_of(dense)))
@@ -211,7 +212,7 @@ def information(
     """
     model = unwrap(model)
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
-    with isolate(seed):
+    with admit_mistakes(), isolate(seed):
         model = place_model(model)
         check_weights(model)
         batches = read(Calibration.of(calibration), device_of(model), cuts=partial(runs_in_parts, model))

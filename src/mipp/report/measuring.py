@@ -21,6 +21,7 @@ from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.report.data import FrozenLine, GroupLine, Measures, Report
 from mipp.runtime.default_device import callers_default_device
+from mipp.runtime.mistakes import border
 
 log = logging.getLogger(__name__)
 _UNMEASURED: tuple[float | None, float | None] = (None, None)
@@ -87,6 +88,7 @@ def report_on(
     )
 
 
+@border
 def measures(
     model: nn.Module,
     kept: Mapping[str, int],

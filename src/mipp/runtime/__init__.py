@@ -1,1 +1,1 @@
-"""Tensors under a memory limit, progress, processes, devices. Knows errors only."""
+"""Tensors under a memory limit, progress, processes, devices, and whose mistake an error is. Knows errors only."""

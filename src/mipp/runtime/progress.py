@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from mipp.runtime.mistakes import border
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -69,6 +71,7 @@ class Bars:
         for _ in self(iter([None]), what):
             yield
 
+    @border
     def _stepping(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
         total = len(items) if total is None and isinstance(items, Sized) else total
         task = self._progress.add_task(what, total=total)
@@ -110,6 +113,7 @@ class _Lines:
         self._over.set()
         self._writer.join()
 
+    @border
     def steps(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
         loop = _Loop(what, len(items) if total is None and isinstance(items, Sized) else total)
         self._open.append(loop)

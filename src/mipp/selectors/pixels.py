@@ -19,6 +19,7 @@ from mipp.methods import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
+from mipp.runtime.mistakes import admit_mistakes
 from mipp.selectors.number import count_features
 from mipp.statistics.layer_samples import Reading, observe_sites
 
@@ -75,6 +76,7 @@ class InputSelection:
         figure.savefig(path)
 
 
+@admit_mistakes()
 @own_default_device()
 @torch.no_grad()
 def select_inputs(

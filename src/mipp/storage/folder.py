@@ -18,6 +18,7 @@ from mipp.modules.copies import cast, fill, state_of
 from mipp.plan.plan import PruningPlan, load_plan
 from mipp.report.data import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
+from mipp.runtime.mistakes import admit_mistakes, border
 from mipp.surgery.cut import apply
 from mipp.surgery.huggingface import update_config
 
@@ -40,6 +41,7 @@ def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report
         report.to_html(part / PAGE)
 
 
+@admit_mistakes()
 @own_default_device()
 def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """Rebuilds a saved model: cuts a dense one by the saved plan and fills in the saved weights.
@@ -54,9 +56,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     """
     folder = Path(folder)
     plan = load_plan(folder / PLAN)
-    with callers_default_device():
-        dense = model() if callable(model) and not isinstance(model, nn.Module) else model
-    small = apply(plan, dense)
+    small = apply(plan, _made(model))
     if any(tensor.is_meta for tensor in (*small.parameters(), *small.buffers())):
         raise MippError(
             f"The {type(small).__name__} given to load is on the meta device, where what is not saved has no values. "
@@ -77,6 +77,13 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     fill(small, weights)  # a module's extra state is the dense model's
     update_config(small, plan)
     return small
+
+
+@border
+def _made(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    """The dense model, made by the function that makes one where it was given."""
+    with callers_default_device():
+        return model() if callable(model) and not isinstance(model, nn.Module) else model
 
 
 @contextmanager

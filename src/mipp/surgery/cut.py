@@ -16,9 +16,11 @@ from mipp.modules.wrappers import unwrap
 from mipp.plan.plan import PruningPlan, heads, shapes
 from mipp.plan.rounds import Axis, positions_to_keep
 from mipp.runtime.default_device import own_default_device
+from mipp.runtime.mistakes import admit_mistakes
 from mipp.surgery.masked import MaskedForward
 
 
+@admit_mistakes()
 @own_default_device()
 def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a smaller copy of the model: the plan's removed nodes cut out, the rest as it was, nothing refitted.
@@ -40,6 +42,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     return small
 
 
+@admit_mistakes()
 @own_default_device()
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.

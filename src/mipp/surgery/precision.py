@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.graph.program import Call
-from mipp.graph.trace import run
+from mipp.graph.trace import call_op, run
 from mipp.graph.trees import map_tensors
 
 _WIDE: Mapping[torch.dtype, torch.dtype] = {
@@ -51,7 +51,7 @@ class _InDouble(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*self._map(args), **self._map(kwargs or {}))
+        out = call_op(func, self._map(args), self._map(kwargs or {}))
         return map_tensors(out, _widen)
 
     def _map(self, tree: Any) -> Any:

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipp.data.calibration import Batch
-from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
+from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedModelError
 from mipp.graph.program import Call
 from mipp.graph.trees import map_tensors
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.default_device import callers_default_device
+from mipp.runtime.mistakes import reraise_own
 
 Tensors = dict[str, Tensor]
 
@@ -47,18 +48,18 @@ def call_with_gradients(model: nn.Module, call: Call) -> Any:
     Raises:
         UnsupportedModelError: The call raised; the cause is chained.
     """
-    try:
-        # fused attention has no second derivative
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), differentiable_recurrence(model):
-            return call.map(Tensor.clone)(model)
-    except (KeyboardInterrupt, MemoryError, MippError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise UnsupportedModelError(
-            f"A forward pass with gradients raised {type(error).__name__}: {error}. Check that the model can be "
-            "trained on one calibration batch; batch norms that take the statistics of the batch need more than one "
-            "value per channel."
-        ) from error
+    call = call.map(Tensor.clone)
+    # fused attention has no second derivative
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), differentiable_recurrence(model):
+        try:
+            return call(model)
+        except (Exception, SystemExit) as error:
+            reraise_own(error)
+            raise UnsupportedModelError(
+                f"A forward pass with gradients raised {type(error).__name__}: {error}. Check that the model can be "
+                "trained on one calibration batch; batch norms that take the statistics of the batch need more than "
+                "one value per channel."
+            ) from error
 
 
 def loss_on(task: Task, model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
@@ -98,16 +99,15 @@ def require_loss(task: Task) -> None:
 def loss_of_output(task: Task, output: Any, batch: Batch) -> Tensor:
     """The task's loss of an output that the model gave for a batch."""
     assert task.loss_fn is not None
-    try:
-        with torch.enable_grad(), callers_default_device():
+    with torch.enable_grad(), callers_default_device():
+        try:
             loss = task.loss_fn(output, batch.labels)
-    except (MemoryError, MippError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise CalibrationError(
-            f"loss_fn(output, labels) raised {type(error).__name__}: {error}. Expected a function of what the model "
-            "returns and of the labels of the calibration batches."
-        ) from error
+        except (Exception, SystemExit) as error:
+            reraise_own(error)
+            raise CalibrationError(
+                f"loss_fn(output, labels) raised {type(error).__name__}: {error}. Expected a function of what the "
+                "model returns and of the labels of the calibration batches."
+            ) from error
     if not (isinstance(loss, Tensor) and loss.numel() == 1):
         found = f"a Tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise CalibrationError(f"loss_fn(output, labels) returned {found}; expected a Tensor of one element.")
@@ -165,6 +165,7 @@ def derivatives(
             materialize_grads=True,
         )
     except RuntimeError as error:
+        reraise_own(error)
         raise UnsupportedModelError(
             f"Differentiating the model raised {error}. Choose a method that needs no gradients, such as mipp or l1."
         ) from error

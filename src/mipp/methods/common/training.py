@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
+from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedModelError
 from mipp.modules.copies import modes_kept
 from mipp.plan.task import Task
 from mipp.runtime.default_device import callers_default_device, own_default_device
+from mipp.runtime.mistakes import reraise_own
 
 
 def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[], None] | None = None) -> int:
@@ -38,17 +39,16 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
             with own_default_device():
                 after_step()
 
-    try:
-        with modes_kept(model), torch.random.fork_rng(), torch.enable_grad(), callers_default_device():
-            torch.manual_seed(task.seed)
+    with modes_kept(model), torch.random.fork_rng(), torch.enable_grad(), callers_default_device():
+        torch.manual_seed(task.seed)
+        try:
             task.train(model, fraction=fraction, after_step=count)
-    except (KeyboardInterrupt, MemoryError, MippError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise UnsupportedModelError(
-            f"train(model, fraction={fraction:.3g}, after_step=...) raised {type(error).__name__}: {error}. Check that "
-            "it trains a copy of the model on its own."
-        ) from error
+        except (Exception, SystemExit) as error:
+            reraise_own(error)
+            raise UnsupportedModelError(
+                f"train(model, fraction={fraction:.3g}, after_step=...) raised {type(error).__name__}: {error}. Check "
+                "that it trains a copy of the model on its own."
+            ) from error
     _check(model, steps[0])
     return steps[0]
 
