@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from types import CodeType
 from typing import TypeVar
 
-import torch
-
 from mipp.errors import InternalError, MippError
 
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "scipy"}
 _MODELS = "mipp.zoo"
-_PASSES = (MippError, InternalError, MemoryError, torch.OutOfMemoryError, OSError, Warning)
+_PASSES = (MippError, InternalError, MemoryError, OSError, Warning)
+_OUT_OF_MEMORY = "OutOfMemoryError"  # torch's, by its name: the command starts without torch
 _BORDERS: set[CodeType] = set()
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -49,7 +48,7 @@ def reraise_own(error: BaseException) -> None:
     Raises:
         InternalError: The library's own code raised the error.
     """
-    if isinstance(error, _PASSES):
+    if isinstance(error, _PASSES) or type(error).__name__ == _OUT_OF_MEMORY:
         raise error
     if is_own(error):
         raise InternalError(error) from error
