@@ -174,6 +174,12 @@ def test_ties_are_broken_by_position():
     assert backward_elimination(TruthTable(rows, [0, 1]), "mi").order == (0, 1, 2)
 
 
+def test_sensitivity_is_the_share_of_information_that_each_tenth_of_the_nodes_carries():
+    shares = Elimination(tuple(range(20)), tuple(float(k) for k in range(21))).sensitivity()
+    assert shares == pytest.approx([tenth / 10 for tenth in range(11)])
+    assert Elimination((0, 1), (0.0, 0.0, 0.0)).sensitivity() == ()
+
+
 def test_kept_is_the_end_of_the_order_in_ascending_positions():
     found = Elimination((2, 0, 3, 1), (0.0, 0.0, 0.1, 0.2, 0.3))
     assert [found.kept(n) for n in range(5)] == [(), (1,), (1, 3), (0, 1, 3), (0, 1, 2, 3)]

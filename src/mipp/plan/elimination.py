@@ -38,6 +38,16 @@ class Elimination:
         """The `number` nodes that go last, ascending."""
         return tuple(sorted(self.order[len(self.order) - number :]))
 
+    def sensitivity(self) -> tuple[float, ...]:
+        """The share of the information that none, a tenth, two tenths, ... and all of the nodes carry, 11 numbers.
+
+        Empty where the nodes carry nothing, or more than can be told.
+        """
+        whole, nodes = self.loss[-1], len(self.order)
+        if not 0 < whole < math.inf:
+            return ()
+        return tuple(1 - self.loss[nodes - round(nodes * tenth / 10)] / whole for tenth in range(11))
+
 
 def with_scarcity(elimination: Elimination) -> Elimination:
     """The same removals, at losses that rise beyond the information lost as a group runs out of it.

@@ -34,6 +34,7 @@ class PruningPlan:
         budget: What had to hold.
         information: Nats that the removed nodes took with them, and nats of the whole group, where the method knows.
         heads: Number of heads of every `nn.MultiheadAttention`, which no tensor shape shows.
+        sensitivity: Share of a group's information that none, a tenth, ... and all of its nodes carry, where known.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -45,6 +46,7 @@ class PruningPlan:
     budget: Mapping[str, Any] = field(default_factory=dict)
     information: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     heads: Mapping[str, int] = field(default_factory=dict)
+    sensitivity: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kept = {name: tuple(map(index, nodes)) for name, nodes in self.kept.items()}  # of NumPy's, too
@@ -117,6 +119,7 @@ class PruningPlan:
             "kept": {name: list(nodes) for name, nodes in self.kept.items()},
             "collapsed": list(self.collapsed),
             "information": {name: list(nats) for name, nats in self.information.items()},
+            "sensitivity": {name: list(shares) for name, shares in self.sensitivity.items()},
             "groups": {g.name: _group_to_dict(g) for g in self.groups.values()},
             "attributes": [[*key, size.fixed, dict(size.per_node)] for key, size in self.attributes.items()],
             "heads": dict(self.heads),
@@ -151,6 +154,7 @@ class PruningPlan:
                 data["budget"],
                 {n: (float(lost), float(whole)) for n, (lost, whole) in data["information"].items()},
                 {n: int(count) for n, count in data.get("heads", {}).items()},
+                {n: tuple(map(float, shares)) for n, shares in data.get("sensitivity", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanMismatchError(

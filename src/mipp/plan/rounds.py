@@ -58,6 +58,7 @@ def compose(first: "PruningPlan", second: "PruningPlan") -> "PruningPlan":
         reductions=rounds.reductions(),
         information={**first.information, **{rounds.added.get(n, n): v for n, v in second.information.items()}},
         heads=first.heads,
+        sensitivity=first.sensitivity,
     )
 
 

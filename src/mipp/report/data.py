@@ -51,6 +51,8 @@ class GroupLine:
         total_nats: information of the whole group about its readers.
         macs_before: multiply-accumulates per sample of the layers that produce the group, before.
         macs_after: the same, after.
+        sensitivity: the share of its information that none, a tenth, ... and all of its nodes carry, 11 numbers; empty
+            when it was not measured.
     """
 
     name: str
@@ -60,6 +62,7 @@ class GroupLine:
     total_nats: float | None
     macs_before: int
     macs_after: int
+    sensitivity: tuple[float, ...] = ()
 
     @property
     def information_kept(self) -> float | None:

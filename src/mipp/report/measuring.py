@@ -67,7 +67,15 @@ def report_on(
     kept = plan.widths
     macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
     groups = tuple(
-        GroupLine(n, g.size, kept[n], *plan.information.get(n, _UNMEASURED), macs["before"][n], macs["after"][n])
+        GroupLine(
+            n,
+            g.size,
+            kept[n],
+            *plan.information.get(n, _UNMEASURED),
+            macs["before"][n],
+            macs["after"][n],
+            plan.sensitivity.get(n, ()),
+        )
         for n, g in task.graph.groups.items()
     )
     return Report(

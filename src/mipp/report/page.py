@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _FLOORS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 _MANY_BANDS = 12
+_WIDE, _WIDEST = 140, 10  # letters that fit under the picture, and under one group of it at most
 _LETTERS = 40
 
 
@@ -33,7 +35,9 @@ class Picture:
         ticks: widths that get a grid line.
         top: the width at the upper edge.
         floor: the kept fraction of information at the lower edge of its panel; None when nothing was measured.
-        bands: labels under the groups.
+        bands: labels under the groups, shortened to their room.
+        shades: per group the share of its information that a tenth, two tenths, ... of its nodes carry, highest first;
+            empty when it was not measured.
         letters: length of the longest name, within limits.
         digits: length of the longest `kept / size`.
     """
@@ -42,6 +46,7 @@ class Picture:
     top: int
     floor: float | None
     bands: tuple[Band, ...]
+    shades: tuple[tuple[float, ...], ...]
     letters: int
     digits: int
 
@@ -49,13 +54,15 @@ class Picture:
 def render(report: "Report") -> str:
     """Return the page; every name in it is escaped."""
     rows = summary.rows(report)
+    kinds = summary.kinds(report.groups) if len(report.groups) > summary.MANY else ()
     template = _environment().get_template("page.html.jinja")
     return template.render(
         report=report,
         rows=rows,
         limits=_limits(report, rows),
         budget=summary.budget(report),
-        picture=_picture(report.groups),
+        picture=_picture(report.groups, kinds),
+        kinds=kinds,
         frozen=summary.group_by_reason(report.frozen),
         total_seconds=sum(report.seconds.values()),
         models=("dense", "pruned", *report.stages),
@@ -74,7 +81,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"count": figures.count, "percent": figures.percent, "times": figures.times}
     environment.filters |= {"exact": "{:,}".format, "plural": figures.plural, "printable": figures.printable}
-    environment.filters["clip"] = _clip
+    environment.filters |= {"clip": _clip, "darken": lambda share: round(_clip(share) ** 2, 3)}
     return environment
 
 
@@ -93,7 +100,7 @@ def _limits(report: "Report", rows: tuple[summary.Row, ...]) -> dict[str, float]
     return {name: reached[name] + slack for name, slack in known.items()}
 
 
-def _picture(groups: tuple["GroupLine", ...]) -> Picture:
+def _picture(groups: tuple["GroupLine", ...], kinds: tuple["GroupLine", ...]) -> Picture:
     top = max((line.size for line in groups), default=1)
     kept = [line.information_kept for line in groups]
     lowest = min((fraction for fraction in kept if fraction is not None), default=None)
@@ -103,19 +110,36 @@ def _picture(groups: tuple["GroupLine", ...]) -> Picture:
         top=max(top, 1),
         floor=floor,
         bands=_bands([line.name for line in groups]),
-        letters=min(max((len(line.name) for line in groups), default=0), _LETTERS),
-        digits=max((len(f"{line.kept:,} / {line.size:,}") for line in groups), default=0),
+        shades=tuple(line.sensitivity[:0:-1] for line in groups) if any(line.sensitivity for line in groups) else (),
+        letters=min(max((len(line.name) for line in (*groups, *kinds)), default=0), _LETTERS),
+        digits=max((len(f"{line.kept:,} / {line.size:,}") for line in (*groups, *kinds)), default=0),
     )
 
 
 def _bands(names: list[str]) -> tuple[Band, ...]:
-    """Label runs of neighbours by the shortest common beginning of their module paths that tells runs apart."""
+    """Label runs of neighbours by the shortest common beginning of their module paths that tells runs apart.
+
+    Where that makes too many labels, neighbouring runs share that of the first.
+    """
     paths = [name.split(".") for name in names]
-    for depth in range(1, max(map(len, paths), default=0) + 1):
-        bands = _runs([".".join(path[:depth]) for path in paths])
-        if 1 < len(bands) <= _MANY_BANDS:
-            return bands
-    return ()
+    known = (
+        _runs([".".join(path[:depth]) for path in paths]) for depth in range(1, max(map(len, paths), default=0) + 1)
+    )
+    runs = next((bands for bands in known if len(bands) > 1), ())
+    share = math.ceil(len(runs) / _MANY_BANDS)
+    joined = [runs[start : start + share] for start in range(0, len(runs), share or 1)]
+    room = _WIDE / max(len(names), math.ceil(_WIDE / _WIDEST))
+    labels = _tell_apart([run[0].label for run in joined])
+    sizes = [sum(band.size for band in run) for run in joined]
+    fitted = [figures.shorten(label, max(int(size * room) - 1, 3)) for label, size in zip(labels, sizes, strict=True)]
+    return tuple(map(Band, fitted, sizes))
+
+
+def _tell_apart(names: list[str]) -> list[str]:
+    """Module paths without what all of them begin with, but for its last part: `layers.0` of `model.layers.0`."""
+    paths = [name.split(".") for name in names]
+    shared = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
+    return [".".join(path[max(shared - 1, 0) :]) for path in paths]
 
 
 def _runs(labels: list[str]) -> tuple[Band, ...]:

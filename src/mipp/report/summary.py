@@ -1,15 +1,19 @@
 """The content of both renderings: the rows of the summary, and frozen layers grouped by reason."""
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from mipp.plan.constraints import CONSTRAINTS
 from mipp.report import figures
 
 if TYPE_CHECKING:
-    from mipp.report.data import FrozenLine, Report
+    from mipp.report.data import FrozenLine, GroupLine, Report
+
+MANY = 60
+"""Groups, from which on kinds of groups are shown first."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,38 @@ def group_by_reason(frozen: tuple["FrozenLine", ...]) -> dict[str, dict[tuple[st
     for line in frozen:
         reasons.setdefault(line.reason, {}).setdefault((line.op, line.source), []).append(line)
     return reasons
+
+
+def kinds(groups: tuple["GroupLine", ...]) -> tuple["GroupLine", ...]:
+    """The groups whose names differ in numbers only, summed up: `layers.*.mlp × 30`; empty where that is no shorter.
+
+    Information is that of the group that lost the largest share.
+    """
+    found: dict[str, list[GroupLine]] = {}
+    for line in groups:
+        found.setdefault(re.sub(r"\d+", "*", line.name), []).append(line)
+    return tuple(_sum_up(name, lines) for name, lines in found.items()) if 4 * len(found) <= len(groups) else ()
+
+
+def _sum_up(name: str, lines: list["GroupLine"]) -> "GroupLine":
+    known = [(line.information_kept, line) for line in lines if line.information_kept is not None]
+    worst = min(known, key=lambda pair: pair[0])[1] if known else None
+    return replace(
+        lines[0],
+        name=f"{name} × {len(lines)}" if len(lines) > 1 else lines[0].name,
+        size=sum(line.size for line in lines),
+        kept=sum(line.kept for line in lines),
+        nats=worst.nats if worst else None,
+        total_nats=worst.total_nats if worst else None,
+        macs_before=sum(line.macs_before for line in lines),
+        macs_after=sum(line.macs_after for line in lines),
+        sensitivity=(),
+    )
+
+
+def narrowest(groups: tuple["GroupLine", ...], number: int) -> tuple["GroupLine", ...]:
+    """The groups that keep the smallest share of their nodes, that first."""
+    return tuple(sorted(groups, key=lambda line: line.kept / max(line.size, 1))[:number])
 
 
 def budget(report: "Report") -> dict[str, str]:

@@ -19,6 +19,7 @@ WIDTH = 80
 _BAR = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _COLUMNS = 5
+_FEW = 10
 
 
 def render(report: "Report", width: int) -> RenderableType:
@@ -41,8 +42,7 @@ def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:
     yield _pairs({"method": report.method, "budget": _join(summary.budget(report), "=")})
     yield from _summary(report)
     if report.groups:
-        yield _heading(f"{figures.plural(len(report.groups), 'group')}, from input to output")
-        yield _groups(report, width)
+        yield from _group_section(report.groups, width)
     if report.collapsed:
         yield _heading("Collapsed: every node was removed, a silent mask is left")
         yield _indent(_text(", ".join(report.collapsed)), 2)
@@ -75,16 +75,27 @@ def _summary(report: "Report") -> Iterator[RenderableType]:
         yield table
 
 
-def _groups(report: "Report", width: int) -> RenderableType:
-    measured = any(line.information_kept is not None for line in report.groups)
-    rest = [_row(line)[: 4 if measured else 3] for line in report.groups]
+def _group_section(groups: tuple["GroupLine", ...], width: int) -> Iterator[RenderableType]:
+    """All groups; of many, their kinds and those that keep least."""
+    kinds = summary.kinds(groups) if len(groups) > summary.MANY else ()
+    how = "by kind; nats are those of the worst" if kinds else "from input to output"
+    yield _heading(f"{figures.plural(len(groups), 'group')}, {how}")
+    yield _groups(kinds or groups, width)
+    if kinds:
+        yield _heading("The groups that keep least (report.to_html shows all)")
+        yield _groups(summary.narrowest(groups, _FEW), width)
+
+
+def _groups(groups: tuple["GroupLine", ...], width: int) -> RenderableType:
+    measured = any(line.information_kept is not None for line in groups)
+    rest = [_row(line)[: 4 if measured else 3] for line in groups]
     taken = [max(len(cell.plain) for cell in column) for column in zip(*rest, strict=True)]
     room = max(8, width - sum(max(size, 7) + 2 for size in taken) - 2)
     table = _table()
     table.add_column("")
     for header in ("kept", "", "MACs", "nats kept")[: len(taken)]:
         table.add_column(_text(header, "dim"), justify="left" if header == "" else "right", no_wrap=True)
-    for line, cells in zip(report.groups, rest, strict=True):
+    for line, cells in zip(groups, rest, strict=True):
         table.add_row(Text(figures.shorten(line.name, room)), *cells)
     return table
 

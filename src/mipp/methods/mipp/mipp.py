@@ -174,13 +174,15 @@ class MIPP:
         """Chooses the nodes of each group for given widths."""
         kept: dict[str, tuple[int, ...]] = {}
         information: dict[str, tuple[float, float]] = {}
+        sensitivity: dict[str, tuple[float, ...]] = {}
         for group in self._groups(task):
             elimination = known.get(group.name)
             if elimination is None or target_shrank(task, group, self._visible(kept)):
                 elimination = self._elimination(task, source, group, kept)
             kept[group.name] = elimination.kept(widths[group.name])
             information[group.name] = (elimination.loss[group.size - widths[group.name]], elimination.loss[-1])
-        return replace(task.plan(kept, self, budget), information=information)
+            sensitivity[group.name] = elimination.sensitivity()
+        return replace(task.plan(kept, self, budget), information=information, sensitivity=sensitivity)
 
     def _by_test(self, task: Task, source: Source, budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
