@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from networks import Rotated
 from torch import nn
 
 import mipp
+from mipp.storage.identity import Identity, summary
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -169,7 +171,7 @@ def test_a_step_cut_short_by_a_kill_is_done_again(tmp_path):
     file = tmp_path / "journal.jsonl"
     content = file.read_bytes()
     head = content.index(b"\n") + 1
-    for length in (head, head + 1, len(content) // 2, len(content) - 1):
+    for length in (head, head + 1, (head + len(content)) // 2, len(content) - 1):
         file.write_bytes(content[:length])
         again = pruned(case, checkpoint=tmp_path)
         assert again.resumed
@@ -211,7 +213,7 @@ def test_a_changed_line_of_the_right_form_is_refused(tmp_path):
     for old, new in (
         (node, node[:-1] + "9"),
         ('"step": "compensated"', '"step": "recovered"'),
-        ('"model": "', '"model": "0'),
+        ('"weights": "', '"weights": "0'),
     ):
         assert old in content
         file.write_text(content.replace(old, new))
@@ -248,3 +250,75 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
 
     pruned(case, checkpoint=tmp_path, evaluate=evaluate)
     assert pruned(case, checkpoint=tmp_path).resumed
+
+
+SLOPE = 0.1
+
+
+class Holding(nn.Module):
+    """A slope that no `repr` shows: `held()` gives it."""
+
+    def __init__(self, held):
+        super().__init__()
+        torch.manual_seed(0)
+        self.held, self.a, self.b = held, nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.b(F.leaky_relu(self.a(x), self.held()))
+
+
+class Held:
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self):
+        value = self.value.slope if hasattr(self.value, "slope") else self.value
+        return value[0] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda slope: Held((slope,)),
+        lambda slope: Held([slope]),
+        lambda slope: Held(SimpleNamespace(slope=slope)),
+        lambda slope: lambda: slope,
+        lambda slope: partial(float, slope),
+        lambda slope: (lambda: SLOPE) if slope == SLOPE else globals().__setitem__("SLOPE", slope) or (lambda: SLOPE),
+    ],
+    ids=["tuple", "list", "config", "lambda", "partial", "global"],
+)
+def test_a_number_anywhere_in_the_code_is_part_of_the_model(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "SLOPE", 0.1)
+    data, options = [torch.randn(32, 4)], {"progress": False, "checkpoint": tmp_path}
+    mipp.prune(Holding(make(0.1)), data, mipp.Budget(nodes=0.5), **options)
+    assert mipp.prune(Holding(make(0.1)), data, mipp.Budget(nodes=0.5), **options).resumed
+    refused = r"not the same model\. .* op \d of its forward pass: 'leaky_relu\(%\d, 0\.3\)' and not '.*0\.1\)'"
+    with pytest.raises(mipp.CheckpointError, match=refused):
+        mipp.prune(Holding(make(0.3)), data, mipp.Budget(nodes=0.5), **options)
+
+
+def test_outputs_tell_models_apart_where_ops_do_not():
+    found = [Identity({}, (), summary([torch.full((2000,), value)])) for value in (1.0, 1.0 + 1e-6, 1.1)]
+    assert not found[0].differences(found[1])
+    assert "outputs for the first batch, by 0.09" in found[0].differences(found[2])["model"][0]
+    one = torch.ones(5000)
+    one[17] += 0.5
+    assert Identity({}, (), summary([one])).differences(Identity({}, (), summary([torch.ones(5000)])))
+
+
+def test_another_number_of_threads_is_no_other_run(tmp_path):
+    case, threads = named("residual"), torch.get_num_threads()
+    pruned(case, checkpoint=tmp_path)
+    try:
+        torch.set_num_threads(threads + 1)
+        assert pruned(case, checkpoint=tmp_path).resumed
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_parts_of_options_that_differ_are_named(tmp_path):
+    case = named("residual")
+    pruned(case, checkpoint=tmp_path)
+    with pytest.raises(mipp.CheckpointError, match="What differs of the options: method, seed"):
+        pruned(case, checkpoint=tmp_path, method=mipp.methods.L2(), seed=1)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mipp.errors import InfeasibleBudgetError, MippError
 from mipp.graph.axes import Reason
 from mipp.graph.program import Call
-from mipp.graph.trees import tensors_in
 from mipp.methods.base import Method
 from mipp.modules.copies import fill, full_copy, state_of
 from mipp.pipeline.checks import check_groups, find_excluded
+from mipp.pipeline.identity import identify
 from mipp.pipeline.isolation import isolate
 from mipp.pipeline.preparation import Prepared, example
 from mipp.plan.allocation import check_budget
@@ -21,11 +21,10 @@ from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost, cost_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.report.measuring import Clock, versions
+from mipp.report.measuring import Clock
 from mipp.runtime.distributed import gather
 from mipp.runtime.record import Notes, Results
 from mipp.storage.checkpoint import Checkpoint
-from mipp.storage.fingerprint import fingerprint, format_option, hash_function, numbers_of
 from mipp.surgery.proof import extend_frozen, names_of, verified_graph, wrong_groups
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
@@ -206,20 +205,6 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
 
 def open_checkpoint(prepared: Prepared, budget: Budget) -> AbstractContextManager[Checkpoint | None]:
     """The checkpoint of a run, under everything the result depends on; None where no folder is given."""
-    task, options = prepared.task, prepared.options
-    if options.checkpoint is None:
+    if prepared.options.checkpoint is None:
         return nullcontext()
-    state = {**state_of(task.model), **dict(task.model.named_buffers())}
-    ops = [op.name for op in task.graph.program.ops]
-    inputs = (t for batch in task.batches for t in tensors_in((batch.call, batch.labels)))
-    chosen = prepared.method, budget, prepared.refit, options.recover, options.memory_limit
-    found = {
-        "model": fingerprint(state.values(), repr(task.model), numbers_of(task.model), *state, *ops),
-        "calibration data": fingerprint(inputs),
-        "options": fingerprint((), *map(format_option, chosen), repr(list(options.exclude)), str(task.seed)),
-        "loss_fn": hash_function(task.loss_fn),
-        "train": hash_function(task.train),
-        "forward": hash_function(prepared.data.forward),
-        "versions": fingerprint((), *(versions()[name] for name in ("torch-mipp", "torch"))),
-    }
-    return Checkpoint(options.checkpoint, found)
+    return Checkpoint(prepared.options.checkpoint, identify(prepared, budget))

@@ -17,6 +17,7 @@ from mipp.modules.copies import fill, state_of
 from mipp.plan.plan import PruningPlan
 from mipp.storage.fingerprint import fingerprint
 from mipp.storage.folder import add_biases, read_weights, tensors_of, write_weights
+from mipp.storage.identity import Identity, describe
 from mipp.storage.lock import Lock
 
 JOURNAL = "journal.jsonl"
@@ -32,10 +33,10 @@ class Checkpoint:
 
     Args:
         folder: Made if it is not there.
-        fingerprint: Hashes of everything the results depend on, by what they are about.
+        identity: Everything the results depend on.
 
     Attributes:
-        resumed: Whether an earlier run with this fingerprint left its journal.
+        resumed: Whether an earlier run of this identity left its journal.
         finished: The results of steps, JSON-able, by name; what is put here is on disk at once.
 
     Raises:
@@ -43,7 +44,7 @@ class Checkpoint:
         MippError: The folder cannot be written.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: Mapping[str, str]) -> None:
+    def __init__(self, folder: str | Path, identity: Identity) -> None:
         self._folder, self._journal = Path(folder), Path(folder) / JOURNAL
         self._sums: dict[str, str] = {}
         self.finished = _Finished(self._append)
@@ -53,9 +54,9 @@ class Checkpoint:
         try:
             self.resumed = self._journal.exists()
             if self.resumed:
-                self._read(fingerprint)
+                self._read(identity)
             else:
-                self._begin(fingerprint)
+                self._begin(identity)
         except BaseException:
             self.close()
             raise
@@ -103,13 +104,13 @@ class Checkpoint:
         self._save(step, weights)
         self.finished[step] = list(notes)
 
-    def _begin(self, fingerprint: Mapping[str, str]) -> None:
+    def _begin(self, identity: Identity) -> None:
         with self._writing():
             part = self._journal.with_suffix(".part")
-            part.write_bytes(_line({"fingerprint": dict(fingerprint)}))
+            part.write_bytes(_line({"identity": identity.to_dict()}))
             part.replace(self._journal)
 
-    def _read(self, fingerprint: Mapping[str, str]) -> None:
+    def _read(self, identity: Identity) -> None:
         """Takes over what an earlier run noted, and cuts the journal back to its last whole line."""
         content = self._journal.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
@@ -120,19 +121,19 @@ class Checkpoint:
             )
         try:
             head, *entries = map(_entry, whole.splitlines())
-            found = dict(head["fingerprint"])
+            found = Identity.from_dict(head["identity"])
             for entry in entries:
                 dict.__setitem__(self.finished, entry["step"], entry["value"])
                 self._sums.update({entry["step"]: entry["weights"]} if "weights" in entry else {})
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{self._journal} is damaged ({type(error).__name__}: {error}); remove the folder to start anew."
             ) from error
-        other = [name for name, value in fingerprint.items() if found.get(name) != value]
-        if other:
+        if other := identity.differences(found):
             raise CheckpointError(
-                f"The checkpoint {self._folder} belongs to another run: not the same {' and '.join(other)}. Give the "
-                "same to go on with it; else choose another checkpoint folder, or remove this one."
+                f"The checkpoint {self._folder} belongs to another run: not the same {' and '.join(other)}."
+                f"{describe(other)} Give the same to go on with it; else choose another checkpoint folder, or remove "
+                "this one."
             )
         if len(whole) < len(content):
             with self._writing():

@@ -1,0 +1,97 @@
+"""What the result of a run depends on, by which runs are told apart and what differs is named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+Differences = dict[str, list[str]]
+"""What differs, in a few words, by what it belongs to: {"options": ["seed"]}."""
+_PARTS, _LONGEST = 512, 160
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the result of a run depends on.
+
+    Hashes and the program have to be equal. Outputs may differ by rounding: they are computed anew by every run, maybe
+    with another number of threads.
+
+    Attributes:
+        hashes: Hashes of parts, by what they belong to.
+        program: The ops of the traced pass with their arguments, an op a line.
+        outputs: Numbers that stand for each output of the dense model for the first batch; see `summary`.
+        tolerance: By how much such numbers may differ, relative to the largest of their output.
+    """
+
+    hashes: Mapping[str, Mapping[str, str]]
+    program: Sequence[str] = ()
+    outputs: Sequence[Sequence[float]] = ()
+    tolerance: float = 1e-4
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Identity":
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            TypeError: It is something else.
+        """
+        hashes = {name: dict(parts) for name, parts in data["hashes"].items()}
+        numbers = [[float(number) for number in output] for output in data["outputs"]]
+        return cls(hashes, [str(line) for line in data["program"]], numbers, float(data["tolerance"]))
+
+    def differences(self, other: "Identity") -> Differences:
+        """What differs from another identity; programs and outputs count where the data that they saw are the same."""
+        found = {}
+        for name, parts in self.hashes.items():
+            theirs = other.hashes.get(name, {})
+            if changed := [part for part, value in parts.items() if theirs.get(part) != value]:
+                found[name] = changed
+        if "calibration data" not in found and (changed := self._of_passes(other)):
+            found["model"] = [*found.get("model", []), *changed]
+        return found
+
+    def _of_passes(self, other: "Identity") -> list[str]:
+        if line := _difference(self.program, other.program):
+            return [line]
+        if list(map(len, self.outputs)) != list(map(len, other.outputs)):
+            return ["the shapes of its outputs"]
+        apart = max((_distance(*pair) for pair in zip(self.outputs, other.outputs, strict=True)), default=0.0)
+        if apart > max(self.tolerance, other.tolerance):
+            return [f"its outputs for the first batch, by {apart:.2g} of their size"]
+        return []
+
+
+def summary(tensors: Sequence[Tensor]) -> list[list[float]]:
+    """Means and root mean squares of parts of each tensor: few numbers, in which each entry has its share."""
+    found = []
+    for tensor in tensors:
+        flat = tensor.detach().flatten().cpu()
+        flat = (flat.real + flat.imag if flat.is_complex() else flat).double().nan_to_num(0.0, 0.0, 0.0)
+        parts = flat.tensor_split(min(_PARTS, len(flat))) if len(flat) else ()
+        found.append([float(f"{n:.7g}") for part in parts for n in (part.mean(), part.square().mean().sqrt())])
+    return found
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """The largest difference, relative to the largest number."""
+    size = max(map(abs, [*one, *other]), default=0.0)
+    return max((abs(a - b) for a, b in zip(one, other, strict=True)), default=0.0) / (size or 1.0)
+
+
+def _difference(mine: Sequence[str], theirs: Sequence[str]) -> str:
+    """The first line that differs, in words; "" where none does."""
+    for number, (here, there) in enumerate(zip(mine, theirs, strict=False)):
+        if here != there:
+            return f"op {number} of its forward pass: '{here[:_LONGEST]}' and not '{there[:_LONGEST]}'"
+    return "" if len(mine) == len(theirs) else f"its forward pass, of {len(mine)} ops and not {len(theirs)}"
+
+
+def describe(differences: Differences) -> str:
+    """Differences in words: the part of each thing that differs, where it is not the thing itself."""
+    parts = [f"{name}: {', '.join(found)}" for name, found in differences.items() if found != [name]]
+    return f" What differs of the {'; of the '.join(parts)}." if parts else ""
