@@ -1,4 +1,4 @@
-"""What the result of a run depends on: model, data, options, functions and versions."""
+"""Makes the identity of a run out of its model, data, options, functions and versions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress

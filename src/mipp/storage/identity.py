@@ -1,4 +1,4 @@
-"""What the result of a run depends on, by which runs are told apart and what differs is named."""
+"""The identity of a run: all that its result depends on, by which runs are told apart and differences are named."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ _PARTS, _LONGEST = 512, 160
 
 @dataclass(frozen=True)
 class Identity:
-    """What the result of a run depends on.
+    """All that the result of a run depends on.
 
     Hashes and the program have to be equal. Outputs may differ by rounding: they are computed anew by every run, maybe
     with another number of threads.
