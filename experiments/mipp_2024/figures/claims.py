@@ -31,6 +31,8 @@ LATER = {
     "untrained": ("snip", "itersnip", "itergrasp", "prospr", "imp", "oto"),
 }
 """The methods that its later version adds."""
+SAME_SIZE = "from scratch, "
+"""What the names of networks of the same size begin with that were trained from scratch on the data named after it."""
 PAPERS = "mipp of the paper"
 """The paper's own perceptrons, whose widths a confidence decides: no budget, one pass, no refit."""
 
@@ -151,25 +153,20 @@ def deformed(rows: list[Row]) -> list[Outcome]:
     """The extra cost of deformation at a tenth of the nodes over half, paired by seed, before and after training.
 
     At a twentieth and a tenth of the nodes capacity is confounded with difficulty: a network of that size learns less.
+    Networks of the same sizes that were trained from scratch show by how much.
     """
     found = []
     for state in ("untrained", "trained"):
-        own = [r for r in good(rows) if f", {state}" in r["panel"]]
+        state_rows = [r for r in good(rows) if f", {state}" in r["panel"]]
+        own = [r for r in state_rows if not r["method"].startswith(SAME_SIZE)]
         names = list(dict.fromkeys(family(r) for r in own))
         if len(names) != 2:
             continue
-        stage, gaps = last(own), {}
-        for nodes in (0.5, 0.1):
-            members = [{**r, "panel": state} for r in own if r["budget"].get("nodes") == nodes]  # two of one kind
-            one, other = (
-                {r["seed"]: r["accuracy"][stage] for r in matched(members, names) if r["method"] == name}
-                for name in names
-            )
-            gaps[nodes] = {seed: one[seed] - other[seed] for seed in one}
-        seeds = gaps[0.5].keys() & gaps[0.1].keys()
-        if not seeds:
+        stage = last(own)
+        gaps = {nodes: _gaps(own, names, nodes, stage) for nodes in (0.5, 0.1)}
+        more = _added(gaps)
+        if not more:
             return found
-        more = [gaps[0.1][seed] - gaps[0.5][seed] for seed in sorted(seeds)]
         low, high = mean_interval(more)
         if state == "untrained":
             verdict = _claim(low > 0, high < 0)
@@ -181,7 +178,29 @@ def deformed(rows: list[Row]) -> list[Outcome]:
             f"{statistics.fmean(more):+.2f} {_interval(low, high)}"
         )
         found.append(Outcome(words, f"{state}, {stage}", verdict))
+        scratch = [r for r in state_rows if r["method"].startswith(SAME_SIZE)]
+        sizes = {n: _gaps(scratch, [f"{SAME_SIZE}{name}" for name in names], n, stage) for n in (0.5, 0.1)}
+        alone = _added(sizes)
+        if len(alone) > 1:
+            text = f"networks of the same sizes from scratch: {statistics.fmean(alone):+.2f} "
+            found.append(Outcome(text + _interval(*mean_interval(alone)), f"{state}, {stage}"))
     return found
+
+
+def _gaps(rows: Sequence[Row], names: Sequence[str], nodes: float, stage: str) -> dict[int, float]:
+    """Accuracy of the first of two names over the second at a fraction of the nodes, by seed."""
+    members = [{**r, "panel": ""} for r in rows if r["budget"].get("nodes") == nodes]  # the two are of two panels
+    if not all(good(members, method=name) for name in names):
+        return {}
+    one, other = (
+        {r["seed"]: r["accuracy"][stage] for r in matched(members, names) if r["method"] == name} for name in names
+    )
+    return {seed: one[seed] - other[seed] for seed in one}
+
+
+def _added(gaps: Mapping[float, Mapping[int, float]]) -> list[float]:
+    """The gap at a tenth over that at a half, for the seeds that have both."""
+    return [gaps[0.1][seed] - gaps[0.5][seed] for seed in sorted(gaps[0.5].keys() & gaps[0.1].keys())]
 
 
 def collapse_function(rows: list[Row]) -> list[Outcome]:
@@ -244,8 +263,8 @@ def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return found if math.isfinite(found) else 0.0
 
 
-def pairs(first: str, second: str) -> Callable[[list[Row]], list[Outcome]]:
-    """One variant against another at every stage, over the runs that both have, at equal widths where there are such.
+def pairs(first: str, *others: str) -> Callable[[list[Row]], list[Outcome]]:
+    """One variant against others at every stage, over the runs that both have, at equal widths where there are such.
 
     What a confidence sized is left out: the networks are of different sizes.
     """
@@ -255,12 +274,14 @@ def pairs(first: str, second: str) -> Callable[[list[Row]], list[Outcome]]:
         for equal, words in ((True, "equal widths"), (False, "widths of their own")):
             own = [r for r in good(rows) if r["budget"].keys() - {"min_keep"} and ("widths" in r["budget"]) == equal]
             stages = [s for r in own[:1] for s in r["accuracy"] if s != "dense"]
-            each = {s: _compared(own, first, second, s) for s in stages}
-            told = {s: one for s, one in each.items() if one is not None}
-            if told:
-                text = ", ".join(f"{stage} {one}" for stage, one in told.items())
-                verdict = _together([one.word for one in told.values()]) if equal else None
-                found.append(Outcome(f"points of accuracy, {text}{_lost_of(own, first, second)}", words, verdict))
+            for second in others:
+                each = {s: _compared(own, first, second, s) for s in stages}
+                told = {s: one for s, one in each.items() if one is not None}
+                if told:
+                    text = ", ".join(f"{stage} {one}" for stage, one in told.items())
+                    verdict = _together([one.word for one in told.values()]) if equal else None
+                    against = f"points of accuracy against '{second}', {text}{_lost_of(own, first, second)}"
+                    found.append(Outcome(against, words, verdict))
         return found
 
     return check

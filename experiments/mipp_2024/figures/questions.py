@@ -44,8 +44,12 @@ def direction(site: Site) -> list[Piece]:
 
 
 def dynamic(site: Site) -> list[Piece]:
-    """A ranking made once against one made anew after each removal, at equal widths, and what information they lose."""
-    methods = {"ranked anew after each removal": MIPP(), "ranked once": MIPP(order="mi")}
+    """Rankings made once against one made anew after each removal, at equal widths, and what information they lose."""
+    methods = {
+        "ranked anew after each removal": MIPP(),
+        "ranked once": MIPP(order="mi"),
+        "ranked once, leaving one out": MIPP(order="loss"),
+    }
     todo = grid.runs(methods, _equal_widths(site), range(_seeds(site)))
     return [of_grid("dynamic", _work(site), todo, _folder(site))]
 

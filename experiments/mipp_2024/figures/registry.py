@@ -165,6 +165,15 @@ FIGURES: Mapping[str, Figure] = {
         "asked: would a small network trained from scratch do?",
         outcome=measurements.controls,
     ),
+    "capacity": Figure(
+        "deformed images, and networks of the same sizes trained from scratch",
+        "capacity",
+        variants.same_sizes,
+        plots.accuracy,
+        "asked: do deformed images make pruning harder, or only small networks?",
+        _POINTS,
+        claims.deformed,
+    ),
     "discovery": Figure(
         "time to choose the nodes",
         "discovery",
@@ -197,7 +206,7 @@ FIGURES: Mapping[str, Figure] = {
         partial(plots.bars, case=_budget, name=_method),
         "static rankings miss how removals change what the others are worth",
         _POINTS,
-        claims.pairs("ranked anew after each removal", "ranked once"),
+        claims.pairs("ranked anew after each removal", "ranked once", "ranked once, leaving one out"),
     ),
     "calibration": Figure(
         "few calibration images, and unbalanced classes",

@@ -1,6 +1,6 @@
 """Figures 1 and 10, and discovery time: MIPP on deformed images and by collapse function, and what takes how long."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,11 +11,12 @@ from benchmarks.workloads import SPARSE, peers
 from experiments.mipp_2024.deformed import deformed as deform
 from experiments.mipp_2024.figures import panels, plots
 from experiments.mipp_2024.figures.base import Piece, Row, Site, fits, good, of_grid
+from experiments.mipp_2024.figures.claims import SAME_SIZE
 from experiments.mipp_2024.figures.panels import DIGITS, LENET, PANELS
 from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, STEPS, title
 
 from mipp import grid, zoo
-from mipp.methods import MIPP, Method
+from mipp.methods import MIPP, Method, Scratch
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import confidence_schedule
 from mipp.statistics.layer_samples import Collapse
@@ -25,17 +26,41 @@ RIVALS = ("sosph", "synflow", "grasp", "thinet", "l1")
 SURE = 0.9375
 FUNCTIONS = {"l1": "L1 norm", "l2": "L2 norm", "mean": "mean", "std": "standard deviation"}
 BENT = ", deformed"
+COMPARED = (0.5, 0.1)
+"""Fractions of the nodes at which a network of the same size is trained from scratch."""
 SHOWN = 10
 """Images in the picture of the deformed data."""
 
 
 def deformed(site: Site) -> list[Piece]:
     """MIPP on MNIST as it is, and deformed: sized by confidence, and at given sparsities."""
-    panel = DIGITS if site.scale == "smoke" else LENET
     schedule = confidence_schedule(max(STEPS) + 1)
+
+    def todo(words: str, seeds: range) -> list[grid.Run]:
+        tests = {f"{words}{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
+        return grid.runs(tests, [Budget(min_keep=0)], seeds) + grid.runs({words: MIPP()}, _nodes(site), seeds)
+
+    return _both_data_sets(site, (False, True), todo)
+
+
+def same_sizes(site: Site) -> list[Piece]:
+    """MIPP on MNIST as it is, and deformed, beside networks of the same sizes that are trained from scratch."""
+
+    def todo(words: str, seeds: range) -> list[grid.Run]:
+        methods = {words: MIPP(), f"{SAME_SIZE}{words}": Scratch(like=MIPP())}
+        return grid.runs(methods, [Budget(nodes=nodes, min_keep=0) for nodes in COMPARED], seeds)
+
+    return _both_data_sets(site, (True,), todo)
+
+
+def _both_data_sets(
+    site: Site, states: Sequence[bool], todo: Callable[[str, range], Sequence[grid.Run]]
+) -> list[Piece]:
+    """Runs on the data as they are and deformed, for networks that are trained before pruning or not."""
+    panel = DIGITS if site.scale == "smoke" else LENET
     names = {
         f"{title(panel, trained=trained)}{BENT if bent else ''}": (trained, bent)
-        for trained in (False, True)
+        for trained in states
         for bent in (False, True)
     }
 
@@ -44,10 +69,8 @@ def deformed(site: Site) -> list[Piece]:
         work = panels.workload(panel, site, trained=trained)
         work = replace(work, train=deform(work.train), test=deform(work.test)) if bent else work
         words = f"{panel.data}, {'deformed' if bent else 'as it is'}"
-        tests = {f"{words}{CONFIDENCE}{schedule[n]:.6g}": MIPP(confidence=schedule[n]) for n in STEPS}
         seeds = range(1 if site.scale == "smoke" else site.seeds or 3)
-        todo = grid.runs(tests, [Budget(min_keep=0)], seeds) + grid.runs({words: MIPP()}, _nodes(site), seeds)
-        return of_grid(name, work, todo, panels.folder(panel, site, trained=trained))
+        return of_grid(name, work, todo(words, seeds), panels.folder(panel, site, trained=trained))
 
     return site.some({name: partial(piece, name) for name in names})
 

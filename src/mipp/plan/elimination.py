@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipp.estimators import Information, Nearby, Separable
 
-Order = Literal["greedy", "mi"]
+Order = Literal["greedy", "mi", "loss"]
 Floats = NDArray[np.float64]
 Progress = Callable[[list[int]], Iterable[int]]
 
@@ -82,15 +82,17 @@ def backward_elimination(information: Information, order: Order = "greedy", prog
     Args:
         information: The set function; it is used up.
         order: "greedy" removes the node whose loss is least at that moment and breaks ties by marginal information;
-            "mi" goes through the nodes once, least marginal information first.
+            "mi" goes through the nodes once, least marginal information first, and "loss" those first whose loss is
+            least while all others are there.
         progress: Wraps the steps to show how far it is.
     """
     marginal = information.marginal()
+    once = _ranked_once(information, marginal, order)
     removed: list[int] = []
     loss = [0.0]
     turns = iter(progress(torch.argsort(marginal, stable=True).tolist()))
     while len(removed) < information.num_nodes:
-        for node, lost in _next_to_go(information, marginal, removed, order):
+        for node, lost in _next_to_go(information, marginal, removed, once):
             loss.append(loss[-1] + max(lost, 0.0))
             removed.append(node)
             next(turns, None)
@@ -98,22 +100,29 @@ def backward_elimination(information: Information, order: Order = "greedy", prog
     return Elimination(tuple(removed), tuple(loss))
 
 
+def _ranked_once(information: Information, marginal: Tensor, order: Order) -> Tensor | None:
+    """Nodes in the order in which a single pass goes through them; None where it is found anew after each removal."""
+    if order == "greedy":
+        return None
+    return torch.argsort(marginal, stable=True) if order == "mi" else _by_loss(information.losses(), marginal)
+
+
 def _next_to_go(
-    information: Information, marginal: Tensor, gone: Sequence[int], order: Order
+    information: Information, marginal: Tensor, gone: Sequence[int], once: Tensor | None
 ) -> list[tuple[int, float]]:
     """Removes the next nodes; returns them with what each lost.
 
     Information that can look at a few nodes by themselves is asked for the losses of all nodes once; then the nodes
     with the least are removed among themselves, as long as they lose no more than the least of the others did.
     """
-    if order == "mi":
-        left = torch.argsort(marginal, stable=True)[len(gone) :]
+    if once is not None:
+        left = once[len(gone) :]
         losses = torch.zeros_like(marginal)
     else:
         losses = information.losses()
         left = _by_loss(losses, marginal)[: len(marginal) - len(gone)]
     most = max(int(_SHARE * len(left)), 1)
-    few = left[: _NEAR if order == "mi" else min(4 * most, _NEAR)]
+    few = left[: _NEAR if once is not None else min(4 * most, _NEAR)]
     near = information.among(few) if isinstance(information, Separable) else None
     if near is None:
         node = int(left[0])
@@ -121,7 +130,7 @@ def _next_to_go(
         information.remove(node)
         return [(node, lost)]
     assert isinstance(information, Separable)
-    if order == "mi":
+    if once is not None:
         places = [(place, _take(near, place)) for place in range(len(few))]
     else:
         bound = float(losses[left[len(few)]]) if len(left) > len(few) else math.inf
@@ -176,7 +185,8 @@ def terc(
         information: The set function; the nodes that go are removed from it.
         confidence: A node stays if it is at least this sure that it adds information.
         order: "mi" tests each node once, least marginal information first (the order that keeps {X1} where
-            X1 = X2 + X3); "greedy" tests the least informative of those that remain until one stays.
+            X1 = X2 + X3), and "loss" those first whose loss is least while all others are there; "greedy" tests the
+            least informative of those that remain until one stays.
         margin: It has to add more than this many nats.
         min_keep: It stops when only this many nodes are left.
         progress: Wraps the steps to show how far it is.
@@ -186,15 +196,16 @@ def terc(
     """
     marginal = information.marginal()
     kept = set(range(information.num_nodes))
-    for node in progress(torch.argsort(marginal, stable=True).tolist()):
+    once = _ranked_once(information, marginal, order)
+    for node in progress((torch.argsort(marginal, stable=True) if once is None else once).tolist()):
         if len(kept) <= min_keep:
             break
-        if order == "greedy":
+        if once is None:
             node = _least(information.losses(), marginal)
         if information.confidence(node, margin) < confidence:
             kept.remove(node)
             information.remove(node)
-        elif order == "greedy":
+        elif once is None:
             break
     return tuple(sorted(kept))
 

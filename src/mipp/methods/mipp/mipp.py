@@ -39,7 +39,8 @@ class MIPP:
     Attributes:
         estimator: "gaussian", the closed form; "surrogate", one perceptron per layer trained under random masks; "mlp",
             the paper's perceptrons; or one with settings, such as `mipp.estimators.MLP(hidden=(64, 64))`.
-        order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first.
+        order: "greedy" re-scores after each removal; "mi" goes through the nodes once, least informative first,
+            and "loss" those first whose loss is least while all others are there (leave one out).
         collapse: None makes every position of a map a sample; "l1", "l2", "mean" and "std" make one number of each map.
         confidence: Without a target in the budget: keep a node if it is at least this sure that it carries information;
             to make widths multiples of `round_to`, or `uniform`, the most informative of the others stay too.
