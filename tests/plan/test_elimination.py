@@ -1,6 +1,7 @@
 """Law 6: TERC and backward elimination, on truth tables (no estimator) and on known Gaussians."""
 
 from collections import Counter
+import math
 from itertools import product
 from math import log
 
@@ -60,7 +61,7 @@ def bit(i):
     return lambda b: b[i]
 
 
-both = pytest.mark.parametrize("order", ["mi", "greedy"])
+both = pytest.mark.parametrize("order", ["mi", "loss", "greedy"])
 
 
 @both
@@ -109,7 +110,7 @@ def test_nothing_stays_where_nothing_informs(order):
 @given(
     target=st.lists(st.integers(0, 2), min_size=8, max_size=8),
     columns=st.lists(st.lists(st.integers(0, 1), min_size=8, max_size=8), min_size=1, max_size=5),
-    order=st.sampled_from(["mi", "greedy"]),
+    order=st.sampled_from(["mi", "loss", "greedy"]),
 )
 def test_terc_keeps_all_information_and_no_redundant_node(target, columns, order):
     """The defining property, on random truth tables: I(kept; Y) = I(all; Y), and every kept node is needed."""
@@ -128,7 +129,7 @@ def test_terc_keeps_all_information_and_no_redundant_node(target, columns, order
 @given(
     target=st.lists(st.integers(0, 2), min_size=8, max_size=8),
     columns=st.lists(st.lists(st.integers(0, 1), min_size=8, max_size=8), min_size=1, max_size=5),
-    order=st.sampled_from(["mi", "greedy"]),
+    order=st.sampled_from(["mi", "loss", "greedy"]),
 )
 def test_elimination_removes_every_node_once_and_its_losses_add_up(target, columns, order):
     rows = list(zip(*columns, strict=True))
@@ -166,6 +167,14 @@ def test_greedy_removes_the_least_loss_and_then_the_least_marginal(target, colum
 def test_single_pass_goes_by_the_marginal():
     info = table(3, [bit(2), lambda b: b[0] + 2 * b[1], bit(0)], lambda b: b[0] + 2 * b[1])
     assert backward_elimination(info, "mi").order == (0, 2, 1)
+
+
+def test_leaving_one_out_goes_by_what_each_loses_while_all_others_are_there():
+    """Two copies lose nothing by themselves, so they go first, one and then the other, though the second is missed."""
+    info = table(3, [bit(0), bit(2), bit(0), bit(1)], lambda b: 2 * b[0] + b[2])
+    found = backward_elimination(info, "loss")
+    assert found.order == (3, 0, 2, 1)
+    assert found.loss[2:] == pytest.approx((0.0, math.log(2), 2 * math.log(2)))
 
 
 def test_ties_are_broken_by_position():
