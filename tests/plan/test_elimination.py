@@ -1,7 +1,7 @@
 """Law 6: TERC and backward elimination, on truth tables (no estimator) and on known Gaussians."""
 
-from collections import Counter
 import math
+from collections import Counter
 from itertools import product
 from math import log
 
