@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from mipp.plan.budget import Budget
     from mipp.plan.elimination import confidence_schedule
     from mipp.plan.plan import PruningPlan, load_plan
-    from mipp.refit.descent import Distillation
-    from mipp.refit.least_squares import Refit
+    from mipp.refit.settings import Distillation, Refit
     from mipp.selectors.features import FeatureSelector
     from mipp.selectors.pixels import InputSelection, select_inputs
     from mipp.storage.folder import load
@@ -79,14 +78,13 @@ __all__ = [
 _FOUND_IN = {
     "mipp": ("estimators", "export", "grid", "methods", "report", "zoo"),
     "mipp.data.calibration": ("Calibration",),
-    "mipp.refit.least_squares": ("Refit",),
+    "mipp.refit.settings": ("Distillation", "Refit"),
     "mipp.selectors.features": ("FeatureSelector",),
     "mipp.integrations.optimizers": ("carry_over", "carry_over_average"),
     "mipp.pipeline.prune": ("Result", "frontier", "information", "inspect", "prune"),
     "mipp.selectors.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan.budget": ("Budget",),
     "mipp.plan.plan": ("PruningPlan", "load_plan"),
-    "mipp.refit.descent": ("Distillation",),
     "mipp.plan.elimination": ("confidence_schedule",),
     "mipp.storage.folder": ("load",),
     "mipp.storage.hugging_face": ("from_pretrained",),

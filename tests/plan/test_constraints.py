@@ -16,7 +16,7 @@ from mipp.graph.trace import OpStream, run
 from mipp.graph.trees import leaves, results_in
 from mipp.grid.run import COSTS
 from mipp.modules.copies import working_copy
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 
 
 class Held(OpStream):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
-from mipp.refit.least_squares import Refit
+from mipp.refit.settings import Refit
 
 
 def images(count: int = 4) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mipp.cli.errors import Group
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 
 app = typer.Typer(
     cls=Group,

@@ -13,7 +13,7 @@ from mipp.cli.errors import CommandError, unknown
 from mipp.methods import Method
 from mipp.methods import all as all_methods
 from mipp.plan.budget import Budget
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
 _WORDS: dict[object, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}

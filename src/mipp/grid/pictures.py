@@ -8,7 +8,7 @@ from typing import Any
 from mipp.errors import MissingRequirementError
 from mipp.grid.run import COSTS, Row
 from mipp.grid.summary import Summary, format_budget, stages_of, summarise
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:

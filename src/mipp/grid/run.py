@@ -20,7 +20,7 @@ from mipp.methods import Method, needs_of
 from mipp.modules.placement import device_of
 from mipp.pipeline.prune import Result, prune
 from mipp.plan.budget import Budget
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 from mipp.report.figures import ratio
 from mipp.report.measuring import machine
 from mipp.surgery.cut import apply

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mipp.grid.run import COSTS, Row
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 
 
 @dataclass(frozen=True)

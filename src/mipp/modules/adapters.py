@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mipp.modules.multihead import Multihead, open_attention
-
 Sizes = Callable[[Any, Tensor], dict[str, Any]]
 
 
@@ -36,7 +34,7 @@ class Adapter:
 
 
 ADAPTERS: dict[type[nn.Module], Adapter] = {}
-"""The adapters by the class of the layer."""
+"""The adapters by the class of the layer; those of twins stand beside these."""
 
 
 def adapter_of(module: nn.Module) -> Adapter:
@@ -95,10 +93,6 @@ ADAPTERS |= {
     nn.GroupNorm: Adapter(lambda _, w: {"num_channels": len(w)}, counting="num_groups"),
     nn.Embedding: Adapter(lambda _, w: {"num_embeddings": w.shape[0], "embedding_dim": w.shape[1]}),
     nn.PReLU: Adapter(lambda _, w: {"num_parameters": len(w)}),
-    nn.MultiheadAttention: Adapter(open=open_attention),
-    Multihead: Adapter(
-        lambda m, w: {"num_heads": w.shape[1] // m.head_dim, "embed_dim": w.shape[0]}, ("out_proj.weight",)
-    ),
     nn.RNNBase: Adapter(_recurrent, ("weight_ih_l0",), refresh=_list_weights),
     nn.RNNCellBase: Adapter(_recurrent, ("weight_ih",)),
 }

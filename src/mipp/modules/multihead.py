@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mipp.modules.adapters import ADAPTERS, Adapter
 from mipp.runtime.mistakes import border
 
 
@@ -89,3 +90,11 @@ def open_attention(module: nn.MultiheadAttention) -> None:
     """Lets a layer of attention, changed in place, take its sizes from its weights."""
     if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn:
         module.__class__ = Multihead
+
+
+ADAPTERS |= {
+    nn.MultiheadAttention: Adapter(open=open_attention),
+    Multihead: Adapter(
+        lambda m, w: {"num_heads": w.shape[1] // m.head_dim, "embed_dim": w.shape[0]}, ("out_proj.weight",)
+    ),
+}

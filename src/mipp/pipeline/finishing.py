@@ -12,15 +12,15 @@ from mipp.data.calibration import Calibration
 from mipp.errors import UnsupportedModelError
 from mipp.modules.copies import move
 from mipp.modules.placement import device_of
-from mipp.pipeline.planning import Planned
-from mipp.pipeline.preparation import Prepared
+from mipp.pipeline.stages import Planned, Prepared
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit.descent import Distillation
 from mipp.refit.distillation import distill
-from mipp.refit.least_squares import Refit, refit
-from mipp.report.data import WARNING, Report
+from mipp.refit.least_squares import refit
+from mipp.refit.settings import Distillation, Refit
+from mipp.report.data import Report
 from mipp.report.measuring import Clock, measures, report_on
+from mipp.runtime.record import WARNING
 from mipp.runtime.tensor_store import format_bytes
 from mipp.storage import folder as storage
 from mipp.surgery.cut import apply

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.pipeline.checks import check_option, list_patterns
-from mipp.refit.descent import Distillation
-from mipp.refit.least_squares import Refit
+from mipp.refit.settings import Distillation, Refit
 
 _RECORDED = ("exclude", "compensate", "recover", "device", "seed", "memory_limit")
 

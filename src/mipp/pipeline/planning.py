@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import lcm
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from mipp.modules.copies import fill, full_copy, state_of
 from mipp.pipeline.checks import check_groups, find_excluded
 from mipp.pipeline.identity import identify
 from mipp.pipeline.isolation import isolate
-from mipp.pipeline.preparation import Prepared, example
+from mipp.pipeline.stages import Planned, Prepared, example
 from mipp.plan.allocation import check_budget
 from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost, cost_of
@@ -28,25 +28,6 @@ from mipp.storage.checkpoint import Checkpoint
 from mipp.surgery.proof import extend_frozen, names_of, verified_graph, wrong_groups
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """The dense model with its graph and plan under one budget.
-
-    Attributes:
-        plan: The nodes that stay.
-        dense: The dense model, with the weights that the method left.
-        task: What the plan was made from, with what the proof froze besides.
-        store: The checkpoint, if there is one.
-        seconds: What it took so far, by phase.
-    """
-
-    plan: PruningPlan
-    dense: nn.Module
-    task: Task
-    store: Checkpoint | None
-    seconds: Mapping[str, float]
 
 
 def make_plan(prepared: Prepared, budget: Budget, store: Checkpoint | None) -> Planned:

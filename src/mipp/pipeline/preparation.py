@@ -1,15 +1,14 @@
 """Calibration data, the graph of the model with its costs, and the dense network measured: all that budgets share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 
-from mipp.data.calibration import Batch, Batches, Calibration, read
+from mipp.data.calibration import Batches, Calibration, read
 from mipp.errors import MippError
-from mipp.graph.program import Call
 from mipp.methods.base import Method, needs_of
 from mipp.modules.placement import device_of, place_model
 from mipp.pipeline.checks import (
@@ -22,14 +21,13 @@ from mipp.pipeline.checks import (
     runs_in_parts,
 )
 from mipp.pipeline.options import Options
+from mipp.pipeline.stages import Prepared, example
 from mipp.plan.allocation import check_budget
 from mipp.plan.budget import Budget
-from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import cost_of
 from mipp.plan.plan import PruningPlan
+from mipp.plan.registry import CONSTRAINTS
 from mipp.plan.task import Task
-from mipp.refit.least_squares import Refit
-from mipp.report.data import Measures
 from mipp.report.layer_times import layer_times
 from mipp.report.measuring import Clock, measures
 from mipp.runtime.progress import Bars
@@ -39,33 +37,6 @@ from mipp.surgery.proof import verified_graph
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
 _NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the proof of the cuts are computed in."
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Data, graph and measures that all budgets share.
-
-    Attributes:
-        model: The caller's model.
-        data: The caller's calibration data, which have been read.
-        method: Chooses the nodes.
-        options: How.
-        task: The model where it is worked on, and what there is to prune it with.
-        refit: How weights are refitted; None: not at all.
-        before: The dense model measured.
-        bars: Show how far it is.
-        seconds: What it took so far, by phase.
-    """
-
-    model: nn.Module
-    data: Calibration
-    method: Method
-    options: Options
-    task: Task
-    refit: Refit | None
-    before: Measures
-    bars: Bars
-    seconds: Mapping[str, float]
 
 
 def check_request(data: Calibration, budgets: Sequence[object], method: object, options: Options) -> None:
@@ -144,12 +115,6 @@ def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memo
         memory=memory,
         progress=bars,
     )
-
-
-def example(batches: Sequence[Batch]) -> Call:
-    """The first two samples, where the batch can be cut."""
-    first = batches[0]
-    return first.call.part(0, 2) if first.divisible else first.call
 
 
 def _with_times(task: Task, budgets: Sequence[Budget]) -> Task:

@@ -24,8 +24,7 @@ from mipp.pipeline.planning import make_plan, open_checkpoint
 from mipp.pipeline.preparation import check_request, make_task, prepare
 from mipp.plan.budget import Budget
 from mipp.plan.cost import cost_of
-from mipp.refit.descent import Distillation
-from mipp.refit.least_squares import Refit
+from mipp.refit.settings import Distillation, Refit
 from mipp.report.inspection import Inspection
 from mipp.runtime.distributed import merge_shards
 from mipp.runtime.mistakes import admit_mistakes

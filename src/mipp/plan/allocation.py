@@ -11,11 +11,11 @@ import scipy
 from mipp.errors import InfeasibleBudgetError
 from mipp.graph.nodes import width_unit
 from mipp.plan.budget import Budget
-from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import Cost
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import look_up
 from mipp.plan.quantities import Floats
+from mipp.plan.registry import CONSTRAINTS
 
 Unit = Literal["cost", "node"]
 Measure = Callable[[str, Mapping[str, int]], float]

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from mipp.errors import InfeasibleBudgetError
-from mipp.plan.constraints import CONSTRAINTS, Constraint
+from mipp.plan.registry import CONSTRAINTS, Constraint
 
 if TYPE_CHECKING:
     from mipp.plan.cost import Cost

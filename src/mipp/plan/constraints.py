@@ -3,9 +3,10 @@
 What needs torch is imported when it is called: the command line lists its options without.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Optional
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mipp.plan.registry import Constraint, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,48 +15,6 @@ if TYPE_CHECKING:
     from mipp.graph.program import Call
     from mipp.plan.latency import LayerTimes
     from mipp.plan.quantities import Quantity
-
-QuantityOf = Callable[["PruningGraph", Sequence[str], Optional["LayerTimes"]], Optional["Quantity"]]
-"""Called with a graph, the names of its groups in the order of the widths, and measured times if there are any."""
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A number that a budget limits.
-
-    Attributes:
-        name: Its field of `mipp.Budget` and of `Measures`, and its name in reports and on the command line.
-        label: Its name for people.
-        meaning: What is counted, for the help of the command line.
-        quantity: Makes its function of the widths: one that adds up, a `Sum`, or another. None: times are lacking.
-        unit: Of absolute amounts; "" for a count.
-        counts_silent: The silent node that stands in for an emptied group counts.
-        measure: Takes it of a network called on a batch, for reports; None: the function of the widths is exact.
-        is_estimated: The function of the widths is an estimate, and a budget holds for what `measure` says.
-    """
-
-    name: str
-    label: str
-    meaning: str
-    quantity: QuantityOf
-    unit: Literal["", "ms", "bytes"] = ""
-    counts_silent: bool = True
-    measure: Callable[["nn.Module", "Call"], float] | None = None
-    is_estimated: bool = False
-
-    @property
-    def is_whole(self) -> bool:
-        """True if absolute amounts are whole numbers."""
-        return self.unit != "ms"
-
-
-CONSTRAINTS: dict[str, Constraint] = {}
-"""Every kind of budget by name."""
-
-
-def register(constraint: Constraint) -> None:
-    """Adds a kind of budget."""
-    CONSTRAINTS[constraint.name] = constraint
 
 
 def _macs(graph: "PruningGraph", groups: Sequence[str], _: "LayerTimes | None") -> "Quantity":

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mipp.graph.nodes import PruningGraph
-from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.latency import LayerTimes
 from mipp.plan.quantities import Floats, Quantity
+from mipp.plan.registry import CONSTRAINTS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mipp.estimators import Information, Nearby, Separable
+from mipp.estimators.base import Information, Nearby, Separable
 
 Order = Literal["greedy", "mi", "loss"]
 Floats = NDArray[np.float64]

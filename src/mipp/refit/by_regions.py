@@ -20,10 +20,11 @@ from mipp.errors import UnsupportedModelError
 from mipp.modules.copies import fill, state_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit.descent import Descent, Distillation
+from mipp.refit.descent import Descent
 from mipp.refit.learner import audible_factors, learning_copy, narrow_products, silence, widen
 from mipp.refit.losses import Values, output_loss, relative_error
 from mipp.refit.regions import Region, find_regions
+from mipp.refit.settings import Distillation
 from mipp.runtime.tensor_store import Stored, TensorStore
 from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream

@@ -1,55 +1,18 @@
-"""Settings of the distillation, and its descent: Adam with a warm-up, a half cosine, and checks on held-out data."""
+"""The descent of the distillation: Adam with a warm-up, a half cosine, and checks on held-out data."""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-
-from mipp.errors import MippError
 
 T = TypeVar("T")
 
 _CHECKS = (0.2, 0.4, 0.6, 0.8)  # of the time or passes; one more is at the end
 _BACK = 0.3
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """Duration, learning rate and reach of the distillation.
-
-    Attributes:
-        seconds: Time limit; training stops early enough for the final check.
-        epochs: Stops after this many passes over the calibration data.
-        batch_size: Samples in a step, at most.
-        learning_rate: Peak learning rate of Adam. It rises over the first tenth of the time or passes, whichever is
-            further along, and falls to zero along a half cosine. If a check finds the network worse than before,
-            training goes on from the best weights at three tenths of this rate.
-        by: "network" trains all weights together. "blocks" trains region after region of the network (a residual block,
-            half a transformer layer) from what the pruned network feeds it to what the dense one wrote, with the
-            gradients and the optimiser of one region in memory at a time; seconds and epochs are then those of all
-            regions and of each. None takes blocks where the memory limit does not hold the gradients and activations
-            of the whole network.
-    """
-
-    seconds: float = 60.0
-    epochs: int = 100
-    batch_size: int = 32
-    learning_rate: float = 3e-3
-    by: Literal["network", "blocks"] | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.seconds > 0 and self.learning_rate > 0) or self.epochs < 0 or self.batch_size < 1:
-            raise MippError(
-                f"Distillation(seconds={self.seconds}, epochs={self.epochs}, batch_size={self.batch_size}, "
-                f"learning_rate={self.learning_rate}): expected seconds and learning_rate to be positive, epochs of 0 "
-                "or more, and at least one sample in a batch."
-            )
-        if self.by not in (None, "network", "blocks"):
-            raise MippError(f"Distillation(by={self.by!r}): expected 'network', 'blocks', or None.")
 
 
 @dataclass

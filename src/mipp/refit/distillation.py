@@ -18,9 +18,10 @@ from mipp.modules.copies import fill, modes_kept, state_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.by_regions import Journal, distill_by_regions
-from mipp.refit.descent import Descent, Distillation
+from mipp.refit.descent import Descent
 from mipp.refit.learner import audible_factors, learning_copy, narrow_products, silence, widen
 from mipp.refit.losses import Runner, Values, feature_loss, features, output_loss
+from mipp.refit.settings import Distillation
 from mipp.runtime.progress import Progress
 from mipp.statistics.paths import Path, same_path
 

@@ -8,7 +8,7 @@ one dense and two pruned passes over the calibration data; where images are read
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from math import ceil, inf, prod
 from typing import cast
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch
-from mipp.errors import MippError, UnsupportedModelError
+from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import Site
@@ -30,6 +30,7 @@ from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
+from mipp.refit.settings import Refit
 from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
@@ -41,37 +42,6 @@ from mipp.statistics.unfolding import align, channels_last, inputs_of
 _ROWS, _ROWS_PER_INPUT, _FEWEST = 65536, 128, 4096
 _SAMPLES = 1024
 _SCARCE, _VARIATIONS = 4, 3
-
-
-@dataclass(frozen=True)
-class Refit:
-    """Options of the refit of the weights downstream of removed nodes.
-
-    Attributes:
-        ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
-            chooses it for every weight by the error on calibration samples held out.
-        positions: At most this many positions of each sample enter the statistics of one layer. None is as many as
-            make 128 rows per input of the layer (4,096 at least, 65,536 at most) of 1,024 samples, or of all if they
-            are fewer.
-        variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
-            positions. None is 3 if some convolution would be fitted to fewer than 4 rows per input, and 0 otherwise.
-            Only images are affected.
-        allow_bias: Give layers without bias and without a following batch norm a bias, as far as a budget of parameters
-            allows. Adds parameters.
-    """
-
-    ridge: float | None = None
-    positions: int | None = None
-    variations: int | None = None
-    allow_bias: bool = False
-
-    def __post_init__(self) -> None:
-        fine = (self.ridge is None or self.ridge > 0) and (self.positions is None or self.positions >= 1)
-        if not (fine and (self.variations is None or self.variations >= 0)):
-            raise MippError(
-                f"Refit(ridge={self.ridge}, positions={self.positions}, variations={self.variations}): expected ridge "
-                "and positions to be positive, variations to be 0 or more, or None."
-            )
 
 
 @torch.no_grad()

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 from mipp.errors import MippError
-
-WARNING = "Warning: "
-"""The beginning of notes that are warnings."""
+from mipp.runtime.record import WARNING
 
 
 @dataclass(frozen=True)

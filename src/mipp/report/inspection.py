@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 from mipp.graph.nodes import Frozen, NodeGroup, PruningGraph
-from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import Cost
+from mipp.plan.registry import CONSTRAINTS
 from mipp.report.figures import BY_UNIT, plural, printable
 
 

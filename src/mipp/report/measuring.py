@@ -15,9 +15,9 @@ from mipp.errors import MippError
 from mipp.modules.copies import modes_kept
 from mipp.modules.placement import device_of
 from mipp.plan.budget import Budget
-from mipp.plan.constraints import CONSTRAINTS
 from mipp.plan.cost import Cost, group_macs
 from mipp.plan.plan import PruningPlan
+from mipp.plan.registry import CONSTRAINTS
 from mipp.plan.task import Task
 from mipp.report.data import FrozenLine, GroupLine, Measures, Report
 from mipp.runtime.default_device import callers_default_device

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from mipp.plan.constraints import CONSTRAINTS
+from mipp.plan.registry import CONSTRAINTS
 from mipp.report import figures
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mipp.report import figures, summary
-from mipp.report.data import WARNING
+from mipp.runtime.record import WARNING
 
 if TYPE_CHECKING:
     from mipp.report.data import FrozenLine, GroupLine, Report

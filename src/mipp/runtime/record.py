@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+WARNING = "Warning: "
+"""The beginning of notes that are warnings."""
 
 
 class Notes:
