@@ -4,14 +4,19 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
+import grimp
 import pytest
 
 import mipp
 
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(path.parent.name for path in (ROOT / "src" / "mipp").glob("*/__init__.py"))
+CLIENTS = ("__main__", "cli", "grid", "integrations", "selectors")
+"""Rooms that use the public API: whatever `import mipp` offers."""
+LONGEST_CHAIN = 10
 COMMAND_LINE = ("typer", "click", "rich", "jinja2", "filelock", "matplotlib", "sklearn", "transformers", "ray")
 
 
@@ -49,3 +54,22 @@ def test_an_import_against_the_flow_is_refused_in_every_room(tmp_path):
         room for room in ROOMS if room in above and f"mipp.{room}.planted -> mipp.{above[room]}" not in found.stdout
     ]
     assert not missed
+
+
+def test_no_chain_of_imports_is_long():
+    """Counted in modules, with imports inside of functions, and without those for types alone."""
+    graph = grimp.build_graph("mipp", exclude_type_checking_imports=True, cache_dir=None)
+
+    @cache
+    def chain(module: str) -> tuple[str, ...]:
+        return (module, *max(map(chain, graph.find_modules_directly_imported_by(module)), key=len, default=()))
+
+    longest = max(map(chain, graph.modules), key=len)
+    assert len(longest) <= LONGEST_CHAIN, longest
+
+
+def test_only_clients_use_the_public_api():
+    """The rooms that the API is made of do not import it."""
+    graph = grimp.build_graph("mipp", exclude_type_checking_imports=True, cache_dir=None)
+    users = {module.split(".")[1] for module in graph.find_modules_that_directly_import("mipp")}
+    assert users <= set(CLIENTS)

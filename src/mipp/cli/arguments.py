@@ -9,10 +9,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import torch
 from torch import Tensor
 
+import mipp
 from mipp.cli.errors import CommandError, unknown
-from mipp.methods import Method
-from mipp.methods import all as all_methods
-from mipp.plan.budget import Budget
 from mipp.plan.registry import CONSTRAINTS
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
@@ -52,9 +50,9 @@ def example(texts: Sequence[str]) -> tuple[Tensor, ...]:
     return tuple(_tensor(text) for text in texts)
 
 
-def method(name: str, settings: Sequence[str]) -> Method:
+def method(name: str, settings: Sequence[str]) -> mipp.methods.Method:
     """Makes the method of that name, with the fields that FIELD=VALUE sets."""
-    known = all_methods()
+    known = mipp.methods.all()
     if name not in known:
         raise unknown("method", name, known)
     return with_settings(known[name](), name, settings)
@@ -74,12 +72,12 @@ def with_settings(made: _T, name: str, settings: Sequence[str]) -> _T:
         raise CommandError(f"{name} refuses {', '.join(settings)}: {error}") from error
 
 
-def methods(text: str) -> dict[str, Method]:
+def methods(text: str) -> dict[str, mipp.methods.Method]:
     """Reads NAME[:FIELD=VALUE...][@NAME...],...; what stands behind @ is the method that a control is like."""
     return {part: _like(part) for part in _list("methods", text)}
 
 
-def budgets(text: str) -> list[Budget]:
+def budgets(text: str) -> list[mipp.Budget]:
     """Reads NAME=AMOUNT[:NAME=AMOUNT...],..., such as macs=0.5,nodes=0.1:min_keep=0."""
     return [_budget(part) for part in _list("budgets", text)]
 
@@ -98,7 +96,7 @@ def _list(option: str, text: str) -> list[str]:
     return parts
 
 
-def _like(text: str) -> Method:
+def _like(text: str) -> mipp.methods.Method:
     own, _, other = text.partition("@")
     name, *settings = own.split(":")
     made = method(name, settings)
@@ -109,13 +107,13 @@ def _like(text: str) -> Method:
     return _replace(made, {"like": _like(other)})
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str) -> mipp.Budget:
     found: dict[str, Any] = {}
     for name, value in (_pair("budgets", "NAME=AMOUNT, such as macs=0.5", part) for part in text.split(":")):
         if name not in _AMOUNTS:
             raise unknown("budget", name, _AMOUNTS)
         found[name] = amount(name, value)
-    return Budget(**found)
+    return mipp.Budget(**found)
 
 
 def field_names(made: object) -> list[str]:

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
 
-from mipp import grid, zoo
+import mipp
 from mipp.cli import arguments, console
 from mipp.cli.errors import CommandError, unknown
 from mipp.cli.models import ModelSource
@@ -50,13 +50,13 @@ class Trained:
 
 def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: bool) -> None:
     """Does the runs that are not in the folder yet, and prints and draws all of them."""
-    todo = grid.runs(
+    todo = mipp.grid.runs(
         arguments.methods(compared.methods), arguments.budgets(compared.budgets), arguments.seeds(compared.seeds)
     )
     work = _workload(compared, trained)
     if compared.weights is None and not trained.before_epochs:
         console.note("No --weights and no --before-epochs: models are pruned as their factory made them.", quiet=quiet)
-    grid.collect(out / "runs", work)
+    mipp.grid.collect(out / "runs", work)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -65,10 +65,10 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
         done = _perform(todo, work, (out / "runs").resolve())
         for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):
             pass
-    rows = grid.collect(out / "runs")
-    summaries = grid.summarise(rows)
-    (out / TABLE).write_text(grid.markdown(summaries) + "\n", encoding="utf-8")
-    pictures = grid.draw(rows, out)
+    rows = mipp.grid.collect(out / "runs")
+    summaries = mipp.grid.summarise(rows)
+    (out / TABLE).write_text(mipp.grid.markdown(summaries) + "\n", encoding="utf-8")
+    pictures = mipp.grid.draw(rows, out)
     if json:
         typer.echo(_json.dumps({"rows": rows, "out": str(out)}))
         return
@@ -80,40 +80,40 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     console.note(f"In {out}: {TABLE}, {', '.join(p.name for p in pictures)}; each run in {out / 'runs'}.", quiet=quiet)
 
 
-def _perform(todo: Sequence[grid.Run], work: grid.Workload, folder: Path) -> Iterator[grid.Row]:
+def _perform(todo: Sequence[mipp.grid.Run], work: mipp.grid.Workload, folder: Path) -> Iterator[mipp.grid.Row]:
     """Does the runs and yields their results; those that other processes are at come last."""
     theirs = []
     for one in todo:
         try:
-            grid.once(grid.job(one, work, folder), wait=False)
+            mipp.grid.once(mipp.grid.job(one, work, folder), wait=False)
         except Timeout:
             theirs.append(one)
         else:
-            yield grid.perform(one, work, folder)
-    yield from (grid.perform(one, work, folder) for one in theirs)
+            yield mipp.grid.perform(one, work, folder)
+    yield from (mipp.grid.perform(one, work, folder) for one in theirs)
 
 
-def _workload(compared: Compared, trained: Trained) -> grid.Workload:
-    if compared.data not in zoo.DATA_SETS:
-        raise unknown("data set with a test split", compared.data, zoo.DATA_SETS)
+def _workload(compared: Compared, trained: Trained) -> mipp.grid.Workload:
+    if compared.data not in mipp.zoo.DATA_SETS:
+        raise unknown("data set with a test split", compared.data, mipp.zoo.DATA_SETS)
     if compared.weights is not None and trained.before_epochs:
         raise CommandError("--weights and --before-epochs both say what is pruned; give one of them.")
     named = compared.model if compared.weights is None else f"{compared.model} {compared.weights}"
-    return grid.Workload(
+    return mipp.grid.Workload(
         named,
         ModelSource(compared.model, compared.weights).make,
-        zoo.load(compared.data, "train", compared.data_dir),
-        zoo.load(compared.data, "test", compared.data_dir),
-        before=grid.Recipe(trained.before_epochs, trained.learning_rate),
-        after=grid.Recipe(trained.after_epochs, trained.after_learning_rate),
-        whole=grid.Recipe(trained.whole_epochs, trained.learning_rate),
+        mipp.zoo.load(compared.data, "train", compared.data_dir),
+        mipp.zoo.load(compared.data, "test", compared.data_dir),
+        before=mipp.grid.Recipe(trained.before_epochs, trained.learning_rate),
+        after=mipp.grid.Recipe(trained.after_epochs, trained.after_learning_rate),
+        whole=mipp.grid.Recipe(trained.whole_epochs, trained.learning_rate),
         samples=trained.max_samples,
         exclude=tuple(trained.exclude),
         compensate=trained.compensate,
     )
 
 
-def _table(summaries: Sequence[grid.Summary]) -> Table:
+def _table(summaries: Sequence[mipp.grid.Summary]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings(summaries)):
         table.add_column(heading, justify="right" if number > 1 else "left", no_wrap=True)

@@ -18,11 +18,10 @@ from rich.text import Text
 from torch import nn
 
 import mipp
-from mipp import zoo
 from mipp.cli.console import note
 from mipp.cli.errors import CommandError
-from mipp.report import GroupLine, Measures, Report, figures
-from mipp.storage.folder import PAGE, PLAN, REPORT, WEIGHTS, new_folder
+from mipp.report import figures
+from mipp.storage.places import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 
 HALF, FIFTH = 0.5, 0.2
 FIFTH_FOLDER = "20"
@@ -48,17 +47,17 @@ def run(out: Path, *, seed: int, epochs: int, json: bool, quiet: bool) -> None:
 
 
 def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]:
-    train, test = zoo.load("digits", "train"), zoo.load("digits", "test")
+    train, test = mipp.zoo.load("digits", "train"), mipp.zoo.load("digits", "test")
 
     def accuracy(model: nn.Module) -> Mapping[str, float]:
-        return {"accuracy": zoo.accuracy(model, test)}
+        return {"accuracy": mipp.zoo.accuracy(model, test)}
 
     torch.manual_seed(seed)
-    dense = zoo.DigitsCNN()
+    dense = mipp.zoo.DigitsCNN()
     with _step(
         f"Training DigitsCNN on {len(train):,} images of digits, {figures.plural(epochs, 'epoch')}", quiet
     ) as progress:
-        zoo.fit(dense, train, epochs=epochs, seed=seed, progress=progress)
+        mipp.zoo.fit(dense, train, epochs=epochs, seed=seed, progress=progress)
     generator = torch.Generator().manual_seed(seed)
     images = [images for images, _ in train.batches(_BATCH, limit=_SAMPLES, generator=generator)]
     results = {}
@@ -70,13 +69,15 @@ def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]
             )
         tuned = copy.deepcopy(result.model)
         with _step(f"Fine-tuning a copy, {figures.plural(_FINE_TUNE_EPOCHS, 'epoch')}", quiet) as progress:
-            zoo.fit(tuned, train, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE, seed=seed, progress=progress)
+            mipp.zoo.fit(
+                tuned, train, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE, seed=seed, progress=progress
+            )
         stage = replace(result.report.after, metrics=dict(accuracy(tuned)))
         results[share] = replace(result, report=result.report.with_stage(FINE_TUNED, stage))
     return results
 
 
-def _measure(reports: Mapping[float, Report]) -> Group:
+def _measure(reports: Mapping[float, mipp.report.Report]) -> Group:
     table = _table("", "accuracy", FINE_TUNED, "parameters", "MACs", "latency")
     dense = [report.before for report in reports.values()]
     fastest = min(dense, key=lambda measures: measures.latency_ms or 0.0)  # the dense model was measured each time
@@ -88,14 +89,14 @@ def _measure(reports: Mapping[float, Report]) -> Group:
     )
 
 
-def _cells(measures: Measures, tuned: Measures | None) -> list[str]:
+def _cells(measures: mipp.report.Measures, tuned: mipp.report.Measures | None) -> list[str]:
     latency = figures.ABSENT if measures.latency_ms is None else figures.milliseconds(measures.latency_ms)
     later = figures.ABSENT if tuned is None else f"{tuned.metrics['accuracy']:.1f} %"
     size = [figures.count(measures.params), figures.count(measures.macs)]
     return [f"{measures.metrics['accuracy']:.1f} %", later, *size, latency]
 
 
-def _information(reports: Mapping[float, Report]) -> Group:
+def _information(reports: Mapping[float, mipp.report.Report]) -> Group:
     headings = [f"{100 * share:.0f} %: {what}" for share in reports for what in ("nodes", "nats kept")]
     table = _table("group", *headings)
     for lines in zip(*(report.groups for report in reports.values()), strict=True):
@@ -103,7 +104,7 @@ def _information(reports: Mapping[float, Report]) -> Group:
     return _with_caption(table, "nats: what a group tells the nodes that read it and are kept")
 
 
-def _nats(line: GroupLine) -> str:
+def _nats(line: mipp.report.GroupLine) -> str:
     if line.nats is None or line.total_nats is None:
         return figures.ABSENT
     return f"{line.total_nats - line.nats:.1f} of {line.total_nats:.1f}"
@@ -180,7 +181,7 @@ def _is_demo(out: Path) -> bool:
 def _is_demo_report(path: Path) -> bool:
     try:
         report = _json.loads(path.read_text(encoding="utf-8"))
-        return report["model"] == zoo.DigitsCNN.__name__ and FINE_TUNED in report["stages"]
+        return report["model"] == mipp.zoo.DigitsCNN.__name__ and FINE_TUNED in report["stages"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import typer
 
+import mipp
 from mipp.cli import arguments, console
 from mipp.cli.models import ModelSource
-from mipp.export import export
 
 
 def run(model: ModelSource, inputs: Sequence[str], *, out: Path, json: bool) -> None:
     """Exports, checks, and says by how much the file differs from the model."""
     example = arguments.example(inputs)
     with console.only_results_on_stdout():
-        gap = export(model.make(), example, out)
+        gap = mipp.export.export(model.make(), example, out)
     if json:
         typer.echo(_json.dumps({"out": str(out), "difference": gap}))
     else:

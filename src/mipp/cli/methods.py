@@ -11,16 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import mipp
 from mipp.cli.arguments import field_names
-from mipp.methods import all as all_methods
-from mipp.methods import needs_of
 
 _STAGES = {"any": "before or after training", "initialisation": "before training", "trained": "after training"}
 
 
 def run(*, json: bool) -> None:
     """Prints every method with what it needs and its fields."""
-    listed = {name: _describe(make()) for name, make in all_methods().items()}
+    listed = {name: _describe(make()) for name, make in mipp.methods.all().items()}
     if json:
         typer.echo(_json.dumps(listed))
         return
@@ -38,7 +37,7 @@ def _describe(method: object) -> dict[str, Any]:
     paragraph = (inspect.getdoc(type(method)) or "").split("\n\n")[0]
     return {
         "summary": " ".join(paragraph.split()),
-        "needs": asdict(needs_of(method)),
+        "needs": asdict(mipp.methods.needs_of(method)),
         "fields": {name: _plain(getattr(method, name)) for name in field_names(method)},
     }
 

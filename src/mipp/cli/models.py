@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mipp
-from mipp import zoo
 from mipp.cli.console import first_line, only_results_on_stdout
 from mipp.cli.errors import CommandError, unknown
 from mipp.errors import MissingRequirementError
@@ -138,7 +137,7 @@ _LIBRARIES: dict[str, Callable[[ModelSource], nn.Module]] = {
 def _import(path: str) -> Any:
     name, _, attribute = path.partition(":")
     if not name or not attribute:
-        known = zoo.networks()
+        known = mipp.zoo.networks()
         hint = (
             f"mipp.zoo:{known[path].__name__}" if path in known else "package.module:factory, such as mipp.zoo:resnet56"
         )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import mipp
 from mipp.cli.models import ModelSource, require
-from mipp.storage.folder import PAGE, PLAN, REPORT
 from mipp.storage.hugging_face import save_pretrained
+from mipp.storage.places import PAGE, PLAN, REPORT
 
 _CARD = """---
 library_name: transformers

@@ -13,8 +13,7 @@ import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource
-from mipp.methods import needs_of
-from mipp.storage.folder import PAGE
+from mipp.storage.places import PAGE
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def run(
 def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
     model, data = source.open()
-    if needs_of(method).training:
+    if mipp.methods.needs_of(method).training:
         raise CommandError(
             f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "
             "compare` trains, and so does mipp.prune(train=...) in Python."

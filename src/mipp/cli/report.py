@@ -6,9 +6,9 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+import mipp
 from mipp.cli.errors import CommandError
-from mipp.report import Report
-from mipp.storage.folder import PAGE, REPORT
+from mipp.storage.places import PAGE, REPORT
 
 
 def run(folder: Path, *, html: Path | None, json: bool) -> None:
@@ -22,7 +22,7 @@ def run(folder: Path, *, html: Path | None, json: bool) -> None:
         raise CommandError(
             f"{path} cannot be read ({error}); it is damaged. {folder / PAGE} may still open."
         ) from error
-    report = Report.from_dict(data)
+    report = mipp.report.Report.from_dict(data)
     if html is not None:
         report.to_html(html)
     if json:

@@ -11,7 +11,6 @@ from rich.progress import track
 import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
-from mipp.methods import MIPP
 from mipp.selectors.pixels import DEFAULT_METHOD
 
 
@@ -48,7 +47,9 @@ def run(
     console.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
 
 
-def _select(source: sources.Source, method: MIPP, num_features: float | None, *, quiet: bool) -> mipp.InputSelection:
+def _select(
+    source: sources.Source, method: mipp.methods.MIPP, num_features: float | None, *, quiet: bool
+) -> mipp.InputSelection:
     model, data = source.open()
     calibration = mipp.Calibration(data.batches, source.max_samples)
     console = Console(stderr=True)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mipp import zoo
+import mipp
 from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError, unknown
 from mipp.cli.images import measure_accuracy, open_images, transform_of
@@ -109,10 +109,10 @@ def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed
 
 def _named_data(source: str, data_dir: Path | None, like: nn.Module, max_samples: int, seed: int) -> Data:
     """A data set of the zoo, shuffled, or a file, in its own order."""
-    if source in zoo.DATA_SETS:
-        train, test = (zoo.load(source, split, data_dir) for split in ("train", "test"))
+    if source in mipp.zoo.DATA_SETS:
+        train, test = (mipp.zoo.load(source, split, data_dir) for split in ("train", "test"))
         batches = train.batches(_BATCH, limit=max_samples, generator=torch.Generator().manual_seed(seed))
-        return Data(batches, nn.functional.cross_entropy, lambda m: {"accuracy": zoo.accuracy(m, test)})
+        return Data(batches, nn.functional.cross_entropy, lambda m: {"accuracy": mipp.zoo.accuracy(m, test)})
     inputs, labels = _from_file(source)
     if inputs.is_floating_point():
         dtypes = [p.dtype for p in like.parameters() if p.is_floating_point()]
@@ -136,9 +136,9 @@ def _from_file(source: str) -> tuple[Tensor, Tensor | None]:
     if path.suffix not in (".safetensors", ".npy"):
         if path.suffix or len(path.parts) > 1 or path.exists():
             raise CalibrationError(
-                f"--data is '{source}'; expected {', '.join(zoo.DATA_SETS)}, a .safetensors or a .npy file."
+                f"--data is '{source}'; expected {', '.join(mipp.zoo.DATA_SETS)}, a .safetensors or a .npy file."
             )
-        raise unknown("data set", source, zoo.DATA_SETS)
+        raise unknown("data set", source, mipp.zoo.DATA_SETS)
     try:
         if path.suffix == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False)), None

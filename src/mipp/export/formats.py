@@ -18,7 +18,7 @@ from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy
 from mipp.runtime.mistakes import admit_mistakes, reraise_own
-from mipp.storage.folder import new_file
+from mipp.storage.places import new_file
 from mipp.surgery.proof import distance
 
 TOLERANCE = 1e-3

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, lcm
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from mipp.graph.axes import Ints, Reason
 from mipp.graph.layers import swap_axes
-from mipp.graph.program import Program
+
+if TYPE_CHECKING:
+    from mipp.graph.program import Program
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,7 @@ class PruningGraph:
 
     groups: Mapping[str, NodeGroup]
     frozen: tuple[Frozen, ...]
-    program: Program
+    program: "Program"
     batch: int
     sites: tuple[Site, ...]
     macs: tuple[Work, ...]

@@ -15,7 +15,8 @@ Start the program several times, and the processes share the jobs.
 """
 
 from mipp.grid.pictures import draw
-from mipp.grid.run import Row, Run, collect, job, perform, read_results, remaining, restore, runs, trainings
+from mipp.grid.results import Row
+from mipp.grid.run import Run, collect, job, perform, read_results, remaining, restore, runs, trainings
 from mipp.grid.store import Job, at_work, once, sweep
 from mipp.grid.summary import Summary, markdown, summarise
 from mipp.grid.workload import Recipe, Trainer, Workload

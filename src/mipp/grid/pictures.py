@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipp.errors import MissingRequirementError
-from mipp.grid.run import COSTS, Row
+from mipp.grid.results import COSTS, Row
 from mipp.grid.summary import Summary, format_budget, stages_of, summarise
 from mipp.plan.registry import CONSTRAINTS
 

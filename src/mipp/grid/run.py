@@ -12,22 +12,15 @@ from typing import Any
 
 from torch import nn
 
-from mipp.data.calibration import Calibration
+import mipp
 from mipp.errors import MippError
+from mipp.grid.results import COSTS, Row
 from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
-from mipp.methods import Method, needs_of
 from mipp.modules.placement import device_of
-from mipp.pipeline.prune import Result, prune
-from mipp.plan.budget import Budget
-from mipp.plan.registry import CONSTRAINTS
 from mipp.report.figures import ratio
 from mipp.report.measuring import machine
-from mipp.surgery.cut import apply
 
-COSTS = tuple(name for name, constraint in CONSTRAINTS.items() if not constraint.is_estimated)
-"""What is counted exactly, and told as the fraction kept."""
-Row = dict[str, Any]
 _FAILED = "error"
 
 
@@ -36,8 +29,8 @@ class Run:
     """One method at one budget with one seed."""
 
     label: str
-    method: Method
-    budget: Budget
+    method: mipp.methods.Method
+    budget: mipp.Budget
     seed: int
 
     def name(self, work: Workload) -> str:
@@ -49,7 +42,7 @@ def _name(method: str, budget: dict[str, Any], seed: int, workload: dict[str, An
     return digest({"method": method, "budget": budget, "seed": seed, "workload": workload})
 
 
-def runs(methods: Mapping[str, Method], budgets: Iterable[Budget], seeds: Iterable[int]) -> list[Run]:
+def runs(methods: Mapping[str, mipp.methods.Method], budgets: Iterable[mipp.Budget], seeds: Iterable[int]) -> list[Run]:
     """Every combination, seed by seed, so that a grid that is stopped early has whole seeds."""
     budgets = list(budgets)
     return [Run(label, m, b, seed) for seed in seeds for b in budgets for label, m in methods.items()]
@@ -154,10 +147,10 @@ def _measure(run: Run, work: Workload, folder: Path) -> Row:
     start = time.perf_counter()
     dense = work.dense(run.seed, folder)
     trained = time.perf_counter()
-    compensate = work.compensate and not needs_of(run.method).reweights
+    compensate = work.compensate and not mipp.methods.needs_of(run.method).reweights
     result = _prune(run, work, dense, compensate=compensate)
     seconds = result.report.seconds
-    bare = apply(result.plan, dense) if compensate else result.model
+    bare = mipp.apply(result.plan, dense) if compensate else result.model
     stages = {"dense": work.measure(dense), **_stages("pruned", bare, run, work)}
     if compensate:
         stages |= _stages("refitted", result.model, run, work)
@@ -181,13 +174,13 @@ def _measure(run: Run, work: Workload, folder: Path) -> Row:
     }
 
 
-def _prune(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> Result:
+def _prune(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> mipp.Result:
     def train(model: nn.Module, **options: Any) -> None:
         work.whole(model, work.train, run.seed, **options)
 
-    return prune(
+    return mipp.prune(
         dense,
-        Calibration(work.batches(run.seed), max_samples=None),
+        mipp.Calibration(work.batches(run.seed), max_samples=None),
         run.budget,
         run.method,
         exclude=work.exclude,

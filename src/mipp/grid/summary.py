@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mipp.grid.run import COSTS, Row
+from mipp.grid.results import COSTS, Row
 from mipp.plan.registry import CONSTRAINTS
 
 

@@ -10,15 +10,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+import mipp
 from mipp.errors import MippError
 from mipp.modules.copies import canonical_names
-from mipp.pipeline.prune import Result
 from mipp.plan.rounds import positions_to_keep
-from mipp.surgery.cut import apply
 
 
 def carry_over(
-    optimizer: Optimizer, model: nn.Module, result: Result, schedulers: Iterable[LRScheduler] = ()
+    optimizer: Optimizer, model: nn.Module, result: mipp.Result, schedulers: Iterable[LRScheduler] = ()
 ) -> Optimizer:
     """Makes the optimiser of a pruned model from that of the dense one: momentum and moments are cut with the weights.
 
@@ -67,7 +66,7 @@ def carry_over(
     return made
 
 
-def carry_over_average(averaged: AveragedModel, result: Result) -> AveragedModel:
+def carry_over_average(averaged: AveragedModel, result: mipp.Result) -> AveragedModel:
     """Cuts averaged weights (EMA, SWA) of the dense model by the plan: what is returned averages the pruned model.
 
     Args:
@@ -75,7 +74,7 @@ def carry_over_average(averaged: AveragedModel, result: Result) -> AveragedModel
         result: The result of `prune`.
     """
     made = copy.copy(averaged)
-    made._modules = {**averaged._modules, "module": apply(result.plan, averaged.module)}
+    made._modules = {**averaged._modules, "module": mipp.apply(result.plan, averaged.module)}
     made._buffers = {name: None if b is None else b.clone() for name, b in averaged._buffers.items()}
     return made
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mipp.graph.nodes import PruningGraph
-from mipp.plan.latency import LayerTimes
 from mipp.plan.quantities import Floats, Quantity
 from mipp.plan.registry import CONSTRAINTS
+
+if TYPE_CHECKING:
+    from mipp.plan.latency import LayerTimes
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Cost:
     groups: tuple[str, ...]
     sizes: Floats
     quantities: Mapping[str, Quantity]
-    times: LayerTimes | None = None
+    times: "LayerTimes | None" = None
     multiples: Mapping[str, int] = field(default_factory=dict)
 
     def widths(self, kept: Mapping[str, int]) -> Floats:
@@ -53,7 +56,7 @@ class Cost:
         return self.value(name, self.widths(kept))
 
 
-def cost_of(graph: PruningGraph, times: LayerTimes | None = None) -> Cost:
+def cost_of(graph: PruningGraph, times: "LayerTimes | None" = None) -> Cost:
     """Cost functions of a pruning graph; with measured times of its layers also of its latency."""
     names = tuple(graph.groups)
     sizes = np.array([g.size for g in graph.groups.values()], float)

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+import mipp
 from mipp.data.calibration import Batch, Calibration, read
 from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedModelError
 from mipp.estimators import Samples
 from mipp.graph.builder import Draft
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.methods import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
@@ -23,7 +23,7 @@ from mipp.runtime.mistakes import admit_mistakes
 from mipp.selectors.number import count_features
 from mipp.statistics.layer_samples import Reading, observe_sites
 
-DEFAULT_METHOD = MIPP.paper(estimator="gaussian", order="greedy")
+DEFAULT_METHOD = mipp.methods.MIPP.paper(estimator="gaussian", order="greedy")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class InputSelection:
 def select_inputs(
     model: nn.Module,
     calibration: Calibration | Iterable[Any],
-    method: MIPP | None = None,
+    method: mipp.methods.MIPP | None = None,
     *,
     num_features: int | float | None = None,
     seed: int = 0,
@@ -130,7 +130,7 @@ def select_inputs(
     return InputSelection(shape, kept, marginal, repr(method))
 
 
-def _samples(model: nn.Module, batches: Sequence[Batch], method: MIPP) -> tuple[Samples, tuple[int, ...]]:
+def _samples(model: nn.Module, batches: Sequence[Batch], method: mipp.methods.MIPP) -> tuple[Samples, tuple[int, ...]]:
     graph = Draft(model, batches[0].call).graph()
     reading = Reading(method.collapse or "l1", method.activation, method.positions)
     observed = observe_sites(model, graph, _first_sites(graph, model), batches, reading)

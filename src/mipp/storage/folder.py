@@ -1,10 +1,7 @@
 """Saving and loading without pickles: plan.json, model.safetensors, report.json, report.html."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,11 @@ from mipp.plan.plan import PruningPlan, load_plan
 from mipp.report.data import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
 from mipp.runtime.mistakes import admit_mistakes, border
+from mipp.storage.places import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 from mipp.surgery.cut import apply
 from mipp.surgery.huggingface import update_config
 
 _TYPES = "types of buffers that are not saved"
-PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
 
 
 def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report) -> None:
@@ -84,70 +81,6 @@ def _made(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """The dense model, made by the function that makes one where it was given."""
     with callers_default_device():
         return model() if callable(model) and not isinstance(model, nn.Module) else model
-
-
-@contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `folder` when the block succeeds, and vanishes when it does not."""
-    folder = Path(folder)
-    if folder.exists() and not _is_empty(folder):
-        raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
-    with _beside(folder.absolute()) as part:  # the parent of "." is "." itself
-        yield part
-        part.chmod(0o755)
-        try:
-            part.replace(folder)
-        except OSError:
-            if not _is_empty(folder):
-                raise
-            _fill(folder, part)  # an empty folder in which somebody stands cannot be replaced
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-def _fill(folder: Path, part: Path) -> None:
-    """Moves all files of one folder to another, or none."""
-    moved: list[Path] = []
-    try:
-        for file in part.iterdir():
-            moved.append(folder / file.name)
-            file.replace(moved[-1])
-    except BaseException:
-        for file in moved:
-            file.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def new_file(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary file that becomes `path` when the block succeeds, and vanishes when it does not."""
-    path = Path(path)
-    if path.exists():
-        raise MippError(f"{path} exists already; nothing is overwritten. Choose another name or remove the file.")
-    with _beside(path) as folder:
-        yield folder / path.name
-        (folder / path.name).replace(path)
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise MippError(f"{path} cannot be written ({error.strerror}); choose a place you may write to.") from error
-    try:
-        yield part
-    except (OSError, SafetensorError) as error:
-        raise MippError(
-            f"Writing {path} failed ({_reason(error)}); nothing was left behind. Choose a place with enough room that "
-            "you may write to."
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, types: Mapping[str, torch.dtype] | None = None) -> None:
@@ -221,7 +154,3 @@ def _take_types(model: nn.Module, weights: Mapping[str, Tensor], others: Mapping
         return usual if usual is not None and tensor.is_floating_point() else tensor.dtype
 
     cast(model, type_of)
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)

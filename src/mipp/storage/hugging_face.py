@@ -18,7 +18,7 @@ from torch import nn
 
 from mipp.errors import MippError, MissingRequirementError, PlanMismatchError
 from mipp.plan.plan import shapes
-from mipp.storage.folder import new_folder
+from mipp.storage.places import new_folder
 
 KEY = "pruned"
 """Of the configuration: what the model is a pruned form of, shapes and sizes."""

@@ -1,0 +1,81 @@
+"""Folders and files that appear whole or not at all, and the names of the files in a saved folder."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from mipp.errors import MippError
+
+PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `folder` when the block succeeds, and vanishes when it does not."""
+    folder = Path(folder)
+    if folder.exists() and not _is_empty(folder):
+        raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
+    with _beside(folder.absolute()) as part:  # the parent of "." is "." itself
+        yield part
+        part.chmod(0o755)
+        try:
+            part.replace(folder)
+        except OSError:
+            if not _is_empty(folder):
+                raise
+            _fill(folder, part)  # an empty folder in which somebody stands cannot be replaced
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _fill(folder: Path, part: Path) -> None:
+    """Moves all files of one folder to another, or none."""
+    moved: list[Path] = []
+    try:
+        for file in part.iterdir():
+            moved.append(folder / file.name)
+            file.replace(moved[-1])
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary file that becomes `path` when the block succeeds, and vanishes when it does not."""
+    path = Path(path)
+    if path.exists():
+        raise MippError(f"{path} exists already; nothing is overwritten. Choose another name or remove the file.")
+    with _beside(path) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise MippError(f"{path} cannot be written ({error.strerror}); choose a place you may write to.") from error
+    try:
+        yield part
+    except (OSError, SafetensorError) as error:
+        raise MippError(
+            f"Writing {path} failed ({_reason(error)}); nothing was left behind. Choose a place with enough room that "
+            "you may write to."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
