@@ -25,7 +25,7 @@ from benchmarks.supported import PAGE, limited, page
 from benchmarks.zoo.checks import outcome, trains
 from mipp.data.calibration import as_call
 from mipp.errors import UnsupportedModelError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.surgery.proof import distance, outputs
 
 LIMIT = 420.0  # seconds for a network

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import mipp
 from benchmarks.zoo.registry import Pattern
 from mipp.data.calibration import as_call
+from mipp.graph.call import Call
 from mipp.graph.nodes import NodeGroup, PruningGraph
-from mipp.graph.program import Call
 from mipp.graph.trees import tensors_in
 from mipp.plan.plan import PruningPlan
 from mipp.surgery.proof import distance, outputs

@@ -4,7 +4,8 @@ import pytest
 import torch
 from cases import CASES, assert_same, inspected, outputs
 
-from mipp.graph.program import Call, execute
+from mipp.graph.call import Call
+from mipp.graph.program import execute
 from mipp.graph.trace import trace
 from mipp.modules.copies import working_copy
 

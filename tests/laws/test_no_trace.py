@@ -217,7 +217,7 @@ def test_buffers_that_forward_changes_and_attributes_it_sets_are_as_before():
 
 
 def test_measuring_the_latency_leaves_the_training_modes_as_they_were():
-    from mipp.graph.program import Call
+    from mipp.graph.call import Call
     from mipp.plan.latency import latency_ms
 
     model = named("dropout").model().train()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mipp
 from mipp.data.calibration import as_call
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.graph.trace import OpStream, run
 from mipp.graph.trees import leaves, results_in
 from mipp.grid.run import COSTS

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mipp.graph.call import Call
 from mipp.graph.nodes import Site
-from mipp.graph.program import Call
 from mipp.graph.trace import trace
 from mipp.statistics.observing import observe
 from mipp.statistics.unfolding import channels_last, inputs_of

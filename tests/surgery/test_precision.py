@@ -6,7 +6,7 @@ from torch import nn
 
 import mipp
 import mipp.surgery.proof as proof
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.plan.plan import PruningPlan
 from mipp.surgery.precision import forward_in_double
 from mipp.surgery.proof import outputs

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mipp.data.calibration import Batch
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 _IMAGE_CHANNELS = (1, 3, 4)

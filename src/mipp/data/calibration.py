@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import CalibrationError, UnsupportedModelError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.graph.trees import cut, map_tensors, tensors_in
 from mipp.modules.copies import holds_numbers
 from mipp.runtime.mistakes import border

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipp.data.calibration import as_call
 from mipp.errors import MippError, MissingRequirementError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mipp.graph.axes import Ints, Reason, Sets
+from mipp.graph.call import Call
 from mipp.graph.findings import WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.grouping import Slot, Tie, group_sets, resolve
 from mipp.graph.nodes import Activation, Doubt, Frozen, NodeGroup, PruningGraph, Reduction, Site, Size, Work, owner
-from mipp.graph.program import Call
 from mipp.graph.trace import trace
 from mipp.graph.tracker import Walk, walk
 from mipp.graph.unused import find_unused, list_unused, read_in_training

@@ -1,59 +1,19 @@
-"""A traced forward pass as data: how the model was called, the ops and values of the pass; and how to run it again."""
+"""A traced forward pass as data: its ops and values; and how to run it again."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.trees import cut, leaves, map_tensors, plain_in, tensors_in
-from mipp.runtime.default_device import callers_default_device
-from mipp.runtime.mistakes import border
+from mipp.graph.trees import leaves
 
 _STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 """Twins of ops that need certain strides, for running a program again."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a model: `model(*args, **kwargs)`, or `how(model, ...)` where a function says how to call it."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    how: Callable[..., Any] | None = None
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return tensors_in((self.args, self.kwargs))
-
-    @property
-    def samples(self) -> int:
-        """Length of the first dimension of the first tensor that has one, else 1."""
-        return next((t.shape[0] for t in self.tensors if t.ndim), 1)
-
-    @property
-    def form(self) -> Hashable:
-        """The structure of a call, on which a traced program depends besides the values of its tensors."""
-        return tuple(tuple(t.shape) for t in self.tensors), plain_in((self.args, dict(self.kwargs)))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
-        """The same call on changed tensors."""
-        return Call(map_tensors(self.args, function), map_tensors(dict(self.kwargs), function), self.how)
-
-    def part(self, start: int, stop: int) -> "Call":
-        """The same call on some of the samples."""
-        args, kwargs = cut((self.args, dict(self.kwargs)), self.samples, start, stop)
-        return Call(args, kwargs, self.how)
-
-    @border
-    def __call__(self, model: nn.Module) -> Any:
-        with callers_default_device():
-            how = self.how or type(model).__call__
-            return how(model, *self.args, **self.kwargs)
 
 
 @dataclass(frozen=True)

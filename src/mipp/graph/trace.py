@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.program import Call, Op, Program, Ref, Value, guard
+from mipp.graph.call import Call
+from mipp.graph.program import Op, Program, Ref, Value, guard
 from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS

@@ -7,8 +7,8 @@ from torch import nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
+from mipp.graph.call import Call
 from mipp.graph.nodes import Frozen, owner
-from mipp.graph.program import Call
 from mipp.graph.trace import OpStream, call_op, forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import canonical_names, working_copy

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from mipp.data.calibration import Batch
 from mipp.errors import MippError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
 from mipp.methods.common.slices import axis_factor

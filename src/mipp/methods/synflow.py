@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.graph.trees import tensors_in
 from mipp.methods.base import Needs
 from mipp.methods.common.gradients import call_with_gradients, differentiable, parameters_of

@@ -14,8 +14,8 @@ from torch.nn.parameter import is_lazy
 
 from mipp.errors import CalibrationError, MippError, UnsupportedModelError
 from mipp.graph.axes import Reason
+from mipp.graph.call import Call
 from mipp.graph.nodes import PruningGraph
-from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import results_in, tensors_in
 from mipp.modules.copies import holds_numbers, working_copy

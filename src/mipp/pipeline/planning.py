@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mipp.errors import InfeasibleBudgetError, MippError
 from mipp.graph.axes import Reason
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.methods.base import Method
 from mipp.modules.copies import fill, full_copy, state_of
 from mipp.pipeline.checks import check_groups, find_excluded

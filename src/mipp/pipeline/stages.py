@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mipp.data.calibration import Batch, Calibration
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.methods.base import Method
 from mipp.pipeline.options import Options
 from mipp.plan.plan import PruningPlan

@@ -11,8 +11,8 @@ from mipp.plan.registry import Constraint, register
 if TYPE_CHECKING:
     from torch import nn
 
+    from mipp.graph.call import Call
     from mipp.graph.nodes import PruningGraph
-    from mipp.graph.program import Call
     from mipp.plan.latency import LayerTimes
     from mipp.plan.quantities import Quantity
 

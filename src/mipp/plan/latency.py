@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.benchmark import Timer
 
+from mipp.graph.call import Call
 from mipp.graph.nodes import Work
-from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.modules.copies import working_copy
 from mipp.plan.quantities import Floats, Sum

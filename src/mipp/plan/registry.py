@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, Optional
 if TYPE_CHECKING:
     from torch import nn
 
+    from mipp.graph.call import Call
     from mipp.graph.nodes import PruningGraph
-    from mipp.graph.program import Call
     from mipp.plan.latency import LayerTimes
     from mipp.plan.quantities import Quantity
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mipp.data.augmentation import may_vary, vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import CalibrationError, UnsupportedModelError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import fill, modes_kept, state_of
 from mipp.plan.plan import PruningPlan

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan
 from mipp.surgery.cut import apply

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
+from mipp.graph.call import Call
 from mipp.graph.downstream import downstream, read_by_relu, result_of
 from mipp.graph.layers import channel_dim
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Call, Op, Program, StrayedError, execute
+from mipp.graph.program import Op, Program, StrayedError, execute
 from mipp.graph.trees import tensors_in
 from mipp.plan.plan import PruningPlan
 from mipp.statistics.paths import Path, Paths

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mipp.graph.call import Call
 from mipp.graph.nodes import PruningGraph
-from mipp.graph.program import Call, execute
+from mipp.graph.program import execute
 from mipp.graph.trace import trace
 from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan.budget import Budget

@@ -13,10 +13,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.data.calibration import Batch, name_batch
 from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.call import Call
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Call, Program, Ref
+from mipp.graph.program import Program, Ref
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name

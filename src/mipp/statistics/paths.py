@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
+from mipp.graph.call import Call
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Call, Op, Program, follows
+from mipp.graph.program import Op, Program, follows
 from mipp.graph.trace import trace
 from mipp.graph.uses import match, norm_behind, signature
 from mipp.modules.copies import tensors_by_name, working_copy

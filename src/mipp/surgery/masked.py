@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
+from mipp.graph.call import Call
 from mipp.graph.nodes import Reduction
-from mipp.graph.program import Call
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 

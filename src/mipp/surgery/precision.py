@@ -9,7 +9,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.graph.trace import call_op, run
 from mipp.graph.trees import map_tensors
 

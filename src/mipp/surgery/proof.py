@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.builder import Draft, Findings
+from mipp.graph.call import Call
 from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph
-from mipp.graph.program import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mipp.data.calibration import Batch
 from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedModelError
-from mipp.graph.program import Call
+from mipp.graph.call import Call
 from mipp.graph.trees import map_tensors
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import working_copy
