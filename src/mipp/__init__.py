@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from mipp.selectors.pixels import InputSelection, select_inputs
     from mipp.storage.folder import load
     from mipp.storage.hugging_face import from_pretrained
-    from mipp.surgery.cut import apply, mask
+    from mipp.surgery.cut import apply
+    from mipp.surgery.masked import mask
 
 __all__ = [
     "Budget",
@@ -88,7 +89,8 @@ _FOUND_IN = {
     "mipp.plan.elimination": ("confidence_schedule",),
     "mipp.storage.folder": ("load",),
     "mipp.storage.hugging_face": ("from_pretrained",),
-    "mipp.surgery.cut": ("apply", "mask"),
+    "mipp.surgery.cut": ("apply",),
+    "mipp.surgery.masked": ("mask",),
 }
 
 

@@ -1,6 +1,6 @@
-"""Cutting and masking: two ways to compute the same function, in fewer positions or in all of them."""
+"""Cutting: a copy of a model without the nodes that a plan removes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mipp.errors import PlanMismatchError
 from mipp.graph.axes import Ints
-from mipp.graph.nodes import Reduction
 from mipp.modules.adapters import adapter_of, layer_sizes, open_layers
 from mipp.modules.copies import canonical_names, full_copy, modes_kept, tensors_by_name
 from mipp.modules.weight_norm import settle
@@ -17,7 +16,6 @@ from mipp.plan.plan import PruningPlan, heads, shapes
 from mipp.plan.rounds import Axis, positions_to_keep
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
-from mipp.surgery.masked import MaskedForward
 
 
 @admit_mistakes()
@@ -32,8 +30,8 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     Raises:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
-    small = _copy_checked(plan, model)
-    _silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
+    small = copy_for(plan, model)
+    silence(small, {name: np.zeros(1, np.int64) for name in plan.collapsed}, plan)
     keep = _by_tensor(positions_to_keep(plan))
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
@@ -42,27 +40,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     return small
 
 
-@admit_mistakes()
-@own_default_device()
-def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
-    """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.
-
-    Weights that read removed nodes are zero. Where an op runs over an axis with removed positions (layer norm, softmax,
-    a mean over channels), it runs over the others; such a copy has no gradients.
-
-    Raises:
-        PlanMismatchError: The plan belongs to another model; the first difference is named.
-    """
-    same = _copy_checked(plan, model)
-    _silence(same, {n: _complement(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
-    settle(dict(same.named_parameters()))
-    kept = _axes_to_keep(plan)
-    if kept:
-        same.forward = MaskedForward(same, kept)
-    return same
-
-
-def _copy_checked(plan: PruningPlan, model: nn.Module) -> nn.Module:
+def copy_for(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """A copy of a model that the plan fits; layers are opened where any that has to be loses something."""
     model = unwrap(model) if isinstance(model, nn.Module) else model
     check(plan, model)
@@ -70,18 +48,6 @@ def _copy_checked(plan: PruningPlan, model: nn.Module) -> nn.Module:
     cut = {s.tensor.rpartition(".")[0] for n, g in plan.groups.items() if len(plan.kept[n]) < g.size for s in g.slices}
     touched = (module for path, module in copied.named_modules() if path in cut)
     return open_layers(copied) if any(adapter_of(module).open for module in touched) else copied
-
-
-def _axes_to_keep(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
-    """Positions that stay on the axes that ops run over, for every op that loses some."""
-    kept: dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]] = {}
-    for r in plan.reductions:
-        stay = np.ones(r.length, bool)
-        for name, positions in r.positions.items():
-            stay[positions[_complement(len(positions), plan.kept[name] or (0,))]] = False
-        if not stay.all():
-            kept.setdefault((r.module, r.op, r.call), []).append((r, torch.from_numpy(np.flatnonzero(stay))))
-    return kept
 
 
 def check(plan: PruningPlan, model: nn.Module) -> None:
@@ -125,12 +91,8 @@ def _by_tensor(keep: Mapping[Axis, Ints]) -> dict[str, dict[int, Tensor]]:
     return found
 
 
-def _complement(size: int, kept: Sequence[int]) -> Ints:
-    return np.setdiff1d(np.arange(size), np.asarray(kept, np.int64))
-
-
 @torch.no_grad()
-def _silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
+def silence(model: nn.Module, nodes: Mapping[str, Ints], plan: PruningPlan) -> None:
     """Makes every weight that reads the given nodes of a group read zeros instead."""
     tensors = tensors_by_name(model)
     run_over = _run_over(plan)

@@ -1,18 +1,65 @@
-"""Masked models whose ops run over axes with removed positions: they run over the positions that are kept."""
+"""Masking: the function of the cut model, computed at the size of the dense one.
+
+Ops that run over axes with removed positions run over the positions that are kept.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
+from mipp.graph.axes import Ints
 from mipp.graph.call import Call
 from mipp.graph.nodes import Reduction
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
+from mipp.modules.weight_norm import settle
+from mipp.plan.plan import PruningPlan
+from mipp.runtime.default_device import own_default_device
+from mipp.runtime.mistakes import admit_mistakes
+from mipp.surgery.cut import copy_for, silence
 
 Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]
+
+
+@admit_mistakes()
+@own_default_device()
+def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
+    """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.
+
+    Weights that read removed nodes are zero. Where an op runs over an axis with removed positions (layer norm, softmax,
+    a mean over channels), it runs over the others; such a copy has no gradients.
+
+    Raises:
+        PlanMismatchError: The plan belongs to another model; the first difference is named.
+    """
+    same = copy_for(plan, model)
+    silence(same, {n: _complement(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
+    settle(dict(same.named_parameters()))
+    kept = _axes_to_keep(plan)
+    if kept:
+        same.forward = MaskedForward(same, kept)
+    return same
+
+
+def _axes_to_keep(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]]:
+    """Positions that stay on the axes that ops run over, for every op that loses some."""
+    kept: dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]] = {}
+    for r in plan.reductions:
+        stay = np.ones(r.length, bool)
+        for name, positions in r.positions.items():
+            stay[positions[_complement(len(positions), plan.kept[name] or (0,))]] = False
+        if not stay.all():
+            kept.setdefault((r.module, r.op, r.call), []).append((r, torch.from_numpy(np.flatnonzero(stay))))
+    return kept
+
+
+def _complement(size: int, kept: Sequence[int]) -> Ints:
+    return np.setdiff1d(np.arange(size), np.asarray(kept, np.int64))
 
 
 class MaskedForward:

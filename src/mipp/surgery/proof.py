@@ -25,7 +25,8 @@ from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan, shapes
 from mipp.runtime.record import Notes
-from mipp.surgery.cut import apply, mask
+from mipp.surgery.cut import apply
+from mipp.surgery.masked import mask
 from mipp.surgery.precision import forward_in_double
 
 log = logging.getLogger(__name__)
