@@ -12,7 +12,7 @@ from mipp.graph.program import Program, Ref
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in, tensors_in
 from mipp.modules.copies import state_of, working_copy
-from mipp.pipeline.preparation import Prepared
+from mipp.pipeline.stages import Prepared
 from mipp.plan.budget import Budget
 from mipp.report.measuring import versions
 from mipp.storage.fingerprint import fingerprint, hash_function, hash_modules, hash_value
