@@ -45,7 +45,7 @@ class Identity:
         return cls(hashes, [str(line) for line in data["program"]], numbers, float(data["tolerance"]))
 
     def differences(self, other: "Identity") -> Differences:
-        """What differs from another identity; programs and outputs count where the data that they saw are the same."""
+        """The differences to another identity; programs and outputs count where the data that they saw are the same."""
         found = {}
         for name, parts in self.hashes.items():
             theirs = other.hashes.get(name, {})
