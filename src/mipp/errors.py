@@ -1,5 +1,10 @@
 """The errors of the library: what was found, what was expected, how to go on."""
 
+from typing import Any
+
+_LONGEST = 200
+"""Characters that a message repeats of what it was given."""
+
 
 class MippError(Exception):
     """Base of every error that `mipp` raises on purpose."""
@@ -40,3 +45,16 @@ class PlanMismatchError(MippError):
 
 class CheckpointError(PlanMismatchError):
     """A checkpoint folder belongs to another run, is in use by another process, or is damaged."""
+
+
+def quote(value: Any) -> str:
+    """The `repr` of what was given, for a message: its first 200 characters at most."""
+    try:
+        return clip(repr(value[:_LONGEST] if type(value) in (str, bytes, list, tuple) else value))
+    except Exception:  # a number of thousands of digits, or an object that fails to describe itself
+        return f"a {type(value).__name__} that cannot be written out"
+
+
+def clip(text: str) -> str:
+    """A text that was given, for a message: its first 200 characters at most."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

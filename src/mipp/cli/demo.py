@@ -21,6 +21,7 @@ import mipp
 from mipp.cli.console import note
 from mipp.cli.errors import CommandError
 from mipp.report import figures
+from mipp.storage.folder import read_report
 from mipp.storage.places import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 
 HALF, FIFTH = 0.5, 0.2
@@ -175,15 +176,15 @@ def _is_demo(out: Path) -> bool:
         return False
     if {p.name for p in (out / FIFTH_FOLDER).iterdir()} != files:
         return False
-    return all(_is_demo_report(folder / REPORT) for folder in (out, out / FIFTH_FOLDER))
+    return all(map(_has_demo_report, (out, out / FIFTH_FOLDER)))
 
 
-def _is_demo_report(path: Path) -> bool:
+def _has_demo_report(folder: Path) -> bool:
     try:
-        report = _json.loads(path.read_text(encoding="utf-8"))
-        return report["model"] == mipp.zoo.DigitsCNN.__name__ and FINE_TUNED in report["stages"]
-    except (OSError, ValueError, KeyError, TypeError):
+        report = read_report(folder)
+    except mipp.MippError:
         return False
+    return report.model == mipp.zoo.DigitsCNN.__name__ and FINE_TUNED in report.stages
 
 
 def _save(results: Mapping[float, mipp.Result], out: Path) -> None:

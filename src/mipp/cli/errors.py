@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mipp.errors import InternalError, MippError
+from mipp.errors import InternalError, MippError, clip, quote
 from mipp.runtime.mistakes import is_own
 
 REFUSED, BROKEN, INTERRUPTED = 2, 1, 130
+_LONGEST = 2000
+"""Characters of a paragraph."""
 
 
 class CommandError(MippError):
@@ -46,9 +48,9 @@ class Group(TyperGroup):
 def unknown(what: str, name: str, names: Iterable[str]) -> CommandError:
     """The error for a name that does not exist, with the nearest one that does."""
     names = list(names)
-    near = get_close_matches(name.lower(), names, 1, 0.5)
+    near = get_close_matches(clip(name).lower(), names, 1, 0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}."
-    return CommandError(f"No {what} is called '{name}'; {hint}")
+    return CommandError(f"No {what} is called '{clip(name)}'; {hint}")
 
 
 def _report(error: BaseException, *, as_json: bool) -> int:
@@ -59,21 +61,27 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line, in all its versions
         _write(kind, error.format_message(), as_json=as_json)
         return REFUSED
+    if isinstance(error, OSError) and error.filename is not None:  # of a file that an argument names
+        _write(kind, f"{clip(str(error.filename))} cannot be used: {error.strerror}. Choose another.", as_json=as_json)
+        return REFUSED
     if is_own(error):
         error = InternalError(error)
     if isinstance(error, InternalError):
         _write(kind, str(error), as_json=as_json)
         return BROKEN
     if isinstance(error, SystemExit):
-        _write(kind, f"Code of the model or the data called sys.exit({error.code!r}).", as_json=as_json)
+        _write(kind, f"Code of the model or the data called sys.exit({quote(error.code)}).", as_json=as_json)
         return REFUSED
-    message = f"{kind}: {error}. The model, or mipp, did not expect this; --debug shows where it happened."
+    said = " ".join(str(error).split())[: _LONGEST // 2]
+    message = f"{kind}: {said}. The model, or mipp, did not expect this; --debug shows where it happened."
     _write(kind, message, as_json=as_json)
     return BROKEN
 
 
 def _write(kind: str, message: str, *, as_json: bool) -> None:
-    paragraph = " ".join(message.split())
+    paragraph = " ".join(map(clip, message.split()))
+    if len(paragraph) > _LONGEST:
+        paragraph = f"{paragraph[:_LONGEST]}…"
     if as_json:
         typer.echo(json.dumps({"error": {"type": kind, "message": paragraph}}))
     else:

@@ -18,6 +18,7 @@ from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy
 from mipp.runtime.mistakes import admit_mistakes, reraise_own
+from mipp.runtime.paths import as_path
 from mipp.storage.places import new_file
 from mipp.surgery.proof import distance
 
@@ -44,7 +45,7 @@ def export(model: nn.Module, example: Any, path: str | Path) -> float:
         MissingRequirementError: ONNX needs packages that are not installed.
         MippError: The file exists, the model cannot be exported, or the file computes something else.
     """
-    path, call, model = Path(path), as_call(example), working_copy(model)
+    path, call, model = as_path(path), as_call(example), working_copy(model)
     writers = {".onnx": _onnx, ".pt2": _torch}
     if path.suffix not in writers:
         raise MippError(f"{path} is neither ONNX nor torch.export by its name; expected a name in .onnx or .pt2.")

@@ -1,23 +1,22 @@
 """The pruning plan: which nodes stay and where they live, as plain data."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from operator import index
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from mipp.errors import MippError, PlanMismatchError
-from mipp.graph.axes import Ints
-from mipp.graph.nodes import NodeGroup, ParamSlice, PruningGraph, Reduction, Size
+from mipp.errors import MippError, PlanMismatchError, clip, quote
+from mipp.graph.nodes import NodeGroup, PruningGraph, Reduction, Size
 from mipp.modules.copies import tensors_by_name
+from mipp.plan.plan_file import FORMAT, PlanRecord, group_to_dict, reduction_to_list
 from mipp.plan.rounds import compose
-
-FORMAT = "mipp-plan-1"
+from mipp.runtime.paths import as_path
+from mipp.runtime.typed import FormError, as_type, read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +48,10 @@ class PruningPlan:
     sensitivity: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kept = {name: tuple(map(index, nodes)) for name, nodes in self.kept.items()}  # of NumPy's, too
-        object.__setattr__(self, "kept", kept)
+        object.__setattr__(self, "kept", {name: _indices(name, nodes) for name, nodes in self.kept.items()})
         if lacking := self.groups.keys() - self.kept.keys():
             raise PlanMismatchError(
-                f"The plan does not say which nodes of group '{min(lacking)}' stay; add it to kept."
+                f"The plan does not say which nodes of group '{clip(min(lacking))}' stay; add it to kept."
             )
         for group in self.groups.values():
             _check_places(group, self.tensors)
@@ -61,9 +59,12 @@ class PruningPlan:
             group = look_up(name, self.groups, "group")
             if list(nodes) != sorted(set(nodes)) or (nodes and not 0 <= nodes[0] <= nodes[-1] < group.size):
                 raise PlanMismatchError(
-                    f"The plan keeps nodes {list(nodes)[:8]} of group '{name}', which has {group.size} nodes; expected "
-                    f"ascending indices from 0 to {group.size - 1} without repeats."
+                    f"The plan keeps nodes {quote(list(nodes)[:8])} of group '{clip(name)}', which has {group.size} "
+                    f"nodes; expected ascending indices from 0 to {group.size - 1} without repeats."
                 )
+        counted = [name for size in self.attributes.values() for name in size.per_node]
+        for name in (*counted, *(name for r in self.reductions for name in r.positions)):
+            look_up(name, self.groups, "group")
 
     @classmethod
     def of(
@@ -89,7 +90,7 @@ class PruningPlan:
 
     def with_kept(self, kept: Mapping[str, Collection[int]]) -> "PruningPlan":
         """The same plan with other nodes kept in the groups named."""
-        return replace(self, kept={**self.kept, **{name: tuple(sorted(nodes)) for name, nodes in kept.items()}})
+        return replace(self, kept={**self.kept, **{n: tuple(sorted(_indices(n, nodes))) for n, nodes in kept.items()}})
 
     def then(self, other: "PruningPlan") -> "PruningPlan":
         """One plan for this plan's model that removes what this one and the next round's plan remove.
@@ -120,10 +121,10 @@ class PruningPlan:
             "collapsed": list(self.collapsed),
             "information": {name: list(nats) for name, nats in self.information.items()},
             "sensitivity": {name: list(shares) for name, shares in self.sensitivity.items()},
-            "groups": {g.name: _group_to_dict(g) for g in self.groups.values()},
+            "groups": {g.name: group_to_dict(g) for g in self.groups.values()},
             "attributes": [[*key, size.fixed, dict(size.per_node)] for key, size in self.attributes.items()],
             "heads": dict(self.heads),
-            "reductions": [_reduction_to_list(r) for r in self.reductions],
+            "reductions": [reduction_to_list(r) for r in self.reductions],
             "tensors": {name: list(shape) for name, shape in self.tensors.items()},
         }
 
@@ -138,27 +139,26 @@ class PruningPlan:
             PlanMismatchError: The data are not a plan, or damaged.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise PlanMismatchError(f"This is not a pruning plan: expected the format {FORMAT!r}, found {found!r}.")
+            found = quote(data.get("format")) if isinstance(data, dict) else f"a {type(data).__name__}"
+            raise PlanMismatchError(f"This is not a pruning plan: expected the format {FORMAT!r}, found {found}.")
         try:
-            groups: dict[str, NodeGroup] = {}
-            for name, item in data["groups"].items():
-                groups[name] = _group_from_dict(name, item, sum(g.size for g in groups.values()))
+            record = as_type(PlanRecord, data)
+            groups = record.node_groups()
             return cls(
-                {str(n): tuple(nodes) for n, nodes in data["kept"].items()},
+                record.kept,
                 groups,
-                {n: tuple(shape) for n, shape in data["tensors"].items()},
-                {(m, a): Size(fixed, per_node) for m, a, fixed, per_node in data["attributes"]},
-                tuple(_reduction_from_list(item, groups) for item in data["reductions"]),
-                data["method"],
-                data["budget"],
-                {n: (float(lost), float(whole)) for n, (lost, whole) in data["information"].items()},
-                {n: int(count) for n, count in data.get("heads", {}).items()},
-                {n: tuple(map(float, shares)) for n, shares in data.get("sensitivity", {}).items()},
+                record.tensors,
+                record.sizes(),
+                tuple(record.node_reductions(groups)),
+                record.method,
+                record.budget,
+                record.information,
+                record.heads,
+                record.sensitivity,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except FormError as error:
             raise PlanMismatchError(
-                f"The pruning plan is damaged ({type(error).__name__}: {error}); expected the file that save() wrote."
+                f"The pruning plan is damaged: {error}. Expected the file that save() wrote."
             ) from error
 
 
@@ -168,15 +168,18 @@ def load_plan(path: str | Path) -> PruningPlan:
     Raises:
         PlanMismatchError: The file is missing, is not JSON, or holds no plan.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
-        return PruningPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return PruningPlan.from_dict(read_json(path))
     except FileNotFoundError as error:
-        raise PlanMismatchError(f"There is no plan at {path}; expected a plan.json that save() wrote.") from error
-    except OSError as error:
-        raise PlanMismatchError(f"{path} cannot be read ({error.strerror}); expected a plan.json.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PlanMismatchError(f"{path} is not readable as JSON ({error}); it is damaged or not a plan.") from error
+        raise PlanMismatchError(
+            f"There is no plan at {clip(str(path))}; expected a plan.json that save() wrote."
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PlanMismatchError(
+            f"{clip(str(path))} cannot be read ({reason}); expected a plan.json that save() wrote."
+        ) from error
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -192,18 +195,23 @@ def heads(model: nn.Module) -> dict[str, int]:
 def look_up(name: str, names: Mapping[str, Any], what: str) -> Any:
     if name in names:
         return names[name]
-    near = get_close_matches(name, names, 1)
+    near = get_close_matches(clip(name), names, 1)
     hint = (
         f" Did you mean '{near[0]}'?"
         if near
         else f" Known are {', '.join(list(names)[:6])}" + (" and others." if len(names) > 6 else ".")
     )
-    raise MippError(f"There is no {what} '{name}'.{hint}")
+    raise MippError(f"There is no {what} '{clip(name)}'.{clip(hint)}")
 
 
-def _group_to_dict(group: NodeGroup) -> dict[str, Any]:
-    slices = [[s.tensor, s.axis, s.reads, *_encode(s.positions)] for s in group.slices]
-    return {"size": group.size, "slices": slices} | ({"multiple": group.multiple} if group.multiple > 1 else {})
+def _indices(name: str, nodes: Iterable[Any]) -> tuple[int, ...]:
+    """Nodes of a group as integers, also from those of NumPy."""
+    try:
+        return tuple(map(index, nodes))
+    except TypeError as error:
+        raise PlanMismatchError(
+            f"The plan keeps {quote(nodes)} of group '{clip(name)}'; expected indices of its nodes."
+        ) from error
 
 
 def _check_places(group: NodeGroup, tensors: Mapping[str, tuple[int, ...]]) -> None:
@@ -213,45 +221,6 @@ def _check_places(group: NodeGroup, tensors: Mapping[str, tuple[int, ...]]) -> N
         length = shape[s.axis] if 0 <= s.axis < len(shape) else 0
         if len(s.positions) != group.size or s.positions.min(initial=0) < 0 or s.positions.max(initial=0) >= length:
             raise PlanMismatchError(
-                f"Group '{group.name}' has {group.size} nodes along axis {s.axis} of '{s.tensor}', whose shape in the "
-                f"plan is {tuple(shape)}; expected positions inside of it."
+                f"Group '{clip(group.name)}' has {group.size} nodes along axis {s.axis} of '{clip(s.tensor)}', whose "
+                f"shape in the plan is {quote(tuple(shape))}; expected positions inside of it."
             )
-
-
-def _group_from_dict(name: str, item: Mapping[str, Any], first_node: int) -> NodeGroup:
-    size = int(item["size"])
-    slices = tuple(
-        ParamSlice(t, axis, _decode(size, kind, data), reads) for t, axis, reads, kind, data in item["slices"]
-    )
-    return NodeGroup(name, size, slices, first_node, int(item.get("multiple", 1)))
-
-
-def _reduction_to_list(r: Reduction) -> list[Any]:
-    positions = {name: _encode(places) for name, places in r.positions.items()}
-    return [r.module, r.op, r.call, r.length, positions, [list(read) for read in r.reads], list(r.writes)]
-
-
-def _reduction_from_list(item: Sequence[Any], groups: Mapping[str, NodeGroup]) -> Reduction:
-    module, op, call, length, encoded, reads, writes = item
-    positions = {name: _decode(groups[name].size, kind, data) for name, (kind, data) in encoded.items()}
-    return Reduction(module, op, call, length, positions, tuple((n, d) for n, d in reads), tuple(writes))
-
-
-def _encode(positions: Ints) -> tuple[str, list[Any]]:
-    """Positions as [start, step between nodes, count, step inside a node] where they are regular."""
-    nodes, count = positions.shape
-    start = int(positions[0, 0])
-    outer = int(positions[1, 0]) - start if nodes > 1 else 1
-    inner = int(positions[0, 1]) - start if count > 1 else 1
-    regular = start + outer * np.arange(nodes)[:, None] + inner * np.arange(count)[None, :]
-    if np.array_equal(regular, positions):
-        return "regular", [start, outer, count, inner]
-    return "listed", positions.tolist()
-
-
-def _decode(size: int, kind: str, data: list[Any]) -> Ints:
-    if kind == "listed":
-        return np.array(data, np.int64).reshape(size, -1)
-    start, outer, count, inner = data
-    positions: Ints = start + outer * np.arange(size)[:, None] + inner * np.arange(count)[None, :]
-    return positions

@@ -3,16 +3,18 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, SupportsFloat, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 from mipp.errors import MippError
+from mipp.runtime.paths import as_path
 from mipp.runtime.record import WARNING
+from mipp.runtime.typed import FormError, as_type
 
 
 @dataclass(frozen=True)
@@ -153,12 +155,10 @@ class Report:
             MippError: a field is absent or has the wrong form.
         """
         try:
-            found: Self = _read(cls, data)
-            return found
-        except KeyError as error:
-            raise MippError(f"the report lacks the field {error}; expected what Report.to_dict() returns") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise MippError(f"this is no report ({error}); expected what Report.to_dict() returns") from error
+            found: Self = as_type(cls, data)
+        except FormError as error:
+            raise MippError(f"this is no report: {error}; expected what Report.to_dict() returns") from error
+        return found
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one HTML file that needs no other file, no network and no script.
@@ -166,11 +166,11 @@ class Report:
         The file appears at once or not at all; one that is there already is replaced.
 
         Raises:
-            MippError: the folder of `path` does not exist, or `path` is itself a folder.
+            MippError: the folder of `path` does not exist, `path` is itself a folder, or it cannot be written.
         """
         from mipp.report import page
 
-        _write(Path(path), page.render(self))
+        _write(as_path(path), page.render(self))
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.constrain import Constrain
@@ -206,32 +206,16 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _read(kind: Any, value: Any) -> Any:
-    """The value of a type that `_plain` wrote: None is NaN where a float has to be there."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        known = {field.name: field for field in fields(kind)}
-        return kind(**{n: _read(hints[n], value[n]) for n, f in known.items() if n in value or f.default is MISSING})
-    arguments = get_args(kind)
-    if get_origin(kind) is tuple:
-        return tuple(_read(arguments[0], item) for item in value)
-    if get_origin(kind) is dict:
-        return {str(key): _read(arguments[1], item) for key, item in value.items()}
-    if type(None) in arguments:
-        return None if value is None else _read(arguments[0], value)
-    if kind is float and value is None:
-        return math.nan
-    return value if kind is object else kind(value)
-
-
 def _write(path: Path, content: str) -> None:
     if not path.parent.is_dir():
         raise MippError(f"cannot write '{path}': the folder '{path.parent}' does not exist; create it first")
     if path.is_dir():
         raise MippError(f"cannot write '{path}': it is a folder; expected a file, such as '{path / 'report.html'}'")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
     try:
         part.write_text(content, encoding="utf-8", newline="\n")
         part.replace(path)
+    except OSError as error:
+        raise MippError(f"cannot write '{path}': {error.strerror}; choose a place that you may write to") from error
     finally:
         part.unlink(missing_ok=True)

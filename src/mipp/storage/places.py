@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from mipp.errors import MippError
+from mipp.runtime.paths import as_path
 
 PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
 
@@ -16,7 +17,7 @@ PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `folder` when the block succeeds, and vanishes when it does not."""
-    folder = Path(folder)
+    folder = as_path(folder)
     if folder.exists() and not _is_empty(folder):
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
     with _beside(folder.absolute()) as part:  # the parent of "." is "." itself
@@ -50,7 +51,7 @@ def _fill(folder: Path, part: Path) -> None:
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary file that becomes `path` when the block succeeds, and vanishes when it does not."""
-    path = Path(path)
+    path = as_path(path)
     if path.exists():
         raise MippError(f"{path} exists already; nothing is overwritten. Choose another name or remove the file.")
     with _beside(path) as folder:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import PlanMismatchError
+from mipp.errors import PlanMismatchError, clip, quote
 from mipp.graph.axes import Ints
 from mipp.modules.adapters import adapter_of, layer_sizes, open_layers
 from mipp.modules.copies import canonical_names, full_copy, modes_kept, tensors_by_name
@@ -60,20 +60,20 @@ def check(plan: PruningPlan, model: nn.Module) -> None:
     for name, shape in plan.tensors.items():
         if name not in found:
             raise PlanMismatchError(
-                f"The plan is for a model with a tensor '{name}' of shape {shape}, but {type(model).__name__} has none "
-                "of that name. Pass the dense model the plan was made for."
+                f"The plan is for a model with a tensor '{clip(name)}' of shape {quote(shape)}, but "
+                f"{type(model).__name__} has none of that name. Pass the dense model the plan was made for."
             )
         if found[name] != tuple(shape):
             raise PlanMismatchError(
-                f"The plan is for a model whose '{name}' has shape {tuple(shape)}, but here it has {found[name]}. Pass "
-                "the dense model the plan was made for; a pruned model needs a new plan."
+                f"The plan is for a model whose '{clip(name)}' has shape {quote(tuple(shape))}, but here it has "
+                f"{found[name]}. Pass the dense model the plan was made for; a pruned model needs a new plan."
             )
     counts = heads(model)
     for path, number in plan.heads.items():
         if counts.get(path) != number:
             raise PlanMismatchError(
-                f"The plan is for a model whose '{path}' has {number} heads, but here it has {counts.get(path)}. Pass "
-                "the dense model the plan was made for."
+                f"The plan is for a model whose '{clip(path)}' has {number} heads, but here it has {counts.get(path)}. "
+                "Pass the dense model the plan was made for."
             )
     for name in found:
         if name not in plan.tensors:
@@ -141,9 +141,20 @@ def _replace_tensors(model: nn.Module, change: Callable[[str, Tensor], Tensor]) 
 def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
     """Makes the integer attributes of the standard layers agree with their cut tensors."""
     counts = {name: len(nodes) or 1 for name, nodes in plan.kept.items()}
+    sizes = {name: group.size for name, group in plan.groups.items()}
+    modules = dict(model.named_modules(remove_duplicate=False))
     for (path, attribute), size in plan.attributes.items():
-        value = size.fixed + sum(number * counts[group] for group, number in size.per_node.items())
-        _set(model.get_submodule(path), attribute, value)
+        dense, value = (
+            size.fixed + sum(number * width[group] for group, number in size.per_node.items())
+            for width in (sizes, counts)
+        )
+        found = _get(modules[path], attribute) if path in modules else None
+        if type(found) is not int or found != dense:
+            raise PlanMismatchError(
+                f"The plan is for a model whose '{clip(path)}' has {clip(attribute)} = {dense}, but here it is "
+                f"{quote(found)}. Pass the dense model the plan was made for."
+            )
+        _set(modules[path], attribute, value)
     with modes_kept(model):
         for module in model.modules():
             module.training = False  # in train mode spectral norm updates its state when its weight is read
@@ -163,3 +174,13 @@ def _set(module: nn.Module, attribute: str, value: int) -> None:
     entries = list(getattr(module, name))
     entries[int(place)] = value
     setattr(module, name, type(getattr(module, name))(entries))
+
+
+def _get(module: nn.Module, attribute: str) -> object:
+    """An attribute, or the entry of a tuple or list; None where there is none."""
+    name, _, place = attribute.partition(".")
+    found = getattr(module, name, None)
+    if not place:
+        return found
+    entries = found if isinstance(found, tuple | list) and place.isdecimal() else ()
+    return entries[int(place)] if int(place) < len(entries) else None
