@@ -41,8 +41,8 @@ DAMAGES = {
     "three numbers": set_in((*SLICE, 4), [0, 1, 1]),
     "another kind": set_in((*SLICE, 3), "elsewhere"),
     "a slice without a tensor": set_in(SLICE, []),
-    "an attribute of no group": set_in(("attributes", 0, 3), {"nobody": 1}),
-    "an attribute too large": set_in(("attributes", 0, 2), 2**64),
+    "an attribute of no group": set_in(("attributes",), [["a", "groups", 0, {"nobody": 1}]]),
+    "an attribute too large": set_in(("attributes",), [["a", "groups", 2**64, {}]]),
     "a budget for eyes": set_in(("budget",), {"macs": 10**4000}),
     "nodes in words": set_in(("kept", "stem"), ["one", "two"]),
 }

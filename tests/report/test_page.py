@@ -98,7 +98,7 @@ def test_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(MippError, match="disk full"):
             REPORT.to_html(path)
     assert path.read_text() == "old"
     REPORT.to_html(str(path))

@@ -216,6 +216,8 @@ def _write(path: Path, content: str) -> None:
         part.write_text(content, encoding="utf-8", newline="\n")
         part.replace(path)
     except OSError as error:
-        raise MippError(f"cannot write '{path}': {error.strerror}; choose a place that you may write to") from error
+        raise MippError(
+            f"cannot write '{path}': {error.strerror or error}; choose a place that you may write to"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
