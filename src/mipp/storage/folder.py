@@ -145,8 +145,9 @@ def read_report(folder: Path) -> Report:
             f"There is no {clip(str(path))}; expected a folder that `mipp prune --out` or save() wrote."
         ) from error
     except (OSError, FormError, MippError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise PlanMismatchError(
-            f"{clip(str(path))} cannot be read ({getattr(error, 'strerror', None) or error}); it is damaged. {PAGE} beside it may still open."
+            f"{clip(str(path))} cannot be read ({reason}); it is damaged. {PAGE} beside it may still open."
         ) from error
 
 
