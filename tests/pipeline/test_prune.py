@@ -1,5 +1,6 @@
 """The contract of `prune`, `inspect` and `Result`: forms of calibration data, options, reports, errors."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -143,6 +144,30 @@ def test_evaluate_is_called_before_and_after():
     result = prune_chain(evaluate=evaluate)
     assert seen == [result.report.before.params, result.report.after.params]
     assert result.report.after.metrics == {"score": 0.5}
+
+
+def test_evaluate_cannot_change_the_models():
+    """It gets copies: weights that it trains, and hooks and attributes that it leaves there, are lost."""
+    expected, model = prune_chain(), linear_chain()
+    before = copy.deepcopy(model.state_dict())
+
+    @torch.no_grad()
+    def evaluate(m):
+        for parameter in m.parameters():
+            parameter.mul_(2)
+            parameter.data.add_(1)
+        m.register_forward_hook(lambda *_: 1 / 0)
+        m.left = 1
+        return 0.0
+
+    result = prune_chain(model, evaluate=evaluate)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert not hasattr(model, "left")
+    assert not hasattr(result.model, "left")
+    assert result.plan == expected.plan
+    pairs = zip(result.model.state_dict().values(), expected.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not result.model._forward_hooks
 
 
 def test_what_a_notebook_shows_of_a_result_is_its_table():

@@ -19,6 +19,7 @@ from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy
 from mipp.runtime.mistakes import admit_mistakes, reraise_own
 from mipp.runtime.paths import as_path
+from mipp.runtime.random_states import own_random_states
 from mipp.storage.places import new_file
 from mipp.surgery.proof import distance
 
@@ -27,6 +28,7 @@ TOLERANCE = 1e-3
 
 
 @admit_mistakes()
+@own_random_states()
 def export(model: nn.Module, example: Any, path: str | Path) -> float:
     """Writes a model in eval mode as ONNX (`.onnx`) or as a program of torch.export (`.pt2`), and runs what it wrote.
 

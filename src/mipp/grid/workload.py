@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from mipp.grid.store import Job, once
+from mipp.storage.folder import write_weights
 from mipp.zoo import ImageData, accuracy, fit
 
 _BATCH = 128
@@ -143,7 +144,7 @@ class Workload:
         def write(path: Path) -> None:
             model = self.make(seed)
             self.before(model, self.train, seed)
-            save_file({name: t.contiguous() for name, t in model.state_dict().items()}, path)
+            write_weights(model.state_dict(), path)
 
         settings = {key: self.options()[key] for key in ("name", "data", "before")}
         return Job(

@@ -18,6 +18,7 @@ from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.random_states import own_random_states
 from mipp.surgery.cut import apply
 
 
@@ -87,9 +88,8 @@ def _choose(method: object, like: Method | None, task: Task, budget: Budget) -> 
 def _reinitialise(task: Task) -> nn.Module:
     """A copy with the weights its layers would begin with; layers that cannot say have theirs shuffled."""
     model = full_copy(task.model)
-    with torch.random.fork_rng():
-        # not the seed itself: the model may have been initialised with it, and would come out as it was
-        torch.manual_seed(int(torch.randint(2**62, (), generator=task.generator())))
+    # not the seed itself: the model may have been initialised with it, and would come out as it was
+    with own_random_states(int(torch.randint(2**62, (), generator=task.generator()))):
         for module in model.modules():
             _draw(module)
     return model

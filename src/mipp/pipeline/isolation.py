@@ -1,4 +1,4 @@
-"""Runs a block in a state of torch of its own, whatever the caller's is."""
+"""Runs a block in settings and random states of its own, whatever the caller's are."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,11 +6,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from mipp.runtime.default_device import own_default_device
+from mipp.runtime.random_states import own_random_states
 
 
 @contextmanager
 def isolate(seed: int) -> Iterator[None]:
-    """Runs a block with its own random state and default device, with gradients, in full precision.
+    """Runs a block with its own random states and default device, with gradients, in full precision.
 
     The caller's settings are as they were afterwards.
     """
@@ -20,9 +21,7 @@ def isolate(seed: int) -> Iterator[None]:
             # without the cache: it is emptied at the end of the outermost block, and weights are trained inside of it
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.enter_context(own_default_device())
-        devices = range(torch.accelerator.device_count())
-        stack.enter_context(torch.random.fork_rng(devices, device_type=accelerator.type))
+        stack.enter_context(own_random_states(seed))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.enable_grad())
-        torch.manual_seed(int(seed))
         yield

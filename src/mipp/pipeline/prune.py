@@ -68,8 +68,8 @@ def prune(
         recover: "distill" goes on with a short distillation from the dense model on the same unlabelled data (at most a
             minute; kept only where it is nearer to the dense model on held-out batches); `mipp.Distillation(...)` sets
             how long and fast.
-        evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report. The model is
-            in evaluation mode for the call, and in its own mode again afterwards.
+        evaluate: `evaluate(model)` -> number or dict of numbers, called before and after, for the report. It gets a
+            copy of the model, in evaluation mode: what it changes there is lost.
         loss_fn: `loss_fn(output, labels) -> scalar`, for methods that need it.
         train: `train(model, *, fraction=1.0, after_step=None)`, for methods that need it: trains the model in place for
             that fraction of a whole training, and calls `after_step()` after each step of the optimiser.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mipp.errors import MippError
-from mipp.modules.copies import modes_kept
+from mipp.modules.copies import full_copy
 from mipp.modules.placement import device_of
 from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost, group_macs
@@ -109,11 +109,9 @@ def measures(
         model: The model.
         kept: Nodes it keeps, by group; groups not named are whole.
         task: What was pruned.
-        evaluate: Called with the model, in evaluation mode; its modes are as they were afterwards.
+        evaluate: Called with a copy of the model, in evaluation mode.
     """
-    with modes_kept(model), callers_default_device():
-        model.eval()  # a statement of its own: an overridden eval() may return nothing
-        score = evaluate(model) if evaluate else {}
+    score = _score(model, evaluate) if evaluate else {}
     metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
     try:
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -128,6 +126,16 @@ def measures(
     }
     whole = {name: round(value) for name, value in found.items() if CONSTRAINTS[name].is_whole}
     return Measures(**{**found, **whole}, metrics=metrics)
+
+
+def _score(
+    model: nn.Module, evaluate: Callable[[nn.Module], float | Mapping[str, float]]
+) -> float | Mapping[str, float]:
+    """The quality of a model, of which the caller's function gets a copy: it may train, or leave hooks behind."""
+    copied = full_copy(model)
+    copied.eval()  # a statement of its own: an overridden eval() may return nothing
+    with callers_default_device():
+        return evaluate(copied)
 
 
 def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:

@@ -20,6 +20,7 @@ from mipp.modules.placement import device_of, place_model
 from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
+from mipp.runtime.random_states import own_random_states
 from mipp.selectors.number import count_features
 from mipp.statistics.layer_samples import Reading, observe_sites
 
@@ -78,6 +79,7 @@ class InputSelection:
 
 @admit_mistakes()
 @own_default_device()
+@own_random_states()
 @torch.no_grad()
 def select_inputs(
     model: nn.Module,

@@ -105,10 +105,8 @@ class Checkpoint:
         self.finished[step] = list(notes)
 
     def _begin(self, identity: Identity) -> None:
-        with self._writing():
-            part = self._journal.with_suffix(".part")
+        with self._writing(), _part(self._journal) as part:
             part.write_bytes(_line({"identity": identity.to_dict()}))
-            part.replace(self._journal)
 
     def _read(self, identity: Identity) -> None:
         """Takes over what an earlier run noted, and cuts the journal back to its last whole line."""
@@ -149,11 +147,8 @@ class Checkpoint:
             os.fsync(journal.fileno())
 
     def _save(self, step: str, state: Mapping[str, Tensor]) -> None:
-        with self._writing():
-            part = self._folder / f"{step}.part"
+        with self._writing(), _part(self._weights(step)) as part:
             write_weights(state, part)
-            _settle(part)
-            part.replace(self._weights(step))
         self._sums[step] = _sum(tensors_of(state))
 
     def _load(self, step: str) -> dict[str, Tensor]:
@@ -213,10 +208,18 @@ def _sum(weights: Mapping[str, Tensor]) -> str:
     return fingerprint((weights[name] for name in names), *names)
 
 
-def _settle(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Yields a file that becomes `path` when it is whole and on the disk; it vanishes when the block fails."""
+    part = path.with_suffix(".part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class _Finished(dict[str, Any]):

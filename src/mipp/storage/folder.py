@@ -17,6 +17,7 @@ from mipp.report.data import Report
 from mipp.runtime.default_device import callers_default_device, own_default_device
 from mipp.runtime.mistakes import admit_mistakes, border
 from mipp.runtime.paths import as_path
+from mipp.runtime.random_states import own_random_states
 from mipp.runtime.typed import FormError, as_type, parse_json, read_json
 from mipp.storage.places import PAGE, PLAN, REPORT, WEIGHTS, new_folder
 from mipp.surgery.cut import apply
@@ -43,6 +44,7 @@ def save(folder: str | Path, plan: PruningPlan, model: nn.Module, report: Report
 
 @admit_mistakes()
 @own_default_device()
+@own_random_states()
 def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """Rebuilds a saved model: cuts a dense one by the saved plan and fills in the saved weights.
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from mipp.errors import MippError, MissingRequirementError, PlanMismatchError
 from mipp.plan.plan import shapes
+from mipp.runtime.random_states import own_random_states
 from mipp.storage.places import new_folder
 
 KEY = "pruned"
@@ -63,6 +64,7 @@ def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, 
             setattr(model.get_submodule(path), name, tuple(value) if isinstance(value, list) else value)
 
 
+@own_random_states()
 def save_pretrained(
     model: Any, folder: str | Path, tokenizer: Any = None, add: Callable[[Path], None] = lambda part: None
 ) -> bool:
@@ -97,6 +99,7 @@ def save_pretrained(
     return not widths["shapes"]
 
 
+@own_random_states()
 def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
     """Loads a folder that `mipp prune hf:... --out` or `save_pretrained` wrote; runs no code of the folder.
 

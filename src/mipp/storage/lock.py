@@ -38,7 +38,11 @@ class Lock:
                 "that one has ended, or choose another folder."
             ) from error
         holder = {"pid": os.getpid(), "since": datetime.now().astimezone().isoformat(" ", "seconds")}
-        self._holder.write_text(json.dumps(holder), encoding="utf-8")
+        try:
+            self._holder.write_text(json.dumps(holder), encoding="utf-8")
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Lets others hold the folder."""

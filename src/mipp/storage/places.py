@@ -20,9 +20,11 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     folder = as_path(folder)
     if folder.exists() and not _is_empty(folder):
         raise MippError(f"{folder} exists already; nothing is overwritten. Choose another folder or remove this one.")
-    with _beside(folder.absolute()) as part:  # the parent of "." is "." itself
+    with _beside(folder.absolute()) as beside:  # the parent of "." is "." itself
+        part = beside / folder.absolute().name
+        part.mkdir()  # with the mode that folders get here; temporary ones are for their owner only
         yield part
-        part.chmod(0o755)
+        _share(part)
         try:
             part.replace(folder)
         except OSError:
@@ -56,6 +58,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
         raise MippError(f"{path} exists already; nothing is overwritten. Choose another name or remove the file.")
     with _beside(path) as folder:
         yield folder / path.name
+        _share(folder)
         (folder / path.name).replace(path)
 
 
@@ -76,6 +79,17 @@ def _beside(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Gives all files in a folder the mode that files get here; safetensors writes for the owner only."""
+    usual = folder / ".mode"
+    usual.touch()
+    mode = usual.stat().st_mode
+    usual.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file() and file.stat().st_mode != mode:
+            file.chmod(mode)
 
 
 def _reason(error: Exception) -> str:

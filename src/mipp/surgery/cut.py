@@ -16,10 +16,12 @@ from mipp.plan.plan import PruningPlan, heads, shapes
 from mipp.plan.rounds import Axis, positions_to_keep
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
+from mipp.runtime.random_states import own_random_states
 
 
 @admit_mistakes()
 @own_default_device()
+@own_random_states()
 def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a smaller copy of the model: the plan's removed nodes cut out, the rest as it was, nothing refitted.
 

@@ -21,6 +21,7 @@ from mipp.modules.weight_norm import settle
 from mipp.plan.plan import PruningPlan
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
+from mipp.runtime.random_states import own_random_states
 from mipp.surgery.cut import copy_for, silence
 
 Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]
@@ -28,6 +29,7 @@ Kept = Mapping[tuple[str, str, int], list[tuple[Reduction, Tensor]]]
 
 @admit_mistakes()
 @own_default_device()
+@own_random_states()
 def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """Returns a copy of the same size that computes what `apply` computes: removed nodes are silenced.
 

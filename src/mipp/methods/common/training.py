@@ -10,6 +10,7 @@ from mipp.modules.copies import modes_kept
 from mipp.plan.task import Task
 from mipp.runtime.default_device import callers_default_device, own_default_device
 from mipp.runtime.mistakes import reraise_own
+from mipp.runtime.random_states import own_random_states
 
 
 def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[], None] | None = None) -> int:
@@ -39,8 +40,7 @@ def train(task: Task, model: nn.Module, fraction: float, after_step: Callable[[]
             with own_default_device():
                 after_step()
 
-    with modes_kept(model), torch.random.fork_rng(), torch.enable_grad(), callers_default_device():
-        torch.manual_seed(task.seed)
+    with modes_kept(model), own_random_states(task.seed), torch.enable_grad(), callers_default_device():
         try:
             task.train(model, fraction=fraction, after_step=count)
         except (Exception, SystemExit) as error:
