@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mipp import zoo as zoo
     from mipp.data.calibration import Calibration
     from mipp.integrations.optimizers import carry_over, carry_over_average
+    from mipp.integrations.schedule import Schedule
     from mipp.pipeline.prune import Result, frontier, information, inspect, prune
     from mipp.plan.budget import Budget
     from mipp.plan.elimination import confidence_schedule
@@ -57,6 +58,7 @@ __all__ = [
     "PruningPlan",
     "Refit",
     "Result",
+    "Schedule",
     "UnsupportedModelError",
     "apply",
     "carry_over",
@@ -82,6 +84,7 @@ _FOUND_IN = {
     "mipp.refit.settings": ("Distillation", "Refit"),
     "mipp.selectors.features": ("FeatureSelector",),
     "mipp.integrations.optimizers": ("carry_over", "carry_over_average"),
+    "mipp.integrations.schedule": ("Schedule",),
     "mipp.pipeline.prune": ("Result", "frontier", "information", "inspect", "prune"),
     "mipp.selectors.pixels": ("InputSelection", "select_inputs"),
     "mipp.plan.budget": ("Budget",),

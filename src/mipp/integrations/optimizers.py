@@ -1,6 +1,7 @@
 """State of optimisers and of averaged weights, cut like the weights they belong to."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,29 +42,52 @@ def carry_over(
     Raises:
         MippError: The optimiser holds parameters that are not the model's.
     """
+    own = {id(parameter) for parameter in model.parameters()}
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        if id(parameter) not in own:
+            raise MippError(
+                f"The optimiser holds a parameter of shape {list(parameter.shape)} that is not the model's; "
+                "expected the optimiser and the model that were trained together."
+            )
+    groups, state = _cut_all(optimizer, model, result)
+    made = type(optimizer)(groups, **_defaults(optimizer))
+    made.state.update(state)
+    for scheduler in schedulers:
+        scheduler.optimizer = made
+    return made
+
+
+def carry_over_in_place(optimizer: Optimizer, model: nn.Module, result: Result) -> None:
+    """Makes an optimiser, in place, that of the pruned model; parameters of other models in it stay as they are.
+
+    Who holds the optimiser (schedulers, a `GradScaler`, a trainer) goes on with it.
+
+    Args:
+        optimizer: Changed in place.
+        model: The model that was pruned, as it was before.
+        result: The result of `prune`, whose parameters are trained from now on.
+    """
+    groups, state = _cut_all(optimizer, model, result)
+    optimizer.__setstate__({"param_groups": groups, "state": defaultdict(dict, state)})
+
+
+def _cut_all(
+    optimizer: Optimizer, model: nn.Module, result: Result
+) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Any]]]:
+    """Groups and state of an optimiser, with the parameters of the pruned model."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     canonical = canonical_names(model)  # those that plans use
     new = dict(result.model.named_parameters(remove_duplicate=False))
     keep = {axis: torch.from_numpy(places) for axis, places in positions_to_keep(result.plan).items()}
-    groups, pairs = [], []
+    groups, state = [], {}
     for group in optimizer.param_groups:
-        own = []
-        for parameter in group["params"]:
-            if id(parameter) not in names:
-                raise MippError(
-                    f"The optimiser holds a parameter of shape {list(parameter.shape)} that is not the model's; "
-                    "expected the optimiser and the model that were trained together."
-                )
-            own.append(new[names[id(parameter)]])
-            pairs.append((canonical[id(parameter)][0], parameter, own[-1]))
+        own = [new[names[id(p)]] if id(p) in names else p for p in group["params"]]
         groups.append({**{k: v for k, v in group.items() if k != "param_names"}, "params": own})
-    made = type(optimizer)(groups, **_defaults(optimizer))
-    for name, old, parameter in pairs:
-        if old in optimizer.state:
-            made.state[parameter] = {k: _cut(v, old, name, keep) for k, v in optimizer.state[old].items()}
-    for scheduler in schedulers:
-        scheduler.optimizer = made
-    return made
+        for old, parameter in zip(group["params"], own, strict=True):
+            if old in optimizer.state:
+                known, name = optimizer.state[old], canonical.get(id(old), ("", ""))[0]
+                state[parameter] = {k: _cut(v, old, name, keep) for k, v in known.items()} if name else known
+    return groups, state
 
 
 def carry_over_average(averaged: AveragedModel, result: mipp.Result) -> AveragedModel:

@@ -1,0 +1,45 @@
+"""A model that takes over, in place, the tensors and sizes of another one of the same code."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mipp.errors import MippError
+from mipp.modules.adapters import adapter_of
+
+
+def adopt(model: nn.Module, other: nn.Module) -> None:
+    """Gives a model the parameters and buffers of another one, and the sizes that go with them, in place.
+
+    Its modules stay the objects that they are, with their hooks: whoever holds them goes on with the new widths. The
+    tensors are those of `other` themselves, which is of no use afterwards.
+
+    Args:
+        model: Changed in place.
+        other: A smaller form of it: the same modules, of other widths.
+
+    Raises:
+        MippError: The two are built of different modules.
+    """
+    own, new = dict(model.named_modules()), dict(other.named_modules())
+    if own.keys() != new.keys():
+        differing = min(own.keys() ^ new.keys())
+        raise MippError(
+            f"Only one of two models has a module '{differing}'; expected a {type(model).__name__} and its pruned form."
+        )
+    for path, module in own.items():
+        twin = new[path]
+        module.__class__ = type(twin)  # layers that take sizes from elsewhere than their weights were opened
+        module._parameters.update(twin._parameters)
+        module._buffers.update(twin._buffers)
+        for name, value in vars(twin).items():
+            if isinstance(value, Tensor) or (_is_size(value) and vars(module).get(name) != value):
+                vars(module)[name] = value
+        adapter_of(module).refresh(module)
+    if hasattr(other, "save_pretrained") and hasattr(other, "config"):  # of Hugging Face: it may tell the widths
+        model.config = other.config
+
+
+def _is_size(value: Any) -> bool:
+    entries = value if isinstance(value, tuple | list) else [value]
+    return bool(entries) and all(type(entry) is int for entry in entries)
