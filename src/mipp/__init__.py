@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mipp.selectors.features import FeatureSelector
     from mipp.selectors.pixels import InputSelection, select_inputs
     from mipp.storage.folder import load
-    from mipp.storage.hugging_face import from_pretrained
+    from mipp.storage.hugging_face import from_pretrained, save_pretrained
     from mipp.surgery.cut import apply
     from mipp.surgery.masked import mask
 
@@ -74,6 +74,7 @@ __all__ = [
     "mask",
     "methods",
     "prune",
+    "save_pretrained",
     "select_inputs",
 ]
 
@@ -91,7 +92,7 @@ _FOUND_IN = {
     "mipp.plan.plan": ("PruningPlan", "load_plan"),
     "mipp.plan.elimination": ("confidence_schedule",),
     "mipp.storage.folder": ("load",),
-    "mipp.storage.hugging_face": ("from_pretrained",),
+    "mipp.storage.hugging_face": ("from_pretrained", "save_pretrained"),
     "mipp.surgery.cut": ("apply",),
     "mipp.surgery.masked": ("mask",),
 }

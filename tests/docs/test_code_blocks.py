@@ -15,6 +15,7 @@ import typer
 from llamas import ids, llama
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import mipp
@@ -83,6 +84,19 @@ def words() -> dict[str, Any]:
     return images() | {"model": llama(), "loader": [(batch, torch.ones_like(batch))]}
 
 
+def lightning() -> dict[str, Any]:
+    pytest.importorskip("lightning")
+    data = TensorDataset(torch.randn(16, 3, 8, 8), torch.randint(0, 10, (16,)))
+    return images() | {"loader": DataLoader(data, 8)}  # of a list Lightning takes each entry for a loader
+
+
+def trainer() -> dict[str, Any]:
+    pytest.importorskip("accelerate")
+    rows = ids(8)["input_ids"]
+    dataset = [{"input_ids": row, "labels": row} for row in rows]
+    return words() | {"batches": [{"input_ids": rows}], "dataset": dataset, "make_dense_model": llama}
+
+
 def vectors() -> dict[str, Any]:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     return images() | {"model": model, "calibration": [torch.randn(64, 4)]}
@@ -90,6 +104,8 @@ def vectors() -> dict[str, Any]:
 
 PRELUDES: dict[str, Callable[[], dict[str, Any]]] = {
     "Hugging Face models": words,
+    "Hugging Face's Trainer": trainer,
+    "Lightning": lightning,
     "The paper's settings": vectors,
 }
 
@@ -112,18 +128,21 @@ def milliseconds(model: nn.Module, *_: object) -> float:
     return 1e-3 * sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning.*")  # advice on workers and modes
 @pytest.mark.usefixtures("_tiny")
 @pytest.mark.parametrize("page", sorted({block.page for block in blocks("python")}))
 def test_python_runs(page):
     """Each block goes on from those above it; a rule of the graph is quoted as it stands in the code."""
     names: dict[str, Any] = images()
+    heading = ""
     rules = "".join(path.read_text() for path in (ROOT / "src/mipp/graph/rules").glob("*.py"))
     for block in blocks("python"):
         if block.page == page and block.text.startswith("@rule("):
             assert block.text in rules, f"{block} is not the rule of the code"
         elif block.page == page:
-            if block.heading in PRELUDES:
+            if block.heading in PRELUDES and block.heading != heading:
                 names = PRELUDES[block.heading]()
+            heading = block.heading
             exec(compile("\n" * block.line + block.text, page, "exec"), names)
 
 

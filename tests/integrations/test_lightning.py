@@ -10,10 +10,10 @@ import mipp
 
 pytest.importorskip("lightning")
 
-from lightning.pytorch import LightningModule, Trainer  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging  # noqa: E402
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
-from mipp.integrations import LightningPruning  # noqa: E402
+from mipp.integrations import LightningPruning
 
 pytestmark = [
     pytest.mark.usefixtures("quick"),

@@ -1,4 +1,4 @@
-"""Rounds of pruning in a training: everything that holds the model goes on, and a checkpoint goes on to the same end."""
+"""Rounds of pruning in a training: what holds the model goes on, and a checkpoint goes on to the same end."""
 
 import copy
 import json
@@ -20,7 +20,8 @@ SCHEDULE = mipp.Schedule(macs=[0.8, 0.5], every=3)
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+    first = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU())
+    return nn.Sequential(*first, nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
 
 
 class Training:
@@ -114,7 +115,8 @@ def test_parameters_of_other_models_stay_in_the_optimiser():
     momentum = optimizer.state[head.weight]["momentum_buffer"]
     Rounds(SCHEDULE, DATA).advance(model, [optimizer], 3)
     assert optimizer.state[head.weight]["momentum_buffer"] is momentum
-    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in (*model.parameters(), *head.parameters())]
+    own = [*model.parameters(), *head.parameters()]
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in own]
 
 
 def test_the_dense_parameters_are_let_go():

@@ -55,9 +55,7 @@ class TrainerPruning(TrainerCallback):
         self.rounds = Rounds(schedule, calibration, method, averages=averages, **options)
         self._resume = None if resume is None else Path(resume)
 
-    def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Cuts the model to the widths of the checkpoint to go on from."""
         if args.load_best_model_at_end:
             raise MippError(
@@ -86,9 +84,7 @@ class TrainerPruning(TrainerCallback):
                 f"{self._resume}. Pass it to the constructor: Trainer(..., callbacks=[...])."
             )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Prunes after the step at which a round is due."""
         if self.rounds.schedule.unit == "steps":
             self._advance(state.global_step, **kwargs)

@@ -33,8 +33,8 @@ def adopt(model: nn.Module, other: nn.Module) -> None:
         module._parameters.update(twin._parameters)
         module._buffers.update(twin._buffers)
         for name, value in vars(twin).items():
-            if isinstance(value, Tensor) or (_is_size(value) and vars(module).get(name) != value):
-                vars(module)[name] = value
+            if isinstance(value, Tensor) or (_is_size(value) and module.__dict__.get(name) != value):
+                module.__dict__[name] = value
         adapter_of(module).refresh(module)
     if hasattr(other, "save_pretrained") and hasattr(other, "config"):  # of Hugging Face: it may tell the widths
         model.config = other.config
