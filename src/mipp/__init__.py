@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mipp import estimators, methods
     from mipp import export as export
     from mipp import grid as grid
+    from mipp import integrations as integrations
     from mipp import report as report
     from mipp import zoo as zoo
     from mipp.data.calibration import Calibration
@@ -80,7 +81,7 @@ __all__ = [
 
 
 _FOUND_IN = {
-    "mipp": ("estimators", "export", "grid", "methods", "report", "zoo"),
+    "mipp": ("estimators", "export", "grid", "integrations", "methods", "report", "zoo"),
     "mipp.data.calibration": ("Calibration",),
     "mipp.refit.settings": ("Distillation", "Refit"),
     "mipp.selectors.features": ("FeatureSelector",),

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from mipp.data.calibration import Calibration
+import mipp
 from mipp.errors import PlanMismatchError
 from mipp.integrations.rounds import Rounds
 from mipp.integrations.schedule import Schedule
@@ -29,7 +29,7 @@ class LightningPruning(Callback):
     def __init__(
         self,
         schedule: Schedule,
-        calibration: Calibration | Iterable[Any],
+        calibration: mipp.Calibration | Iterable[Any],
         method: Method | None = None,
         *,
         module: str = "",

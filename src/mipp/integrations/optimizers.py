@@ -57,7 +57,7 @@ def carry_over(
     return made
 
 
-def carry_over_in_place(optimizer: Optimizer, model: nn.Module, result: Result) -> None:
+def carry_over_in_place(optimizer: Optimizer, model: nn.Module, result: mipp.Result) -> None:
     """Makes an optimiser, in place, that of the pruned model; parameters of other models in it stay as they are.
 
     Who holds the optimiser (schedulers, a `GradScaler`, a trainer) goes on with it.
@@ -72,7 +72,7 @@ def carry_over_in_place(optimizer: Optimizer, model: nn.Module, result: Result) 
 
 
 def _cut_all(
-    optimizer: Optimizer, model: nn.Module, result: Result
+    optimizer: Optimizer, model: nn.Module, result: mipp.Result
 ) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Any]]]:
     """Groups and state of an optimiser, with the parameters of the pruned model."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -9,17 +9,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from mipp.data.calibration import Calibration
+import mipp
 from mipp.errors import MippError, PlanMismatchError
 from mipp.integrations.optimizers import carry_over_in_place
 from mipp.integrations.schedule import Schedule
 from mipp.methods.base import Method
 from mipp.modules.adoption import adopt
-from mipp.pipeline.prune import Result, prune
-from mipp.plan.constraints import CONSTRAINTS
-from mipp.plan.plan import PruningPlan, shapes
-from mipp.report.data import Report
-from mipp.surgery.cut import apply
+from mipp.plan.plan import shapes
+from mipp.plan.registry import CONSTRAINTS
+from mipp.report import Report
 from mipp.surgery.huggingface import update_config
 
 
@@ -40,7 +38,7 @@ class Rounds:
     def __init__(
         self,
         schedule: Schedule,
-        calibration: Calibration | Iterable[Any],
+        calibration: mipp.Calibration | Iterable[Any],
         method: Method | None = None,
         *,
         averages: Iterable[AveragedModel] = (),
@@ -57,14 +55,14 @@ class Rounds:
         """
         self.schedule, self.calibration, self.method = schedule, calibration, method
         self.averages, self.options = tuple(averages), {"progress": False, **options}
-        self.plan: PruningPlan | None = None
+        self.plan: mipp.PruningPlan | None = None
         self.reports: list[Report] = []
         self._done = 0
         self._reached: dict[str, float] = {}
 
     def advance(
         self, model: nn.Module, optimizers: Iterable[Optimizer], count: int, averages: Iterable[nn.Module] = ()
-    ) -> Result | None:
+    ) -> mipp.Result | None:
         """Prunes the model in place if a round is due; call it between steps, since gradients are dropped.
 
         Args:
@@ -84,10 +82,10 @@ class Rounds:
         _check_alone()
         budget = self.schedule.budget(self._done, self._reached)
         with _own_forward(model):
-            result = prune(model, self.calibration, budget, self.method, **self.options)
+            result = mipp.prune(model, self.calibration, budget, self.method, **self.options)
         plan = result.plan if self.plan is None else self.plan.then(result.plan)
         for average in (*(a.module for a in self.averages), *averages):
-            adopt(average, apply(result.plan, average))
+            adopt(average, mipp.apply(result.plan, average))
         for optimizer in optimizers:
             carry_over_in_place(getattr(optimizer, "optimizer", optimizer), model, result)
         result.model.zero_grad(set_to_none=True)  # those of the dense model that a copy still has
@@ -124,13 +122,13 @@ class Rounds:
                 f"The state of a pruned training is damaged ({type(error).__name__}: {error}); expected what "
                 "state_dict() returned."
             ) from error
-        self.plan = None if plan is None else PruningPlan.from_dict(plan)
+        self.plan = None if plan is None else mipp.PruningPlan.from_dict(plan)
         if self.plan is not None:
-            small = apply(self.plan, model)
+            small = mipp.apply(self.plan, model)
             update_config(small, self.plan)
             for average in (*(a.module for a in self.averages), *averages):
                 if shapes(average) != shapes(small):
-                    adopt(average, apply(self.plan, average))
+                    adopt(average, mipp.apply(self.plan, average))
             adopt(model, small)
         self._done, self._reached = done, reached
 

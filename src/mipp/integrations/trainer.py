@@ -11,12 +11,12 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from mipp.data.calibration import Calibration
+import mipp
 from mipp.errors import MippError, PlanMismatchError
 from mipp.integrations.rounds import Rounds
 from mipp.integrations.schedule import Schedule
 from mipp.methods.base import Method
-from mipp.storage.folder import PLAN
+from mipp.storage.places import PLAN
 
 ROUNDS = "rounds.json"
 
@@ -34,7 +34,7 @@ class TrainerPruning(TrainerCallback):
     def __init__(
         self,
         schedule: Schedule,
-        calibration: Calibration | Iterable[Any],
+        calibration: mipp.Calibration | Iterable[Any],
         method: Method | None = None,
         *,
         resume: str | Path | None = None,
