@@ -27,7 +27,7 @@ def test_the_command_writes_a_table_and_plots_and_skips_what_is_done(tmp_path, m
         "collapse.svg",
     }
     assert names == pictures | {"table.md", "runs"}
-    monkeypatch.setattr("mipp.grid.run.prune", None)
+    monkeypatch.setattr("mipp.prune", None)
     again = compare(*(option for option in options if option != "-q"))
     assert json.loads(again.stdout)["rows"] == found["rows"]
     assert "No --weights and no --before-epochs" in again.stderr

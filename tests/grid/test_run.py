@@ -26,7 +26,7 @@ def test_a_run_measures_every_stage_and_is_done_once(work, tmp_path, monkeypatch
     assert row["accuracy"]["refitted"] >= row["accuracy"]["pruned"] - 5
     assert row["nodes"] == 0.5
     assert row["widths"] == {"1": 6}
-    monkeypatch.setattr("mipp.grid.run.prune", None)  # whatever prunes again, fails
+    monkeypatch.setattr("mipp.prune", None)  # whatever prunes again, fails
     again = grid.perform(run, work, tmp_path)
     assert {k: again[k] for k in row} == row
     assert [r["accuracy"] for r in grid.collect(tmp_path)] == [row["accuracy"]]
