@@ -37,7 +37,7 @@ def test_results_put_back_from_elsewhere_are_not_done_again(work, tmp_path, monk
     rows = [grid.perform(run, work, tmp_path / "first") for run in runs]
     grid.restore(rows[:1], tmp_path / "second")
     assert grid.read_results(runs, work, tmp_path / "second") == rows[:1]
-    monkeypatch.setattr(grid.run, "prune", None)
+    monkeypatch.setattr(mipp, "prune", None)
     assert grid.perform(runs[0], work, tmp_path / "second") == rows[0]
     with pytest.raises(TypeError):
         grid.perform(runs[1], work, tmp_path / "second")
