@@ -44,7 +44,7 @@ def test_what_takes_one_sample_only_is_exported_for_one(tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_left_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("mipp.export.formats._torch", lambda model, call, path: [2 * call(model).detach()])
+    monkeypatch.setattr("mipp.export.formats._torch", lambda model, call, path, dynamic: [2 * call(model).detach()])
     with pytest.raises(mipp.MippError, match="differs from the model by 1"):
         export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "wrong.pt2")
     assert list(tmp_path.iterdir()) == []
@@ -66,3 +66,25 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path, mon
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(mipp.MissingRequirementError, match=r'pip install "torch-mipp\[export\]"'):
         export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".pt2", marks=pytest.mark.slow)])
+def test_samples_and_length_may_change(suffix, tmp_path):
+    llamas = pytest.importorskip("llamas")
+    if suffix == ".onnx":
+        runtime = pytest.importorskip("onnxruntime")
+    model = mipp.prune(llamas.llama(use_cache=False), [llamas.ids(8)], mipp.Budget(params=0.8), progress=False).model
+    path = tmp_path / f"model{suffix}"
+    export(model, llamas.ids(2), path, dynamic=(0, 1))
+    tokens = torch.randint(50, (3, 11), generator=torch.Generator().manual_seed(2))
+    if suffix == ".onnx":
+        (found,) = runtime.InferenceSession(path).run(None, {"input_ids": tokens.numpy()})
+        found = torch.from_numpy(found)
+    else:
+        found = torch.export.load(path).module()(input_ids=tokens).logits
+    torch.testing.assert_close(found, model.eval()(tokens).logits.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_dimension_that_cannot_change_is_told(tmp_path):
+    with pytest.raises(mipp.MippError, match="dimensions that may change"):
+        export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "fixed.pt2", dynamic=(0, 1))

@@ -209,6 +209,7 @@ def _prune(
     min_keep: Annotated[int, typer.Option(help=_LIMIT + "fewest nodes in any group.")] = 1,
     round_to: Annotated[int, typer.Option(help=_LIMIT + "widths are multiples of this.")] = 1,
     uniform: Annotated[bool, typer.Option("--uniform", help=_LIMIT + "groups of one kind get the same width.")] = False,
+    runtime: Annotated[str, typer.Option(help=_LIMIT + "latency is measured in torch or onnxruntime.")] = "torch",
     method: Annotated[str, typer.Option(help="See `mipp methods`.")] = "mipp",
     settings: Settings = None,
     exclude: Exclude = None,
@@ -236,7 +237,7 @@ def _prune(
             max_samples,
             seed,
         ),
-        Budgeted(amounts, width or [], min_keep, round_to, uniform=uniform),
+        Budgeted(amounts, width or [], min_keep, round_to, uniform, runtime),
         Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
         out,
         json=json,
@@ -355,6 +356,10 @@ def _export(
     *,
     input: Input,
     out: Annotated[Path, typer.Option(metavar="FILE", help="New file: .onnx, or .pt2 for torch.export.")],
+    dynamic: Annotated[
+        list[int] | None,
+        typer.Option(metavar="DIM", help="Dimension that may change later, such as 1 for length. Repeatable."),
+    ] = None,
     weights: Weights = None,
     trust_remote_code: Trust = False,
     json: Json = False,
@@ -363,7 +368,7 @@ def _export(
     from mipp.cli.export import run
     from mipp.cli.models import ModelSource
 
-    run(ModelSource(model, weights, trust_remote_code), input, out=out, json=json)
+    run(ModelSource(model, weights, trust_remote_code), input, dynamic, out=out, json=json)
 
 
 @app.command("methods")

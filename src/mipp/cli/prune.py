@@ -25,6 +25,7 @@ class Budgeted:
     min_keep: int
     round_to: int
     uniform: bool
+    runtime: Any
 
     def budget(self) -> mipp.Budget:
         """The budget itself."""
@@ -37,6 +38,7 @@ class Budgeted:
             min_keep=self.min_keep,
             round_to=self.round_to,
             uniform=self.uniform,
+            runtime=self.runtime,
         )
 
 

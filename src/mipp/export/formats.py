@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -29,15 +29,17 @@ TOLERANCE = 1e-3
 
 @admit_mistakes()
 @own_random_states()
-def export(model: nn.Module, example: Any, path: str | Path) -> float:
+def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[int] | None = None) -> float:
     """Writes a model in eval mode as ONNX (`.onnx`) or as a program of torch.export (`.pt2`), and runs what it wrote.
 
-    The first dimension of the inputs may change later, where the model allows it; all others are those of the example.
+    Dimensions that are not dynamic are those of the example.
 
     Args:
         model: Pruned or not; not changed.
         example: One input: a Tensor; a tuple of positional arguments; a dict of keyword arguments.
         path: A new file.
+        dynamic: Dimensions of all inputs that may change later: (0, 1) for samples and length. By default the first,
+            where the model allows it.
 
     Returns:
         The largest difference of any output, relative to the largest value of that output.
@@ -53,7 +55,7 @@ def export(model: nn.Module, example: Any, path: str | Path) -> float:
         raise MippError(f"{path} is neither ONNX nor torch.export by its name; expected a name in .onnx or .pt2.")
     expected = tensors_in(forward(model, call))
     with new_file(path) as part:
-        found = writers[path.suffix](model, call, part)
+        found = writers[path.suffix](model, call, part, dynamic)
         gap = distance(found, expected) if len(found) == len(expected) else float("inf")
         if not gap <= TOLERANCE:
             raise MippError(
@@ -63,35 +65,57 @@ def export(model: nn.Module, example: Any, path: str | Path) -> float:
     return gap
 
 
-def _torch(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
-    torch.export.save(_program(model, call), path)
+def _torch(model: nn.Module, call: Call, path: Path, dynamic: Sequence[int] | None) -> list[Tensor]:
+    torch.export.save(_program(model, call, dynamic), path)
     with torch.no_grad():
         return tensors_in(call.map(Tensor.clone)(torch.export.load(path).module()))
 
 
-def _onnx(model: nn.Module, call: Call, path: Path) -> list[Tensor]:
-    runtime, *_ = (_require(name) for name in ("onnxruntime", "onnx", "onnxscript"))
-    with _quiet("torch.onnx"):
-        torch.onnx.export(_program(model, call), (), path, dynamo=True, verbose=False, external_data=False)
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    given = {n: t.detach().cpu().numpy() for n, t in zip(names, call.tensors, strict=True)}
+def _onnx(model: nn.Module, call: Call, path: Path, dynamic: Sequence[int] | None) -> list[Tensor]:
+    session, given = onnx_session(model, call, path, dynamic)
     return [torch.from_numpy(output) for output in session.run(None, given)]
 
 
-def _program(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+def onnx_session(
+    model: nn.Module, call: Call, path: Path, dynamic: Sequence[int] | None = None, threads: int = 0
+) -> tuple[Any, dict[str, Any]]:
+    """Writes a model as ONNX, and loads it in ONNX Runtime.
+
+    Args:
+        model: In eval mode.
+        call: Its inputs.
+        path: A new file.
+        dynamic: As for `export`.
+        threads: For one op; 0 leaves it to the runtime.
+
+    Returns:
+        The session, and the inputs by name as arrays.
+    """
+    runtime, *_ = (_require(name) for name in ("onnxruntime", "onnx", "onnxscript"))
+    with _quiet("torch.onnx"):
+        torch.onnx.export(_program(model, call, dynamic), (), path, dynamo=True, verbose=False, external_data=False)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return session, {n: t.detach().cpu().numpy() for n, t in zip(names, call.tensors, strict=True)}
+
+
+def _program(model: nn.Module, call: Call, dynamic: Sequence[int] | None) -> torch.export.ExportedProgram:
     """The exported program of a call. One sample is doubled first: the file would be specialised to a batch of one."""
     if all(tensor.ndim and len(tensor) == 1 for tensor in call.tensors):
         with suppress(MippError):
-            return _export(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)))
-    return _export(model, call)
+            return _export(model, call.map(lambda tensor: tensor.repeat_interleave(2, 0)), dynamic)
+    return _export(model, call, dynamic)
 
 
-def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, call: Call, dynamic: Sequence[int] | None) -> torch.export.ExportedProgram:
+    kind = torch.export.Dim.AUTO if dynamic is None else torch.export.Dim.DYNAMIC
+    wanted = (0,) if dynamic is None else dynamic
     sizes = torch.export.ShapesCollection()
     for tensor in call.tensors:
         if tensor.ndim:
-            sizes[tensor] = {0: torch.export.Dim.AUTO}
+            sizes[tensor] = {dim: kind for dim in wanted if dim < tensor.ndim}
     try:
         return torch.export.export(model, call.args, dict(call.kwargs), dynamic_shapes=sizes)  # type: ignore[arg-type]
     except Exception as error:
@@ -99,7 +123,7 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
         reason = str(error).partition("\n")[0]
         raise MippError(
             f"torch.export cannot follow {type(model).__name__} ({type(error).__name__}: {reason}). Export needs a "
-            "forward without branches on values of tensors."
+            "forward without branches on values of tensors, and dimensions that may change where dynamic names them."
         ) from error
 
 

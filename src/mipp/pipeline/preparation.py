@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def prepare(
     batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
     clock("read")
     with bars.phase("graph"):
-        task = make_task(dense, batches, options, memory, bars)
+        task = make_task(dense, batches, options, memory, bars, _runtime_of(budgets))
         wanted, found = options.device or device_of(model), device_of(dense)
         if wanted and found and found.type != torch.device(wanted).type:
             task.notes.append(_NO_FLOAT64.format(wanted))
@@ -87,7 +88,9 @@ def prepare(
     return Prepared(model, data, method, options, task, refit, before, bars, clock.seconds)
 
 
-def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memory, bars: Bars) -> Task:
+def make_task(
+    model: nn.Module, batches: Batches, options: Options, memory: Memory, bars: Bars, runtime: str = "torch"
+) -> Task:
     """The task of pruning a model, on whatever device it is.
 
     Raises:
@@ -101,7 +104,7 @@ def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memo
     def measure(name: str, widths: Mapping[str, int]) -> float:
         kept, take = {group: range(width) for group, width in widths.items()}, CONSTRAINTS[name].measure
         assert take is not None
-        return take(apply(PruningPlan.of(graph, model, kept), model), batches[0].call)
+        return take(apply(PruningPlan.of(graph, model, kept), model), batches[0].call, runtime)
 
     return Task(
         model,
@@ -114,7 +117,18 @@ def make_task(model: nn.Module, batches: Batches, options: Options, memory: Memo
         measure,
         memory=memory,
         progress=bars,
+        runtime=runtime,
     )
+
+
+def _runtime_of(budgets: Sequence[Budget]) -> str:
+    """The runtime in which latency is measured; that of ONNX adds itself to the table when it is imported."""
+    runtimes = {budget.runtime for budget in budgets}
+    if len(runtimes) > 1:
+        raise MippError(f"The budgets are of several runtimes ({', '.join(sorted(runtimes))}); expected one for all.")
+    if runtimes == {"onnxruntime"}:
+        import_module("mipp.export.timing")
+    return runtimes.pop()
 
 
 def _with_times(task: Task, budgets: Sequence[Budget]) -> Task:

@@ -4,13 +4,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mipp.errors import InfeasibleBudgetError
 from mipp.plan.registry import CONSTRAINTS, Constraint
 
 if TYPE_CHECKING:
     from mipp.plan.cost import Cost
+
+Runtime = Literal["torch", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Budget:
         widths: How many nodes particular groups keep, by name; the method then only chooses which ones.
         min_keep: At least this many nodes stay in every group; 0 allows groups to be emptied.
         round_to: Widths are multiples of this where possible.
+        runtime: Where `latency_ms` is measured: "torch", or "onnxruntime" (on the CPU; needs the extra `export`).
         uniform: Groups of one kind (same size, names that differ only in numbers) get the same width.
     """
 
@@ -40,6 +43,7 @@ class Budget:
     min_keep: int = 1
     round_to: int = 1
     uniform: bool = False
+    runtime: Runtime = "torch"
 
     def __post_init__(self) -> None:
         for name, constraint in CONSTRAINTS.items():
@@ -51,6 +55,10 @@ class Budget:
         if not (_is_whole(self.min_keep) and _is_whole(self.round_to)) or self.min_keep < 0 or self.round_to < 1:
             raise InfeasibleBudgetError(
                 f"min_keep={self.min_keep} and round_to={self.round_to}; expected min_keep >= 0 and round_to >= 1."
+            )
+        if self.runtime not in get_args(Runtime):
+            raise InfeasibleBudgetError(
+                f"Budget(runtime={self.runtime!r}): expected one of {', '.join(get_args(Runtime))}."
             )
         plain = {"widths": {name: int(width) for name, width in self.widths.items()}}  # integers of NumPy are no JSON
         for name, value in {**plain, "min_keep": int(self.min_keep), "round_to": int(self.round_to)}.items():

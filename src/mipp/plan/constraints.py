@@ -47,14 +47,14 @@ def _activations(graph: "PruningGraph", groups: Sequence[str], _: "LayerTimes | 
     return Peak.of(graph.activations, groups, 1 / graph.batch)
 
 
-def _count_parameters(model: "nn.Module", _: "Call") -> float:
+def _count_parameters(model: "nn.Module", _: "Call", __: str) -> float:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _time(model: "nn.Module", call: "Call") -> float:
+def _time(model: "nn.Module", call: "Call", runtime: str) -> float:
     from mipp.plan import latency
 
-    return latency.latency_ms(model, call)
+    return latency.latency_ms(model, call) if runtime == "torch" else latency.TIMERS[runtime](model, call)
 
 
 register(Constraint("macs", "MACs", "MACs; 0.5 is a fraction, 1000000 absolute", _macs))

@@ -1,6 +1,6 @@
 """Milliseconds of a network: measured, and as a function of the widths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,10 @@ def latency_ms(model: nn.Module, call: Call, seconds: float = 0.3) -> float:
     names = {"forward": forward, "model": working_copy(model), "call": call}
     timer = Timer("forward(model, call)", globals=names, num_threads=torch.get_num_threads())
     return 1e3 * timer.blocked_autorange(min_run_time=seconds).median
+
+
+TIMERS: dict[str, Callable[[nn.Module, Call], float]] = {}
+"""Functions that take the same time in other runtimes than torch, by the name that `Budget(runtime=...)` has for it."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Constraint:
         quantity: Makes its function of the widths: one that adds up, a `Sum`, or another. None: times are lacking.
         unit: Of absolute amounts; "" for a count.
         counts_silent: The silent node that stands in for an emptied group counts.
-        measure: Takes it of a network called on a batch, for reports; None: the function of the widths is exact.
+        measure: Takes it of a network called on a batch in a runtime, for reports; None: the function of the widths is
+            exact.
         is_estimated: The function of the widths is an estimate, and a budget holds for what `measure` says.
     """
 
@@ -37,7 +38,7 @@ class Constraint:
     quantity: QuantityOf
     unit: Literal["", "ms", "bytes"] = ""
     counts_silent: bool = True
-    measure: Callable[["nn.Module", "Call"], float] | None = None
+    measure: Callable[["nn.Module", "Call", str], float] | None = None
     is_estimated: bool = False
 
     @property

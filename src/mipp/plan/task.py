@@ -35,6 +35,7 @@ class Task:
         notes: Collects sentences for the report; methods may add to them.
         memory: What may be kept in memory.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
+        runtime: Where latency is measured, as in `Budget`.
         measured: Results for one budget that serve others; see `once`.
         finished: Results of an interrupted run; see `step`.
     """
@@ -50,6 +51,7 @@ class Task:
     notes: Notes = field(default_factory=Notes)
     memory: Memory = field(default_factory=Memory)
     progress: Progress = silent
+    runtime: str = "torch"
     measured: Results = field(default_factory=Results)
     finished: MutableMapping[str, Any] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from mipp.graph.program import execute
 from mipp.graph.trace import trace
 from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan.budget import Budget
-from mipp.plan.latency import Latency, LayerTimes, latency_ms
+from mipp.plan.latency import TIMERS, Latency, LayerTimes, latency_ms
 from mipp.plan.plan import PruningPlan
 from mipp.plan.quantities import Floats
 from mipp.surgery.cut import apply
@@ -28,20 +28,22 @@ def layer_times(model: nn.Module, graph: PruningGraph, call: Call, budget: Budge
     """Measures the network with all groups cut alike: to the least that the budget allows, to an eighth, a quarter, ...
 
     A layer is an op with MACs and what follows it up to the next one. At each size the times of the layers are scaled
-    to that of the whole network. A model that cannot be run op by op is a single layer.
+    to that of the whole network, which is taken in the runtime of the budget. A model that cannot be run op by op is a
+    single layer.
 
     Args:
         model: The dense model.
         graph: Its pruning graph.
         call: The inputs to measure with.
-        budget: Its `round_to` and `min_keep` decide the sizes.
+        budget: Its `round_to` and `min_keep` decide the sizes, its `runtime` where the whole is measured.
     """
     ops = sorted({work.op for work in graph.macs})
     names = [op.name for op in graph.program.ops]
     networks = [_widths(graph, number / SIZES, budget) for number in range(SIZES + 1)]
     cut = [apply(PruningPlan.of(graph, model, {n: range(w) for n, w in ws.items()}), model) for ws in networks]
     split = [layer_ms(small, call, ops, names) for small in cut]
-    whole = np.array([latency_ms(small, call) for small in cut])
+    timer = latency_ms if budget.runtime == "torch" else TIMERS[budget.runtime]
+    whole = np.array([timer(small, call) for small in cut])
     layers: tuple[tuple[int, ...], ...] = tuple((op,) for op in ops)
     rows = [row for row in split if row is not None]
     if len(rows) < len(cut):

@@ -121,7 +121,7 @@ def measures(
     call = call if device is None else call.map(lambda t: t.to(device))
     widths = cost.widths(kept)
     found: dict[str, Any] = {
-        name: constraint.measure(model, call) if constraint.measure else cost.value(name, widths)
+        name: constraint.measure(model, call, task.runtime) if constraint.measure else cost.value(name, widths)
         for name, constraint in CONSTRAINTS.items()
     }
     whole = {name: round(value) for name, value in found.items() if CONSTRAINTS[name].is_whole}
