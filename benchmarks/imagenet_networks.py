@@ -1,4 +1,4 @@
-"""ResNet-18 and -50 for images of 224 x 224, with random weights."""
+"""ResNet-18 and -50 and VGG-16 for images of 224 x 224, with random weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,3 +63,17 @@ def resnet(name: str) -> nn.Module:
         for _ in range(2):
             model(torch.randn(8, 3, 224, 224))
     return model.eval()
+
+
+def vgg16() -> nn.Module:
+    """Thirteen convolutions and three linear layers (Simonyan & Zisserman, arXiv 1409.1556)."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    before = 3
+    for width, count in zip((64, 128, 256, 512, 512), (2, 2, 3, 3, 3), strict=True):
+        for _ in range(count):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+            before = width
+        layers.append(nn.MaxPool2d(2))
+    head = [nn.Linear(before * 49, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)]
+    return nn.Sequential(*layers, nn.Flatten(), *head).eval()

@@ -4,11 +4,13 @@
 
 Every network is measured in a fresh process. Seconds are those of the processor, so that other work on the machine
 counts little; memory is the peak above what the model and the data take before the call. Networks whose trained weights
-are not in the folder have random ones, which changes the time little: rows say so.
+are not in the folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes
+over the two samples that it is given.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -25,9 +27,10 @@ from torch import nn
 import mipp
 from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, calibration
 from benchmarks.cifar_networks import TRAININGS, dense, path_of
-from benchmarks.imagenet_networks import resnet
+from benchmarks.imagenet_networks import resnet, vgg16
 from benchmarks.language import CALIBRATION, LENGTH
 from benchmarks.language_models import CharGPT, CharLSTM
+from benchmarks.real_networks import WikiText, smollm2
 from benchmarks.record import Record, Row
 from mipp import zoo
 
@@ -55,15 +58,30 @@ def cifar(name: str, budget: mipp.Budget, folder: Path) -> Job:
 
 
 def imagenet(name: str, images: int, _: Path) -> Job:
-    """A ResNet for images of 224 x 224 with random weights, on noise."""
+    """A network for images of 224 x 224 with random weights, on noise."""
     batches = torch.randn(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).split(32)
-    return Job(resnet(name), batches, mipp.Budget(macs=0.5))
+    model = vgg16() if name == "vgg16" else resnet(name)
+    return Job(model, batches, mipp.Budget(macs=0.5))
 
 
 def characters(make: Callable[[int], nn.Module], _: Path) -> Job:
     """A network of characters with random weights, at half of the units inside of its blocks."""
     tokens = torch.randint(CHARACTERS, (CALIBRATION, LENGTH), generator=torch.Generator().manual_seed(0))
     return Job(make(CHARACTERS).eval(), tokens.split(32), mipp.Budget(macs=0.6))
+
+
+def digits(_: Path) -> Job:
+    """The network of `mipp demo` with random weights, on the digits that it is pruned with."""
+    generator = torch.Generator().manual_seed(0)
+    batches = zoo.load("digits", "train").batches(128, limit=SAMPLES, generator=generator)
+    return Job(zoo.DigitsCNN().eval(), [images for images, _ in batches], mipp.Budget(macs=0.5))
+
+
+def smollm(_: Path, pieces: int = 64) -> Job:
+    """SmolLM2-135M on text; embedding and output layer, which share their weight, stay."""
+    text = WikiText(Path(os.environ["MIPP_DATA_DIR"]) / "text", 0)
+    batches = [{"input_ids": part, "use_cache": False} for part in text.pieces("valid", 0, pieces).split(16)]
+    return Job(smollm2(), batches, mipp.Budget(macs=0.8), "trained", ("lm_head", "model.embed_tokens"))
 
 
 def llama(width: int, inner: int, blocks: int, pieces: int, kind: torch.dtype, _: Path) -> Job:
@@ -80,70 +98,106 @@ def llama(width: int, inner: int, blocks: int, pieces: int, kind: torch.dtype, _
 
 
 JOBS: Mapping[str, Callable[[Path], Job]] = {
+    "demo": digits,
     "resnet20": partial(cifar, "resnet20", mipp.Budget(macs=0.5)),
     "resnet56": partial(cifar, "resnet56", mipp.Budget(macs=1 / 2.11)),
     "vit": partial(cifar, "vit", mipp.Budget(macs=0.7)),
     "mobilenetv2": partial(cifar, "mobilenetv2", mipp.Budget(macs=0.7)),
-    "vgg11": partial(cifar, "vgg11", mipp.Budget(params=0.2)),
-    "resnet18 at 224": partial(imagenet, "resnet18", 64),
-    "resnet50 at 224": partial(imagenet, "resnet50", 128),
     "gpt": partial(characters, CharGPT),
     "lstm": partial(characters, CharLSTM),
-    "llama, 135M": partial(llama, 576, 1536, 30, 64, torch.float32),
+    "vgg11": partial(cifar, "vgg11", mipp.Budget(params=0.2)),
+    "resnet18 at 224": partial(imagenet, "resnet18", 64),
+    "smollm2": smollm,
+    "resnet50 at 224": partial(imagenet, "resnet50", 128),
     "llama, 1.1B": partial(llama, 2048, 5632, 22, 8, torch.bfloat16),
+}
+INSPECTED: Mapping[str, Callable[[Path], Job]] = {
+    "resnet18 at 224": partial(imagenet, "resnet18", 2),
+    "resnet50 at 224": partial(imagenet, "resnet50", 2),
+    "vgg16 at 224": partial(imagenet, "vgg16", 2),
+    "smollm2": partial(smollm, pieces=2),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
-    parser.add_argument("--network", choices=JOBS, action="append", help="all of them by default")
-    parser.add_argument("--here", action="store_true", help="measure the network in this process, and print the row")
+    parser.add_argument("--network", choices=[*JOBS, *INSPECTED], action="append", help="all of them by default")
+    parser.add_argument("--part", choices=PARTS, action="append", help="both of them by default")
+    parser.add_argument("--here", action="store_true", help="measure one row in this process, and print it")
     options = parser.parse_args()
     if options.here:
-        print(json.dumps(measure(JOBS[options.network[0]](options.weights))))
+        jobs, measure = PARTS[options.part[0]]
+        print(json.dumps(measure(jobs[options.network[0]](options.weights))))
         return
     record = Record("passes", samples=SAMPLES)
-    for name in options.network or JOBS:
-        record.measure({"network": name}, partial(in_fresh_process, name, options.weights))
+    for part in options.part or PARTS:
+        for name in PARTS[part][0]:
+            if not options.network or name in options.network:
+                record.measure({"call": part, "network": name}, partial(in_fresh_process, part, name, options.weights))
 
 
-def in_fresh_process(name: str, weights: Path) -> Row:
-    command = [sys.executable, "-m", "benchmarks.passes", "--weights", str(weights), "--network", name, "--here"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def in_fresh_process(part: str, name: str, weights: Path) -> Row:
+    """A row that a process of its own measures; what it says where it fails."""
+    command = [sys.executable, "-m", "benchmarks.passes", "--weights", str(weights), "--part", part]
+    done = subprocess.run([*command, "--network", name, "--here"], stdout=subprocess.PIPE, text=True, check=True)
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def measure(job: Job) -> Row:
+def measure_prune(job: Job) -> Row:
     """Passes of one call and of its phases, and memory in MB."""
     one_pass = pass_seconds(job)
     before, start, clock = peak(), time.process_time(), time.perf_counter()
     result = mipp.prune(job.model, job.batches, job.budget, exclude=job.exclude, progress=False)
     seconds, wall = time.process_time() - start, time.perf_counter() - clock
     size = sum(t.numel() * t.element_size() for t in [*job.model.parameters(), *job.model.buffers()])
+    phases = {name: round(share / wall * seconds / one_pass, 2) for name, share in result.report.seconds.items()}
     return {
         "weights": job.weights,
         "passes": round(seconds / one_pass, 2),
         "one pass, seconds": round(one_pass, 3),
         "seconds": round(seconds, 2),
-        "share of the phases": {k: round(v / wall, 3) for k, v in result.report.seconds.items()},
+        "passes of the phases": phases,
         "weights, MB": round(size / 1e6),
         "peak above the model, MB": peak() - before,
     }
 
 
+def measure_inspect(job: Job) -> Row:
+    """Passes over two samples that one call takes, and memory in MB."""
+    (batch,) = job.batches
+    one_pass = pass_seconds(job)
+    before, start = peak(), time.process_time()
+    mipp.inspect(job.model, batch, exclude=job.exclude)
+    seconds = time.process_time() - start
+    return {
+        "weights": job.weights,
+        "passes": round(seconds / one_pass, 2),
+        "one pass, seconds": round(one_pass, 3),
+        "seconds": round(seconds, 2),
+        "peak above the model, MB": peak() - before,
+    }
+
+
+PARTS: Mapping[str, tuple[Mapping[str, Callable[[Path], Job]], Callable[[Job], Row]]] = {
+    "prune": (JOBS, measure_prune),
+    "inspect": (INSPECTED, measure_inspect),
+}
+
+
 @torch.inference_mode()
 def pass_seconds(job: Job) -> float:
-    """Seconds of the processor for one pass over the data, the second of two where they are short."""
-    for _ in range(2):
+    """Seconds of the processor for one pass over the data, the least of three where they are short."""
+    times = []
+    for _ in range(3):
         start = time.process_time()
         for batch in job.batches:
             job.model(**batch) if isinstance(batch, dict) else job.model(batch)
-        seconds = time.process_time() - start
-        if seconds > 20:
+        times.append(time.process_time() - start)
+        if times[-1] > 20:
             break
-    return seconds
+    return min(times)
 
 
 def peak() -> int:

@@ -75,10 +75,12 @@ class GaussianInformation:
         """Takes several nodes out of S at once."""
         self._alive[list(nodes)] = False
         alive = torch.nonzero(self._alive).flatten()
+        if not len(alive):
+            return
         for precision in (self._a, self._k):
             precision.remove(nodes, alive)
         self._stale += len(nodes) * self._blocks.shape[1]
-        if len(alive) and self._stale > max(self._fresh // 2, 64):
+        if self._stale > max(self._fresh // 2, 64):
             self._refresh()
 
     def among(self, nodes: Tensor) -> Neighbours:

@@ -113,7 +113,8 @@ def _next_to_go(
     """Removes the next nodes; returns them with what each lost.
 
     Information that can look at a few nodes by themselves is asked for the losses of all nodes once; then the nodes
-    with the least are removed among themselves, as long as they lose no more than the least of the others did.
+    with the least are removed among themselves, as long as they lose no more than the least of the others did. Where no
+    others are left, that goes on to the last.
     """
     if once is not None:
         left = once[len(gone) :]
@@ -121,7 +122,7 @@ def _next_to_go(
     else:
         losses = information.losses()
         left = _by_loss(losses, marginal)[: len(marginal) - len(gone)]
-    most = max(int(_SHARE * len(left)), 1)
+    most = len(left) if len(left) <= _NEAR else max(int(_SHARE * len(left)), 1)
     few = left[: _NEAR if once is not None else min(4 * most, _NEAR)]
     near = information.among(few) if isinstance(information, Separable) else None
     if near is None:

@@ -37,7 +37,7 @@ from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.observing import report_not_finite
 from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream
-from mipp.statistics.unfolding import align, channels_last, inputs_of
+from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
 _ROWS, _ROWS_PER_INPUT, _FEWEST = 65536, 128, 4096
 _SAMPLES = 1024
@@ -263,7 +263,7 @@ class _Refitter:
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.path(batch).program.ops[op.index].arguments
         tensors = {"input": x, "weight": site.swap_axes(self.tensors[weight])}
-        return inputs_of(site, {**arguments, **tensors}, self.taken)
+        return patches_of(site, {**arguments, **tensors}, self.taken)
 
     def _choose_rows(self, target: Target) -> tuple[int, int]:
         """Number of batches that a layer is fitted to, without the varied ones where it needs none; and positions."""
@@ -344,6 +344,8 @@ class _Refitter:
         fit = rectified.refine(fit, regression, ridge) if rectified is not None else fit
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = fit.change.mT.flatten(0, 1)
+        kernel = kernel_positions(weight)
+        whole = whole[:, places_of_weight(kernel, weight.shape[1])] if kernel > 1 else whole
         change = target.uses[0].swap_axes(whole.reshape(weight.shape))
         self.tensors[target.weight].add_(change.to(weight.dtype))
         return fit.offset.flatten()
@@ -351,5 +353,5 @@ class _Refitter:
     def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
         """The inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
         reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
-        kernel = weight[0, 0].numel() if weight.ndim > 2 else 1
-        return torch.from_numpy(np.flatnonzero(np.repeat(np.isin(reads, self.standing_in), kernel)[columns]))
+        silent = np.tile(np.isin(reads, self.standing_in), kernel_positions(weight))
+        return torch.from_numpy(np.flatnonzero(silent[columns]))

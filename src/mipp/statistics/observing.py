@@ -25,7 +25,7 @@ from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.runtime.record import Notes
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
-from mipp.statistics.unfolding import channels_last, inputs_of
+from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
 
 _ROWS = 1024  # that are summed up before they are added to the sum of all
 _COLUMNS = 192
@@ -101,6 +101,14 @@ class Moments:
         shift = self.mean - total.mean
         total.scatter = sum_shards(torch.addr(self.scatter, shift, shift, alpha=self.count))
         return total
+
+    def at(self, places: Tensor) -> "Moments":
+        """The moments of the features at some places, in their order."""
+        places = places.to(self.mean.device)
+        part = Moments(0, self.mean.device, self.products)
+        part.count, part.mean = self.count, self.mean[places]
+        part.scatter = self.scatter.index_select(0, places).index_select(1, places)
+        return part
 
     @property
     def covariance(self) -> Tensor:
@@ -207,6 +215,7 @@ def site_statistics(
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
     twins = _find_twins(graph, list(sites.values()))
     bases = {op: _basis(graph, site, layouts[op]) for op, site in sites.items()}
+    places = {op: places_of_weight(kernel_of(graph, site), len(site.reads)) for op, site in sites.items()}
     found: dict[int, SiteStatistics] = {}
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
@@ -218,13 +227,13 @@ def site_statistics(
                 found.setdefault(op, replace(found[twins[op]], weight=weight))
                 return
             twins[op] = op  # a pass that took another way
-            inputs = inputs_of(sites[op], arguments, positions)
+            inputs = patches_of(sites[op], arguments, positions)
             own, layout = parts[op], layouts[op]
             if op not in found:
                 moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own]
                 found[op] = SiteStatistics(moments, weight, None, layout, own, bases[op])
-            inputs = rotate(inputs, bases[op])
-            pieces = inputs if layout == "unfolded" else (rows[:, part] for rows in inputs for part in own)
+            inputs = _rotate_patches(inputs, bases[op])
+            pieces = inputs if layout == "unfolded" else (rows[:, places[op][part]] for rows in inputs for part in own)
             for moment, rows in zip(found[op].inputs, pieces, strict=True):
                 moment.update(rows)
 
@@ -239,7 +248,10 @@ def site_statistics(
     tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
         own = twins[op] == op
-        statistics.inputs = [m.pool() for m in statistics.inputs] if own else found[twins[op]].inputs
+        if own and statistics.layout == "unfolded":
+            statistics.inputs = [m.pool().at(places[op]) for m in statistics.inputs]
+        else:
+            statistics.inputs = [m.pool() for m in statistics.inputs] if own else found[twins[op]].inputs
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
 
@@ -249,6 +261,14 @@ def rotate(features: Tensor, basis: Tensor | None) -> Tensor:
     if basis is None:
         return features
     rotated: Tensor = features.unflatten(-1, (-1, len(basis))) @ basis.to(features)
+    return rotated.flatten(-2)
+
+
+def _rotate_patches(patches: Tensor, basis: Tensor | None) -> Tensor:
+    """The same for rows of `patches_of`."""
+    if basis is None:
+        return patches
+    rotated: Tensor = basis.mT.to(patches) @ patches.unflatten(-1, (len(basis), -1))
     return rotated.flatten(-2)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mipp.graph.program import Op, Program, follows
 from mipp.graph.trace import trace
 from mipp.graph.uses import match, norm_behind, signature
 from mipp.modules.copies import tensors_by_name, working_copy
+from mipp.runtime.tensor_store import storage_id
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Path:
     bound: Mapping[int, Tensor]
     sites: Mapping[int, int]
     is_expected: bool
+
+    @cached_property
+    def memory(self) -> frozenset[int]:
+        """The memory of what the ops read besides the inputs, as `storage_id` numbers it."""
+        return frozenset(map(storage_id, self.bound.values()))
 
     def start_of(self, place: int) -> int:
         """The place that corresponds to one in the graph's program: no site that comes after that is before it."""

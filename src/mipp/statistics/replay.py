@@ -105,7 +105,7 @@ class Stream:
             if program.last_reads[value] < to:
                 env.pop(value, None)
         self._leave(index)
-        self._states[index], self._at[index] = _State(env, bound, shelf), to
+        self._states[index], self._at[index] = _State(env, path, shelf), to
 
     def _env(self, index: int, batch: Batch) -> dict[int, Tensor]:
         state = self._states[index]
@@ -144,9 +144,8 @@ class _State:
     Views of parameters stay views, so that they follow when the parameter is refitted.
     """
 
-    def __init__(self, env: Mapping[int, Tensor], bound: Mapping[int, Tensor], shelf: Shelf) -> None:
-        memory = {storage_id(t) for t in bound.values()}
-        self._views = {i: t for i, t in env.items() if storage_id(t) in memory}
+    def __init__(self, env: Mapping[int, Tensor], path: Path, shelf: Shelf) -> None:
+        self._views = {i: t for i, t in env.items() if storage_id(t) in path.memory}
         self._indices = [i for i in env if i not in self._views]
         self._stored = shelf.put([env[i] for i in self._indices])
 

@@ -22,6 +22,16 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
     Returns:
         Shape [groups, samples x positions, inputs per group x kernel]; features in the order of the flattened weight.
     """
+    rows, kernel = patches_of(site, arguments, limit), kernel_positions(arguments["weight"])
+    return rows if kernel == 1 else rows.unflatten(-1, (kernel, -1)).transpose(-1, -2).flatten(-2)
+
+
+def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:
+    """The same inputs with all channels at one position of the kernel beside each other, as memory is read fastest.
+
+    Returns:
+        Shape [groups, samples x positions, kernel x inputs per group]; `places_of_weight` says which is which.
+    """
     x, weight = arguments["input"], arguments["weight"]
     if "stride" not in arguments:
         return _subsample(x, limit).reshape(1, -1, x.shape[-1])
@@ -31,9 +41,22 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
     places = _places(padded.shape[2:], weight.shape[2:], strides, dilation, limit)
     if site.reads_axis == 0:
         places = places.flip(1)
-    patches = padded.flatten(2).index_select(2, places.flatten().to(x.device)).unflatten(2, places.shape)
-    rows: Tensor = patches.transpose(1, 2).reshape(len(x) * len(places), site.groups, -1)
-    return rows.transpose(0, 1)
+    read = _select(padded.flatten(2), places.flatten()).view(len(x), len(places), places.shape[1], site.groups, -1)
+    return read.permute(3, 0, 1, 2, 4).reshape(site.groups, len(x) * len(places), -1)
+
+
+def kernel_positions(weight: Tensor) -> int:
+    """Positions of the kernel of a weight, 1 for a linear layer."""
+    return weight[0, 0].numel() if weight.ndim > 2 else 1
+
+
+def places_of_weight(kernel: int, inputs: int) -> Tensor:
+    """For every feature of the flattened weight its place in rows of `patches_of`, shape [inputs x kernel].
+
+    >>> places_of_weight(kernel=2, inputs=3).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    return torch.arange(kernel * inputs).view(kernel, inputs).mT.flatten()
 
 
 def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
@@ -41,9 +64,7 @@ def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
     if dim % tensor.ndim == tensor.ndim - 1:
         return _subsample(tensor, limit).reshape(-1, tensor.shape[-1])
     tensor = tensor.unsqueeze(0) if dim % tensor.ndim == 0 else tensor
-    flat = tensor.flatten(2)
-    chosen = _positions(tensor.shape[2:], limit)
-    return flat[:, :, chosen].transpose(1, 2).reshape(-1, tensor.shape[1])
+    return _select(tensor.flatten(2), _positions(tensor.shape[2:], limit)).reshape(-1, tensor.shape[1])
 
 
 def align(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
@@ -58,6 +79,17 @@ def align(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) ->
         if there.shape[dim] != here.shape[dim]:
             there = there.index_select(dim, torch.from_numpy(np.flatnonzero(stay)).to(there.device))
     return there
+
+
+def _select(maps: Tensor, places: Tensor) -> Tensor:
+    """Maps [samples, channels, positions] at some positions, shape [samples, places, channels].
+
+    Maps are turned before or after, whichever moves fewer numbers.
+    """
+    places = places.to(maps.device)
+    if len(places) < maps.shape[2]:
+        return maps.index_select(2, places).transpose(1, 2).contiguous()
+    return maps.transpose(1, 2).contiguous().index_select(1, places)
 
 
 def _pad(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Tensor, list[int], list[int]]:
