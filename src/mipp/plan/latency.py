@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.benchmark.utils.timer import timer
