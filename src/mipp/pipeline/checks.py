@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -20,9 +21,15 @@ from mipp.graph.trace import forward
 from mipp.graph.trees import results_in, tensors_in
 from mipp.modules.copies import holds_numbers, working_copy
 from mipp.modules.wrappers import article
+from mipp.runtime.record import Notes
+from mipp.surgery.proof import distance, rounding
 
 _TOLERANCE = 1e-3  # relative; kernels that sum in another order from run to run differ by less, noise by more
 _ROUNDINGS = 8  # of types of fewer digits
+_NOISE = (
+    "{} is not deterministic in eval mode: two passes over the same batch differ by {:.1e} of the outputs, beginning "
+    "in {}. Cuts are proven to within this noise, and effects of nodes that are smaller are not told from it."
+)
 
 
 def check_weights(model: nn.Module) -> None:
@@ -133,24 +140,35 @@ def check_groups(model: nn.Module, graph: PruningGraph) -> None:
         )
 
 
-def check_deterministic(model: nn.Module, call: Call) -> None:
-    """Refuses a model that says something else in eval mode when it is asked the same again.
+def measure_noise(model: nn.Module, call: Call, notes: Notes) -> float:
+    """The difference between two passes over the same batch, relative to the outputs; `notes` get one above rounding.
 
     Raises:
-        UnsupportedModelError: It does; the innermost module whose output differs on equal input is named.
+        UnsupportedModelError: The model says something else when it is asked the same again; the innermost module whose
+            output differs on equal input is named.
     """
     model = working_copy(model)
-    if _agree(*(tensors_in(forward(model, call)) for _ in range(2))):
-        return
-    first, second = _record(model, call), _record(model, call)
-    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a.name == b.name]
-    culprit = next((a.name for a, b in pairs if _agree(a.inputs, b.inputs) and not _agree(a.outputs, b.outputs)), "")
-    where = f"module '{culprit}' ({type(model.get_submodule(culprit)).__name__})" if culprit else type(model).__name__
+    one, other = (tensors_in(forward(model, call)) for _ in range(2))
+    noise = distance(one, other)
+    if _agree(one, other):
+        if noise > rounding(one):
+            notes.append(_NOISE.format(type(model).__name__, noise, _beginning(model, call, rounding(one))))
+        return noise
     raise UnsupportedModelError(
         f"{type(model).__name__} is not deterministic in eval mode: two passes over the same batch differ, beginning "
-        f"in {where}. Pruning compares passes, so noise would pass for information. Switch it off in eval mode, for "
-        "example with F.dropout(x, training=self.training), and keep no state from one pass to the next."
+        f"in {_beginning(model, call, _TOLERANCE)}. Pruning compares passes, so noise would pass for information. "
+        "Switch it off in eval mode, for example with F.dropout(x, training=self.training), and keep no state from one "
+        "pass to the next."
     )
+
+
+def _beginning(model: nn.Module, call: Call, tolerance: float) -> str:
+    """The innermost module whose output differs on equal input by more than a tolerance, else the model, in words."""
+    first, second = _record(model, call), _record(model, call)
+    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a.name == b.name]
+    near = partial(_agree, tolerance=tolerance)
+    culprit = next((a.name for a, b in pairs if near(a.inputs, b.inputs) and not near(a.outputs, b.outputs)), "")
+    return f"module '{culprit}' ({type(model.get_submodule(culprit)).__name__})" if culprit else type(model).__name__
 
 
 class _Pass:
@@ -180,13 +198,13 @@ def _copies(tree: Any) -> list[Tensor]:
     return [t.clone() for t in tensors_in(tree)]
 
 
-def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    return len(found) == len(expected) and all(map(_close, found, expected))
+def _agree(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = _TOLERANCE) -> bool:
+    return len(found) == len(expected) and all(_close(a, b, tolerance) for a, b in zip(found, expected, strict=True))
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor, tolerance: float = _TOLERANCE) -> bool:
     if a.shape != b.shape or not a.is_floating_point():
         return a.shape == b.shape and torch.equal(a, b)
     scale = float(b.abs().nan_to_num().max()) if b.numel() else 0.0
-    tolerance = max(_TOLERANCE, _ROUNDINGS * torch.finfo(a.dtype).eps)
+    tolerance = max(tolerance, _ROUNDINGS * torch.finfo(a.dtype).eps)
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

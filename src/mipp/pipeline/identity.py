@@ -18,6 +18,8 @@ from mipp.report.measuring import versions
 from mipp.storage.fingerprint import fingerprint, hash_function, hash_modules, hash_value
 from mipp.storage.identity import Identity, summary
 
+_TOLERANCE = 1e-4  # relative; another number of threads sums in another order
+
 
 def identify(prepared: Prepared, budget: Budget) -> Identity:
     """The identity of a run: its folder is that of no run for which any of this differs."""
@@ -34,7 +36,7 @@ def identify(prepared: Prepared, budget: Budget) -> Identity:
         "versions": {name: versions()[name] for name in ("torch-mipp", "torch")},
     }
     outputs = _first_outputs(task.model, task.batches[0], task.loss_fn)
-    return Identity(hashes, [*write_ops(task.graph.program), *held], outputs)
+    return Identity(hashes, [*write_ops(task.graph.program), *held], outputs, max(_TOLERANCE, 8 * task.noise))
 
 
 def hash_model(model: nn.Module) -> dict[str, str]:

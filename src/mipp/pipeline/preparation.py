@@ -13,12 +13,12 @@ from mipp.errors import MippError
 from mipp.methods.base import Method, needs_of
 from mipp.modules.placement import device_of, place_model
 from mipp.pipeline.checks import (
-    check_deterministic,
     check_groups,
     check_method,
     check_option,
     check_weights,
     find_excluded,
+    measure_noise,
     runs_in_parts,
 )
 from mipp.pipeline.options import Options
@@ -32,6 +32,7 @@ from mipp.plan.task import Task
 from mipp.report.layer_times import layer_times
 from mipp.report.measuring import Clock, measures
 from mipp.runtime.progress import Bars
+from mipp.runtime.record import Notes
 from mipp.runtime.tensor_store import Memory
 from mipp.surgery.cut import apply
 from mipp.surgery.proof import verified_graph
@@ -97,7 +98,8 @@ def make_task(
         MippError: The model will not do.
     """
     freeze = find_excluded(model, options.exclude)
-    check_deterministic(model, example(batches))
+    notes = Notes()
+    noise = measure_noise(model, example(batches), notes)
     graph = verified_graph(model, example(batches), freeze)
     check_groups(model, graph)
 
@@ -115,9 +117,11 @@ def make_task(
         options.train,
         options.seed,
         measure,
-        memory=memory,
-        progress=bars,
-        runtime=runtime,
+        notes,
+        memory,
+        bars,
+        runtime,
+        noise,
     )
 
 

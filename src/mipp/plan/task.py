@@ -36,6 +36,7 @@ class Task:
         memory: What may be kept in memory.
         progress: Wraps an iterable to show its progress: `progress(items, "what", total)`.
         runtime: Where latency is measured, as in `Budget`.
+        noise: Difference between two passes of the model over the same batch, relative to its outputs.
         measured: Results for one budget that serve others; see `once`.
         finished: Results of an interrupted run; see `step`.
     """
@@ -52,6 +53,7 @@ class Task:
     memory: Memory = field(default_factory=Memory)
     progress: Progress = silent
     runtime: str = "torch"
+    noise: float = 0.0
     measured: Results = field(default_factory=Results)
     finished: MutableMapping[str, Any] = field(default_factory=dict)
 

@@ -28,7 +28,7 @@ class Identity:
     hashes: Mapping[str, Mapping[str, str]]
     program: Sequence[str] = ()
     outputs: Sequence[Sequence[float]] = ()
-    tolerance: float = 1e-4
+    tolerance: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
