@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,18 @@ from mipp.graph.program import Program, Ref
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in, tensors_in
 from mipp.modules.copies import state_of, working_copy
-from mipp.pipeline.stages import Prepared
-from mipp.plan.budget import Budget
 from mipp.report.measuring import versions
 from mipp.storage.fingerprint import fingerprint, hash_function, hash_modules, hash_value
 from mipp.storage.identity import Identity, summary
 
+if TYPE_CHECKING:
+    from mipp.pipeline.stages import Prepared
+    from mipp.plan.budget import Budget
+
 _TOLERANCE = 1e-4  # relative; another number of threads sums in another order
 
 
-def identify(prepared: Prepared, budget: Budget) -> Identity:
+def identify(prepared: "Prepared", budget: "Budget") -> Identity:
     """The identity of a run: its folder is that of no run for which any of this differs."""
     task, options, data = prepared.task, prepared.options, prepared.data
     chosen = {"method": prepared.method, "budget": budget, "compensate": prepared.refit}

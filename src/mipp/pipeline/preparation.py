@@ -18,10 +18,9 @@ from mipp.pipeline.checks import (
     check_option,
     check_weights,
     find_excluded,
-    measure_noise,
-    runs_in_parts,
 )
 from mipp.pipeline.options import Options
+from mipp.pipeline.passes import measure_noise, runs_in_parts
 from mipp.pipeline.stages import Prepared, example
 from mipp.plan.allocation import check_budget
 from mipp.plan.budget import Budget

@@ -16,10 +16,11 @@ from mipp.methods.base import Method
 from mipp.methods.mipp.mipp import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.modules.wrappers import unwrap
-from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns, runs_in_parts
+from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns
 from mipp.pipeline.finishing import Result, finish
 from mipp.pipeline.isolation import isolate
 from mipp.pipeline.options import Options
+from mipp.pipeline.passes import runs_in_parts
 from mipp.pipeline.planning import make_plan, open_checkpoint
 from mipp.pipeline.preparation import check_request, make_task, prepare
 from mipp.plan.budget import Budget

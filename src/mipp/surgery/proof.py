@@ -30,10 +30,7 @@ from mipp.surgery.masked import mask
 from mipp.surgery.precision import forward_in_double
 
 log = logging.getLogger(__name__)
-_MARGIN, _NOISIEST = (
-    8,
-    1e-2,
-)  # times the noise between two passes, and relative: passes may differ by more than they did
+_MARGIN, _NOISIEST = 8, 1e-2  # times the noise between two passes; relative to the outputs
 _ROUNDINGS = 32  # of a type of fewer digits, by which two ways to compute the same may differ in the end
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "full_like")
 
