@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mipp import report as report
     from mipp import zoo as zoo
     from mipp.data.calibration import Calibration
+    from mipp.integrations.loggers import log_report
     from mipp.integrations.optimizers import carry_over, carry_over_average
     from mipp.integrations.schedule import Schedule
     from mipp.pipeline.prune import Result, frontier, information, inspect, prune
@@ -72,6 +73,7 @@ __all__ = [
     "inspect",
     "load",
     "load_plan",
+    "log_report",
     "mask",
     "methods",
     "prune",
@@ -85,6 +87,7 @@ _FOUND_IN = {
     "mipp.data.calibration": ("Calibration",),
     "mipp.refit.settings": ("Distillation", "Refit"),
     "mipp.selectors.features": ("FeatureSelector",),
+    "mipp.integrations.loggers": ("log_report",),
     "mipp.integrations.optimizers": ("carry_over", "carry_over_average"),
     "mipp.integrations.schedule": ("Schedule",),
     "mipp.pipeline.prune": ("Result", "frontier", "information", "inspect", "prune"),

@@ -1,10 +1,12 @@
 """The command as a whole: help, names, and the list of methods."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
+import typer
 from command_line import result_of, run
 from typer.testing import CliRunner
 
@@ -21,6 +23,16 @@ class TestMethods:
         assert listed["mipp"]["summary"].startswith("Removes the nodes")
         text = run("methods").stdout
         assert all(name in text for name in listed)
+
+
+def test_alone_it_shows_five_things_that_are_commands():
+    lines = run().stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines).replace("\\\n", " ")
+    shown = [shlex.split(line) for line in text.splitlines() if line.startswith("      mipp ")]
+    assert len(shown) == 5
+    for _, name, *options in shown:
+        typer.main.get_command(app).commands[name].make_context(name, options)
 
 
 def test_help_names_the_commands():
@@ -62,7 +74,7 @@ def test_every_public_name_is_there():
 
 
 def commands():
-    return ["demo", "inspect", "prune", "select", "compare", "report", "export", "methods"]
+    return ["demo", "inspect", "prune", "frontier", "select", "compare", "report", "export", "methods"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in commands())], ids=" ".join)

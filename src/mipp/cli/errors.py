@@ -13,6 +13,25 @@ from typer.core import TyperGroup
 from mipp.errors import InternalError, MippError, clip, quote
 from mipp.runtime.mistakes import is_own
 
+START = """mipp makes a trained PyTorch network smaller. Five things one does:
+
+  see what can be removed, and what cannot and why
+      mipp inspect torchvision:resnet18 --input 1,3,224,224
+  prune to a budget, on a folder of images, and keep the result
+      mipp prune torchvision:resnet18 --images photos --macs 0.5 --out half
+  see quality against size, and choose
+      mipp frontier torchvision:resnet18 --images photos --out curve
+  compare methods on a data set
+      mipp compare --model mipp.zoo:DigitsCNN --data digits --methods mipp,l1 \\
+        --budgets macs=0.5 --before-epochs 5
+  deploy what was pruned
+      mipp export torchvision:resnet18 --weights half --input 1,3,224,224 \\
+        --out half.onnx
+
+A model is hf:FOLDER_OR_NAME, timm:NAME, torchvision:NAME or
+package.module:factory. mipp demo shows it all on a small network in a minute.
+mipp methods lists the methods, mipp --help the commands, and
+mipp COMMAND --help the options of one."""
 REFUSED, BROKEN, INTERRUPTED = 2, 1, 130
 _LONGEST = 2000
 """Characters of a paragraph."""
@@ -28,7 +47,10 @@ class Group(TyperGroup):
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any
     ) -> NoReturn:
-        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        given = list(sys.argv[1:] if args is None else args)
+        if not given:
+            typer.echo(START)
+            sys.exit(0)
         wants_json, debug = "--json" in given, "--debug" in given
         given = [argument for argument in given if argument != "--debug"]  # so that --debug may stand at any place
         extra["standalone_mode"] = False

@@ -2,18 +2,19 @@
 
 import json as _json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
+from torch import nn
 
 import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource
-from mipp.storage.places import PAGE
+from mipp.storage.places import PAGE, PLAN
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,13 @@ def run(
     source: sources.Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool
 ) -> None:
     """Prunes, saves and prints the report."""
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CommandError(
-            f"--out {out} exists already; nothing is overwritten. Choose another folder or remove this one."
-        )
+    refuse_existing(out)
     with console.only_results_on_stdout():
-        result = _prune(source, budgeted.budget(), chosen, quiet=quiet)
-    if out is not None and source.model.library == "hf":
-        from mipp.cli.pretrained import save
-
-        save(result, source.model, source.data.words, out)
-    elif out is not None:
-        result.save(out)
+        call = prepare(source, [budgeted.budget()], chosen, quiet=quiet)
+        result = mipp.prune(call.model, call.calibration, call.budgets[0], call.method, **call.options)
+    result = since_dense(result, source.model, quiet=quiet)
+    if out is not None:
+        save(result, source, out)
     if json:
         record = {"report": result.report.to_dict(), "kept": result.plan.kept, "resumed": result.resumed}
         typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
@@ -81,7 +77,19 @@ def run(
     console.note(_what_next(out, source.model, resumed=result.resumed), quiet=quiet)
 
 
-def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet: bool) -> mipp.Result:
+@dataclass(frozen=True)
+class Call:
+    """The arguments of `mipp.prune`."""
+
+    model: nn.Module
+    calibration: mipp.Calibration
+    budgets: Sequence[mipp.Budget]
+    method: mipp.methods.Method
+    options: dict[str, Any]
+
+
+def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chosen, *, quiet: bool) -> Call:
+    """Opens the model and the data, and refuses what cannot be pruned from the command line."""
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
     model, data = source.open()
     if mipp.methods.needs_of(method).training:
@@ -89,7 +97,7 @@ def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet
             f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "
             "compare` trains, and so does mipp.prune(train=...) in Python."
         )
-    if not budget.has_target and getattr(method, "confidence", None) is None:
+    if not all(budget.has_target for budget in budgets) and getattr(method, "confidence", None) is None:
         raise CommandError(
             "Nothing says how small the network is to be; expected --macs 0.5, --params, --nodes, --latency-ms, "
             "--width, or --set confidence=0.95."
@@ -101,31 +109,54 @@ def _prune(source: sources.Source, budget: mipp.Budget, chosen: Chosen, *, quiet
         )
     if source.model.weights is None and not source.model.library:
         console.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
-    return mipp.prune(
-        model,
-        mipp.Calibration(data.batches, source.max_samples),
-        budget,
-        method,
-        exclude=chosen.exclude,
-        compensate=chosen.compensate,
-        recover=chosen.recover,  # type: ignore[arg-type]
-        evaluate=None if chosen.evaluate is False else data.evaluate,
-        loss_fn=data.loss_fn,
-        device=device,
-        seed=source.seed,
-        progress=not quiet,
-        checkpoint=chosen.checkpoint,
-        memory_limit=chosen.memory_limit,
-    )
+    options: dict[str, Any] = {
+        "exclude": chosen.exclude,
+        "compensate": chosen.compensate,
+        "recover": chosen.recover,
+        "evaluate": None if chosen.evaluate is False else data.evaluate,
+        "loss_fn": data.loss_fn,
+        "device": device,
+        "seed": source.seed,
+        "progress": not quiet,
+        "checkpoint": chosen.checkpoint,
+        "memory_limit": chosen.memory_limit,
+    }
+    return Call(model, mipp.Calibration(data.batches, source.max_samples), budgets, method, options)
+
+
+def since_dense(result: mipp.Result, model: ModelSource, *, quiet: bool) -> mipp.Result:
+    """The result with the plan for the dense model, where the model given was pruned before."""
+    folder = model.weights if model.weights is not None else Path(model.within) if model.library else None
+    if folder is None or not (folder / PLAN).is_file():
+        return result
+    try:
+        return replace(result, plan=mipp.load_plan(folder / PLAN).then(result.plan))
+    except mipp.PlanMismatchError as error:
+        console.note(f"The plan is for the model in {folder}, not for its dense model: {error}", quiet=quiet)
+        return result
+
+
+def refuse_existing(out: Path | None) -> None:
+    """Refuses a folder that holds something."""
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CommandError(
+            f"--out {out} exists already; nothing is overwritten. Choose another folder or remove this one."
+        )
+
+
+def save(result: mipp.Result, source: sources.Source, out: Path) -> None:
+    """Writes a result; of a Hugging Face model, a folder of that kind."""
+    if source.model.library == "hf":
+        from mipp.cli import pretrained
+
+        pretrained.save(result, source.model, source.data.words, out)
+    else:
+        result.save(out)
 
 
 def _what_next(out: Path | None, source: ModelSource, *, resumed: bool) -> str:
     went_on = "Went on from the checkpoint. " if resumed else ""
     if out is None:
         return f"{went_on}Nothing was written; --out FOLDER saves plan, weights and report."
-    if source.library == "hf":
-        return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with mipp.from_pretrained({str(out)!r})."
-    weights = source.weights
-    # the model given was pruned before: the new plan applies to it, not to its dense model
-    model = f"mipp.load({str(weights)!r}, model)" if weights is not None and weights.is_dir() else "model"
-    return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with mipp.load({str(out)!r}, {model})."
+    load = f"mipp.from_pretrained({str(out)!r})" if source.library == "hf" else f"mipp.load({str(out)!r}, model)"
+    return f"{went_on}Saved in {out}: open {out / PAGE}, or load it with {load}."

@@ -1,4 +1,4 @@
-"""Pruning inside the training loops of others: optimiser state carried over the cut."""
+"""Pruning inside the training loops and trackers of others: optimiser state carried over the cut, numbers logged."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

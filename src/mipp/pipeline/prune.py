@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -127,7 +127,7 @@ def frontier(
         options: Options of `prune` except `checkpoint`, which records a single run.
 
     Returns:
-        A result per budget, in the order of the budgets.
+        A result per budget, in the order of the budgets; each report has the whole curve.
 
     Raises:
         MippError: See `mipp.errors`; also for a budget that cannot be met, before anything is measured.
@@ -138,7 +138,9 @@ def frontier(
     if unknown := options.keys() - set(known):
         raise MippError(f"frontier has no option {', '.join(sorted(unknown))}; expected {', '.join(known)}.")
     several = [budgets] if isinstance(budgets, Budget) else list(budgets)
-    return _prune(model, calibration, several, method, Options(**options))
+    results = _prune(model, calibration, several, method, Options(**options))
+    curve = tuple(result.report.point for result in results)
+    return [replace(result, report=replace(result.report, frontier=curve)) for result in results]
 
 
 def _prune(

@@ -3,7 +3,7 @@
 Nothing here knows a model: a report is built from plain numbers and names, and every name is untrusted text.
 """
 
-from mipp.report.data import FrozenLine, GroupLine, Measures, Report
+from mipp.report.data import FrontierPoint, FrozenLine, GroupLine, Measures, Report
 from mipp.report.inspection import Inspection
 
-__all__ = ["FrozenLine", "GroupLine", "Inspection", "Measures", "Report"]
+__all__ = ["FrontierPoint", "FrozenLine", "GroupLine", "Inspection", "Measures", "Report"]

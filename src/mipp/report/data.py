@@ -74,6 +74,19 @@ class GroupLine:
 
 
 @dataclass(frozen=True)
+class FrontierPoint:
+    """One of the networks on a curve of quality against size.
+
+    Args:
+        measures: its size, speed and quality.
+        information_kept: the share of the information of all groups that their kept nodes carry; None when unknown.
+    """
+
+    measures: Measures
+    information_kept: float | None
+
+
+@dataclass(frozen=True)
 class FrozenLine:
     """One layer whose nodes were all kept because they could not be removed.
 
@@ -113,6 +126,7 @@ class Report:
         slack: per constraint of the budget, limit minus reached, as a fraction of the dense model.
         seconds: time per phase.
         versions: versions of the packages involved.
+        frontier: the networks that were made together with this one, which is among them; empty for one made alone.
     """
 
     model: str
@@ -129,6 +143,14 @@ class Report:
     slack: dict[str, float]
     seconds: dict[str, float]
     versions: dict[str, str]
+    frontier: tuple[FrontierPoint, ...] = ()
+
+    @property
+    def point(self) -> FrontierPoint:
+        """The network as one of a frontier."""
+        known = [(line.nats, line.total_nats) for line in self.groups if line.information_kept is not None]
+        lost, whole = (sum(number or 0.0 for number in side) for side in zip(*known, strict=True)) if known else (0, 0)
+        return FrontierPoint(self.after, 1 - lost / whole if whole else None)
 
     @property
     def warnings(self) -> tuple[str, ...]:

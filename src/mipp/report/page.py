@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mipp.report import figures, summary
+from mipp.report.curve import curve_of
 
 if TYPE_CHECKING:
     from mipp.report.data import GroupLine, Report
@@ -63,6 +64,7 @@ def render(report: "Report") -> str:
         budget=summary.budget(report),
         picture=_picture(report.groups, kinds),
         kinds=kinds,
+        curve=curve_of(report),
         frozen=summary.group_by_reason(report.frozen),
         total_seconds=sum(report.seconds.values()),
         models=("dense", "pruned", *report.stages),
@@ -79,7 +81,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": figures.count, "percent": figures.percent, "times": figures.times}
+    environment.filters |= {
+        "count": figures.count,
+        "figure": figures.figure,
+        "percent": figures.percent,
+        "times": figures.times,
+    }
     environment.filters |= {"exact": "{:,}".format, "plural": figures.plural, "printable": figures.printable}
     environment.filters |= {"clip": _clip, "darken": lambda share: round(_clip(share) ** 2, 3)}
     return environment

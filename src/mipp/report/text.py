@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mipp.report import figures, summary
+from mipp.report.curve import Curve, curve_of
 from mipp.runtime.record import WARNING
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def _blocks(report: "Report", width: int) -> Iterator[RenderableType]:
     yield _text(f"{report.model} pruned", "bold")
     yield _pairs({"method": report.method, "budget": _join(summary.budget(report), "=")})
     yield from _summary(report)
+    if curve := curve_of(report):
+        yield _heading(f"{curve.quality} against {curve.size}")
+        yield _curve(curve)
     if report.groups:
         yield from _group_section(report.groups, width)
     if report.collapsed:
@@ -73,6 +77,16 @@ def _summary(report: "Report") -> Iterator[RenderableType]:
             table.add_row(Text(label), *(Text(cells[i], style=_emphasis(name)) for name, cells in shown))
         yield Text()
         yield table
+
+
+def _curve(curve: Curve) -> RenderableType:
+    table = _table()
+    for header in (curve.size, curve.quality, ""):
+        table.add_column(_text(header, "dim"), justify="right")
+    for point in curve.points:
+        here = "this one" if point.chosen else "dense" if point is curve.points[-1] else ""
+        table.add_row(*point.cells, here, style="bold" if point.chosen else "")
+    return table
 
 
 def _group_section(groups: tuple["GroupLine", ...], width: int) -> Iterator[RenderableType]:

@@ -1,0 +1,55 @@
+"""The numbers of a report in the trackers of experiments: TensorBoard, MLflow, trackio, Weights & Biases."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mipp.errors import MippError
+from mipp.report import Measures, Report
+
+
+def log_report(report: Report, writer: Any, step: int = 0) -> None:
+    """Logs the numbers of a report: every measure before, after and in later stages, and the nodes kept by group.
+
+    >>> class Printer:
+    ...     def log(self, numbers, step):
+    ...         print(step, sorted(numbers)[:2])
+    >>> empty = Measures(params=0, macs=0, nodes=0, latency_ms=None, metrics={})
+    >>> log_report(Report("M", "L1()", "", {}, empty, empty, {}, (), (), (), (), {}, {}, {}), Printer())
+    0 ['dense/macs', 'dense/nodes']
+
+    Args:
+        report: `result.report`.
+        writer: A `SummaryWriter` (`add_scalar`); the module or a client bound to a run with `log_metrics`, as `mlflow`;
+            or what has `log`, as `trackio`, `wandb` or one of their runs.
+        step: The step they are logged under, such as the round of pruning.
+
+    Raises:
+        MippError: The writer has none of these functions.
+    """
+    numbers = dict(_numbers(report))
+    if hasattr(writer, "add_scalar"):
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+    elif hasattr(writer, "log_metrics"):
+        writer.log_metrics(numbers, step=step)
+    elif hasattr(writer, "log"):
+        writer.log(numbers, step=step)
+    else:
+        raise MippError(
+            f"writer is a {type(writer).__name__}; expected add_scalar (TensorBoard), log_metrics (MLflow) or log "
+            "(trackio, wandb)."
+        )
+
+
+def _numbers(report: Report) -> Iterator[tuple[str, float]]:
+    for stage, measures in {"dense": report.before, "pruned": report.after, **report.stages}.items():
+        yield from ((f"{stage}/{name}", value) for name, value in _measured(measures))
+    for line in report.groups:
+        yield f"kept/{line.name}", line.kept
+        if line.information_kept is not None:
+            yield f"information/{line.name}", line.information_kept
+
+
+def _measured(measures: Measures) -> Iterator[tuple[str, float]]:
+    sizes = {name: value for name, value in vars(measures).items() if name != "metrics" and value is not None}
+    yield from {**sizes, **measures.metrics}.items()
