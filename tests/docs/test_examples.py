@@ -1,17 +1,18 @@
 """Every example runs, and is short."""
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+NEEDS = {"decoder": "transformers", "deployment": "onnxruntime"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example_runs(path):
+def test_example_runs(path, monkeypatch, tmp_path, capsys):
+    pytest.importorskip(NEEDS.get(path.stem, "torch"))
     assert len(path.read_text().splitlines()) <= 40
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out
