@@ -46,7 +46,7 @@ class TestErrors:
             (["inspect", "nets:Net", "--input", "2,4", "--weights", "."], "There is no plan at plan.json"),
             (prune("--nodes", "4", "--method", "l3"), "No method is called 'l3'; did you mean 'l2'?"),
             (prune("--set", "ordre=mi"), "No field of mipp is called 'ordre'; did you mean 'order'?"),
-            (prune("--set", "order=best"), "--set order=best: expected greedy or mi."),
+            (prune("--set", "order=best"), "--set order=best: expected greedy or mi or loss."),
             (prune("--set", "confidence=high"), "--set confidence=high: expected float or none."),
             (prune("--set", "order"), "--set is 'order'; expected FIELD=VALUE"),
             (prune("--macs", "half"), "--macs is 'half'; expected a fraction such as 0.5"),
