@@ -35,6 +35,12 @@ MODELS = {
     "Bloom": ({"vocab_size": 30, "hidden_size": 16, "n_layer": 1, "n_head": 4}, {"h.0.mlp.dense_h_to_4h": 64}),
     "Falcon": (FALCON, {"h.0.self_attention.query_key_value": 4, "h.0.mlp.dense_h_to_4h": 64}),
     "Falcon, grouped": (GROUPED, {"h.0.self_attention.query_key_value": 2, "h.0.mlp.dense_h_to_4h": 64}),
+    "Falcon, one head of keys": (
+        {**FALCON, "multi_query": True}, {"h.0.self_attention.query_key_value": 4, "h.0.mlp.dense_h_to_4h": 64},
+    ),
+    "Phi3": (
+        {**SMALL, "num_key_value_heads": 2, "pad_token_id": 0}, {"layers.0.self_attn.qkv_proj": 2},
+    ),
     "Deberta": ({**SMALL, **RELATIVE}, {"encoder.layer.0.attention.self.in_proj": 4}),
     "DebertaV2": (
         {**SMALL, **RELATIVE, "share_att_key": True, "position_buckets": 8},

@@ -58,7 +58,12 @@ def whisper():
     return transformers.WhisperForConditionalGeneration(config), batch
 
 
-MODELS = [llama, *(pytest.param(make, marks=pytest.mark.slow) for make in (tied_gpt2, bert, vit, t5, whisper))]
+def phi3():
+    config = transformers.Phi3Config(vocab_size=64, num_key_value_heads=2, pad_token_id=0, **SMALL)
+    return transformers.Phi3ForCausalLM(config), lambda n: {"input_ids": torch.randint(0, 64, (n, 12))}
+
+
+MODELS = [llama, *(pytest.param(make, marks=pytest.mark.slow) for make in (tied_gpt2, bert, vit, t5, whisper, phi3))]
 
 
 def pruned(make, exclude=(), **budget):

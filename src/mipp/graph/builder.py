@@ -27,17 +27,37 @@ _SINGLE = "has a single output"
 
 
 @dataclass(frozen=True)
+class Counted:
+    """The size of a doubt as an attribute counts it.
+
+    Attributes:
+        number: Number of the doubt.
+        unit: Positions that the attribute counts as one, as a head of several is.
+        removable: It counts only the positions that can go, without those of a fixed size beside them.
+    """
+
+    number: int
+    unit: int = 1
+    removable: bool = False
+
+    def of(self, size: Size) -> Size:
+        """What the attribute is where the positions of the doubt have this size."""
+        fixed = 0 if self.removable else size.fixed
+        return Size(fixed // self.unit, {name: number // self.unit for name, number in size.per_node.items()})
+
+
+@dataclass(frozen=True)
 class Findings:
     """The results of trial cuts about the sizes in a model's code.
 
     Attributes:
         rejected: Numbers of doubts whose nodes stay.
-        attributes: Module attributes that hold the size of a doubt, with its number.
+        attributes: Module attributes that hold the size of a doubt, and how they count it.
         ties: Atoms that go together, because the code writes the one size where the other is meant.
     """
 
     rejected: frozenset[int] = frozenset()
-    attributes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    attributes: Mapping[tuple[str, str], Counted] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
 
 
@@ -82,6 +102,7 @@ class Draft:
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         frozen = (*nodes.frozen(), *self._unused)
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
+        found = {key: c.of(nodes.size(w.doubts[c.number].atoms)) for key, c in findings.attributes.items()}
         return PruningGraph(
             groups=aliased,
             frozen=(*frozen, *self._rest(nodes, frozen)),
@@ -91,7 +112,7 @@ class Draft:
             macs=tuple(_work(t.op, t.coefficient, [nodes.size(a) for a in t.axes]) for t in w.terms),
             params=tuple(_parameter_work(name, p, w, nodes.size) for name, p in self._parameters),
             activations=tuple(_activation(index, span, w, nodes.size) for index, span in w.activations.items()),
-            attributes=attributes | {key: nodes.size(w.doubts[i].atoms) for key, i in findings.attributes.items()},
+            attributes=attributes | found,
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
         )

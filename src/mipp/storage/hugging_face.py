@@ -26,6 +26,8 @@ KEY = "pruned"
 _MODELLING = "modeling_pruned"
 _FILE = '''"""A pruned {base}: the same code with other widths, which are in config.json under "{key}"."""
 
+import copy
+
 from torch import nn
 from transformers import {base}
 
@@ -61,7 +63,12 @@ def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, 
             setattr(owner, key, new)
     for path, attributes in sizes.items():
         for name, value in attributes.items():
-            setattr(model.get_submodule(path), name, tuple(value) if isinstance(value, list) else value)
+            holder: Any = model.get_submodule(path)
+            settings, _, name = name.rpartition(".")
+            if settings:  # "config.num_heads": of this module alone, which shares its settings with others
+                setattr(holder, settings, copy.copy(getattr(holder, settings)))
+                holder = getattr(holder, settings)
+            setattr(holder, name, tuple(value) if isinstance(value, list) else value)
 
 
 @own_random_states()
@@ -151,7 +158,11 @@ def _widths(model: Any) -> dict[str, Any]:
         raise MippError(f"The configuration of {type(model).__name__} makes no '{unknown[0]}'; use Result.save.")
     sizes = {}
     for (path, one), (_, other) in zip(model.named_modules(), dense.named_modules(), strict=True):
-        if differing := _differing(vars(one), vars(other)):
+        differing = _differing(vars(one), vars(other))
+        if path and hasattr(getattr(one, "config", None), "__dict__"):
+            settings = _differing(vars(one.config), vars(other.config))
+            differing |= {f"config.{name}": value for name, value in settings.items()}
+        if differing:
             sizes[path] = differing
     return {"shapes": changed, "sizes": sizes}
 

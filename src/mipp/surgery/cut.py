@@ -1,5 +1,6 @@
 """Cutting: a copy of a model without the nodes that a plan removes."""
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -168,10 +169,21 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
 
 
 def _set(module: nn.Module, attribute: str, value: int) -> None:
-    """Sets an attribute, or the entry of a tuple or list that ".0" behind its name tells."""
+    """Sets an attribute, or the entry of a tuple or list that ".0" behind its name tells.
+
+    An attribute of an object that the module holds, such as "config.heads", is set in a copy for this module alone.
+    """
     name, _, place = attribute.partition(".")
     if not place:
         setattr(module, name, value)
+        return
+    if not place.isdecimal():
+        settings = copy.copy(getattr(module, name))
+        try:
+            setattr(settings, place, value)
+        except AttributeError:  # frozen
+            object.__setattr__(settings, place, value)
+        setattr(module, name, settings)
         return
     entries = list(getattr(module, name))
     entries[int(place)] = value

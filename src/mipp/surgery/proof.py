@@ -8,7 +8,7 @@ import glob
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -28,6 +28,7 @@ from mipp.runtime.record import Notes
 from mipp.surgery.cut import apply
 from mipp.surgery.masked import mask
 from mipp.surgery.precision import forward_in_double
+from mipp.surgery.size_attributes import Reads, attributes_read, counted, further_remedies, remedies
 
 log = logging.getLogger(__name__)
 _MARGIN, _NOISIEST = 8, 1e-2  # times the noise between two passes; relative to the outputs
@@ -246,6 +247,8 @@ class _TrialCut:
         unsettled: list[list[Doubt]] = []
         for doubts in _cluster(self.graph.doubts):
             if not self._remedy(doubts):
+                if self._remedy_by_settings(doubts):
+                    continue
                 parts = _by_group(doubts)
                 unsettled += [part for part in parts if len(part) == len(doubts) or not self._remedy(part)]
         for part in unsettled:
@@ -256,10 +259,24 @@ class _TrialCut:
         self.graph = self.draft.graph(self.freeze, self.findings)
         return False
 
+    @cached_property
+    def _reads(self) -> Reads:
+        return attributes_read(self.model, self.call)
+
     def _remedy(self, doubts: Sequence[Doubt]) -> bool:
-        for names in _remedies(self.model, doubts):
+        for names in remedies(self.model, doubts):
             if self._settles(doubts, self._with_attributes(doubts, names)):
                 self.findings = self._with_attributes(doubts, self._minimal(doubts, names))
+                return True
+        return False
+
+    def _remedy_by_settings(self, doubts: Sequence[Doubt]) -> bool:
+        """Lets attributes follow from which the code computes the sizes."""
+        for names in further_remedies(self.model, doubts, self._reads):
+            follow = counted(self.model, doubts, names, self._reads)
+            findings = replace(self.findings, attributes={**self.findings.attributes, **follow})
+            if self._settles(doubts, findings):
+                self.findings = findings
                 return True
         return False
 
@@ -272,7 +289,7 @@ class _TrialCut:
 
     def _with_attributes(self, doubts: Sequence[Doubt], names: Collection[str]) -> Findings:
         """The findings, and attributes that follow the sizes in doubt."""
-        return replace(self.findings, attributes={**self.findings.attributes, **_attributes(self.model, doubts, names)})
+        return replace(self.findings, attributes={**self.findings.attributes, **counted(self.model, doubts, names)})
 
     def _tie(self, doubts: Sequence[Doubt], unsettled: Collection[str]) -> bool:
         """Ties groups of one size that can only be cut to one width: the code writes the size of one for another's.
@@ -286,7 +303,7 @@ class _TrialCut:
         for name in mine:
             alike = [n for n, g in graph.groups.items() if g.size == graph.groups[name].size and n != name]
             companies = [_near(graph, name, alike), *_company(alike, unsettled)]
-            for names, others in product(_remedies(self.model, doubts), filter(None, companies)):
+            for names, others in product(remedies(self.model, doubts), filter(None, companies)):
                 findings = self._with_attributes(doubts, names)
                 if tied := self._needed(mine, name, others, findings):
                     atoms = [self.draft.atoms_of(graph.groups[n]) for n in (name, *tied)]
@@ -364,28 +381,3 @@ def _cluster(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
 def _by_group(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
     names = dict.fromkeys(name for d in doubts for name in d.count.per_node)
     return [[d for d in doubts if name in d.count.per_node] for name in names]
-
-
-def _remedies(model: nn.Module, doubts: Sequence[Doubt]) -> Iterator[Collection[str]]:
-    """Names of attributes that may hold the sizes: none, all candidates, each by itself, all but one."""
-    names = list(dict.fromkeys(name for d in doubts for name in _holding(model, d)))
-    yield ()
-    if names:
-        yield names
-    if len(names) > 1:
-        yield from ((name,) for name in names)
-    if len(names) > 2:
-        yield from ([n for n in names if n != name] for name in names)
-
-
-def _holding(model: nn.Module, doubt: Doubt) -> Iterator[str]:
-    """Integer attributes of the doubt's module, and entries of its tuples, that have the size in doubt."""
-    for name, value in vars(model.get_submodule(doubt.module)).items():
-        if type(value) is int and value == doubt.size:
-            yield name
-        if type(value) in (tuple, list, torch.Size):
-            yield from (f"{name}.{i}" for i, v in enumerate(value) if type(v) is int and v == doubt.size)
-
-
-def _attributes(model: nn.Module, doubts: Sequence[Doubt], names: Collection[str]) -> dict[tuple[str, str], int]:
-    return {(d.module, name): d.number for d in doubts for name in _holding(model, d) if name in names}

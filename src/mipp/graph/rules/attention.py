@@ -22,18 +22,23 @@ def attention(op: Op, w: Walk) -> Sequence[Planes]:
         for plane in planes:
             w.atoms.hold(plane, [ndim - 2], reason)
     shape = (*w.shape(q)[:-1], w.shape(k)[-2])
-    lead = w.shape(q)[:-2]
+    lead_k, lead_v = (_repeat_shape(w.shape(r)[:-2], repeats) for r in (k, v))
     scores = product(
         op,
         w,
-        [Factor(0, w.of(q), w.shape(q), batch + "rx"), Factor(1, keys, (*lead, *w.shape(k)[-2:]), batch + "sx")],
+        [Factor(0, w.of(q), w.shape(q), batch + "rx"), Factor(1, keys, (*lead_k, *w.shape(k)[-2:]), batch + "sx")],
         batch + "rs",
     )
     bias = op.arguments.get("attn_mask")
     if isinstance(bias, Ref):
         scores = merge([(scores, shape), (w.of(bias), w.shape(bias))], w.atoms, reason)
     weights = Factor(-1, tuple(p for p in scores if varying(p)), shape, batch + "rs")
-    return [product(op, w, [weights, Factor(2, values, (*lead, *w.shape(v)[-2:]), batch + "sx")], batch + "rx")]
+    return [product(op, w, [weights, Factor(2, values, (*lead_v, *w.shape(v)[-2:]), batch + "sx")], batch + "rx")]
+
+
+def _repeat_shape(lead: tuple[int, ...], times: int) -> tuple[int, ...]:
+    """The dimensions in front of keys or values: one head for all queries stays one."""
+    return lead if times == 1 else (*lead[:-1], lead[-1] * times)
 
 
 def _repeat(planes: Planes, dim: int, times: int) -> Planes:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import Planes, Reason, merge
+from mipp.graph.axes import Planes, Reason, merge, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
+from mipp.graph.rules.rows import takes_rows
 from mipp.graph.rules.steps import fixed_rows, hold
 from mipp.graph.tracker import Walk
+
+_SAME = ("lift_fresh", "detach", "alias")
 
 
 @rule("index_select", "index_fill", "sort", "topk", "argsort", "diff", "masked_select", "segment_reduce")
@@ -68,11 +71,36 @@ def _index_planes(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
             touched += range(dim, dim + covers)
             spans.append(place)
         dim += covers
-    planes = fixed_rows(op, w, x, touched)
+    numbers = _numbers(op, w, touched) if op.name == "index" else None
+    by_rows = numbers is not None and takes_rows(op, w, touched[0], numbers)
+    planes = _taken(w, x, touched[0], numbers) if by_rows else fixed_rows(op, w, x, touched)
     left = [d for d in range(len(w.shape(x))) if d not in touched]
     start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
     places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
     return planes, tuple(_move_dims(p, places, ndim) for p in planes)
+
+
+def _numbers(op: Op, w: Walk, touched: Sequence[int]) -> list[int] | None:
+    """The positions that an op takes along one dimension, where the code says which; None elsewhere."""
+    given = [ref for ref in op.args[1] if ref is not None]
+    value = _constant(w, given[0]) if len(given) == 1 else None
+    known = value is not None and value.ndim == 1 and value.dtype == torch.int64 and not value.is_meta
+    return [int(number) for number in value] if known and len(touched) == 1 and value is not None else None
+
+
+def _constant(w: Walk, ref: Ref) -> Tensor | None:
+    """The values of a tensor that the code holds, as that which a list of numbers becomes."""
+    index = ref.index
+    while (maker := w.program.values[index].producer) >= 0 and w.program.ops[maker].name in _SAME:
+        index = w.program.ops[maker].inputs[0]
+    return w.program.constants.get(index)
+
+
+def _taken(w: Walk, x: Ref, dim: int, numbers: Sequence[int] | None) -> Planes:
+    """The planes along the other dimensions, at the first of the positions that are taken."""
+    first = numbers[0] if numbers else 0
+    planes = (p.select(dim, first).unsqueeze(dim) if p.shape[dim] > 1 else p for p in w.of(x))
+    return tuple(p for p in planes if varying(p))
 
 
 @rule("index_add", "index_copy", "index_reduce")

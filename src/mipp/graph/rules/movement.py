@@ -11,6 +11,7 @@ from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, move_plan
 from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
+from mipp.graph.rules.rows import is_of_rows, span, takes_rows, unite_rows
 from mipp.graph.rules.steps import fixed_rows, hold, pair
 from mipp.graph.tracker import Walk, freeze_all
 
@@ -105,7 +106,8 @@ def select(op: Op, w: Walk) -> Sequence[Planes]:
     dim = op.arguments["dim"] % len(w.shape(op.args[0]))
     if op.index in w.unread:
         return _select_shape(op, w, dim)
-    fixed_rows(op, w, op.args[0], [dim])
+    if op.name != "select" or not takes_rows(op, w, dim, [op.arguments["index"]]):
+        fixed_rows(op, w, op.args[0], [dim])
     results = _move(op, w, op.args[0], lambda t: op.func(t, *op.args[1:], **op.kwargs))
     return [tuple(p for p in planes if varying(p)) for planes in results]
 
@@ -128,7 +130,7 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
     if len(op.inputs) > 1:
         return freeze_all(op, w)
     dim, size = op.arguments["dim"] % len(w.shape(x)), w.shape(x)[op.arguments["dim"]]
-    start, stop, step = _span(op, size)
+    start, stop, step = span(op, size)
     plane = along(w.of(x), [dim])
     reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
     if plane is not None and op.name == "narrow":
@@ -142,18 +144,14 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
         for end in {start, stop} - {0, size}:
             w.doubts.append(WalkDoubt(op.index, end, line(plane, dim)[:end], reason))
             w.doubts.append(WalkDoubt(op.index, size - end, line(plane, dim)[end:], reason))
-        if len(varying(plane)) > 1:
+        if is_of_rows(w, x, dim):
+            unite_rows(w, plane, dim, reason)
+            if stop - start == 1:  # without it the slice would be empty
+                w.atoms.freeze(plane.narrow(dim, start, 1), reason)
+        elif len(varying(plane)) > 1:
             w.atoms.hold(plane, [dim], reason)
         w.parts.setdefault((x.index, dim), []).append((start, stop, plane.narrow(dim, start, stop - start), reason))
     return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
-
-
-def _span(op: Op, size: int) -> tuple[int, int, int]:
-    a = op.arguments
-    start = a["start"] or 0
-    if op.name == "narrow":
-        return start % max(size, 1), start % max(size, 1) + a["length"], 1
-    return *slice(start, a["end"]).indices(size)[:2], a["step"]
 
 
 @rule("chunk", "unsafe_chunk")

@@ -1,0 +1,103 @@
+"""Sizes that the code computes from attributes: of heads, of those beside others, of settings that modules share."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import assert_same
+from networks import halve, normal
+from torch import Tensor, nn
+
+import mipp
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that every layer of a model reads."""
+
+    heads: int = 4
+    groups: int = 2
+    width: int = 8
+    layers: int = 2
+
+
+class Packed(nn.Module):
+    """Queries, keys and values of one projection, sliced by sizes computed from settings that all layers share."""
+
+    def __init__(self, config) -> None:
+        super().__init__()
+        self.config = config
+        self.qkv = nn.Linear(12, (config.heads + 2 * config.groups) * config.width)
+        self.out = nn.Linear(config.heads * config.width, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        c, packed = self.config, self.qkv(x)
+        ends = c.heads * c.width, (c.heads + c.groups) * c.width
+        parts = packed[..., : ends[0]], packed[..., ends[0] : ends[1]], packed[..., ends[1] :]
+        q, k, v = (part.view(*x.shape[:2], -1, c.width).transpose(1, 2) for part in parts)
+        times = q.shape[1] // k.shape[1]
+        heads = F.scaled_dot_product_attention(q, k.repeat_interleave(times, 1), v.repeat_interleave(times, 1))
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+
+class OneOfKeys(nn.Module):
+    """One head of keys and one of values beside those of queries; `take` says how they are read."""
+
+    def __init__(self, take, heads: int = 4, width: int = 8) -> None:
+        super().__init__()
+        self.take, self.heads, self.width = take, heads, width
+        self.qkv, self.out = nn.Linear(12, (heads + 2) * width), nn.Linear(heads * width, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = self.qkv(x).view(*x.shape[:2], self.heads + 2, self.width)
+        q, k, v = (part.transpose(1, 2) for part in self.take(packed))
+        attention = (q @ k.transpose(2, 3)).softmax(-1) @ v
+        return self.out(attention.transpose(1, 2).reshape(*x.shape[:2], self.heads * self.width))
+
+
+TAKES = {
+    "lists of numbers": lambda p: (p[..., :-2, :], p[..., [-2], :], p[..., [-1], :]),
+    "numbers": lambda p: (p[:, :, :-2], p[:, :, -2].unsqueeze(2), p[:, :, -1].unsqueeze(2)),
+    "keys first": lambda p: (p[:, :, 2:], p[:, :, 0].unsqueeze(2), p[:, :, 1].unsqueeze(2)),
+    "slices": lambda p: (p[:, :, :-2], p[:, :, -2:-1], p[:, :, -1:]),
+}
+
+
+class Layers(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(layers), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.head(x)
+
+
+def assert_cut_and_saved(model: nn.Module, result: mipp.Result, folder) -> None:
+    x = normal(3, 5, 12, seed=7)
+    model.requires_grad_(False)
+    assert_same(mipp.apply(result.plan, model.double())(x.double()), mipp.mask(result.plan, model)(x.double()))
+    result.save(folder)
+    assert torch.equal(mipp.load(folder, model.float())(x), result.model(x))
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, Settings])
+def test_settings_that_layers_share_follow_each_layer_by_itself(kind, tmp_path):
+    config = kind(**vars(Settings()))
+    model = Layers(Packed(config), Packed(config)).eval()
+    result = halve(model, [normal(16, 5, 12, seed=seed) for seed in range(3)])
+    assert {result.plan.groups[f"layers.{number}.qkv"].size for number in (0, 1)} == {2}
+    assert config == kind(**vars(Settings()))
+    assert_cut_and_saved(model, result, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("take", TAKES)
+def test_heads_beside_those_that_are_taken_by_number_are_nodes(take, tmp_path):
+    model = Layers(OneOfKeys(TAKES[take])).eval()
+    result = halve(model, [normal(16, 5, 12, seed=seed) for seed in range(3)])
+    assert result.plan.groups["layers.0.qkv"].size == 4
+    assert len(result.plan.kept["layers.0.qkv"]) < 4
+    assert_cut_and_saved(model, result, tmp_path / "saved")
