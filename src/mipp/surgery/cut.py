@@ -191,10 +191,12 @@ def _set(module: nn.Module, attribute: str, value: int) -> None:
 
 
 def _get(module: nn.Module, attribute: str) -> object:
-    """An attribute, or the entry of a tuple or list; None where there is none."""
+    """An attribute, that of an object which the module holds, or the entry of a tuple; None where there is none."""
     name, _, place = attribute.partition(".")
     found = getattr(module, name, None)
     if not place:
         return found
-    entries = found if isinstance(found, tuple | list) and place.isdecimal() else ()
+    if not place.isdecimal():
+        return getattr(found, place, None)
+    entries = found if isinstance(found, tuple | list) else ()
     return entries[int(place)] if int(place) < len(entries) else None
