@@ -41,7 +41,7 @@ class Counted:
     removable: bool = False
 
     def of(self, size: Size) -> Size:
-        """What the attribute is where the positions of the doubt have this size."""
+        """The value of the attribute where the positions of the doubt have this size."""
         fixed = 0 if self.removable else size.fixed
         return Size(fixed // self.unit, {name: number // self.unit for name, number in size.per_node.items()})
 

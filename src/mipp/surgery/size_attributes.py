@@ -49,7 +49,7 @@ def further_remedies(model: nn.Module, doubts: Sequence[Doubt], reads: Reads) ->
 def counted(
     model: nn.Module, doubts: Sequence[Doubt], names: Collection[str], reads: Reads | None = None
 ) -> dict[tuple[str, str], Counted]:
-    """How the attributes among `names` count the sizes in doubt, by module and name."""
+    """The attributes among `names` by module and name, each with the way it counts a size in doubt."""
     found: dict[tuple[str, str], Counted] = {}
     for d in doubts:
         own = dict.fromkeys(_equal(model, d), Counted(d.number)) if reads is None else _counted(model, d, reads)
@@ -126,7 +126,7 @@ def _counted(model: nn.Module, doubt: Doubt, reads: Reads) -> dict[str, Counted]
 
 
 def _count(value: int, doubt: Doubt) -> Counted | None:
-    """How a number counts the positions of a doubt: all, those that can go, or in units; None if it does not."""
+    """The way a number counts the positions of a doubt: all, those that can go, or units; None if it does not."""
     fixed, per_node = doubt.count.fixed, doubt.count.per_node.values()
     if value == doubt.size:
         return Counted(doubt.number)
