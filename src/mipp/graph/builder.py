@@ -15,7 +15,19 @@ from mipp.graph.axes import Ints, Reason, Sets
 from mipp.graph.call import Call
 from mipp.graph.findings import WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.grouping import Slot, Tie, group_sets, resolve
-from mipp.graph.nodes import Activation, Doubt, Frozen, NodeGroup, PruningGraph, Reduction, Site, Size, Work, owner
+from mipp.graph.nodes import (
+    Activation,
+    Counted,
+    Doubt,
+    Frozen,
+    NodeGroup,
+    PruningGraph,
+    Reduction,
+    Site,
+    Size,
+    Work,
+    owner,
+)
 from mipp.graph.trace import trace
 from mipp.graph.tracker import Walk, walk
 from mipp.graph.unused import find_unused, list_unused, read_in_training
@@ -24,26 +36,6 @@ from mipp.modules.copies import canonical_names, working_copy
 
 _UNREAD = "no weight reads it"
 _SINGLE = "has a single output"
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The size of a doubt as an attribute counts it.
-
-    Attributes:
-        number: Number of the doubt.
-        unit: Positions that the attribute counts as one, as a head of several is.
-        removable: It counts only the positions that can go, without those of a fixed size beside them.
-    """
-
-    number: int
-    unit: int = 1
-    removable: bool = False
-
-    def of(self, size: Size) -> Size:
-        """The value of the attribute where the positions of the doubt have this size."""
-        fixed = 0 if self.removable else size.fixed
-        return Size(fixed // self.unit, {name: number // self.unit for name, number in size.per_node.items()})
 
 
 @dataclass(frozen=True)

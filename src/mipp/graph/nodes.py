@@ -231,6 +231,26 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """The size of a doubt as an attribute counts it.
+
+    Attributes:
+        number: Number of the doubt.
+        unit: Positions that the attribute counts as one, as a head of several is.
+        removable: It counts only the positions that can go, without those of a fixed size beside them.
+    """
+
+    number: int
+    unit: int = 1
+    removable: bool = False
+
+    def of(self, size: Size) -> Size:
+        """The value of the attribute where the positions of the doubt have this size."""
+        fixed = 0 if self.removable else size.fixed
+        return Size(fixed // self.unit, {name: number // self.unit for name, number in size.per_node.items()})
+
+
+@dataclass(frozen=True)
 class PruningGraph:
     """The groups of nodes that can be removed from a model, and the layers that are frozen.
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.builder import Counted
 from mipp.graph.call import Call
-from mipp.graph.nodes import Doubt
+from mipp.graph.nodes import Counted, Doubt
 from mipp.graph.trace import forward
 from mipp.modules.copies import working_copy
 
