@@ -96,7 +96,6 @@ def report_on(
     )
 
 
-@border
 def measures(
     model: nn.Module,
     kept: Mapping[str, int],
@@ -128,6 +127,7 @@ def measures(
     return Measures(**{**found, **whole}, metrics=metrics)
 
 
+@border
 def _score(
     model: nn.Module, evaluate: Callable[[nn.Module], float | Mapping[str, float]]
 ) -> float | Mapping[str, float]:
