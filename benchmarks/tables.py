@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, resnet20
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
 from benchmarks.papers import sources_of
@@ -16,7 +17,8 @@ from mipp.methods import all as all_methods
 from mipp.methods import needs_of
 
 PAGES = (
-    "README.md", "docs/accuracy.md", "docs/results.md", "docs/reference.md", "docs/theory.md",
+    "README.md", "docs/accuracy.md", "docs/results.md",
+    "docs/feature-selection.md", "docs/reference.md", "docs/theory.md",
     "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
@@ -332,7 +334,7 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
         defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, significance,
-        growing, tracing, wide, language, lenet_before, lenet_after, resnet20,
+        growing, tracing, wide, language, feature_selection, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

@@ -101,6 +101,12 @@ class TestFeatureSelector:
         pipeline = make_pipeline(StandardScaler(), mipp.FeatureSelector(), LogisticRegression())
         assert pipeline.fit(x, y > 0).score(x, y > 0) > 0.95
 
+    def test_whole_numbers_that_hardly_repeat_are_no_classes(self):
+        x, y = data()
+        rounded = np.round(100 * y)
+        exact = mipp.FeatureSelector(num_features=2).fit(x, y).information_
+        np.testing.assert_allclose(mipp.FeatureSelector(num_features=2).fit(x, rounded).information_, exact, rtol=0.02)
+
     def test_an_xor_needs_a_non_linear_estimator(self):
         g = np.random.default_rng(0)
         x = g.integers(0, 2, size=(1000, 3)).astype(float)

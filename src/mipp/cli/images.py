@@ -171,13 +171,18 @@ def measure_accuracy(model: nn.Module, images: ImageFolder) -> dict[str, float]:
     return {"accuracy": 100 * correct / total}
 
 
+def known_transform(source: ModelSource) -> Transform | None:
+    """The transform that the library says the model was trained with."""
+    return _KNOWN[source.library](source) if source.library else None
+
+
 def transform_of(source: ModelSource, size: int | None, mean: str | None, std: str | None) -> Transform:
     """The transform that the options give, else the one that the library says the model was trained with.
 
     Raises:
         CommandError: Neither says how images are normalised.
     """
-    known = _KNOWN[source.library](source) if source.library else None
+    known = known_transform(source)
     if known is None and not (mean and std):
         raise CommandError(
             "Nothing says how the images of this model are normalised, and a wrong normalisation would pass unnoticed. "

@@ -34,6 +34,7 @@ DataName = Annotated[
         "[samples, channels, height, width], normalised as the model was trained.",
     ),
 ]
+Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="Classes of the samples of a .npy file, as .npy.")]
 Images = Annotated[
     Path | None,
     typer.Option(
@@ -45,7 +46,7 @@ Images = Annotated[
 Size = Annotated[int | None, typer.Option(help="Images: height and width in pixels.")]
 Mean = Annotated[str | None, typer.Option(metavar="LIST", help="Images: mean by channel, such as 0.485,0.456,0.406.")]
 Std = Annotated[str | None, typer.Option(metavar="LIST", help="Images: standard deviation by channel.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Images: leave out files that cannot be read.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images or rows that cannot be read.")]
 Text = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Or text: a file; or a .jsonl, .parquet or `datasets` folder with --column."),
@@ -81,7 +82,10 @@ Method = Annotated[str, typer.Option(help="See `mipp methods`.")]
 Device = Annotated[str | None, typer.Option(help="Where to work, such as cuda.")]
 Evaluate = Annotated[
     bool | None,
-    typer.Option("--evaluate/--no-evaluate", help="Accuracy on the test split; by default where there is one."),
+    typer.Option(
+        "--evaluate/--no-evaluate",
+        help="Accuracy on the test split, by default where there is one; of a file with labels, on a fifth of it.",
+    ),
 ]
 Methods = Annotated[
     str,
@@ -134,4 +138,5 @@ DATA: _Options = {
     "tokenizer": (Tokenizer, None),
     "column": (Column, None),
     "data_dir": (DataDir, None),
+    "labels": (Labels, None),
 }

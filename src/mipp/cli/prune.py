@@ -91,7 +91,7 @@ class Call:
 def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chosen, *, quiet: bool) -> Call:
     """Opens the model and the data, and refuses what cannot be pruned from the command line."""
     method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
-    model, data = source.open()
+    model, data = source.holding_out(bool(chosen.evaluate)).open()
     if mipp.methods.needs_of(method).training:
         raise CommandError(
             f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "

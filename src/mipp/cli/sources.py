@@ -1,23 +1,20 @@
 """Models and calibration data together, as they are named on the command line."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mipp
+from mipp.cli.arrays import open_arrays
 from mipp.cli.console import first_line, note
-from mipp.cli.errors import CommandError, unknown
-from mipp.cli.images import measure_accuracy, open_images, transform_of
+from mipp.cli.errors import CommandError
+from mipp.cli.images import known_transform, measure_accuracy, open_images, transform_of
 from mipp.cli.models import ModelSource
-from mipp.cli.texts import open_text
-from mipp.errors import CalibrationError
+from mipp.cli.texts import Table, open_text
 
 _BATCH = 128
 
@@ -45,6 +42,8 @@ class DataSource:
         length: Tokens in a piece of text.
         tokenizer: Folder or name of the tokenizer.
         column: Column of a table.
+        labels: Classes of the samples of a .npy file, another .npy file.
+        hold_out: Of a file with labels, keep a fifth to measure accuracy on.
     """
 
     data: str | None = None
@@ -58,9 +57,13 @@ class DataSource:
     length: int = 128
     tokenizer: str | None = None
     column: str | None = None
+    labels: Path | None = None
+    hold_out: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("data", "images", "text") if getattr(self, name) is not None]
+        if self.labels is not None and self.data is None:
+            raise CommandError("--labels belongs to --data FILE.npy; images have their labels from class folders.")
         if len(given) != 1:
             found = " and ".join(f"--{name}" for name in given) or "none of them is given"
             raise CommandError(f"Calibration data are one of --data, --images and --text; {found}.")
@@ -75,11 +78,12 @@ class DataSource:
         if self.images is not None:
             return _image_data(self, source, model, seed)
         if self.text is not None:
-            pieces = open_text(self.text, source, self.tokenizer, self.length, self.column)
+            table = Table(self.text, self.column, self.skip_bad)
+            pieces = open_text(table, source, self.tokenizer, self.length)
             causal = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
             return Data(iter(pieces.batches(seed)), None, pieces.perplexity if causal else None)
         assert self.data is not None
-        return _named_data(self.data, self.data_dir, model, max_samples, seed)
+        return _named_data(self, source, model, max_samples, seed)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class Source:
     max_samples: int
     seed: int
 
+    def holding_out(self, wanted: bool) -> "Source":  # noqa: FBT001
+        """The same source; of a file with labels, a fifth is kept to measure accuracy on."""
+        return replace(self, data=replace(self.data, hold_out=wanted))
+
     def open(self) -> tuple[nn.Module, Data]:
         """The model and the data themselves."""
         made = self.model.make(self.seed)
@@ -99,7 +107,12 @@ class Source:
 
 def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed: int) -> Data:
     assert options.images is not None
-    transform = transform_of(source, options.size, options.mean, options.std)
+    transform, known = transform_of(source, options.size, options.mean, options.std), known_transform(source)
+    if known is not None and (transform.mean, transform.std) != (known.mean, known.std):
+        note(
+            f"{source.name} was trained with --mean {_list(known.mean)} --std {_list(known.std)}; others are given.",
+            quiet=False,
+        )
     classes = getattr(getattr(model, "config", None), "label2id", None)
     own, held_out = open_images(options.images, transform, classes, seed=seed, skip_bad=options.skip_bad)
     batches = own.batches(lambda text: note(text, quiet=False))
@@ -107,18 +120,30 @@ def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed
     return Data(batches, nn.functional.cross_entropy if own.labels is not None else None, evaluate)
 
 
-def _named_data(source: str, data_dir: Path | None, like: nn.Module, max_samples: int, seed: int) -> Data:
+def _list(numbers: tuple[float, ...]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
+
+
+def _named_data(options: DataSource, source: ModelSource, like: nn.Module, max_samples: int, seed: int) -> Data:
     """A data set of the zoo, shuffled, or a file, in its own order."""
-    if source in mipp.zoo.DATA_SETS:
-        train, test = (mipp.zoo.load(source, split, data_dir) for split in ("train", "test"))
+    assert options.data is not None
+    if options.data in mipp.zoo.DATA_SETS:
+        train, test = (mipp.zoo.load(options.data, split, options.data_dir) for split in ("train", "test"))
         batches = train.batches(_BATCH, limit=max_samples, generator=torch.Generator().manual_seed(seed))
         return Data(batches, nn.functional.cross_entropy, lambda m: {"accuracy": mipp.zoo.accuracy(m, test)})
-    inputs, labels = _from_file(source)
-    if inputs.is_floating_point():
-        dtypes = [p.dtype for p in like.parameters() if p.is_floating_point()]
-        inputs = inputs.to(dtypes[0] if dtypes else inputs.dtype)
-    classes = labels is not None and not labels.is_floating_point()
-    return Data(_batches(inputs, labels), nn.functional.cross_entropy if classes else None, None)
+    arrays = open_arrays(options.data, options.labels, like)
+    if source.library and arrays.look_raw and known_transform(source) is not None:
+        note(
+            f"All values of {options.data} are at least 0, and {source.name} was trained on normalised images, (pixels "
+            "- mean) / std, which are negative too: are they normalised?",
+            quiet=False,
+        )
+    if not arrays.has_classes:
+        return Data(arrays.batches(), None, None)
+    if not options.hold_out:
+        return Data(arrays.batches(), nn.functional.cross_entropy, None)
+    held_out, own = arrays.split(seed)
+    return Data(own.batches(), nn.functional.cross_entropy, held_out.accuracy)
 
 
 def device(name: str | None) -> torch.device | None:
@@ -129,33 +154,3 @@ def device(name: str | None) -> torch.device | None:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise CommandError(f"--device {name} cannot be used: {first_line(error)}") from error
-
-
-def _from_file(source: str) -> tuple[Tensor, Tensor | None]:
-    path = Path(source)
-    if path.suffix not in (".safetensors", ".npy"):
-        if path.suffix or len(path.parts) > 1 or path.exists():
-            raise CalibrationError(
-                f"--data is '{source}'; expected {', '.join(mipp.zoo.DATA_SETS)}, a .safetensors or a .npy file."
-            )
-        raise unknown("data set", source, mipp.zoo.DATA_SETS)
-    try:
-        if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False)), None
-        tensors = load_file(path)
-    except FileNotFoundError as error:
-        raise CalibrationError(f"There is no file {path} to read calibration data from.") from error
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read as {path.suffix} ({first_line(error)}).") from error
-    if "input" not in tensors:
-        found = ", ".join(sorted(tensors)) or "nothing"
-        raise CalibrationError(
-            f"{path} holds {found}; expected a tensor 'input', and 'labels' if the method needs them."
-        )
-    return tensors["input"], tensors.get("labels")
-
-
-def _batches(inputs: Tensor, labels: Tensor | None) -> Iterator[Any]:
-    for start in range(0, len(inputs) if inputs.ndim else 1, _BATCH):
-        part = inputs[start : start + _BATCH] if inputs.ndim else inputs
-        yield part if labels is None else (part, labels[start : start + _BATCH])

@@ -1,7 +1,7 @@
 """Texts: read from a file or a column of a table, turned into pieces of tokens by the tokenizer of the model."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipp.cli.console import first_line
+from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource, require
 from mipp.errors import CalibrationError
 
 _BATCH, _EVALUATED = 8, 64
+_LOOKED_AT = 100
+"""Rows whose names are the columns of a table."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,82 @@ class Pieces:
         return {"perplexity": float(torch.tensor(total / count).exp())}
 
 
-def open_text(path: Path, source: ModelSource, tokenizer: str | None, length: int, column: str | None) -> Pieces:
+@dataclass(frozen=True)
+class Table:
+    """Texts in a file.
+
+    Attributes:
+        path: A text file; or a table (.jsonl, .parquet, a folder of `datasets`) with a column of texts.
+        column: The column of a table.
+        skip_bad: Leave out rows that hold no text, and say so.
+    """
+
+    path: Path
+    column: str | None
+    skip_bad: bool = False
+
+    def texts(self) -> list[str]:
+        """The texts.
+
+        Raises:
+            CalibrationError: The file cannot be read, or a row holds no text.
+            CommandError: There is no such column.
+        """
+        try:
+            if self.path.suffix == ".jsonl":
+                lines = self.path.read_text(encoding="utf-8").splitlines()
+                return self._checked([_row(line) for line in lines if line.strip()])
+            if self.path.suffix == ".parquet" or self.path.is_dir():
+                return self._checked(_load_table(self.path))
+            return [self.path.read_text(encoding="utf-8")]
+        except FileNotFoundError as error:
+            raise CalibrationError(f"There is no file {self.path} to read text from.") from error
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise CalibrationError(f"{self.path} cannot be read as text ({first_line(error)}).") from error
+
+    def _checked(self, rows: Sequence[Mapping[str, Any] | None]) -> list[str]:
+        names = list(dict.fromkeys(name for row in rows[:_LOOKED_AT] for name in row or {}))
+        if self.column not in names:
+            found = ", ".join(names) or "none"
+            raise CommandError(f"{self.path} has the columns {found}; expected one of them by --column.")
+        texts = [None if row is None else row.get(self.column) for row in rows]
+        bad = [number for number, text in enumerate(texts, 1) if not isinstance(text, str)]
+        if bad and not self.skip_bad:
+            raise CalibrationError(
+                f"Row {bad[0]} of {self.path} holds no text in the column {self.column}; --skip-bad leaves such rows "
+                f"out ({len(bad)} of {len(texts)})."
+            )
+        if bad:
+            note(f"Left out: {len(bad)} of {len(texts)} rows of {self.path}, the first is row {bad[0]}.", quiet=False)
+        return [text for text in texts if isinstance(text, str)]
+
+
+def _row(line: str) -> Mapping[str, Any] | None:
+    """A row of a .jsonl file; None for what is none."""
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _load_table(path: Path) -> Sequence[Mapping[str, Any]]:
+    datasets = require("datasets", str(path))
+    table = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
+    if isinstance(table, dict):  # splits
+        table = table["train"] if "train" in table else next(iter(table.values()))
+    rows: list[Mapping[str, Any]] = table.to_list()
+    return rows
+
+
+def open_text(table: Table, source: ModelSource, tokenizer: str | None, length: int) -> Pieces:
     """The text in a file as pieces of tokens.
 
     Args:
-        path: A text file; or a table (.jsonl, .parquet, a folder of `datasets`) with a column of texts.
+        table: The file.
         source: The model, whose own tokenizer is used if it is from Hugging Face.
         tokenizer: Another one, by folder or name.
         length: Tokens in a piece.
-        column: The column of a table.
     """
     transformers = require("transformers", "--text")
     name = tokenizer or (source.within if source.library == "hf" else None)
@@ -67,30 +136,9 @@ def open_text(path: Path, source: ModelSource, tokenizer: str | None, length: in
         made = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise CommandError(f"The tokenizer {name} cannot be loaded: {first_line(error)}") from error
-    ids = made("\n".join(_texts(path, column)), add_special_tokens=False, verbose=False)["input_ids"]
+    ids = made("\n".join(table.texts()), add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < length:
-        raise CalibrationError(f"{path} has {len(ids):,} tokens; expected at least one piece of --length {length}.")
+        raise CalibrationError(
+            f"{table.path} has {len(ids):,} tokens; expected at least one piece of --length {length}."
+        )
     return Pieces(torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length))
-
-
-def _texts(path: Path, column: str | None) -> list[str]:
-    try:
-        if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return _column(path, column, rows[0] if rows else {}, lambda name: [row[name] for row in rows])
-        if path.suffix == ".parquet" or path.is_dir():
-            datasets = require("datasets", str(path))
-            table = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
-            return _column(path, column, dict.fromkeys(table.column_names), lambda name: list(table[name]))
-        return [path.read_text(encoding="utf-8")]
-    except FileNotFoundError as error:
-        raise CalibrationError(f"There is no file {path} to read text from.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError) as error:
-        raise CalibrationError(f"{path} cannot be read as text ({first_line(error)}).") from error
-
-
-def _column(path: Path, column: str | None, first: Mapping[str, Any], read: Any) -> list[str]:
-    if column is None or column not in first:
-        found = ", ".join(first) or "none"
-        raise CommandError(f"{path} has the columns {found}; expected one of them by --column.")
-    return [str(value) for value in read(column)]

@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
+from mipp.graph.hints import hint_at_inputs
 from mipp.graph.program import Op, Program, Ref, Value, guard
 from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
@@ -248,7 +249,7 @@ def run(model: nn.Module, call: Call) -> Any:
         reraise_own(error)
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
-            f"{_describe(call)}; check that the model runs on such an input by itself."
+            f"{_describe(call)}; check that the model runs on such an input by itself.{hint_at_inputs(model, call)}"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

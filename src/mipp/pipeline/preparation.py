@@ -10,7 +10,10 @@ from torch import nn
 
 from mipp.data.calibration import Batches, Calibration, read
 from mipp.errors import MippError
+from mipp.graph.hints import BatchNormInput, trained_batch_norms
+from mipp.graph.trace import forward
 from mipp.methods.base import Method, needs_of
+from mipp.modules.copies import working_copy
 from mipp.modules.placement import device_of, place_model
 from mipp.pipeline.checks import (
     check_groups,
@@ -81,11 +84,25 @@ def prepare(
         task = _with_times(task, budgets)
         for budget in budgets:
             check_budget(budget, task.cost)
+        task.notes.extend(_describe_shift(dense, task))
     clock("graph")
     with bars.phase("evaluation"):
         before = measures(model, {}, task, options.evaluate)
     clock("report")
     return Prepared(model, data, method, options, task, refit, before, bars, clock.seconds)
+
+
+def _describe_shift(model: nn.Module, task: Task) -> list[str]:
+    """A hint where the first trained batch norm reads other values than in training."""
+    if not trained_batch_norms(model):
+        return []
+    batch, copied = task.batches[0], working_copy(model)
+    norms = trained_batch_norms(copied)
+    watch = BatchNormInput(norms)
+    for norm in norms:
+        norm.register_forward_hook(watch)
+    forward(copied, batch.call if batch.whole else batch.call.part(0, 32))
+    return [watch.sentence] if watch.sentence else []
 
 
 def make_task(

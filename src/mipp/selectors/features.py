@@ -26,6 +26,9 @@ except ImportError as error:
         'pip install "torch-mipp[demo]"'
     ) from error
 
+_LEAST_ROWS = 3
+"""Rows of each value, on average, from which on whole numbers are classes."""
+
 
 class FeatureSelector(SelectorMixin, BaseEstimator):
     """Selects columns by TERC, as MIPP selects nodes: X are the nodes and y is the next layer.
@@ -69,7 +72,8 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FeatureSelector":
         """Selects the columns of X, shape [samples, columns], that inform about y.
 
-        Whole numbers in y are classes, as everywhere in scikit-learn; any others are numbers, one or several columns.
+        Whole numbers in y are classes, as everywhere in scikit-learn, unless most of them occur once or twice: counts
+        and rounded measurements are numbers, like all others, in one or several columns.
 
         Args:
             X: Numbers; an array, or a frame of pandas or polars.
@@ -174,7 +178,9 @@ def _draw_by_weight(samples: Samples, generator: torch.Generator) -> Samples:
 def _target(y: NDArray[Any]) -> Tensor:
     """Classes as integers from zero, numbers as [samples, targets]."""
     if type_of_target(y) in ("binary", "multiclass"):
-        return torch.tensor(np.unique(y, return_inverse=True)[1].reshape(-1))
+        found, classes = np.unique(y, return_inverse=True)
+        if y.dtype.kind not in "iuf" or len(y) >= _LEAST_ROWS * len(found):
+            return torch.tensor(classes.reshape(-1))
     try:
         return torch.tensor(np.asarray(y, np.float64).reshape(len(y), -1))
     except ValueError as error:

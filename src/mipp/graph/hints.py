@@ -1,0 +1,73 @@
+"""Hints at what is wrong with inputs, where there is evidence for it."""
+
+import torch
+from torch import Tensor, nn
+
+from mipp.graph.call import Call
+
+_SPREAD, _SHIFT = 4.0, 3.0
+"""Median factor between variances, and median shift of means in standard deviations, that no similar data show."""
+_ROWS = 32
+"""Values per channel below which a variance says little."""
+
+
+def hint_at_inputs(model: nn.Module, call: Call) -> str:
+    """A sentence on bytes, or on channels that come last, for a model that does not run on them; else nothing."""
+    if any(tensor.dtype == torch.uint8 for tensor in call.tensors):
+        return (
+            " The input holds bytes (uint8); expected floats, normalised as in training, such as (images / 255 - mean) "
+            "/ std."
+        )
+    convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    images = next((tensor for tensor in call.tensors if tensor.ndim == 4), None)
+    if convolution is None or images is None or images.shape[1] == convolution.in_channels:
+        return ""
+    if images.shape[3] == convolution.in_channels:
+        return (
+            " The input looks like [samples, height, width, channels]; expected [samples, channels, height, width], "
+            "as images.permute(0, 3, 1, 2) makes it."
+        )
+    return ""
+
+
+class BatchNormInput:
+    """Compares what the first batch norm of a pass reads with what it read in training: its running statistics.
+
+    Used as a forward hook of all batch norms.
+    """
+
+    def __init__(self, names: dict[nn.Module, str]) -> None:
+        self._names = names
+        self._seen = False
+        self.sentence = ""
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], _: object) -> None:
+        if self._seen:
+            return
+        self._seen = True
+        x = args[0].detach().double().transpose(0, 1).flatten(1)
+        mean, variance = module.running_mean, module.running_var
+        assert isinstance(mean, Tensor)
+        assert isinstance(variance, Tensor)
+        live = variance > 1e-8
+        if x.shape[1] < _ROWS or not bool(live.any()):
+            return
+        mean, variance, x = mean.double()[live], variance.double()[live], x[live]
+        shift = float(((x.mean(1) - mean).abs() / variance.sqrt()).median())
+        spread = float((x.var(1) / variance).median())
+        if shift > _SHIFT or not 1 / _SPREAD <= spread <= _SPREAD:
+            self.sentence = (
+                f"Batch norm '{self._names[module]}' reads values whose variance is {spread:.3g} times what it was in "
+                f"training, and whose mean is {shift:.3g} deviations away (medians over channels). Are the calibration "
+                "data normalised as in training?"
+            )
+
+
+def trained_batch_norms(model: nn.Module) -> dict[nn.Module, str]:
+    """Batch norms with running statistics of a training, by name."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, kinds) and module.num_batches_tracked is not None and int(module.num_batches_tracked) > 0
+    }
