@@ -1,6 +1,8 @@
 """Processes that each have a share of the calibration data prune as one that has all of it."""
 
 import os
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -74,12 +76,17 @@ def work(rank: int, folder: str) -> None:
         result = pruned(method, data)
         found[name] = result.plan.kept, result.model.state_dict()
     refused = []
-    for call in (lambda: pruned(Taylor(), data), lambda: mipp.prune(network(), data, recover="distill")):
+    calls = (
+        lambda: pruned(Taylor(), data),
+        lambda: mipp.prune(network(), data, recover="distill"),
+        lambda: mipp.select_inputs(network(), data, num_features=3),
+    )
+    for call in calls:
         try:
             call()
         except mipp.MippError as error:
             refused.append(str(error))
-    torch.save((found, refused), f"{folder}/{rank}.pt")
+    torch.save((found, refused, mipp.information(network(), data)), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -94,7 +101,7 @@ def shards(tmp_path_factory):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_plan_is_that_of_one_process(shards, name):
     expected = pruned(METHODS[name], batches())
-    for found, _ in shards:
+    for found, *_ in shards:
         kept, state = found[name]
         assert kept == expected.plan.kept
         for key, tensor in expected.model.state_dict().items():
@@ -103,14 +110,21 @@ def test_the_plan_is_that_of_one_process(shards, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_all_processes_return_the_same_bits(shards, name):
-    first, second = (found[name][1] for found, _ in shards)
+    first, second = (found[name][1] for found, *_ in shards)
     assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
 
 
 def test_what_is_not_merged_is_refused(shards):
-    for _, refused in shards:
+    for _, refused, _ in shards:
         assert "The processes chose different nodes: Taylor" in refused[0]
         assert "trains in one process" in refused[1]
+        assert "in one process" in refused[2]
+
+
+def test_information_is_that_of_all_data(shards):
+    expected = mipp.information(network(), batches())
+    for *_, found in shards:
+        assert found == pytest.approx(expected, rel=1e-7)
 
 
 def test_sharded_data_need_a_process_group():
@@ -122,3 +136,85 @@ def test_without_shards_nothing_is_merged():
     moments = Moments(3)
     moments.update(torch.randn(5, 3))
     assert moments.pool() is moments
+
+
+class Scaled(Network):
+    """Computes with a number that is no weight."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = (by,)
+
+    def forward(self, x):
+        return super().forward(x) * self.by[0]
+
+
+def scaled(by: float) -> nn.Module:
+    torch.manual_seed(0)
+    return Scaled(by).double().eval()
+
+
+def raising(model):
+    raise ValueError("the disk of rank 1 is gone")
+
+
+FAULTS = {
+    "weights": lambda rank: {"model": network() if rank == 0 else torch.manual_seed(7) and Network().double().eval()},
+    "architecture": lambda rank: {"model": network() if rank == 0 else nn.Conv2d(3, 5, 3).double()},
+    "numbers": lambda rank: {"model": scaled(1.0 + rank)},
+    "seed": lambda rank: {"seed": rank},
+    "budget": lambda rank: {"budget": mipp.Budget(macs=0.5 + 0.1 * rank)},
+    "raises": lambda rank: {"evaluate": raising if rank else None},
+    "refused": lambda rank: {"exclude": ["nothing of this name"] if rank else []},
+    "ends": lambda rank: {"evaluate": (lambda model: os._exit(3)) if rank else None},
+}
+EXPECTED = {
+    "weights": r"rank 1 in the model \(weights",
+    "architecture": r"rank 1 in the model \(architecture",
+    "numbers": r"rank 1 in the model \(layers",
+    "seed": r"rank 1 in the options \(seed",
+    "budget": r"rank 1 in the options \(budget",
+    "raises": r"because rank 1 raised ValueError: the disk of rank 1 is gone",
+    "refused": r"rank 1 in the options \(exclude",
+    "ends": r"because rank 1 has ended",
+}
+
+
+def fail(rank: int, world: int, folder: str) -> None:
+    """Runs each fault in turn; the last one ends a process."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world)
+    said = {}
+    for name, fault in FAULTS.items():
+        options = {"model": network(), "budget": mipp.Budget(macs=0.5), **fault(int(rank == 1))}
+        data = mipp.Calibration(batches()[:2], sharded=True)
+        begun = time.monotonic()
+        try:
+            mipp.prune(calibration=data, method=L1(), compensate=False, progress=False, **options)
+        except Exception as error:
+            said[name] = type(error).__name__, str(error), time.monotonic() - begun
+        torch.save(said, f"{folder}/{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failures")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    started = mp.spawn(fail, (3, str(folder)), 3, join=False)
+    for process in started.processes:
+        process.join(120)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(3)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_all_ranks_stop_and_say_which_is_to_blame(failures, fault):
+    for rank, said in enumerate(failures):
+        if (fault, rank) == ("ends", 1):
+            continue
+        kind, text, seconds = said[fault]
+        if (fault, rank) == ("raises", 1):
+            assert (kind, text) == ("ValueError", "the disk of rank 1 is gone")
+            continue
+        assert kind in ("MippError", "RankError")
+        assert re.search(EXPECTED[fault], text)
+        assert seconds < 30

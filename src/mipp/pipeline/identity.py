@@ -12,11 +12,12 @@ from mipp.graph.program import Program, Ref
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in, results_in, tensors_in
 from mipp.modules.copies import state_of, working_copy
-from mipp.report.measuring import versions
+from mipp.runtime.versions import versions
 from mipp.storage.fingerprint import fingerprint, hash_function, hash_modules, hash_value
 from mipp.storage.identity import Identity, summary
 
 if TYPE_CHECKING:
+    from mipp.pipeline.options import Options
     from mipp.pipeline.stages import Prepared
     from mipp.plan.budget import Budget
 
@@ -27,18 +28,22 @@ def identify(prepared: "Prepared", budget: "Budget") -> Identity:
     """The identity of a run: its folder is that of no run for which any of this differs."""
     task, options, data = prepared.task, prepared.options, prepared.data
     chosen = {"method": prepared.method, "budget": budget, "compensate": prepared.refit}
-    given = {name: getattr(options, name) for name in ("recover", "memory_limit", "exclude", "seed")}
     functions = {"loss_fn": task.loss_fn, "train": task.train, "forward": data.forward}
     held = [f"{fingerprint([tensor])} {index}" for index, tensor in task.graph.program.constants.items()]
     hashes = {
         "model": hash_model(task.model),
         "calibration data": {"calibration data": _hash_batches(task.batches)},
-        "options": {name: hash_value(value) for name, value in {**chosen, **given}.items()},
+        "options": {**hash_options(options), **{name: hash_value(value) for name, value in chosen.items()}},
         **{name: {name: hash_function(function)} for name, function in functions.items()},
         "versions": {name: versions()[name] for name in ("torch-mipp", "torch")},
     }
     outputs = _first_outputs(task.model, task.batches[0], task.loss_fn)
     return Identity(hashes, [*write_ops(task.graph.program), *held], outputs, max(_TOLERANCE, 8 * task.noise))
+
+
+def hash_options(options: "Options") -> dict[str, str]:
+    """Hashes of the options that a result depends on."""
+    return {name: hash_value(getattr(options, name)) for name in ("recover", "memory_limit", "exclude", "seed")}
 
 
 def hash_model(model: nn.Module) -> dict[str, str]:

@@ -24,6 +24,7 @@ from mipp.pipeline.checks import (
 )
 from mipp.pipeline.options import Options
 from mipp.pipeline.passes import measure_noise, runs_in_parts
+from mipp.pipeline.ranks import check_programs, check_ranks
 from mipp.pipeline.stages import Prepared, example
 from mipp.plan.allocation import check_budget
 from mipp.plan.budget import Budget
@@ -70,6 +71,7 @@ def prepare(
     clock, memory = Clock(), Memory(options.memory_limit)
     dense = place_model(model, options.device)
     check_weights(dense)
+    check_ranks(dense, data, budgets, method, options)
     batches = read(data, device_of(dense), memory.store, progress=bars, cuts=partial(runs_in_parts, dense))
     clock("read")
     with bars.phase("graph"):
@@ -77,6 +79,7 @@ def prepare(
         wanted, found = options.device or device_of(model), device_of(dense)
         if wanted and found and found.type != torch.device(wanted).type:
             task.notes.append(_NO_FLOAT64.format(wanted))
+        check_programs(task.graph.program, example(batches))
         refit = options.refit
         if options.compensate is True and needs_of(method).reweights:
             refit = None

@@ -153,8 +153,8 @@ def _prune(
     """Prepares what serves all budgets, makes all plans, then builds each network and reports on it."""
     model, data = unwrap(model), Calibration.of(calibration)
     method, targets = MIPP() if method is None else method, [Budget() if b is None else b for b in budgets]
-    check_request(data, targets, method, options)
     with admit_mistakes(), isolate(options.seed), merge_shards(data.sharded), Bars(enabled=options.progress) as bars:
+        check_request(data, targets, method, options)
         prepared = prepare(model, data, targets, method, options, bars)
         with open_checkpoint(prepared, targets[0]) as store:  # which a single run has
             planned = [make_plan(prepared, budget, store) for budget in targets]
@@ -214,9 +214,10 @@ def information(
     """
     model = unwrap(model)
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
-    with admit_mistakes(), isolate(seed):
+    data = Calibration.of(calibration)
+    with admit_mistakes(), isolate(seed), merge_shards(data.sharded):
         model = place_model(model)
         check_weights(model)
-        batches = read(Calibration.of(calibration), device_of(model), cuts=partial(runs_in_parts, model))
+        batches = read(data, device_of(model), cuts=partial(runs_in_parts, model))
         task = make_task(model, batches, Options(seed=seed), Memory(), Bars(enabled=False))
         return (method or MIPP()).information(task)

@@ -4,7 +4,6 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from mipp.plan.task import Task
 from mipp.report.data import FrozenLine, GroupLine, Measures, Report
 from mipp.runtime.default_device import callers_default_device
 from mipp.runtime.mistakes import border
+from mipp.runtime.versions import versions
 
 log = logging.getLogger(__name__)
 _UNMEASURED: tuple[float | None, float | None] = (None, None)
@@ -146,17 +146,6 @@ def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
 
 def _write_call(budget: Mapping[str, Any]) -> str:
     return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in ("torch-mipp", "torch", "numpy", "scipy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
 
 
 def machine() -> dict[str, Any]:

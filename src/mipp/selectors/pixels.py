@@ -12,7 +12,7 @@ from torch import nn
 
 import mipp
 from mipp.data.calibration import Batch, Calibration, read
-from mipp.errors import CalibrationError, MissingRequirementError, UnsupportedModelError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.estimators import Samples
 from mipp.graph.builder import Draft
 from mipp.graph.nodes import PruningGraph, Site
@@ -114,7 +114,10 @@ def select_inputs(
             "confidence, such as mipp.methods.MIPP(confidence=0.95)."
         )
     model = place_model(model)
-    batches = read(Calibration.of(calibration), device_of(model))
+    data = Calibration.of(calibration)
+    if data.sharded:
+        raise MippError("select_inputs reads all data in one process; expected a Calibration without sharded=True.")
+    batches = read(data, device_of(model))
     samples, shape = _samples(model, batches, method)
     number = None if num_features is None else count_features(num_features, len(samples.blocks))
     if num_features is not None and number is None:
