@@ -58,3 +58,7 @@ def quote(value: Any) -> str:
 def clip(text: str) -> str:
     """A text that was given, for a message: its first 200 characters at most."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+class RankError(MippError):
+    """Another of the processes that prune together failed, has ended, or does something else."""

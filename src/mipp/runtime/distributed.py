@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mipp.errors import MippError
+from mipp.errors import MippError, RankError
 
 Item = TypeVar("Item")
 _HEARD = timedelta(seconds=10)
@@ -24,10 +24,6 @@ _LENGTH = 1024
 _FAILED, _DONE, _ENDED = "failed: ", "is done", "has ended"
 _UNHEARD: list[Any] = []
 """Messages that are under way when a process goes on: their memory has to stay."""
-
-
-class RankError(MippError):
-    """Another process failed, or does something else."""
 
 
 class _Ranks:
