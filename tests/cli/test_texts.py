@@ -1,0 +1,28 @@
+"""Tokens in pieces: the last tenth measures perplexity, the others calibrate."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from mipp.cli.texts import Pieces
+
+
+class Uniform(nn.Module):
+    """Thinks every token as likely as any other."""
+
+    def forward(self, input_ids):
+        return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 16))
+
+
+def test_pieces_are_calibrated_on_once_and_those_held_out_never():
+    pieces = Pieces(torch.arange(20 * 3).reshape(20, 3))
+    seen = torch.cat([batch["input_ids"] for batch in pieces.batches(seed=1)])
+    assert sorted(seen[:, 0].tolist()) == pieces.tokens[:18, 0].tolist()
+    assert seen[:, 0].tolist() != sorted(seen[:, 0].tolist())
+
+
+def test_perplexity_of_knowing_nothing_is_the_number_of_tokens():
+    pieces = Pieces(torch.randint(0, 16, (20, 5)))
+    assert pieces.perplexity(Uniform())["perplexity"] == pytest.approx(16, rel=1e-5)

@@ -1,0 +1,28 @@
+"""The information that a group carries to the layers that read it."""
+
+import pytest
+from tasks import chain, task
+
+from mipp.methods.mipp.carried import by_moments, target_shrank
+
+
+def test_a_group_carries_less_of_what_fewer_outputs_read():
+    given = task(chain(), samples=200)
+    group = given.graph.groups["0"]
+    source = by_moments(given, positions=4, noise=0.1)
+    whole, half = (source(group, kept).total() for kept in ({}, {"2": (0, 1)}))
+    assert 0 < half < whole
+
+
+@pytest.mark.parametrize(("kept", "expected"), [({}, False), ({"2": (0, 1)}, True), ({"0": (1,)}, False)])
+def test_a_target_shrinks_where_what_the_readers_write_goes(kept, expected):
+    given = task(chain())
+    assert target_shrank(given, given.graph.groups["0"], kept) == expected
+
+
+def test_one_pass_serves_all_groups():
+    given = task(chain(), samples=50)
+    source = by_moments(given, positions=4, noise=0.1)
+    source(given.graph.groups["0"], {})
+    object.__setattr__(given, "batches", None)  # whatever reads them again, fails
+    assert all(source(group, {}).total() > 0 for group in given.graph.groups.values())

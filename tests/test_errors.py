@@ -1,0 +1,26 @@
+"""Errors quote what was given, and no more of it than can be read."""
+
+import pytest
+
+from mipp import errors
+from mipp.errors import InternalError, MippError, clip, quote
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("value", ["x" * 10**6, [1] * 10**6, 10**5000, Mute()], ids=lambda value: type(value).__name__)
+def test_a_quote_is_short_whatever_was_given(value):
+    assert 0 < len(quote(value)) < 250
+
+
+def test_short_texts_are_quoted_as_they_are():
+    assert quote("digits") == "'digits'"
+    assert clip("digits") == "digits"
+
+
+def test_all_errors_on_purpose_have_one_base_and_mistakes_of_ours_another():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert {kind for kind in kinds if not issubclass(kind, MippError)} == {InternalError}
