@@ -1,4 +1,4 @@
-"""What a run depends on, as hashes: equal for equal models, and different where anything in them is."""
+"""The parts of a run that its result depends on, as hashes: equal for equal models, different where anything differs."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""What all budgets share is prepared once; what contradicts itself is refused before."""
+"""Preparation serves all budgets and is done once; arguments that exclude each other are refused before."""
 
 import pytest
 import torch

@@ -227,7 +227,7 @@ class TestResuming:
         with pytest.raises(KeyboardInterrupt):
             pruned(method, _seeded(), checkpoint=tmp_path)
         head, *steps = (tmp_path / "journal.jsonl").read_text().splitlines()
-        assert json.loads(head)["fingerprint"]
+        assert "identity" in json.loads(head)["entry"]
         assert 1 <= len(steps) < len(whole.plan.groups)
         rest = []
         monkeypatch.setattr(MLP, "__call__", lambda s, x, g: rest.append(1) or call(s, x, g))
