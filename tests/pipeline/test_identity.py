@@ -1,4 +1,4 @@
-"""The parts of a run that its result depends on, as hashes: equal for equal models, different where anything differs."""
+"""The parts of a run that its result depends on, as hashes: equal for equal models, and different for others."""
 
 import torch
 from torch import nn
