@@ -1,9 +1,9 @@
 """Hints at what is wrong with inputs, where there is evidence for it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-
-from mipp.graph.call import Call
 
 _SPREAD, _SHIFT = 4.0, 3.0
 """Median factor between variances, and median shift of means in standard deviations, that no similar data show."""
@@ -11,15 +11,15 @@ _ROWS = 32
 """Values per channel below which a variance says little."""
 
 
-def hint_at_inputs(model: nn.Module, call: Call) -> str:
+def hint_at_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     """A sentence on bytes, or on channels that come last, for a model that does not run on them; else nothing."""
-    if any(tensor.dtype == torch.uint8 for tensor in call.tensors):
+    if any(tensor.dtype == torch.uint8 for tensor in inputs):
         return (
             " The input holds bytes (uint8); expected floats, normalised as in training, such as (images / 255 - mean) "
             "/ std."
         )
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    images = next((tensor for tensor in call.tensors if tensor.ndim == 4), None)
+    images = next((tensor for tensor in inputs if tensor.ndim == 4), None)
     if convolution is None or images is None or images.shape[1] == convolution.in_channels:
         return ""
     if images.shape[3] == convolution.in_channels:

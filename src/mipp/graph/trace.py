@@ -249,7 +249,8 @@ def run(model: nn.Module, call: Call) -> Any:
         reraise_own(error)
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
-            f"{_describe(call)}; check that the model runs on such an input by itself.{hint_at_inputs(model, call)}"
+            f"{_describe(call)}; check that the model runs on such an input by itself."
+            f"{hint_at_inputs(model, call.tensors)}"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

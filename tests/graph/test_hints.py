@@ -1,0 +1,35 @@
+"""Hints are given where there is evidence that inputs are not what a model was trained on."""
+
+import pytest
+import torch
+from networks import image_network
+from torch import nn
+
+from mipp.graph.hints import BatchNormInput, hint_at_inputs, trained_batch_norms
+
+
+@pytest.mark.parametrize(
+    ("images", "hint"),
+    [
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "bytes (uint8)"),
+        (torch.zeros(2, 8, 8, 3), "images.permute(0, 3, 1, 2)"),
+        (torch.zeros(2, 3, 8, 8), ""),
+        (torch.zeros(2, 5, 8, 8), ""),
+    ],
+)
+def test_bytes_and_channels_that_come_last_are_named(images, hint):
+    found = hint_at_inputs(image_network(), [images])
+    assert hint in found if hint else found == ""
+
+
+def test_a_batch_norm_notices_data_of_another_scale_once_it_was_trained():
+    norm = nn.BatchNorm2d(4, momentum=None)
+    assert trained_batch_norms(nn.Sequential(norm)) == {}
+    images = torch.randn(64, 4, 5, 5)
+    norm(images)
+    assert trained_batch_norms(nn.Sequential(norm)) == {norm: "0"}
+    same, other = BatchNormInput({norm: "0"}), BatchNormInput({norm: "0"})
+    same(norm, (images,), None)
+    other(norm, (10 * images,), None)
+    assert same.sentence == ""
+    assert "'0' reads values whose variance is 1" in other.sentence
