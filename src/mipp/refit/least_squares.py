@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
-from mipp.graph.downstream import Downstream, downstream, norm_scale
+from mipp.graph.downstream import Downstream, downstream, norm_scale, result_of
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import Site
 from mipp.graph.program import Op, Program
+from mipp.graph.row_norms import row_norm
 from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
@@ -185,7 +186,8 @@ class _Refitter:
                 inputs = self._inputs(site, op, x, index, target.weight)[:, :, columns]
                 missing = self._missing(site, op, behind, dense, pruned, self._scale(uses.program, behind)[1])
                 folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
-                seen.append((index, regression.update(inputs, by_group(missing, len(inputs)), folds)))
+                weights = self._row_weights(uses.program, site, op, behind, dense, pruned)
+                seen.append((index, regression.update(inputs, by_group(missing, len(inputs)), folds, weights)))
                 if rectified is not None:
                     rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
 
@@ -298,6 +300,24 @@ class _Refitter:
             return missing
         joined = error(after.other)
         return missing + (joined if after.norm < 0 else joined * factor.to(missing.dtype))
+
+    def _row_weights(
+        self,
+        program: Program,
+        site: Site,
+        op: Op,
+        after: Downstream,
+        dense: Mapping[int, Tensor],
+        pruned: Mapping[int, Tensor],
+    ) -> Tensor | None:
+        """The weight of the error in each row where what the layer leads to is normalised row by row, else None."""
+        norm = row_norm(program, result_of(program, op, after)) if after.norm < 0 else None
+        if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
+            return None
+        written = self._sides(site, op, op.outputs[0], dense, pruned)[0]
+        if after.other >= 0:
+            written = written + self._sides(site, op, after.other, dense, pruned)[0]
+        return norm.weigh(written)
 
     def _sides(
         self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]

@@ -87,13 +87,14 @@ class Regression:
         self._silent = torch.empty(0, dtype=torch.long, device=device)
         self._begun = False
 
-    def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor) -> Tensor:
+    def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor, weights: Tensor | None = None) -> Tensor:
         """Adds rows, each to its fold.
 
         Args:
             inputs: Shape [groups, rows, inputs].
             residuals: Shape [groups, rows, outputs].
             folds: Shape [rows].
+            weights: Of the squared error in each row, shape [rows]; None: 1.
 
         Returns:
             Whether all are finite, shape [].
@@ -101,7 +102,10 @@ class Regression:
         if not self._begun:
             self._begun, kind = True, torch.promote_types(inputs.dtype, torch.float32)
             self._about = inputs.mean(1, dtype=kind) if self._centred else self._about.to(kind)
-        added = [fold.add(*self._rows(inputs, residuals, folds == n)) for n, fold in enumerate(self._folds)]
+        added = []
+        for number, fold in enumerate(self._folds):
+            own = None if weights is None else weights[(folds == number).to(weights.device)]
+            added.append(fold.add(*self._rows(inputs, residuals, folds == number), own))
         return torch.stack(added).all()
 
     def shift(self, inputs: Tensor, by: Tensor, folds: Tensor) -> None:
@@ -118,7 +122,7 @@ class Regression:
 
     def solver(self) -> Solver:
         """Solves it on the rows of all processes, where data are sharded."""
-        few = not any(fold.summed for fold in self._folds) and sum(fold.count for fold in self._folds) < self._inputs
+        few = not any(fold.summed for fold in self._folds) and sum(fold.rows for fold in self._folds) < self._inputs
         if few and not is_sharded():
             return _ByRows([fold.waiting() for fold in self._folds], self._about, centred=self._centred)
         moments = [fold.moments(self._about) for fold in self._folds]
@@ -171,12 +175,14 @@ class _BySums:
 class _ByRows:
     """From the rows, where they are fewer than the inputs.
 
-    With rows C of inputs about their mean, the change is C^T (C C^T + penalty)^-1 r.
+    With rows C of inputs about their mean, the change is C^T (C C^T + penalty)^-1 r. Rows are multiplied by the roots
+    of their weights: what is about the mean is then orthogonal to these roots.
     """
 
-    def __init__(self, folds: Sequence[tuple[Tensor, Tensor]], about: Tensor, *, centred: bool) -> None:
-        self._x, self._r = (torch.cat(parts, 1) for parts in zip(*folds, strict=True))
-        self._counts, self._about, self._centred = [x.shape[1] for x, _ in folds], about, centred
+    def __init__(self, folds: Sequence[tuple[Tensor, Tensor, Tensor]], about: Tensor, *, centred: bool) -> None:
+        self._x, self._r = (torch.cat([fold[place] for fold in folds], 1) for place in (0, 1))
+        self._roots = torch.cat([roots for *_, roots in folds]).double()
+        self._counts, self._about, self._centred = [x.shape[1] for x, *_ in folds], about, centred
         self._gram = (self._x @ self._x.mT).double()
 
     @property
@@ -184,17 +190,18 @@ class _ByRows:
         return all(self._counts)
 
     def solve(self, ridge: float) -> Fit:
-        gram, r = self._gram, self._r.double()
+        gram, r, roots = self._gram, self._r.double(), self._roots
         if self._centred:
-            gram, r = _centre(gram), r - r.mean(1, True)
+            gram, r = _centre(gram, roots), r - _along(roots, r)
         penalty = ridge * _mean_square(gram) * gram.shape[1] / self._x.shape[2]
         half = solve_positive(_add_to_diagonal(gram, penalty), r)
-        # the columns of `half` sum to zero where residuals are centred: inputs need not be
+        # the columns of `half` are orthogonal to the roots where residuals are centred: inputs need not be
         change = (self._x.mT @ half.to(self._x.dtype)).double()
         if not self._centred:
             return Fit(change, torch.zeros_like(r[:, 0]))
-        mean = self._x.mean(1).double() + self._about
-        return Fit(change, self._r.double().mean(1) - (mean[:, None] @ change)[:, 0])
+        total = roots.square().sum()
+        mean = roots @ self._x.double() / total + self._about
+        return Fit(change, roots @ self._r.double() / total - (mean[:, None] @ change)[:, 0])
 
     def held_out_error(self, ridge: float) -> Tensor:
         r = self._r.double() @ _probes(self._gram, self._r.shape[2])
@@ -204,16 +211,26 @@ class _ByRows:
         for start, count in list(zip(starts, self._counts, strict=True))[: _folds_held_out(self._x.shape[2])]:
             there, rest = rows[start : start + count], torch.cat([rows[:start], rows[start + count :]])
             known, across, own = self._gram[:, rest][:, :, rest], self._gram[:, there][:, :, rest], r[:, rest]
-            mean = own.mean(1, True)
+            left = r[:, there]
             if self._centred:
-                across = across - known.mean(1, True)
-                across, known, own = across - across.mean(2, True), _centre(known), own - mean
+                own, left, across, known = self._about_known(rest, there, own, left, across, known)
             penalty = ridge * _mean_square(known) * len(rest) / self._x.shape[2]
             factor = torch.linalg.cholesky_ex(_add_to_diagonal(known, penalty).to(self._x.dtype))
             half = torch.cholesky_solve(own.to(self._x.dtype), factor.L)
-            left = r[:, there] - across @ half.double() - (mean if self._centred else 0)
+            left = left - across @ half.double()
             total = total + torch.where((factor.info == 0).all(), left.square().sum(), math.inf)
         return total
+
+    def _about_known(
+        self, rest: Tensor, there: Tensor, own: Tensor, left: Tensor, across: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Residuals and products of rows about the means of the rows that are known."""
+        roots, far = self._roots[rest], self._roots[there]
+        total = roots.square().sum()
+        mean = (roots @ own / total)[:, None]
+        across = across - far[:, None] * (roots @ known / total)[:, None]
+        across = across - (across @ roots / total)[..., None] * roots
+        return own - roots[:, None] * mean, left - far[:, None] * mean, across, _centre(known, roots)
 
 
 def best_ridge(solver: Solver) -> float:
@@ -266,10 +283,15 @@ def _add_to_diagonal(matrix: Tensor, penalty: Tensor) -> Tensor:
     return added
 
 
-def _centre(gram: Tensor) -> Tensor:
+def _along(roots: Tensor, values: Tensor) -> Tensor:
+    """The part of columns that lies along the roots of the weights, shape [groups, rows, columns]."""
+    return roots[:, None] * (roots @ values / roots.square().sum())[:, None]
+
+
+def _centre(gram: Tensor, roots: Tensor) -> Tensor:
     """Products of rows about their mean, from those of the rows."""
-    centred: Tensor = gram - gram.mean(1, True) - gram.mean(2, True) + gram.mean((1, 2), True)
-    return centred
+    half = gram - _along(roots, gram)
+    return half - _along(roots, half.mT).mT
 
 
 def _probes(like: Tensor, outputs: int) -> Tensor:

@@ -16,7 +16,7 @@ class CrossMoments:
     """Means of inputs and residuals and their second moments about the means, divided by the count.
 
     Attributes:
-        count: Number of rows.
+        count: Number of rows, or the sum of their weights.
         x: Means of the inputs, shape [groups, inputs].
         r: Means of the residuals, shape [groups, outputs].
         xx: Second moments of the inputs, shape [groups, inputs, inputs].
@@ -24,7 +24,7 @@ class CrossMoments:
         rr: Those of the residuals with themselves, summed, shape [groups].
     """
 
-    count: int
+    count: float
     x: Tensor
     r: Tensor
     xx: Tensor
@@ -34,7 +34,7 @@ class CrossMoments:
     def merge(self, other: "CrossMoments") -> "CrossMoments":
         """The moments of both sets of rows (Chan, Golub & LeVeque 1983)."""
         count = self.count + other.count
-        own, far = self.count / max(count, 1), other.count / max(count, 1)
+        own, far = self.count / (count or 1), other.count / (count or 1)
         x, r, both = other.x - self.x, other.r - self.r, own * far
         return CrossMoments(
             count,
@@ -63,30 +63,39 @@ class RowSums:
     Rows are multiplied in their own type and summed in float64.
 
     Attributes:
-        count: Number of rows.
+        rows: Number of rows.
         inputs: Their inputs about a fixed point, one tensor of shape [groups, rows, inputs] per update, as long as they
             wait to be multiplied.
-        residuals: Their residuals.
+        residuals: Their residuals. Rows that have a weight, and their residuals, are multiplied by its root.
+        roots: The roots of the weights, one tensor of shape [rows] per update.
         summed: Whether any were multiplied.
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int, device: torch.device | None) -> None:
-        self.count, self.summed = 0, False
+        self.rows, self.summed = 0, False
         self.inputs: list[Tensor] = []
         self.residuals: list[Tensor] = []
+        self.roots: list[Tensor] = []
         self._sizes, self._device, self._waiting, self._shifted = (groups, inputs, outputs), device, 0, 0
         self._x, self._r, self._rr = self._zeros(inputs), self._zeros(outputs), self._zeros()
+        self._count = torch.zeros((), dtype=torch.float64, device=device)
         self._xx = self._xr = self._zeros(0, 0)
 
-    def add(self, inputs: Tensor, residuals: Tensor) -> Tensor:
-        """Adds rows, which are kept; returns whether all are finite, shape []."""
-        x, r = inputs.sum(1), residuals.sum(1)
+    def add(self, inputs: Tensor, residuals: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Adds rows, which are kept, with weights of shape [rows], else of 1; returns whether all are finite."""
+        rows = inputs.shape[1]
+        roots = inputs.new_ones(rows) if weights is None else weights.to(inputs).sqrt()
+        if weights is not None:
+            inputs, residuals = inputs * roots[:, None], residuals * roots[:, None]
+        x, r = (inputs.sum(1), residuals.sum(1)) if weights is None else (roots @ inputs, roots @ residuals)
         self._x += x
         self._r += r
         self._rr += residuals.square().sum((1, 2))
-        self.count += inputs.shape[1]
+        self.rows += rows
+        self._count += rows if weights is None else roots.double().square().sum()
         self.inputs.append(inputs)
         self.residuals.append(residuals)
+        self.roots.append(roots)
         self._waiting += inputs.shape[1]
         if self._waiting >= max(self._sizes[1], _BLOCK):
             self.multiply()
@@ -98,18 +107,18 @@ class RowSums:
         if not self.summed:
             self._xx, self._xr, self.summed = self._zeros(inputs, inputs), self._zeros(inputs, outputs), True
         if self._waiting:
-            x, r = self.waiting()
+            x, r, _ = self.waiting()
             _add_lower_gram(self._xx, x)
             self._xr += x.mT @ r
-        self.inputs, self.residuals, self._waiting = [], [], 0
+        self.inputs, self.residuals, self.roots, self._waiting = [], [], [], 0
 
-    def waiting(self) -> tuple[Tensor, Tensor]:
-        """Inputs and residuals of the rows that wait, shapes [groups, rows, ...]."""
+    def waiting(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and residuals of the rows that wait, shapes [groups, rows, ...], and the roots of their weights."""
         if not self.inputs:
             groups, inputs, outputs = self._sizes
-            return self._x.new_zeros(groups, 0, inputs), self._x.new_zeros(groups, 0, outputs)
+            return self._x.new_zeros(groups, 0, inputs), self._x.new_zeros(groups, 0, outputs), self._x.new_zeros(0)
         x, r = (rows[0] if len(rows) == 1 else torch.cat(rows, 1) for rows in (self.inputs, self.residuals))
-        return x, r
+        return x, r, torch.cat(self.roots)
 
     def shift(self, inputs: Tensor, by: Tensor) -> None:
         """Changes the residuals of rows that come in the order in which they were added."""
@@ -134,13 +143,14 @@ class RowSums:
             about: What was subtracted from the inputs here, shape [groups, inputs].
         """
         self.multiply()
-        total = max(self.count, 1)
+        count = float(self._count)
+        total = count or 1
         x, r = self._x / total, self._r / total
         lower = self._xx.tril()
-        xx = (lower + lower.tril(-1).mT).baddbmm_(x[:, :, None], x[:, None], alpha=-self.count)
-        xr = torch.baddbmm(self._xr, x[:, :, None], r[:, None], alpha=-self.count)
-        rr = self._rr - self.count * r.square().sum(1)
-        own = CrossMoments(self.count, x + about, r, xx / total, xr / total, rr / total)
+        xx = (lower + lower.tril(-1).mT).baddbmm_(x[:, :, None], x[:, None], alpha=-count)
+        xr = torch.baddbmm(self._xr, x[:, :, None], r[:, None], alpha=-count)
+        rr = self._rr - count * r.square().sum(1)
+        own = CrossMoments(count, x + about, r, xx / total, xr / total, rr / total)
         return own if not is_sharded() else _pool(own)
 
     def _zeros(self, *shape: int) -> Tensor:
@@ -151,13 +161,13 @@ def _pool(own: CrossMoments) -> CrossMoments:
     """The moments of the rows of all processes: their sums about the common means."""
     parts = [own.x * own.count, own.r * own.count]
     sums = sum_shards(torch.cat([*parts, own.x.new_full((len(own.x), 1), own.count)], 1))
-    count = round(float(sums[0, -1]))
-    x, r = (sums[:, :-1] / max(count, 1)).split([own.x.shape[1], own.r.shape[1]], 1)
+    count = float(sums[0, -1])
+    x, r = (sums[:, :-1] / (count or 1)).split([own.x.shape[1], own.r.shape[1]], 1)
     dx, dr = own.x - x, own.r - r
     xx = own.xx.baddbmm(dx[:, :, None], dx[:, None]) * own.count
     xr = own.xr.baddbmm(dx[:, :, None], dr[:, None]) * own.count
     rr = (own.rr + dr.square().sum(1)) * own.count
-    xx, xr, rr = (sum_shards(part) / max(count, 1) for part in (xx, xr, rr))
+    xx, xr, rr = (sum_shards(part) / (count or 1) for part in (xx, xr, rr))
     return CrossMoments(count, x, r, xx, xr, rr)
 
 
