@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mipp
+from mipp.graph.row_norms import RowNorm
 from mipp.refit.settings import Refit
 
 
@@ -209,3 +210,30 @@ def test_the_refit_runs_less_than_three_dense_passes_through_the_data(monkeypatc
 
     dense = convolved(lambda: [model(x) for x, _ in batches])
     assert convolved(prune) - convolved(lambda: prune(compensate=False)) < 3 * dense
+
+
+class Normed(nn.Module):
+    """A stream with a row of huge values in every sample, normalised row by row before it is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self.head = nn.Linear(8, 32), nn.Linear(32, 8), nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        return self.head(self.norm(x + self.outer(self.inner(x).relu())))
+
+
+def test_rows_that_a_norm_makes_equal_count_equally(monkeypatch):
+    torch.manual_seed(0)
+    model = Normed().eval()
+    data = torch.randn(96, 6, 8)
+    data[:, 0] *= 100
+
+    def error() -> float:
+        small = mipp.prune(model, list(data[:64].split(16)), mipp.Budget(nodes=0.4), progress=False).model
+        return float((small(data[64:]) - model(data[64:])).detach().square().mean())
+
+    weighted = error()
+    monkeypatch.setattr(RowNorm, "weigh", lambda self, rows: torch.ones(len(rows)))
+    assert weighted < 0.8 * error()

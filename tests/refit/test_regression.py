@@ -15,9 +15,9 @@ def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5)
     return x, x @ weight + 2 + noise * torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
 
 
-def fitted(x: torch.Tensor, r: torch.Tensor, *, centred: bool) -> Regression:
+def fitted(x: torch.Tensor, r: torch.Tensor, weights: torch.Tensor | None = None, *, centred: bool) -> Regression:
     regression = Regression(1, x.shape[1], r.shape[1], centred=centred)
-    regression.update(x[None], r[None], folds_of(len(x), len(x), 0))
+    regression.update(x[None], r[None], folds_of(len(x), len(x), 0), weights)
     return regression
 
 
@@ -25,32 +25,36 @@ def ridge_of(x: torch.Tensor, r: torch.Tensor) -> float:
     return best_ridge(fitted(x, r, centred=True).solver())
 
 
-def by_rows(x, r, ridge, *, centred):
-    """Least squares on the rows with the penalty as further rows."""
-    mean_x, mean_r = (x.mean(0), r.mean(0)) if centred else (x.new_zeros(x.shape[1]), r.new_zeros(r.shape[1]))
-    z = x - mean_x
-    penalty = (ridge * z.square().mean() * len(z)) ** 0.5 * torch.eye(x.shape[1], dtype=x.dtype)
-    rows = torch.cat([z, penalty]), torch.cat([r - mean_r, r.new_zeros(x.shape[1], r.shape[1])])
+def by_rows(x, r, weights, ridge, *, centred):
+    """Least squares on the rows times the roots of their weights, with the penalty as further rows."""
+    own = weights[:, None] / weights.sum()
+    mean_x, mean_r = (own * x).sum(0), (own * r).sum(0)
+    z, roots = x - mean_x * centred, weights.sqrt()[:, None]
+    penalty = (ridge * (roots * z).square().sum() / x.shape[1]) ** 0.5 * torch.eye(x.shape[1], dtype=x.dtype)
+    rows = torch.cat([roots * z, penalty]), torch.cat([roots * (r - mean_r * centred), 0 * penalty[:, : r.shape[1]]])
     change = torch.linalg.lstsq(*rows).solution
-    return change, r.mean(0) - x.mean(0) @ change
+    return change, mean_r - mean_x @ change
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("rows", [60, 12, 5])
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("ridge", [1e-3, 1.0, 50.0])
-def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge, rows):
+def test_change_and_held_out_error_are_those_of_the_rows(centred, ridge, rows, weighted):
     """Also where rows are fewer than inputs, in every fold or in both."""
     x, r = drawn(rows, 7 if rows != 12 else 9)
-    solver = fitted(x, r, centred=centred).solver()
-    found, (change, offset) = solver.solve(ridge), by_rows(x, r, ridge, centred=centred)
+    weights = torch.linspace(0.2, 30, rows, dtype=x.dtype) if weighted else torch.ones(rows, dtype=x.dtype)
+    solver = fitted(x, r, weights if weighted else None, centred=centred).solver()
+    found, (change, offset) = solver.solve(ridge), by_rows(x, r, weights, ridge, centred=centred)
     torch.testing.assert_close(found.change[0], change, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found.offset[0], offset * centred, rtol=1e-9, atol=1e-9)
     error = 0.0
     for number in range(FOLDS):
         fold = torch.arange(len(x)) % FOLDS == number
         rest = ~fold
-        change, offset = by_rows(x[rest], r[rest], ridge, centred=centred)
-        error += float((r[fold] - x[fold] @ change - offset * centred).square().sum())
+        change, offset = by_rows(x[rest], r[rest], weights[rest], ridge, centred=centred)
+        left = r[fold] - x[fold] @ change - offset * centred
+        error += float((weights[fold, None] * left.square()).sum())
     assert float(solver.held_out_error(ridge)) == pytest.approx(error, rel=1e-9)
 
 
