@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same
+from cases import Net, assert_same
 from networks import halve, normal
 from torch import Tensor, nn
 
@@ -101,3 +101,18 @@ def test_heads_beside_those_that_are_taken_by_number_are_nodes(take, tmp_path):
     assert result.plan.groups["layers.0.qkv"].size == 4
     assert len(result.plan.kept["layers.0.qkv"]) < 4
     assert_cut_and_saved(model, result, tmp_path / "saved")
+
+
+def test_a_stream_that_another_size_is_computed_from_stays_for_the_line_that_says_so():
+    def forward(m, x):
+        y = m.a(x).relu()
+        windows = y.view(len(x), 2, 3, y.shape[-1]).transpose(1, 2).reshape(len(x), 6, y.shape[-1])
+        heads = m.b(windows).reshape(len(x), 6, 4, windows.shape[-1] // 4)  # the width of the stream, in heads of b
+        return m.c(windows + m.d(heads.softmax(2).flatten(2)))
+
+    layers = {"a": nn.Linear(5, 16), "b": nn.Linear(16, 16), "c": nn.Linear(16, 3), "d": nn.Linear(16, 16)}
+    found = mipp.inspect(Net(forward, **layers), normal(2, 6, 5))
+    reason = next(line for line in found.frozen if line.name == "a")
+    line = forward.__code__.co_firstlineno + 3
+    assert reason.op == "reshape"
+    assert reason.source == f"test_size_attributes.py:{line}"

@@ -43,12 +43,12 @@ class Findings:
     """The results of trial cuts about the sizes in a model's code.
 
     Attributes:
-        rejected: Numbers of doubts whose nodes stay.
+        rejected: Numbers of doubts whose nodes stay, and why.
         attributes: Module attributes that hold the size of a doubt, and how they count it.
         ties: Atoms that go together, because the code writes the one size where the other is meant.
     """
 
-    rejected: frozenset[int] = frozenset()
+    rejected: Mapping[int, Reason] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], Counted] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
 
@@ -85,7 +85,7 @@ class Draft:
             findings: What trial cuts have shown.
         """
         w, findings = self._walk, findings or Findings()
-        stay = [(d.atoms, d.reason) for d in (w.doubts[i] for i in sorted(findings.rejected)) if not d.inferred]
+        stay = [(w.doubts[i].atoms, r) for i, r in sorted(findings.rejected.items()) if not w.doubts[i].inferred]
         stay += self._atoms_by_name(freeze or {})
         nodes = self._nodes(stay, findings.ties)
         shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes(), *nodes.unaligned_axes()]

@@ -306,6 +306,17 @@ def _source_line() -> str:
     return ""
 
 
+def line_that_failed(error: UnsupportedModelError) -> str:
+    """The innermost line of the model's code that a failed pass stood in, "" if it is not known."""
+    step, found = error.__cause__.__traceback__ if error.__cause__ is not None else None, ""
+    while step is not None:
+        filename = step.tb_frame.f_code.co_filename
+        if not filename.startswith(_LIBRARY_FOLDERS):
+            found = f"{Path(filename).name}:{step.tb_lineno}"
+        step = step.tb_next
+    return found
+
+
 @contextmanager
 def module_stack(model: nn.Module, stack: list[str]) -> Iterator[None]:
     """Keeps the path of the module that is running on top of `stack`."""

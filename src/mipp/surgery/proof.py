@@ -20,7 +20,7 @@ from mipp.graph.axes import Reason
 from mipp.graph.builder import Draft, Findings
 from mipp.graph.call import Call
 from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph
-from mipp.graph.trace import forward
+from mipp.graph.trace import forward, line_that_failed
 from mipp.graph.trees import plain_in, results_in
 from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan, shapes
@@ -254,10 +254,20 @@ class _TrialCut:
         for part in unsettled:
             others = {n for doubts in unsettled if doubts is not part for d in doubts for n in d.count.per_node}
             if not (self.findings.ties and self._remedy(part)) and not self._tie(part, others):
-                rejected = self.findings.rejected | {d.number for d in part}
+                rejected = {**self.findings.rejected, **self._explain(part)}
                 self.findings = replace(self.findings, rejected=rejected)
         self.graph = self.draft.graph(self.freeze, self.findings)
         return False
+
+    def _explain(self, doubts: Sequence[Doubt]) -> dict[int, Reason]:
+        """The reasons why nodes in doubt stay: where the cut network fails at another line, what that line says."""
+        graph, line = self.draft.graph(self.freeze, self.findings), ""
+        try:
+            forward(apply(_unequal(graph, self.model, _names_in(graph, doubts)), self.model), self.call)
+        except UnsupportedModelError as error:
+            line = line_that_failed(error)
+        there = next((d.reason for d in (*doubts, *self.graph.doubts) if line and d.reason.source == line), None)
+        return {d.number: there or d.reason for d in doubts}
 
     @cached_property
     def _reads(self) -> Reads:
