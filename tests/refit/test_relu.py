@@ -43,23 +43,28 @@ def test_behind_a_relu_the_second_fit_is_better_and_never_worse_than_none(ridge)
         made = torch.cat([x @ change + offset for x, change, offset in zip(inputs, *astuple(fit), strict=True)], 1)
         return float(((found + made * scale).relu() - wanted.relu()).square().sum())
 
-    second = rectified.refine(first, regression, ridge)
+    second = rectified.refine(first, regression)
     none = Fit(torch.zeros_like(first.change), torch.zeros_like(first.offset))
     assert error(second) < error(first)
     assert error(second) <= error(none)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("inputs", [7, 90])
-def test_shifted_residuals_are_as_if_they_had_been_added_so(inputs):
+def test_shifted_residuals_are_as_if_they_had_been_added_so(inputs, again, centred):
     x, r = drawn(inputs=inputs)
     by, folds = torch.randn_like(r), folds_of(len(x), len(x), 0)
-    shifted, expected = (Regression(1, inputs, r.shape[1], centred=True) for _ in range(2))
+    shifted, expected = (Regression(1, inputs, r.shape[1], centred=centred) for _ in range(2))
     parts = [torch.arange(25), torch.arange(25, 26), torch.arange(26, 60)]
     for part in parts:
         shifted.update(x[None, part], r[None, part], folds[part])
         expected.update(x[None, part], (r + by)[None, part], folds[part])
+    if again:
+        shifted.solver().solve(0.1)
     for part in parts:
         shifted.shift(x[None, part], by[None, part], folds[part])
-    found, wanted = shifted.solver().solve(0.1), expected.solver().solve(0.1)
+    found = shifted.solve_shifted() if again else shifted.solver().solve(0.1)
+    wanted = expected.solver().solve(0.1)
     torch.testing.assert_close(found.change, wanted.change)
     torch.testing.assert_close(found.offset, wanted.offset)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mipp.errors import CalibrationError, MippError
@@ -42,6 +43,9 @@ class Nearby(Protocol):
 
     def loss(self, node: int) -> float:
         """Information lost with one of the nodes, by its place among them."""
+
+    def losses(self) -> ArrayLike:
+        """The same for each of the nodes, shape [nodes]; any number for those that are gone."""
 
     def remove(self, node: int) -> None:
         """Takes one of the nodes away, by its place among them."""

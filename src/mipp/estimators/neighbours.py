@@ -5,6 +5,7 @@ nodes is therefore enough to remove one of them after the other, exactly, as lon
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ class Neighbours:
         features = parts.shape[-1]
         self.num_nodes, self._width = num_nodes, features // num_nodes
         self._parts, self._half, self._used = parts, np.empty(parts.shape), 0
+        own = np.arange(features).reshape(num_nodes, -1)
+        self._blocks = parts[..., own[:, :, None], own[:, None, :]]  # up to date; of `_parts` the rest is not
 
     @classmethod
     def merge(cls, several: Sequence["Neighbours"]) -> list["Neighbours"]:
@@ -37,12 +40,21 @@ class Neighbours:
 
     def loss(self, node: int) -> float:
         """Information lost with a node."""
-        rows = self._rows(node)
-        done = self._half[..., rows, : self._used]
-        without, given = self._parts[..., rows, rows] - done @ done.swapaxes(-1, -2)
+        return float(self._losses_of(self._blocks[..., node, :, :]))
+
+    def losses(self) -> Floats:
+        """Information lost with each of the nodes; of those that are gone, any number."""
+        found: Floats = self._losses_of(self._blocks)
+        return found
+
+    def _losses_of(self, blocks: Floats) -> Any:
+        """Summed over the targets, of blocks [2, targets, ..., width, width]."""
+        without, given = blocks
         if self._width == 1:
-            return 0.5 * float(np.log1p(np.maximum((given - without) / without, _ALL)).sum())
-        return 0.5 * float((np.linalg.slogdet(given)[1] - np.linalg.slogdet(without)[1]).sum())
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = (given - without) / without
+            return 0.5 * np.log1p(np.maximum(ratio, _ALL))[..., 0, 0].sum(0)
+        return 0.5 * (np.linalg.slogdet(given)[1] - np.linalg.slogdet(without)[1]).sum(0)
 
     def remove(self, node: int) -> None:
         """Takes a node away."""
@@ -54,6 +66,9 @@ class Neighbours:
         half = columns / root if self._width == 1 else columns @ np.linalg.inv(root).swapaxes(-1, -2)
         self._half[..., self._used : self._used + self._width] = half
         self._used += self._width
+        own = half.reshape(*self._blocks.shape[:-1], self._width)
+        self._blocks = self._blocks - own @ own.swapaxes(-1, -2)
+        self._blocks[..., node, :, :] = np.eye(self._width)
 
     def _rows(self, node: int) -> slice:
         return slice(node * self._width, (node + 1) * self._width)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mipp.estimators.base import Information, Nearby, Separable
-from mipp.estimators.neighbours import Neighbours
+from mipp.estimators.neighbours import Floats, Neighbours
 
 
 class SumInformation:
@@ -61,6 +62,10 @@ class SumNearby:
 
     def loss(self, node: int) -> float:
         return sum(part.loss(node) for part in self._parts)
+
+    def losses(self) -> Floats:
+        found: Floats = np.sum([np.asarray(part.losses()) for part in self._parts], 0)
+        return found
 
     def remove(self, node: int) -> None:
         for part in self._parts:

@@ -113,8 +113,8 @@ def _next_to_go(
     """Removes the next nodes; returns them with what each lost.
 
     Information that can look at a few nodes by themselves is asked for the losses of all nodes once; then the nodes
-    with the least are removed among themselves, as long as they lose no more than the least of the others did. Where no
-    others are left, that goes on to the last.
+    with the least are removed among themselves, the losses of these being computed anew each time, as long as they lose
+    no more than the least of the others did. Where no others are left, that goes on to the last.
     """
     if once is not None:
         left = once[len(gone) :]
@@ -135,33 +135,26 @@ def _next_to_go(
         places = [(place, _take(near, place)) for place in range(len(few))]
     else:
         bound = float(losses[left[len(few)]]) if len(left) > len(few) else math.inf
-        places = _go_among(near, losses[few].numpy(), marginal[few].numpy(), bound, min(most, len(few)))
+        places = _go_among(near, marginal[few].numpy(), bound, min(most, len(few)))
     found = [(int(few[place]), lost) for place, lost in places]
     information.remove_all([node for node, _ in found])
     return found
 
 
-def _go_among(near: Nearby, losses: Floats, marginal: Floats, bound: float, most: int) -> list[tuple[int, float]]:
-    """Removes up to `most` of a few nodes by themselves, at least one, while the next loses no more than `bound`.
-
-    A loss is computed again when its node has come to be the first. Losses rise as others go, but for rare cases.
-    Source: Minoux, Accelerated greedy algorithms for maximizing submodular set functions, 1978.
-    """
+def _go_among(near: Nearby, marginal: Floats, bound: float, most: int) -> list[tuple[int, float]]:
+    """Removes up to `most` of a few nodes by themselves, at least one, while the next loses no more than `bound`."""
     found: list[tuple[int, float]] = []
-    tie = 1e-9 * float(np.abs(losses).max())
-    current = np.ones(len(losses), bool)
-    losses = losses.copy()
+    left = np.ones(len(marginal), bool)
     while len(found) < most:
-        least = losses.min()
-        place = int(np.where(losses <= least + tie, marginal, np.inf).argmin())
-        if not current[place]:
-            losses[place], current[place] = near.loss(place), True
-            continue
+        losses = np.where(left, near.losses(), np.inf)
+        finite = np.abs(losses[np.isfinite(losses)])
+        tie = losses.min() + (1e-9 * finite.max() if len(finite) else 0.0)
+        place = int(np.where(losses <= tie, marginal, np.inf).argmin())
         if found and losses[place] > bound:
             break
         found.append((place, float(losses[place])))
         near.remove(place)
-        current[:], losses[place] = False, np.inf
+        left[place] = False
     return found
 
 

@@ -358,10 +358,8 @@ class _Refitter:
         weight = self._weight(target)
         regression.silence(self._silent_inputs(target.uses[0], weight, columns).to(weight.device))
         solver = regression.solver()
-        ridge = self.ridge or best_ridge(solver)
-        fit = solver.solve(ridge)
-        del solver
-        fit = rectified.refine(fit, regression, ridge) if rectified is not None else fit
+        fit = solver.solve(self.ridge or best_ridge(solver))
+        fit = rectified.refine(fit, regression) if rectified is not None else fit
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = fit.change.mT.flatten(0, 1)
         kernel = kernel_positions(weight)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mipp.refit.sums import CrossMoments, RowSums
-from mipp.runtime.distributed import is_sharded
+from mipp.runtime.distributed import is_sharded, sum_shards
 
 FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -57,6 +57,13 @@ class Solver(Protocol):
     def solve(self, ridge: float) -> Fit:
         """The change, and with an intercept the offset."""
 
+    def solve_again(self, folds: Sequence[RowSums]) -> Fit:
+        """The fit to residuals that have changed since `solve`, at its ridge and by its factors.
+
+        Args:
+            folds: The same rows, with the residuals as they are now.
+        """
+
     def held_out_error(self, ridge: float) -> Tensor:
         """Squared residual left on every fold by what the others give, summed over rows, outputs and groups.
 
@@ -86,6 +93,7 @@ class Regression:
         self._folds = [RowSums(groups, inputs, outputs, device) for _ in range(FOLDS)]
         self._silent = torch.empty(0, dtype=torch.long, device=device)
         self._begun = False
+        self._solver: Solver | None = None
 
     def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor, weights: Tensor | None = None) -> Tensor:
         """Adds rows, each to its fold.
@@ -122,11 +130,20 @@ class Regression:
 
     def solver(self) -> Solver:
         """Solves it on the rows of all processes, where data are sharded."""
+        self._solver = self._make_solver()
+        return self._solver
+
+    def solve_shifted(self) -> Fit:
+        """The fit after `shift`, at the ridge of the last one; what depends on the inputs alone is not made anew."""
+        assert self._solver is not None
+        return self._solver.solve_again(self._folds)
+
+    def _make_solver(self) -> Solver:
         few = not any(fold.summed for fold in self._folds) and sum(fold.rows for fold in self._folds) < self._inputs
         if few and not is_sharded():
             return _ByRows([fold.waiting() for fold in self._folds], self._about, centred=self._centred)
         moments = [fold.moments(self._about) for fold in self._folds]
-        return _BySums(moments, self._about.dtype, centred=self._centred)
+        return _BySums(moments, self._about, centred=self._centred)
 
     def _rows(self, inputs: Tensor, residuals: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Copies of some rows, inputs about the fixed point."""
@@ -138,8 +155,8 @@ class Regression:
 class _BySums:
     """From second moments of every fold."""
 
-    def __init__(self, folds: Sequence[CrossMoments], kind: torch.dtype, *, centred: bool) -> None:
-        self._folds, self._kind, self._centred = folds, kind, centred
+    def __init__(self, folds: Sequence[CrossMoments], about: Tensor, *, centred: bool) -> None:
+        self._folds, self._kind, self._about, self._centred = folds, about.dtype, about, centred
         self._fitted = [fold if centred else fold.about_zero() for fold in folds]
         self._device = folds[0].x.device
 
@@ -150,8 +167,23 @@ class _BySums:
     def solve(self, ridge: float) -> Fit:
         whole = reduce(CrossMoments.merge, self._folds)
         about = whole if self._centred else whole.about_zero()
-        change = solve_positive(_add_to_diagonal(about.xx, ridge * _mean_square(about.xx)), about.xr)
-        offset = whole.r - (whole.x[:, None] @ change)[:, 0]
+        self._inverse = _Inverse(_add_to_diagonal(about.xx, ridge * _mean_square(about.xx)))
+        self._count, self._mean = whole.count, whole.x
+        return self._fit(about.xr, whole.r)
+
+    def solve_again(self, folds: Sequence[RowSums]) -> Fit:
+        r, xr = (reduce(torch.add, parts) for parts in zip(*(fold.cross() for fold in folds), strict=True))
+        about = self._about.double()
+        if is_sharded():  # every process has a point of its own
+            xr, r, about = sum_shards(xr + about[:, :, None] * r[:, None]), sum_shards(r), torch.zeros_like(about)
+        r, xr = r / (self._count or 1), xr / (self._count or 1)
+        if self._centred:
+            xr = torch.baddbmm(xr, (self._mean - about)[:, :, None], r[:, None], alpha=-1)
+        return self._fit(xr, r)
+
+    def _fit(self, xr: Tensor, r: Tensor) -> Fit:
+        change = self._inverse.times(xr)
+        offset = r - (self._mean[:, None] @ change)[:, 0]
         return Fit(change, offset if self._centred else torch.zeros_like(offset))
 
     def held_out_error(self, ridge: float) -> Tensor:
@@ -190,18 +222,24 @@ class _ByRows:
         return all(self._counts)
 
     def solve(self, ridge: float) -> Fit:
-        gram, r, roots = self._gram, self._r.double(), self._roots
-        if self._centred:
-            gram, r = _centre(gram, roots), r - _along(roots, r)
+        gram = _centre(self._gram, self._roots) if self._centred else self._gram
         penalty = ridge * _mean_square(gram) * gram.shape[1] / self._x.shape[2]
-        half = solve_positive(_add_to_diagonal(gram, penalty), r)
+        self._inverse = _Inverse(_add_to_diagonal(gram, penalty))
+        return self._fit(self._r.double())
+
+    def solve_again(self, folds: Sequence[RowSums]) -> Fit:
+        return self._fit(torch.cat([fold.waiting()[1] for fold in folds], 1).double())
+
+    def _fit(self, r: Tensor) -> Fit:
+        roots = self._roots
+        half = self._inverse.times(r - _along(roots, r) if self._centred else r)
         # the columns of `half` are orthogonal to the roots where residuals are centred: inputs need not be
         change = (self._x.mT @ half.to(self._x.dtype)).double()
         if not self._centred:
             return Fit(change, torch.zeros_like(r[:, 0]))
         total = roots.square().sum()
         mean = roots @ self._x.double() / total + self._about
-        return Fit(change, roots @ self._r.double() / total - (mean[:, None] @ change)[:, 0])
+        return Fit(change, roots @ r / total - (mean[:, None] @ change)[:, 0])
 
     def held_out_error(self, ridge: float) -> Tensor:
         r = self._r.double() @ _probes(self._gram, self._r.shape[2])
@@ -258,13 +296,19 @@ def best_ridge(solver: Solver) -> float:
         best = nearest
 
 
-def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
-    """Solves with a symmetric matrix, positive unless rounding made it otherwise, shape [groups, n, n]."""
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if bool((info == 0).all()):
-        return torch.cholesky_solve(values, factor)
-    solved: Tensor = torch.linalg.solve(matrix, values)
-    return solved
+class _Inverse:
+    """The inverse of a symmetric matrix, positive unless rounding made it otherwise, shape [groups, n, n]."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._factor, info = torch.linalg.cholesky_ex(matrix)
+        self._matrix = None if bool((info == 0).all()) else matrix
+
+    def times(self, values: Tensor) -> Tensor:
+        """The inverse times other matrices, shape [groups, n, columns]."""
+        if self._matrix is None:
+            return torch.cholesky_solve(values, self._factor)
+        solved: Tensor = torch.linalg.solve(self._matrix, values)
+        return solved
 
 
 def _folds_held_out(inputs: int) -> int:

@@ -40,7 +40,7 @@ class Rectified:
         """
         self._rows.append(self._shelf.put([inputs, missing, wanted, found, folds]))
 
-    def refine(self, first: Fit, regression: Regression, ridge: float) -> Fit:
+    def refine(self, first: Fit, regression: Regression) -> Fit:
         """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second."""
         none = Fit(torch.zeros_like(first.change), torch.zeros_like(first.offset))
         errors = first.change.new_zeros(3)
@@ -53,7 +53,7 @@ class Rectified:
             errors[1] += _squared(reached, bounded)
             change = torch.where(wanted > 0, 0, made.sub_(missing).addcmul_(reached, inverse, value=-1))
             regression.shift(inputs, by_group(change, len(inputs)), folds)
-        second = regression.solver().solve(ridge)
+        second = regression.solve_shifted()
         for rows in self._rows:
             inputs, _, wanted, found, _ = rows.load()
             now = apply_fit(second, inputs).mul_(self._scale.to(found.dtype)).add_(found)

@@ -129,6 +129,11 @@ class RowSums:
             self.residuals[self._shifted] = self.residuals[self._shifted] + by
             self._shifted = (self._shifted + 1) % len(self.residuals)
 
+    def cross(self) -> tuple[Tensor, Tensor]:
+        """Sums of the residuals, and of their products with the inputs about the fixed point."""
+        self.multiply()
+        return self._r, self._xr
+
     def silence(self, inputs: Tensor) -> None:
         """Sets these inputs to zero."""
         for tensor in (self._x, *([self._xx, self._xr] if self.summed else ())):
