@@ -25,7 +25,7 @@ from benchmarks.wide import FeedForward
 from mipp import zoo
 from mipp.estimators import MLP, Estimator, Gaussian, GaussianInformation, Samples, Surrogate
 from mipp.plan.elimination import backward_elimination, terc
-from mipp.statistics.observing import Moments
+from mipp.statistics.moments import Moments
 
 DEVICES = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
 IMAGES = 1024

@@ -15,7 +15,7 @@ from torch import nn
 import mipp
 from mipp.estimators import Gaussian
 from mipp.methods import FLAP, L1, MIPP, OSSCAR, Taylor
-from mipp.statistics.observing import Moments
+from mipp.statistics.moments import Moments
 
 WORLD = 2
 

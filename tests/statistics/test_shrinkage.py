@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.statistics.observing import Moments
+from mipp.statistics.moments import Moments
 from mipp.statistics.shrinkage import shrink
 
 

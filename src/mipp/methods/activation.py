@@ -16,7 +16,7 @@ from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.inputs import Seen, by_weight, observe_readers, readers_of
 from mipp.plan.task import Task
-from mipp.statistics.observing import Variances
+from mipp.statistics.moments import Variances
 
 PerFeature = Callable[[Variances, Tensor], Tensor]
 

@@ -22,137 +22,17 @@ from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
-from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.runtime.record import Notes
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
+from mipp.statistics.moments import Moments, Variances
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
 
-_ROWS = 1024  # that are summed up before they are added to the sum of all
-_COLUMNS = 192
 _WINDOW = ("stride", "padding", "dilation", "output_padding", "transposed")
 
 Observer = Callable[[int, Mapping[str, Any], Tensor], None]
 """Called with the index of an op, its arguments by name (layers: as `as_layer` names them), and its first result.
 
 The model may go on to work on them in place: an observer that keeps values keeps copies."""
-
-
-class Moments:
-    """Count, mean and second moments of samples, in float64; batches, workers and machines merge exactly.
-
-    The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so that it does not lose
-    digits where the mean is large.
-
-    Args:
-        features: Number of features.
-        device: Where the moments are.
-        products: Samples of fewer digits than float64 are multiplied in this type, centred and a block of rows at a
-            time, which errs by 1e-7 of the variances in float32; sums over blocks are in float64 in any case.
-    """
-
-    def __init__(
-        self, features: int, device: torch.device | None = None, products: torch.dtype = torch.float64
-    ) -> None:
-        self.count, self.products = 0, products
-        self.mean = torch.zeros(features, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
-
-    def update(self, samples: Tensor) -> None:
-        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
-        if len(samples) == 0:
-            return
-        if samples.is_complex():
-            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
-        part = Moments(samples.shape[1], samples.device)
-        part.count, middle = len(samples), samples.mean(0)
-        kind = torch.float64 if samples.dtype == torch.float64 else self.products
-        product = samples.new_zeros(part.scatter.shape, dtype=kind)
-        for some in samples.split(max(_ROWS, samples.shape[1])):
-            values = some.to(kind) - middle.to(kind)
-            part.mean.add_(values.sum(0))
-            for start in range(0, samples.shape[1], _COLUMNS):  # symmetric: the upper triangle is enough
-                stop = start + _COLUMNS
-                product[start:stop, start:] = values[:, start:stop].mT @ values[:, start:]
-            part.scatter.add_(product)
-        part.scatter.add_(part.scatter.triu_().triu(1).mT)
-        off = part.mean / part.count  # the rounding error of `middle` as the mean
-        part.scatter.addr_(off, off, alpha=-part.count)
-        part.mean = middle.double() + off
-        self.merge(part)
-
-    def merge(self, other: "Moments") -> None:
-        """Adds the samples behind other moments."""
-        if other.count == 0:
-            return
-        total = self.count + other.count
-        shift = other.mean - self.mean
-        self.scatter.add_(other.scatter).addr_(shift, shift, alpha=self.count * other.count / total)
-        self.mean.add_(shift, alpha=other.count / total)
-        self.count = total
-
-    def pool(self) -> "Moments":
-        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
-        if not is_sharded():
-            return self
-        total = Moments(len(self.mean), self.mean.device)
-        sums = sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
-        total.count = round(float(sums[-1]))
-        total.mean = sums[:-1] / max(total.count, 1)
-        shift = self.mean - total.mean
-        total.scatter = sum_shards(torch.addr(self.scatter, shift, shift, alpha=self.count))
-        return total
-
-    def at(self, places: Tensor) -> "Moments":
-        """The moments of the features at some places, in their order."""
-        places = places.to(self.mean.device)
-        part = Moments(0, self.mean.device, self.products)
-        part.count, part.mean = self.count, self.mean[places]
-        part.scatter = self.scatter.index_select(0, places).index_select(1, places)
-        return part
-
-    @property
-    def covariance(self) -> Tensor:
-        """Second moment about the mean, divided by the count, shape [features, features]."""
-        return self.scatter / max(self.count, 1)
-
-    @property
-    def raw(self) -> Tensor:
-        """Second moment about zero, divided by the count, shape [features, features]."""
-        return self.covariance + torch.outer(self.mean, self.mean)
-
-
-class Variances:
-    """Count, mean and variance of every channel of a tensor, in float64."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(())
-        self.scatter = torch.zeros(())
-
-    def update(self, samples: Tensor) -> None:
-        """Adds samples, shape [n, channels]."""
-        values = samples.to(torch.float64)
-        mean = values.mean(0)
-        self._merge(len(values), mean, (values - mean).square().sum(0))
-
-    def pool(self) -> "Variances":
-        """Those of the samples of all processes, where data are sharded."""
-        if not is_sharded():
-            return self
-        total = Variances()
-        for count, mean, scatter in gather((self.count, self.mean.cpu(), self.scatter.cpu())):
-            total._merge(count, mean.to(self.mean.device), scatter.to(self.mean.device))
-        return total
-
-    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        total, shift = self.count + count, mean - self.mean
-        self.scatter = self.scatter + scatter + shift.square() * (self.count * count / max(total, 1))
-        self.mean = self.mean + shift * (count / max(total, 1))
-        self.count = total
-
-    @property
-    def variance(self) -> Tensor:
-        return self.scatter / max(self.count, 1)
 
 
 @dataclass
@@ -176,11 +56,6 @@ class SiteStatistics:
     layout: Layout = "unfolded"
     parts: Sequence[Tensor] = ()
     basis: Tensor | None = None
-
-    def of_group(self, index: int) -> list[tuple[Tensor, int]]:
-        """Covariance of every part of a convolution group, and the number of samples behind it."""
-        count = len(self.parts)
-        return [(m.covariance.cpu(), m.count) for m in self.inputs[index * count : (index + 1) * count]]
 
 
 def site_statistics(
@@ -240,20 +115,20 @@ def site_statistics(
     for batch in batches:
         with name_batch(batch):
             observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
-        for op, statistics in found.items():
-            if twins[op] != op:
-                continue
-            check_finite(graph, sites[op], statistics.inputs, batch)
+        for op in (op for op in found if twins[op] == op):
+            check_finite(graph, sites[op], found[op].inputs, batch)
     streams = {addition: own.pool() for addition, own in streams.items()}
     tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
-        own = twins[op] == op
-        if own and statistics.layout == "unfolded":
-            statistics.inputs = [m.pool().at(places[op]) for m in statistics.inputs]
-        else:
-            statistics.inputs = [m.pool() for m in statistics.inputs] if own else found[twins[op]].inputs
+        statistics.inputs = _pool(statistics, places[op]) if twins[op] == op else found[twins[op]].inputs
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     return found
+
+
+def _pool(statistics: SiteStatistics, places: Tensor) -> list[Moments]:
+    """The moments of all processes, with whole layers in the order of their weights."""
+    moments = [own.pool() for own in statistics.inputs]
+    return [own.at(places) for own in moments] if statistics.layout == "unfolded" else moments
 
 
 def rotate(features: Tensor, basis: Tensor | None) -> Tensor:

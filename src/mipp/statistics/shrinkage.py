@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mipp.graph.program import Program
-from mipp.statistics.observing import Moments, SiteStatistics
+from mipp.statistics.moments import Moments
+from mipp.statistics.observing import SiteStatistics
 
 _ROWS_PER_INPUT = 3
 

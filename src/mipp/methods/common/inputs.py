@@ -14,7 +14,8 @@ from mipp.methods.common.slices import weights_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes
-from mipp.statistics.observing import SiteStatistics, Variances, check_finite, observe, site_statistics
+from mipp.statistics.moments import Variances
+from mipp.statistics.observing import SiteStatistics, check_finite, observe, site_statistics
 from mipp.statistics.unfolding import inputs_of
 
 POSITIONS = 64

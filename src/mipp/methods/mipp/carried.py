@@ -23,7 +23,8 @@ from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
 from mipp.statistics.layer_samples import Reading, adjacent_samples
-from mipp.statistics.observing import Moments, SiteStatistics, rotate, site_statistics
+from mipp.statistics.moments import Moments
+from mipp.statistics.observing import SiteStatistics, rotate, site_statistics
 from mipp.statistics.shrinkage import note_few_rows, shrink
 
 _CERTAIN = 2**53  # samples
