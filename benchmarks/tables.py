@@ -12,13 +12,14 @@ from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, resnet20
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
 from benchmarks.papers import sources_of
+from benchmarks.people import people
 from benchmarks.record import RESULTS, Row
 from mipp.methods import all as all_methods
 from mipp.methods import needs_of
 
 PAGES = (
     "README.md", "docs/accuracy.md", "docs/results.md",
-    "docs/feature-selection.md", "docs/reference.md", "docs/theory.md",
+    "docs/feature-selection.md", "docs/people.md", "docs/reference.md", "docs/theory.md",
     "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
@@ -334,7 +335,7 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
         defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, significance,
-        growing, tracing, wide, language, feature_selection, lenet_before, lenet_after, resnet20,
+        growing, tracing, wide, language, feature_selection, people, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from folders import save_images, save_language_model
 from torch import nn
 from typer.testing import CliRunner
 
@@ -30,12 +31,7 @@ def folder(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),"
         " nn.Linear(12, 2))\n"
     )
-    rng = np.random.default_rng(0)
-    for name, low in (("cats", 0), ("dogs", 128)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(15):
-            pixels = rng.integers(low, low + 128, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    save_images(tmp_path / "images")
     return tmp_path
 
 
@@ -129,23 +125,7 @@ def test_pickled_objects_are_never_loaded(folder):
 @pytest.fixture
 def language_model(tmp_path):
     """A small Llama with a tokenizer of 20 words, in a folder as save_pretrained writes it."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = {f"w{n}": n for n in range(19)} | {"<unk>": 19}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-    config = transformers.LlamaConfig(
-        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=32,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
-    wrapped.save_pretrained(tmp_path / "llama")
-    rng = np.random.default_rng(0)
-    lines = [" ".join(f"w{n}" for n in rng.integers(0, 19, 40)) for _ in range(30)]
-    (tmp_path / "notes.txt").write_text("\n".join(lines))
-    (tmp_path / "notes.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines))
+    save_language_model(tmp_path)
     return tmp_path
 
 

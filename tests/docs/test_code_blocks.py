@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from folders import save_images, save_language_model
 from llamas import ids, llama
 from safetensors.torch import save_file
 from torch import nn
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 import mipp
 from mipp.cli import app
-from mipp.zoo import BasicBlock, ResNet
+from mipp.zoo import BasicBlock, ImageData, ResNet, load
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -97,6 +98,13 @@ def trainer() -> dict[str, Any]:
     return words() | {"batches": [{"input_ids": rows}], "dataset": dataset, "make_dense_model": llama}
 
 
+def folder_of_a_language_model() -> dict[str, Any]:
+    save_language_model(Path.cwd())
+    arguments = ("prune", "hf:llama", "--text", "notes.txt", "--length", "16", "--macs", "0.7", "--out", "small")
+    assert CliRunner().invoke(app, [*arguments, "-q"]).exit_code == 0
+    return images()
+
+
 def vectors() -> dict[str, Any]:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     return images() | {"model": model, "calibration": [torch.randn(64, 4)]}
@@ -107,6 +115,8 @@ PRELUDES: dict[str, Callable[[], dict[str, Any]]] = {
     "Hugging Face's Trainer": trainer,
     "Lightning": lightning,
     "The paper's settings": vectors,
+    "A Hugging Face folder": folder_of_a_language_model,
+    "A training loop": images,
 }
 
 
@@ -146,6 +156,12 @@ def test_python_runs(page):
             exec(compile("\n" * block.line + block.text, page, "exec"), names)
 
 
+def made_up() -> ImageData:
+    """Twenty images of the shape of MNIST."""
+    pixels = torch.randint(0, 256, (20, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    return ImageData(pixels.to(torch.uint8), torch.arange(20) % 10, 10, (0.13,), (0.31,), "mnist", "train")
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
     for block in blocks("sh", "console"):
         for line in block.text.replace("\\\n", " ").splitlines():
@@ -166,16 +182,21 @@ def test_commands_are_accepted(words):
 
 
 @pytest.mark.usefixtures("quick")
-def test_commands_of_one_model_run(monkeypatch, tmp_path):
-    """`mipp inspect`, `prune`, `report` and `methods` as the README and the how-to page write them, on made-up data."""
+@pytest.mark.parametrize("grids", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one model", "grids"])
+def test_commands_run(monkeypatch, tmp_path, grids):
+    """The commands `mipp` of all pages as written, on made-up data."""
+    monkeypatch.setattr("mipp.zoo.load", lambda name, split, _: made_up() if name == "mnist" else load(name, split))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("mymodel.py").write_text(MYMODEL)
     save_file(mipp.zoo.LeNet5().state_dict(), "dense.safetensors")
     np.save("images.npy", np.random.default_rng(0).normal(size=(32, 1, 28, 28)).astype(np.float32))
-    run = {"inspect", "prune", "report", "methods"}
-    todo = [words for name, words in commands() if words[0] == "mipp" and words[1] in run and "hf:" not in name]
-    assert {words[1] for words in todo} == run
+    save_images(Path("photos"), 5)
+    save_language_model(tmp_path)
+    todo = [words for _, words in commands() if words[0] == "mipp" and (words[1] == "compare") == grids]
+    assert {words[1] for words in todo} >= (
+        {"compare"} if grids else {"inspect", "prune", "frontier", "select", "report", "methods"}
+    )
     for words in {" ".join(words): words for words in todo}.values():
         answer = CliRunner().invoke(app, words[1:])
         assert answer.exit_code == 0, f"{' '.join(words)}: {answer.output}"
