@@ -41,6 +41,8 @@ from mipp.surgery.cut import apply
 from mipp.surgery.proof import verified_graph
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
+_HALVES = (torch.float16, torch.bfloat16)
+_IN_HALVES = "Weights are {}: statistics and refit are computed in float32 and float64, and the result is rounded."
 _NO_FLOAT64 = "Worked on the CPU: {} has no float64, which statistics and the proof of the cuts are computed in."
 
 
@@ -80,6 +82,9 @@ def prepare(
         if wanted and found and found.type != torch.device(wanted).type:
             task.notes.append(_NO_FLOAT64.format(wanted))
         check_programs(task.graph.program, example(batches))
+        halves = {str(p.dtype).removeprefix("torch.") for p in dense.parameters() if p.dtype in _HALVES}
+        if halves:
+            task.notes.append(_IN_HALVES.format(" and ".join(sorted(halves))))
         refit = options.refit
         if options.compensate is True and needs_of(method).reweights:
             refit = None

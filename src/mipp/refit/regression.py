@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mipp.refit.sums import CrossMoments, RowSums
 from mipp.runtime.distributed import is_sharded, sum_shards
+from mipp.statistics.extremes import find_constant
 
 FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -167,7 +168,7 @@ class _BySums:
     def solve(self, ridge: float) -> Fit:
         whole = reduce(CrossMoments.merge, self._folds)
         about = whole if self._centred else whole.about_zero()
-        self._inverse = _Inverse(_add_to_diagonal(about.xx, ridge * _mean_square(about.xx)))
+        self._inverse = _Inverse(_add_to_diagonal(about.xx, _penalty(ridge, about, self._kind)))
         self._count, self._mean = whole.count, whole.x
         return self._fit(about.xr, whole.r)
 
@@ -193,9 +194,10 @@ class _BySums:
             (other,) = (n for n in range(FOLDS) if n != number)
             rest, known = self._folds[other], self._fitted[other]
             fold, seen = self._folds[number], self._fitted[number]
-            penalised = _add_to_diagonal(known.xx.to(self._kind), ridge * _mean_square(known.xx).to(self._kind))
-            factor = torch.linalg.cholesky_ex(penalised)
-            change = torch.cholesky_solve((known.xr @ probes).to(self._kind), factor.L).double()
+            unit = _penalty(1.0, known, self._kind)[:, None, None]  # which may be no number of the type
+            penalised = _add_to_diagonal((known.xx / unit).to(self._kind), ridge * unit.new_ones(len(unit)))
+            factor = torch.linalg.cholesky_ex(penalised.to(self._kind))
+            change = torch.cholesky_solve((known.xr @ probes / unit).to(self._kind), factor.L).double()
             left = (change * (seen.xx @ change)).sum() + seen.rr.sum() - 2 * (change * (seen.xr @ probes)).sum()
             if self._centred:
                 missed = (fold.r - rest.r) @ probes - ((fold.x - rest.x)[:, None] @ change)[:, 0]
@@ -223,8 +225,7 @@ class _ByRows:
 
     def solve(self, ridge: float) -> Fit:
         gram = _centre(self._gram, self._roots) if self._centred else self._gram
-        penalty = ridge * _mean_square(gram) * gram.shape[1] / self._x.shape[2]
-        self._inverse = _Inverse(_add_to_diagonal(gram, penalty))
+        self._inverse = _Inverse(_add_to_diagonal(gram, self._penalty(ridge, gram)))
         return self._fit(self._r.double())
 
     def solve_again(self, folds: Sequence[RowSums]) -> Fit:
@@ -252,12 +253,18 @@ class _ByRows:
             left = r[:, there]
             if self._centred:
                 own, left, across, known = self._about_known(rest, there, own, left, across, known)
-            penalty = ridge * _mean_square(known) * len(rest) / self._x.shape[2]
-            factor = torch.linalg.cholesky_ex(_add_to_diagonal(known, penalty).to(self._x.dtype))
+            factor = torch.linalg.cholesky_ex(_add_to_diagonal(known, self._penalty(ridge, known)).to(self._x.dtype))
             half = torch.cholesky_solve(own.to(self._x.dtype), factor.L)
             left = left - across @ half.double()
             total = total + torch.where((factor.info == 0).all(), left.square().sum(), math.inf)
         return total
+
+    def _penalty(self, ridge: float, gram: Tensor) -> Tensor:
+        """As that of the sums, from products of rows about their mean."""
+        mean, raw = _mean_square(gram), self._about.double().square().sum(1)
+        constant = find_constant(raw.sqrt(), mean, self._x.dtype)
+        units = torch.where(constant, torch.where(raw > 0, raw, 1.0), ridge * mean)
+        return units * gram.shape[1] / self._x.shape[2]
 
     def _about_known(
         self, rest: Tensor, there: Tensor, own: Tensor, left: Tensor, across: Tensor, known: Tensor
@@ -319,6 +326,13 @@ def _mean_square(second: Tensor) -> Tensor:
     """Mean of the diagonal, shape [groups]."""
     mean: Tensor = second.diagonal(dim1=1, dim2=2).mean(1)
     return mean
+
+
+def _penalty(ridge: float, moments: CrossMoments, kind: torch.dtype) -> Tensor:
+    """A ridge in units of the inputs' mean square; where they do not vary, it is one that leaves no change."""
+    mean, raw = _mean_square(moments.xx), moments.x.square().mean(1)
+    constant = find_constant(raw.sqrt(), mean, kind)
+    return torch.where(constant, torch.where(raw > 0, raw, 1.0), ridge * mean)
 
 
 def _add_to_diagonal(matrix: Tensor, penalty: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
+from mipp.statistics.extremes import widen_extremes
 
 _ROWS = 1024  # that are summed up before they are added to the sum of all
 _COLUMNS = 192
@@ -19,13 +20,17 @@ class Moments:
         features: Number of features.
         device: Where the moments are.
         products: Samples of fewer digits than float64 are multiplied in this type, centred and a block of rows at a
-            time, which errs by 1e-7 of the variances in float32; sums over blocks are in float64 in any case.
+            time, which errs by 1e-7 of the variances in float32; sums over blocks are in float64 in any case. Those
+            whose squares would overflow or vanish are multiplied in float64.
+
+    Attributes:
+        widened: True if any were.
     """
 
     def __init__(
         self, features: int, device: torch.device | None = None, products: torch.dtype = torch.float64
     ) -> None:
-        self.count, self.products = 0, products
+        self.count, self.products, self.widened = 0, products, False
         self.mean = torch.zeros(features, dtype=torch.float64, device=device)
         self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
 
@@ -35,6 +40,9 @@ class Moments:
             return
         if samples.is_complex():
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
+        wide = widen_extremes(samples)
+        self.widened |= wide is not samples
+        samples = wide
         part = Moments(samples.shape[1], samples.device)
         part.count, middle = len(samples), samples.mean(0)
         kind = torch.float64 if samples.dtype == torch.float64 else self.products
@@ -67,6 +75,7 @@ class Moments:
         if not is_sharded():
             return self
         total = Moments(len(self.mean), self.mean.device)
+        total.widened = self.widened
         sums = sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
         total.count = round(float(sums[-1]))
         total.mean = sums[:-1] / max(total.count, 1)
@@ -78,7 +87,7 @@ class Moments:
         """The moments of the features at some places, in their order."""
         places = places.to(self.mean.device)
         part = Moments(0, self.mean.device, self.products)
-        part.count, part.mean = self.count, self.mean[places]
+        part.count, part.mean, part.widened = self.count, self.mean[places], self.widened
         part.scatter = self.scatter.index_select(0, places).index_select(1, places)
         return part
 

@@ -23,6 +23,7 @@ from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
 from mipp.runtime.record import Notes
+from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import Moments, Variances
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
@@ -122,6 +123,8 @@ def site_statistics(
     for op, statistics in sorted(found.items()):
         statistics.inputs = _pool(statistics, places[op]) if twins[op] == op else found[twins[op]].inputs
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
+    if notes is not None:
+        note_odd_numbers(graph.program, found, notes)
     return found
 
 
