@@ -1,11 +1,21 @@
 """Numbers whose squares leave the range of their type, and features that do not vary."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+from mipp.graph.program import Program
+from mipp.runtime.record import Notes
+
+if TYPE_CHECKING:
+    from mipp.statistics.observing import Moments, SiteStatistics
 
 LARGEST, SMALLEST = 1e15, 1e-15
 """Of a feature's largest number: the squares of others overflow or vanish in sums of types of 32 bits and fewer."""
 _ROUNDINGS = 64
+_MOSTLY, _NAMED = 0.5, 5
 
 
 def widen_extremes(samples: Tensor) -> Tensor:
@@ -21,3 +31,29 @@ def widen_extremes(samples: Tensor) -> Tensor:
 def find_constant(mean: Tensor, variance: Tensor, kind: torch.dtype) -> Tensor:
     """True for features whose variance is no more than the rounding of their mean in a type."""
     return variance <= _ROUNDINGS * torch.finfo(kind).eps ** 2 * mean.square()
+
+
+def note_odd_numbers(program: Program, found: Mapping[int, "SiteStatistics"], notes: Notes) -> None:
+    """Says which layers read mostly what does not vary, and which very large or very small numbers."""
+
+    def constant(moments: "Moments") -> Tensor:
+        return find_constant(moments.mean, moments.covariance.diagonal(), torch.float32)
+
+    still = [op for op, own in found.items() if torch.cat([*map(constant, own.inputs)]).double().mean() >= _MOSTLY]
+    wide = [op for op, own in found.items() if any(moments.widened for moments in own.inputs)]
+    if still:
+        notes.append(
+            f"Half or more of what is read by {_name(program, still)} is constant over the calibration data: it "
+            "carries no information and goes first; the refit moves its share into biases where there are any."
+        )
+    if wide:
+        notes.append(
+            f"Numbers beyond {LARGEST:g} or below {SMALLEST:g} are read by {_name(program, wide)}: their products are "
+            "summed in float64."
+        )
+
+
+def _name(program: Program, ops: Sequence[int]) -> str:
+    """The modules of ops, the first few of them."""
+    names = list(dict.fromkeys(program.ops[op].module or "the model itself" for op in ops))
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
