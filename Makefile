@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz clean
+.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz kills clean
 .DEFAULT_GOAL := check
 
 .venv: .venv/dev.stamp
@@ -65,6 +65,9 @@ zoo: .venv
 
 fuzz: .venv
 	@MIPP_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/laws/test_fuzz.py
+
+kills: .venv
+	@$(BIN)/python tests/kills.py --kills 100 --out benchmarks/results/kills.json
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables

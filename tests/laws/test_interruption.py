@@ -1,19 +1,16 @@
 """Interrupted runs: killed at any moment they go on to the same result; Ctrl-C leaves nothing behind."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kills import SCENARIOS, Runs, kill_at_random, lines
 from torch import nn
 
 import mipp
@@ -21,54 +18,12 @@ import mipp.refit.losses
 from mipp.graph.trace import forward
 from mipp.modules.copies import working_copy
 
-FOLDER = Path(__file__).parents[1]
-
-
-class Runs:
-    """A process that forks one child for every run."""
-
-    def __init__(self) -> None:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, FOLDER / "killed.py"], **pipes)
-
-    def __call__(self, folder: Path, kill_at: int | None = None, later: float = 0.0) -> tuple[dict | None, float]:
-        """Runs once, killed when the journal has so many lines, or a little later.
-
-        Returns:
-            Its answer, None if it was killed before, and its seconds.
-        """
-        result = folder / "result.json"
-        result.unlink(missing_ok=True)
-        print(folder / "checkpoint", result, file=self.process.stdin, flush=True)
-        word, pid = self.process.stdout.readline().split()
-        assert word == "READY"
-        started = time.perf_counter()
-        if kill_at is not None:
-            while lines(folder) < kill_at and not result.exists():
-                time.sleep(1e-3)
-            time.sleep(later)
-            with suppress(ProcessLookupError):  # it has ended
-                os.kill(int(pid), signal.SIGKILL)
-        word, status = self.process.stdout.readline().split()
-        assert word == "DONE"
-        assert int(status) in ((0,) if kill_at is None else (0, signal.SIGKILL))
-        seconds = time.perf_counter() - started
-        return json.loads(result.read_text()) if result.exists() else None, seconds
-
-
-def lines(folder: Path) -> int:
-    """Lines of the journal of a run; 0 before there is one."""
-    journal = folder / "checkpoint" / "journal.jsonl"
-    return journal.read_text().count("\n") if journal.exists() else 0
-
 
 @pytest.fixture
 def runs():
     made = Runs()
     yield made
-    made.process.stdin.close()
-    made.process.stdout.close()
-    made.process.wait(60)
+    made.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -89,6 +44,18 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_result(kills, runs, tmp_
         assert answer.pop("resumed") == (begun > 0)
         assert answer == expected
     assert len(steps) > 1  # it was hit in several phases
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(name, marks=pytest.mark.slow) for name in SCENARIOS[:3]] + [*SCENARIOS[3:]]
+)
+def test_runs_of_all_kinds_go_on_to_the_same_result(scenario, tmp_path):
+    """`make kills` kills a hundred."""
+    made = Runs(scenario)
+    found = kill_at_random(made, tmp_path, 2, random.Random(1))
+    made.close()
+    assert found["the same"] == 2
 
 
 @pytest.mark.slow
