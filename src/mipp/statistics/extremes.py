@@ -10,7 +10,8 @@ from mipp.graph.program import Program
 from mipp.runtime.record import Notes
 
 if TYPE_CHECKING:
-    from mipp.statistics.observing import Moments, SiteStatistics
+    from mipp.statistics.moments import Moments
+    from mipp.statistics.observing import SiteStatistics
 
 LARGEST, SMALLEST = 1e15, 1e-15
 """Of a feature's largest number: the squares of others overflow or vanish in sums of types of 32 bits and fewer."""
