@@ -37,6 +37,7 @@ def test_batches_make_no_difference():
 
 def test_what_is_no_number_is_put_down_to_its_batch():
     model, data = image_network().eval(), image_batches(2)
+    model[0].weight.data.mul_(100)
     graph = mipp.inspect(model, data[0]).graph
     batches = read(mipp.Calibration(data), None)
     batches[1].call.args[0][3] = 1e38  # finite, and no more so behind the first layer
