@@ -38,6 +38,7 @@ test: .venv
 
 test-all: .venv
 	@$(BIN)/python -m pytest -n 2 -m ""
+	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 -m "" tests/laws/test_device.py
 
 lint: .venv
 	@$(BIN)/ruff format --check

@@ -170,7 +170,7 @@ def assert_same(found, expected, *, weights=True) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", [Convolutions, pytest.param(Transformer, marks=pytest.mark.slow), NETWORKS[2]])
 def test_a_method_keeps_the_same_nodes(kind, name):
     try:
         expected = pruned(kind, "cpu", made(name))
