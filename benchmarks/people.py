@@ -1,4 +1,4 @@
-"""What five people type with mipp, Torch-Pruning and Model Optimizer: lines of code in each one's documentation.
+"""Lines of code that five people type with mipp, Torch-Pruning and Model Optimizer, by each one's documentation.
 
     python -m benchmarks.people --sources FOLDER
 
@@ -15,6 +15,8 @@ from benchmarks.record import RESULTS, Row, write
 from mipp.report.measuring import machine
 
 ROOT = Path(__file__).parents[1]
+YOLO_CHARACTERS = 15_423
+"""Length of Torch-Pruning's examples/yolov8/yolov8_pruning.py at commit 5448450."""
 TORCH_PRUNING, MODEL_OPTIMIZER = "VainF/Torch-Pruning", "NVIDIA/TensorRT-Model-Optimizer"
 
 
@@ -102,7 +104,8 @@ def people() -> str:
             f"{fastnas} lines [3], once, before fine-tuning, which is left out",
         ),
         "A YOLO": (
-            "a script of its own [5], which replaces the block C2f and methods of ultralytics' trainer",
+            f"1 command; the script [5] has {YOLO_CHARACTERS:,} characters, and replaces the block C2f and methods of "
+            "ultralytics' trainer",
             "none in the documents read",
         ),
         "A colleague to convince": (
@@ -120,6 +123,8 @@ def people() -> str:
 def _write(row: Row) -> str:
     parts = [(row["commands"], "command"), (row["lines"], "line")]
     said = [f"{number} {noun}{'s' * (number != 1)}" for number, noun in parts if number]
+    if "characters" in row:
+        return f"{said[0]}; the script has {row['characters']:,} characters ({said[1]})"
     return " and ".join(said) or "one call of `mipp.prune`"
 
 
@@ -134,7 +139,8 @@ def own_counts() -> dict[str, Row]:
         found[heading] = {"commands": counts["sh"], "lines": counts["python"]}
     script = ROOT / "examples/yolo.py"
     if script.exists():
-        found["A YOLO"] = {"commands": 1, "lines": count_lines(script.read_text())}
+        code = script.read_text()
+        found["A YOLO"] = {"commands": 1, "lines": count_lines(code), "characters": len(code)}
     return found
 
 
