@@ -109,6 +109,43 @@ def test_equal_widths_are_a_stock_folder(tmp_path):
         assert torch.equal(outputs(found, batch), outputs(small, batch))
 
 
+class Blocks(transformers.PreTrainedModel):
+    """A model whose layers read their widths from `per_layer_config`, as a few classes of transformers do."""
+
+    config_class = transformers.LlamaConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        widths = [layer.intermediate_size for layer in config.per_layer_config]
+        self.embed = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = torch.nn.ModuleList(self.block(config.hidden_size, width) for width in widths)
+        self.post_init()
+
+    @staticmethod
+    def block(size, width):
+        return torch.nn.Sequential(torch.nn.Linear(size, width), torch.nn.ReLU(), torch.nn.Linear(width, size))
+
+    def forward(self, input_ids):
+        x = self.embed(input_ids)
+        for layer in self.layers:
+            x = x + layer(x)
+        return transformers.modeling_outputs.CausalLMOutput(logits=x)
+
+
+def test_widths_of_layers_are_told_by_the_configuration_where_a_class_reads_them(tmp_path):
+    if not hasattr(transformers.LlamaConfig(), "per_layer_config"):
+        pytest.skip("this version of transformers has none")
+
+    def make():
+        config = transformers.LlamaConfig(vocab_size=64, **SMALL)
+        return Blocks(config), lambda n: {"input_ids": torch.randint(0, 64, (n, 12))}
+
+    small, batch = pruned(make, ["embed"], widths={"layers.0.0": 20, "layers.1.0": 31})
+    assert [layer.intermediate_size for layer in small.config.per_layer_config] == [20, 31]
+    small.save_pretrained(tmp_path / "out")
+    assert torch.equal(outputs(Blocks.from_pretrained(tmp_path / "out").eval(), batch), outputs(small, batch))
+
+
 def test_a_loaded_model_is_saved_and_pruned_again(tmp_path):
     small, batch = pruned(llama, params=0.8)
     save_pretrained(small, tmp_path / "out")

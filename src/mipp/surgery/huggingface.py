@@ -42,10 +42,37 @@ def update_config(model: nn.Module, plan: PruningPlan) -> list[str]:
             if found < left:
                 left, best = found, changes
         _set(best)
+    if left and hasattr(config, "per_layer_config"):
+        config, left = _vary_by_layer(model, plan, wanted)
     if left:
         return [_UNDESCRIBED.format(type(model).__name__)]
     model.config = config
     return []
+
+
+def _vary_by_layer(model: Any, plan: PruningPlan, wanted: Mapping[str, tuple[int, ...]]) -> tuple[Any, int]:
+    """A configuration with fields that differ by layer, and how many shapes still differ.
+
+    Few classes read such fields; of those that do not, no model can be built, and the configuration stays as it is.
+    """
+    found: dict[int, dict[str, int]] = {}
+    config = copy.deepcopy(model.config)
+    best, left = config, _mismatches(model, config, wanted)
+    for name, group in plan.groups.items():
+        kept, layer = len(plan.kept[name]), next((int(part) for part in name.split(".") if part.isdecimal()), None)
+        if layer is None or not 0 < kept < group.size:
+            continue
+        fields = [(f, v) for owner, f, v in _integers(config) if owner is config and v % group.size == 0]
+        for field, value in fields:
+            trial = {**found, layer: {**found.get(layer, {}), field: value * kept // group.size}}
+            varied = copy.deepcopy(config)
+            try:
+                varied.per_layer_config = copy.deepcopy(trial)
+            except Exception:  # whatever the class says about a configuration that makes no sense
+                continue
+            if (number := _mismatches(model, varied, wanted)) < left:
+                best, left, found = varied, number, trial
+    return best, left
 
 
 def _common_widths(plan: PruningPlan) -> list[tuple[int, int]]:
