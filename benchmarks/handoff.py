@@ -1,4 +1,4 @@
-"""What int8 adds to pruning: ResNet-20, dense and at half of its MACs, in float32 and in int8 in ONNX Runtime.
+"""Int8 after pruning: ResNet-20, dense and at half of its MACs, in float32 and in int8 in ONNX Runtime.
 
     MIPP_DATA_DIR=... python -m benchmarks.handoff --weights FOLDER
 
@@ -27,7 +27,7 @@ from mipp import zoo
 from mipp.export import export
 
 BUDGET = {"macs": 0.5, "round_to": 8}
-BATCHES = (1, 64)
+BATCHES = (1, 8)
 TURNS, SECONDS = 20, 0.2
 Images = NDArray[np.float32]
 
