@@ -98,7 +98,7 @@ SCENARIOS = {
 
 
 def describe(pruned: mipp.Result) -> Answer:
-    """What a run gave, to the last bit."""
+    """The result of a run, to the last bit."""
     state = [t.numpy().tobytes() for t in pruned.model.state_dict().values()]
     weights = hashlib.sha256(b"".join(state)).hexdigest()
     notes = list(pruned.report.notes)
