@@ -22,7 +22,7 @@ import mipp
 from benchmarks.markdown import load
 from benchmarks.record import Record, Row
 from benchmarks.supported import PAGE, limited, page
-from benchmarks.zoo.checks import outcome, trains
+from benchmarks.zoo.checks import TOLERANCES, outcome, trains
 from mipp.data.calibration import as_call
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
@@ -30,7 +30,6 @@ from mipp.surgery.proof import distance, outputs
 
 LIMIT = 420.0  # seconds for a network
 MACS = 0.5
-TOLERANCES = ((torch.float64, 1e-9), (None, 1e-4))  # the second for kernels that know no float64
 Inputs = Callable[[int, int, torch.Generator], Any]
 NETWORKS: dict[str, "Network"] = {}
 _TOKENS, _SIDE = 64, 64
