@@ -48,8 +48,10 @@ def gpt_oss() -> nn.Module:
     tokens("input_ids"),
     {
         "model.embed_tokens": 16,
-        # ranks of queries; whole heads of queries, keys and values
-        **in_layers("model.layers", {"self_attn.q_a_proj": 12, "self_attn.q_b_proj": 4}),
+        # ranks of queries, and of keys and values; whole heads
+        **in_layers(
+            "model.layers", {"self_attn.q_a_proj": 12, "self_attn.q_b_proj": 4, "self_attn.kv_a_proj_with_mqa": 8}
+        ),
         "model.layers.0.mlp.gate_proj": 32,
         "model.layers.1.mlp.experts.gate_up_proj": 12,
         "model.layers.1.mlp.shared_experts.gate_proj": 12,

@@ -116,3 +116,21 @@ def test_a_stream_that_another_size_is_computed_from_stays_for_the_line_that_say
     line = forward.__code__.co_firstlineno + 3
     assert reason.op == "reshape"
     assert reason.source == f"test_size_attributes.py:{line}"
+
+
+def test_heads_of_which_a_part_is_turned_in_pairs_are_nodes():
+    def turned(t):
+        still, pairs = t.split([4, 4], -1)
+        even, odd = pairs[..., 0::2], pairs[..., 1::2]
+        angle = torch.arange(5, dtype=t.dtype)[:, None] * torch.tensor([1.0, 0.1], dtype=t.dtype)
+        return torch.cat([still, even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin()], -1)
+
+    def forward(m, x):
+        q, k, v = (layer(x).view(len(x), 5, -1, 8).transpose(1, 2) for layer in (m.q, m.k, m.v))
+        heads = F.scaled_dot_product_attention(turned(q), turned(k), v)
+        return m.o(heads.transpose(1, 2).flatten(2))
+
+    layers = {"q": nn.Linear(12, 32), "k": nn.Linear(12, 32), "v": nn.Linear(12, 32), "o": nn.Linear(32, 3)}
+    found = mipp.inspect(Net(forward, **layers).eval(), normal(2, 5, 12))
+    assert found.groups["q"].size == 4
+    assert set(found.groups["q"].producers) == {"q", "k", "v"}

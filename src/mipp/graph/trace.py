@@ -133,6 +133,8 @@ class _Recorder(OpStream):
         ref_kwargs = {k: map_tensors(v, lambda t: Ref(self.index_of(t))) for k, v in kwargs.items()}
         memory = {_storage(t): self._base_of(t) for t in leaves((args, tuple(kwargs.values())), Tensor)}
         out = call_op(func, args, kwargs)
+        if isinstance(out, Tensor) and id(out) in self._named and not func._schema.is_mutable:
+            return out  # a parameter as it is, such as one that is cast to the type it has
         program, number = self.program, len(self.program.ops)
         source = _source_line()
         op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)

@@ -265,8 +265,20 @@ def cat(op: Op, w: Walk) -> Sequence[Planes]:
     shapes, ndim = [w.shape(r) for r in refs], len(w.shape(refs[0]))
     dim = op.arguments["dim"] % ndim
     reason = Reason("cat meets positions of a fixed size", op.name, op.source)
-    flat = [(without(w.of(r), [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r)))) for r in refs]
     joined = [along(w.of(r), [dim]) for r in refs]
+    rows = sorted({d for p in joined if p is not None for d in varying(p) if d != dim})
+    whole = [along(w.of(r), rows) if p is None and rows else None for r, p in zip(refs, joined, strict=True)]
+    joined = [  # parts of which every position is one node by rows, as heads that were turned whole
+        p if row is None else row.expand([n if d in (dim, *rows) else 1 for d, n in enumerate(shape)])
+        for p, row, shape in zip(joined, whole, shapes, strict=True)
+    ]
+    flat = [
+        (
+            tuple(p for p in without(w.of(r), [dim]) if p is not row),
+            tuple(1 if d == dim else n for d, n in enumerate(w.shape(r))),
+        )
+        for r, row in zip(refs, whole, strict=True)
+    ]
     if all(p is None for p in joined):
         return [merge(flat, w.atoms, reason)]
     pieces = [
