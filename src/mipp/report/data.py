@@ -53,6 +53,7 @@ class GroupLine:
         macs_after: the same, after.
         sensitivity: the share of its information that none, a tenth, ... and all of its nodes carry, 11 numbers; empty
             when it was not measured.
+        multiple: the ops that run over the nodes take multiples of this only.
     """
 
     name: str
@@ -63,6 +64,7 @@ class GroupLine:
     macs_before: int
     macs_after: int
     sensitivity: tuple[float, ...] = ()
+    multiple: int = 1
 
     @property
     def information_kept(self) -> float | None:

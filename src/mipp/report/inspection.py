@@ -1,6 +1,6 @@
 """The result of `mipp.inspect`: groups, costs, and every frozen layer with its reason."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from mipp.graph.nodes import Frozen, NodeGroup, PruningGraph
 from mipp.plan.cost import Cost
 from mipp.plan.registry import CONSTRAINTS
 from mipp.report.figures import BY_UNIT, plural, printable
+from mipp.report.summary import by_multiple, first_few
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class Inspection:
         for heading in ("group", "nodes", "read by"):
             table.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
         for group in self.groups.values():
-            table.add_row(Text(printable(group.name)), str(group.size), Text(printable(_few(group.consumers))))
+            table.add_row(Text(printable(group.name)), str(group.size), Text(printable(first_few(group.consumers))))
         yield table
-        for multiple, names in _by_multiple(self.groups.values()).items():
-            yield Text(printable(f"\nin multiples of {multiple} nodes: {_few(names)}"))
+        for multiple, names in by_multiple(self.groups.values()).items():
+            yield Text(printable(f"\nin multiples of {multiple} nodes: {first_few(names)}"))
         if self.frozen:
             yield Text("\nfrozen")
         for line in self.frozen:
@@ -107,16 +108,3 @@ class Inspection:
 def _describe(name: str, amount: int) -> str:
     """An amount with what it is, such as `1.3 k parameters`."""
     return f"{BY_UNIT[CONSTRAINTS[name].unit](amount)} {CONSTRAINTS[name].label}"
-
-
-def _by_multiple(groups: Iterable[NodeGroup]) -> dict[int, tuple[str, ...]]:
-    """Names of the groups that ops take certain multiples of only, by multiple."""
-    found: dict[int, tuple[str, ...]] = {}
-    for group in groups:
-        if group.multiple > 1:
-            found[group.multiple] = (*found.get(group.multiple, ()), group.name)
-    return found
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

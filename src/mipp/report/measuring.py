@@ -75,6 +75,7 @@ def report_on(
             macs["before"][n],
             macs["after"][n],
             plan.sensitivity.get(n, ()),
+            g.multiple,
         )
         for n, g in task.graph.groups.items()
     )

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from mipp.plan.registry import CONSTRAINTS
 from mipp.report import figures
 
 if TYPE_CHECKING:
+    from mipp.graph.nodes import NodeGroup
     from mipp.report.data import FrozenLine, GroupLine, Report
 
 MANY = 60
@@ -128,3 +129,17 @@ def budget(report: "Report") -> dict[str, str]:
 
 def _format(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def by_multiple(groups: "Iterable[GroupLine | NodeGroup]") -> dict[int, tuple[str, ...]]:
+    """Names of the groups that ops take certain multiples of only, by multiple."""
+    found: dict[int, tuple[str, ...]] = {}
+    for group in groups:
+        if group.multiple > 1:
+            found[group.multiple] = (*found.get(group.multiple, ()), group.name)
+    return found
+
+
+def first_few(names: tuple[str, ...]) -> str:
+    """Three names, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -98,6 +98,8 @@ def _group_section(groups: tuple["GroupLine", ...], width: int) -> Iterator[Rend
     if kinds:
         yield _heading("The groups that keep least (report.to_html shows all)")
         yield _groups(summary.narrowest(groups, _FEW), width)
+    for multiple, names in summary.by_multiple(groups).items():
+        yield _indent(_text(f"In multiples of {multiple} nodes, as ops demand: {summary.first_few(names)}"), 2)
 
 
 def _groups(groups: tuple["GroupLine", ...], width: int) -> RenderableType:
