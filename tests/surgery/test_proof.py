@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import Case, Keep, Net, assert_same, named, outputs
-from networks import Branch, image_batches, image_network, prune_chain, prune_images
+from networks import Branch, halve, image_batches, image_network, linear_layers, normal, prune_chain, prune_images
 from torch import nn
 
 import mipp
@@ -72,3 +72,31 @@ def test_a_model_that_fixes_its_dtype_is_proven_in_that_dtype():
     pictures = [torch.randint(0, 256, (8, 3, 6, 6), dtype=torch.uint8)]
     result = mipp.prune(Casts(), pictures, mipp.Budget(macs=0.5), progress=False)
     assert result.report.after.macs < result.report.before.macs
+
+
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_a_multiple_that_no_rule_knows_is_found_by_trial(multiple):
+    def kernel(m, x):
+        assert x.shape[-1] % multiple == 0, "rows of whole blocks"
+        return x.relu()
+
+    model = linear_layers(lambda m, x: m.b(kernel(m, m.a(x))), 6, 32, 3)
+    found = mipp.inspect(model, normal(2, 6))
+    assert found.groups["a"].multiple == multiple
+    result = halve(model, [normal(32, 6)])
+    assert result.report.groups[0].multiple == multiple
+    assert len(result.plan.kept["a"]) % multiple == 0
+    assert f"In multiples of {multiple} nodes" in str(result.report)
+    assert result.report.to_dict()["groups"][0]["multiple"] == multiple
+
+
+def test_a_multiple_is_found_behind_a_size_that_is_an_attribute():
+    def forward(m, x):
+        y = m.a(x)
+        if y.shape[-1] % 4:
+            raise ValueError("a kernel for multiples of four")
+        return m.b(y.view(len(x), m.width, 1).relu().flatten(1))
+
+    model = linear_layers(forward, 6, 32, 3)
+    model.width = 32
+    assert mipp.inspect(model, normal(2, 6)).groups["a"].multiple == 4

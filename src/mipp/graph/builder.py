@@ -46,11 +46,13 @@ class Findings:
         rejected: Numbers of doubts whose nodes stay, and why.
         attributes: Module attributes that hold the size of a doubt, and how they count it.
         ties: Atoms that go together, because the code writes the one size where the other is meant.
+        multiples: The number of nodes that groups can lose at a time, where no rule knows it.
     """
 
     rejected: Mapping[int, Reason] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], Counted] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
+    multiples: Mapping[str, int] = field(default_factory=dict)
 
 
 class Draft:
@@ -90,7 +92,7 @@ class Draft:
         nodes = self._nodes(stay, findings.ties)
         shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes(), *nodes.unaligned_axes()]
         nodes = self._nodes([*stay, *shared], findings.ties) if shared else nodes
-        nodes = nodes.align()
+        nodes = nodes.align(findings.multiples)
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
         frozen = (*nodes.frozen(), *self._unused)
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
@@ -268,9 +270,13 @@ class _Nodes:
                 found.append((a.atoms, reason))
         return found
 
-    def align(self) -> "_Nodes":
-        """The same nodes, in groups that know which multiples the ops take that run over them."""
-        multiples: dict[str, int] = {}
+    def align(self, found: Mapping[str, int]) -> "_Nodes":
+        """The same nodes, in groups that know which multiples the ops take that run over them.
+
+        Args:
+            found: Multiples that trials have shown, by group.
+        """
+        multiples = {name: multiple for name, multiple in found.items() if name in self.groups}
         for a in self.walk.alignments:
             for name, count in self.size(a.atoms).per_node.items():
                 multiples[name] = lcm(multiples.get(name, 1), a.multiple // gcd(a.multiple, count))

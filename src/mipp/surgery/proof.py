@@ -6,11 +6,10 @@ by an attribute of the module (`self.num_heads`, which is then updated), or is f
 
 import glob
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,14 @@ from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan, shapes
 from mipp.runtime.record import Notes
 from mipp.surgery.cut import apply
+from mipp.surgery.doubts import by_group, cluster, company, names_in, near
 from mipp.surgery.masked import mask
 from mipp.surgery.precision import forward_in_double
 from mipp.surgery.size_attributes import Reads, attributes_read, counted, further_remedies, remedies
 
 log = logging.getLogger(__name__)
 _MARGIN, _NOISIEST = 8, 1e-2  # times the noise between two passes; relative to the outputs
+_WIDEST = 64  # nodes that a kernel may demand multiples of
 _ROUNDINGS = 32  # of a type of fewer digits, by which two ways to compute the same may differ in the end
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "full_like")
 
@@ -157,8 +158,9 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
     Raises:
         UnsupportedModelError: A trial cut fails whatever is frozen.
     """
+    multiples: Mapping[str, int] = {}
     while True:
-        trial = _TrialCut(model, call, freeze)
+        trial = _TrialCut(model, call, freeze, multiples)
         if trial.settle():
             return trial.graph
         wrong = wrong_groups(_less(trial.graph, model, trial.graph.groups), model, call)
@@ -166,9 +168,11 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
         if not wrong or noisy:  # if even uncut passes differ, a difference proves nothing
             return trial.graph
         more: dict[str, Reason] = {}
+        wrong = [name for name in wrong if not trial.align([name])]
+        multiples = trial.findings.multiples
         for name in wrong:
             more |= names_of(trial.graph, [name], _number_in_code(trial.graph, name, model))
-        freeze = extend_frozen(freeze, more, wrong)
+        freeze = extend_frozen(freeze, more, wrong) if wrong else freeze
 
 
 def extend_frozen(freeze: Mapping[str, Reason], more: Mapping[str, Reason], groups: Sequence[str]) -> dict[str, Reason]:
@@ -234,36 +238,65 @@ def _number_in_code(graph: PruningGraph, name: str, model: nn.Module) -> Reason:
 class _TrialCut:
     """Settles doubts: first all at once, then those that concern the same groups or stand on the same lines."""
 
-    def __init__(self, model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -> None:
+    def __init__(
+        self, model: nn.Module, call: Call, freeze: Mapping[str, Reason], multiples: Mapping[str, int]
+    ) -> None:
         self.model, self.call, self.freeze = model, call, freeze
         self.draft = Draft(model, call)
-        self.findings = Findings()
-        self.graph = self.draft.graph(freeze)
+        self.findings = Findings(multiples=multiples)
+        self.graph = self.draft.graph(freeze, self.findings)
 
     def settle(self) -> bool:
         """Returns whether a trial cut of all groups holds at once; otherwise those that remain are to be tried."""
         if self._holds(self.graph, self.graph.groups):
             return True
         unsettled: list[list[Doubt]] = []
-        for doubts in _cluster(self.graph.doubts):
+        for doubts in cluster(self.graph.doubts):
             if not self._remedy(doubts):
                 if self._remedy_by_settings(doubts):
                     continue
-                parts = _by_group(doubts)
+                parts = by_group(doubts)
                 unsettled += [part for part in parts if len(part) == len(doubts) or not self._remedy(part)]
         for part in unsettled:
             others = {n for doubts in unsettled if doubts is not part for d in doubts for n in d.count.per_node}
-            if not (self.findings.ties and self._remedy(part)) and not self._tie(part, others):
+            settled = (self.findings.ties and self._remedy(part)) or self._tie(part, others)
+            if not settled and not self.align(names_in(self.graph, part), part):
                 rejected = {**self.findings.rejected, **self._explain(part)}
                 self.findings = replace(self.findings, rejected=rejected)
         self.graph = self.draft.graph(self.freeze, self.findings)
+        return False
+
+    def align(self, names: Sequence[str], doubts: Sequence[Doubt] = ()) -> bool:
+        """Finds the multiple in which groups can be cut, where a kernel or a check takes no other widths.
+
+        The largest power of two that their sizes allow is tried first: if that does not hold, no smaller one does.
+
+        Args:
+            names: The groups.
+            doubts: Sizes that have to follow them, if need be by attributes.
+        """
+        sizes = [self.graph.groups[name].size for name in names]
+        largest = min((min(size & -size, size // 2) for size in sizes), default=1)
+        for attributes in remedies(self.model, doubts) if largest > 1 else ():
+            base, multiple = self._with_attributes(doubts, attributes), min(largest, _WIDEST)
+            found = base
+            while multiple > 1:
+                multiples = {**base.multiples, **dict.fromkeys(names, multiple)}
+                tried = replace(base, multiples=multiples)
+                graph = self.draft.graph(self.freeze, tried)
+                if not (self._holds(graph, names) and self._holds(graph, names, equal=names)):
+                    break
+                found, multiple = tried, multiple // 2
+            if found is not base:
+                self.findings = found
+                return True
         return False
 
     def _explain(self, doubts: Sequence[Doubt]) -> dict[int, Reason]:
         """The reasons why nodes in doubt stay: where the cut network fails at another line, what that line says."""
         graph, line = self.draft.graph(self.freeze, self.findings), ""
         try:
-            forward(apply(_unequal(graph, self.model, _names_in(graph, doubts)), self.model), self.call)
+            forward(apply(_unequal(graph, self.model, names_in(graph, doubts)), self.model), self.call)
         except UnsupportedModelError as error:
             line = line_that_failed(error)
         there = next((d.reason for d in (*doubts, *self.graph.doubts) if line and d.reason.source == line), None)
@@ -309,10 +342,10 @@ class _TrialCut:
             unsettled: Other groups that cannot be cut alone either.
         """
         graph = self.draft.graph(self.freeze, self.findings)
-        mine = _names_in(graph, doubts)
+        mine = names_in(graph, doubts)
         for name in mine:
             alike = [n for n, g in graph.groups.items() if g.size == graph.groups[name].size and n != name]
-            companies = [_near(graph, name, alike), *_company(alike, unsettled)]
+            companies = [near(graph, name, alike), *company(alike, unsettled)]
             for names, others in product(remedies(self.model, doubts), filter(None, companies)):
                 findings = self._with_attributes(doubts, names)
                 if tied := self._needed(mine, name, others, findings):
@@ -339,55 +372,10 @@ class _TrialCut:
     def _settles(self, doubts: Sequence[Doubt], findings: Findings) -> bool:
         """True if a trial cut of the groups in doubt holds."""
         graph = self.draft.graph(self.freeze, findings)
-        return self._holds(graph, _names_in(graph, doubts))
+        return self._holds(graph, names_in(graph, doubts))
 
     def _holds(self, graph: PruningGraph, names: Iterable[str], equal: Collection[str] = ()) -> bool:
         """True if a cut of these groups agrees with its mask; those in `equal` lose equally many nodes."""
         plan = _unequal(graph, self.model, names, equal)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
         return not removes or agrees(plan, self.model, self.call)
-
-
-def _near(graph: PruningGraph, name: str, alike: Sequence[str]) -> list[str]:
-    """Groups whose sizes are given by the modules that give those of one group, or those of such groups, and so on."""
-    modules = {n: {d.module for d in graph.doubts if n in d.count.per_node} for n in (name, *alike)}
-    near, met = [name], set(modules[name])
-    while more := [n for n in alike if n not in near and met & modules[n]]:
-        near += more
-        met = met.union(*(modules[n] for n in more))
-    return near[1:]
-
-
-def _company(alike: Sequence[str], unsettled: Collection[str]) -> Iterator[list[str]]:
-    """Groups that one group may be tied to: all of its size, those that can be cut alone, and one more with these."""
-    if not alike:
-        return
-    yield list(alike)
-    sound = [name for name in alike if name not in unsettled]
-    if 0 < len(sound) < len(alike):
-        yield sound
-    if len(alike) - len(sound) > 1:
-        yield from ([*sound, name] for name in alike if name in unsettled)
-
-
-def _names_in(graph: PruningGraph, doubts: Sequence[Doubt]) -> list[str]:
-    """The groups that doubts concern."""
-    numbers = {d.number for d in doubts}
-    return list(dict.fromkeys(name for d in graph.doubts if d.number in numbers for name in d.count.per_node))
-
-
-def _cluster(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
-    """Doubts that share a group or a line of code stand or fall together."""
-    clusters: list[tuple[set[Any], list[Doubt]]] = []
-    for doubt in doubts:
-        keys: set[Any] = {*doubt.count.per_node, doubt.reason}
-        touching = [c for c in clusters if c[0] & keys]
-        merged = [d for _, members in touching for d in members]
-        clusters = [c for c in clusters if not c[0] & keys]
-        clusters.append((keys.union(*(c[0] for c in touching)), [*merged, doubt]))
-    return [members for _, members in clusters]
-
-
-def _by_group(doubts: Sequence[Doubt]) -> list[list[Doubt]]:
-    names = dict.fromkeys(name for d in doubts for name in d.count.per_node)
-    return [[d for d in doubts if name in d.count.per_node] for name in names]
