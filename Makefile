@@ -34,7 +34,7 @@ demo: $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/demo.stamp)
 
 test: .venv
 	@$(BIN)/python -m pytest -n 2
-	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 tests/laws/test_device.py
+	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 tests/laws/test_device.py tests/laws/test_transfers.py
 
 test-all: .venv
 	@$(BIN)/python -m pytest -n 2 -m ""
@@ -56,8 +56,8 @@ docs: .venv
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv
-	@for program in lenet_mnist memory estimators tracing wide; do $(BIN)/python -m benchmarks.$$program; done
-	@for program in defaults allocation latency effort language $(addprefix accuracy_,table parts calibration curve labels); do \
+	@for program in lenet_mnist memory growth estimators tracing wide; do $(BIN)/python -m benchmarks.$$program; done
+	@for program in defaults allocation latency effort passes language $(addprefix accuracy_,table parts calibration curve labels); do \
 	  $(BIN)/python -m benchmarks.$$(echo $$program | tr _ ' ') --weights $(WEIGHTS); done
 	@$(BIN)/python -m benchmarks.tables
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.cost_tables import growth, inspections, memory_full, passes
 from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, resnet20
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
@@ -334,8 +335,9 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
-        defaults, allocation, levers, memory, methods, papers, rooms, decisions, estimators, schedule, significance,
-        growing, tracing, wide, language, feature_selection, people, lenet_before, lenet_after, resnet20,
+        defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms, decisions,
+        estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people, lenet_before,
+        lenet_after, resnet20,
     )
 }  # fmt: skip
 

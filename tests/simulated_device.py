@@ -4,6 +4,7 @@ import os
 import subprocess
 import sysconfig
 import types
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,8 +16,9 @@ NAME = "simulated"
 COMPILER = (sysconfig.get_config_var("CXX") or "c++").split()[0]
 
 
+@cache
 def start(folder: Path) -> None:
-    """Compiles the device into a folder, unless it is there, and registers it."""
+    """Compiles the device into a folder, unless it is there, and registers it, once in a process."""
     library = folder / f"{NAME}-{sha256(SOURCE.read_bytes() + torch.__version__.encode()).hexdigest()[:12]}.so"
     if not library.exists():
         _compile(library)

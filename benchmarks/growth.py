@@ -1,0 +1,106 @@
+"""How the time of one `prune` grows with width, depth, samples and image size, each over four doublings.
+
+    python -m benchmarks.growth
+
+Seconds are those of the processor. The exponent is the slope of a straight line through log seconds over log size; that
+of theory is the same slope of the operations that `operations` counts, to leading order.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import mipp
+from benchmarks.record import Record, Row
+
+FEWEST, MOST, PER_INPUT, POSITIONS = 4096, 65536, 128, 64
+"""Rows that a layer is refitted to, at least, at most and per input, and positions of a sample in the statistics."""
+PASSES, SOLUTIONS = 8, 12
+"""Forward passes of one call, and solutions with the inputs of a layer, roughly."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A residual network of linear layers, or of 3 x 3 convolutions where images have a side.
+
+    Attributes:
+        width: Units of every layer.
+        depth: Blocks of two layers.
+        samples: Inputs that it is calibrated on.
+        side: Of the images, in pixels; 1: inputs are vectors.
+    """
+
+    width: int = 64
+    depth: int = 4
+    samples: int = 2048
+    side: int = 1
+
+    @property
+    def kernel(self) -> int:
+        return 1 if self.side == 1 else 9
+
+
+BASE: Mapping[str, Size] = {
+    "width": Size(width=128, depth=2, samples=16384),
+    "depth": Size(width=64, depth=3, samples=2048),
+    "samples": Size(width=128, depth=3, samples=16384),
+    "side": Size(width=16, depth=2, samples=64, side=16),
+}
+DOUBLINGS = 4
+
+
+class Block(nn.Module):
+    """Two layers beside a shortcut."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        make = partial(nn.Conv2d, kernel_size=3, padding=1) if size.side > 1 else nn.Linear
+        self.up, self.down = (make(size.width, size.width) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.up(x).relu())
+
+
+def main() -> None:
+    record = Record("growth", budget=0.5, **{name: vars(size) for name, size in BASE.items()})
+    measure(Size(samples=256))  # what is slow only once
+    for axis, size in BASE.items():
+        for doubling in range(DOUBLINGS + 1):
+            own = replace(size, **{axis: getattr(size, axis) << doubling})
+            key = {"axis": axis, "size": getattr(own, axis)}
+            record.measure(key, partial(measure, own))
+
+
+def measure(size: Size) -> Row:
+    """Seconds of one call, and its operations by theory."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Block(size) for _ in range(size.depth))).eval()
+    shape = (size.width,) if size.side == 1 else (size.width, size.side, size.side)
+    batches = torch.randn(size.samples, *shape).split(max(size.samples // 8, 1))
+    data = mipp.Calibration(batches, max_samples=None)
+    start = time.process_time()
+    mipp.prune(model, data, mipp.Budget(macs=0.5), progress=False)
+    return {"seconds": round(time.process_time() - start, 2), "operations": operations(size)}
+
+
+def operations(size: Size) -> float:
+    """Operations of one call to leading order: passes, second moments of what layers read, and their solution."""
+    inputs, places = size.width * size.kernel, size.side**2
+    forward = 2 * size.samples * places * inputs * size.width
+    taken = max(FEWEST, min(MOST, PER_INPUT * inputs)) / min(size.samples, 1024) if size.side > 1 else 1
+    rows = size.samples * (min(places, POSITIONS) + min(places, taken))
+    return 2.0 * size.depth * (PASSES * forward + rows * inputs**2 + SOLUTIONS * inputs**3 / 3)
+
+
+def exponent(sizes: list[float], values: list[float]) -> float:
+    """The slope of log values over log sizes, by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+if __name__ == "__main__":
+    main()

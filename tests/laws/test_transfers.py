@@ -1,0 +1,69 @@
+"""A GPU is not waited for node by node: values that selection and refit fetch from it are counted."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import simulated_device
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import mipp
+
+SIMULATED = os.environ.get("MIPP_TEST_DEVICE") == simulated_device.NAME and shutil.which(simulated_device.COMPILER)
+if SIMULATED:
+    simulated_device.start(Path(__file__).parents[2] / ".pytest_cache" / "device")
+DEVICE = simulated_device.NAME if SIMULATED else "cuda"
+pytestmark = [
+    pytest.mark.skipif(not SIMULATED and not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore:An output with one or more elements was resized"),  # by the simulated device
+]
+
+
+class Transfers(TorchDispatchMode):
+    """Counts what is fetched from the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        given = [a for a in args if isinstance(a, torch.Tensor)]
+        if name == "copy_":
+            self.count += given[0].device.type == "cpu" and given[1].device.type == DEVICE
+        elif any(a.device.type == DEVICE for a in given):
+            self.count += not isinstance(out, torch.Tensor) or (name == "_to_copy" and out.device.type == "cpu")
+        return out
+
+
+def fetched(layers: int, width: int, **options) -> int:
+    """Values that one call fetches for a network of hidden layers, in four batches."""
+    torch.manual_seed(0)
+    hidden = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(layers)]
+    model = nn.Sequential(nn.Linear(8, width), nn.ReLU(), *hidden, nn.Linear(width, 4)).to(DEVICE).eval()
+    batches = torch.randn(512, 8).to(DEVICE).split(128)
+    with Transfers() as seen:
+        mipp.prune(model, batches, mipp.Budget(nodes=0.6), progress=False, **options)
+    return seen.count
+
+
+def per_group(width: int, **options) -> float:
+    """Values fetched for one hidden layer more."""
+    return (fetched(4, width, **options) - fetched(2, width, **options)) / 2
+
+
+def test_a_group_costs_at_most_25_transfers_in_selection_and_25_in_the_refit():
+    selection, both = per_group(128, compensate=False), per_group(128)
+    assert selection <= 25
+    assert both - selection <= 25
+
+
+def test_where_selection_is_on_the_device_a_doubling_of_the_nodes_adds_a_constant(monkeypatch):
+    """A sixteenth of the nodes goes at a time, and the last 64 go at once: rounds grow as the logarithm."""
+    monkeypatch.setattr("mipp.methods.mipp.carried._LARGE", 1)
+    assert per_group(64, compensate=False) <= 80
+    assert per_group(256, compensate=False) <= 80 + 2 * 400
