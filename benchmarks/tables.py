@@ -335,9 +335,9 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
-        defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms, decisions,
-        estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people, lenet_before,
-        lenet_after, resnet20,
+        defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms,
+        decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
+        lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 
