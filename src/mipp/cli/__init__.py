@@ -108,12 +108,7 @@ def _prune(
     from mipp.cli.sources import DataSource, Source
 
     run(
-        Source(
-            ModelSource(model, weights, trust_remote_code),
-            DataSource(**source),
-            max_samples,
-            seed,
-        ),
+        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), max_samples, seed),
         Budgeted(amounts, width or [], min_keep, round_to, uniform, runtime),
         Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
         out,
@@ -191,12 +186,7 @@ def _select(
     from mipp.cli.sources import DataSource, Source
 
     run(
-        Source(
-            ModelSource(model, weights, trust_remote_code),
-            DataSource(**source),
-            max_samples,
-            seed,
-        ),
+        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), max_samples, seed),
         settings or [],
         num_features,
         out,

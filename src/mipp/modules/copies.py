@@ -116,10 +116,7 @@ def move(model: nn.Module, device: torch.device) -> None:
 
 def tensors_by_name(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by each of their names."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 @contextmanager

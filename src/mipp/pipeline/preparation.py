@@ -15,13 +15,7 @@ from mipp.graph.trace import forward
 from mipp.methods.base import Method, needs_of
 from mipp.modules.copies import working_copy
 from mipp.modules.placement import device_of, place_model
-from mipp.pipeline.checks import (
-    check_groups,
-    check_method,
-    check_option,
-    check_weights,
-    find_excluded,
-)
+from mipp.pipeline.checks import check_groups, check_method, check_option, check_weights, find_excluded
 from mipp.pipeline.options import Options
 from mipp.pipeline.passes import measure_noise, runs_in_parts
 from mipp.pipeline.ranks import check_programs, check_ranks

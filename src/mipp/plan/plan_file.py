@@ -38,8 +38,7 @@ class PlanRecord:
     groups: dict[str, GroupRecord]
     attributes: tuple[tuple[str, str, int, dict[str, int]], ...]
     reductions: tuple[
-        tuple[str, str, int, int, dict[str, tuple[_Kind, object]], tuple[tuple[int, int], ...], tuple[int, ...]],
-        ...,
+        tuple[str, str, int, int, dict[str, tuple[_Kind, object]], tuple[tuple[int, int], ...], tuple[int, ...]], ...
     ]
     tensors: dict[str, tuple[int, ...]]
     heads: dict[str, int] = field(default_factory=dict)

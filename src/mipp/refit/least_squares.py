@@ -46,13 +46,7 @@ _SCARCE, _VARIATIONS = 4, 3
 
 
 @torch.no_grad()
-def refit(
-    small: nn.Module,
-    dense: nn.Module,
-    plan: PruningPlan,
-    task: Task,
-    options: Refit,
-) -> list[str]:
+def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, options: Refit) -> list[str]:
     """Refits `small` in place.
 
     Args:

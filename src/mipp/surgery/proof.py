@@ -123,11 +123,7 @@ _IN_OWN = (
     "The cut was compared with the masked network in the model's own precision, to a thousandth of the outputs or the "
     "rounding of their type: the model does not run in float64."
 )
-_PRECISIONS = (
-    ("float64", _in_double, 1e-8),
-    ("float64", outputs, 1e-8),
-    (_OWN, partial(outputs, dtype=None), 1e-3),
-)
+_PRECISIONS = (("float64", _in_double, 1e-8), ("float64", outputs, 1e-8), (_OWN, partial(outputs, dtype=None), 1e-3))
 
 
 def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call, notes: Notes | None = None) -> list[str]:

@@ -165,12 +165,7 @@ class MIPP:
         return curves
 
     def _by_width(
-        self,
-        task: Task,
-        source: Source,
-        budget: Budget,
-        widths: Mapping[str, int],
-        known: Mapping[str, Elimination],
+        self, task: Task, source: Source, budget: Budget, widths: Mapping[str, int], known: Mapping[str, Elimination]
     ) -> PruningPlan:
         """Chooses the nodes of each group for given widths."""
         kept: dict[str, tuple[int, ...]] = {}
