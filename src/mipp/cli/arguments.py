@@ -1,6 +1,6 @@
 """Text from the command line turned into numbers, widths, tensors and fields of methods."""
 
-import re
+import math
 import types
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -11,11 +11,14 @@ from torch import Tensor
 
 import mipp
 from mipp.cli.errors import CommandError, unknown
+from mipp.errors import clip, quote
 from mipp.plan.registry import CONSTRAINTS
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
 _WORDS: dict[object, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}
 _AMOUNTS = (*CONSTRAINTS, "min_keep", "round_to")
+_MOST_NUMBERS, _MOST_DIMENSIONS = 2**28, 64
+"""Of an example input."""
 _T = TypeVar("_T")
 
 
@@ -30,7 +33,7 @@ def amount(name: str, text: str) -> float | int:
         if kind is int or number <= 1 or may_exceed_one:
             return number
     option = name.replace("_", "-")
-    raise CommandError(f"--{option} is '{text}'; expected a fraction such as 0.5, or a whole number such as 1000.")
+    raise CommandError(f"--{option} is {quote(text)}; expected a fraction such as 0.5, or a whole number such as 1000.")
 
 
 def widths(texts: Sequence[str]) -> dict[str, int]:
@@ -39,9 +42,13 @@ def widths(texts: Sequence[str]) -> dict[str, int]:
     found = dict(pairs)
     for name, text in pairs:
         if found[name] != text:
-            raise CommandError(f"--width names {name} twice, with {text} and {found[name]}; expected one width.")
-        if not text.isdecimal():
-            raise CommandError(f"--width {name}={text}: '{text}' is no number of nodes; expected such as {name}=8.")
+            raise CommandError(
+                f"--width names {clip(name)} twice, with {clip(text)} and {clip(found[name])}; expected one width."
+            )
+        if not _is_number(text):
+            raise CommandError(
+                f"--width {clip(name)}={clip(text)}: {quote(text)} is no number of nodes; expected such as 8."
+            )
     return {name: int(text) for name, text in found.items()}
 
 
@@ -69,7 +76,7 @@ def with_settings(made: _T, name: str, settings: Sequence[str]) -> _T:
     try:
         return _replace(made, values)
     except ValueError as error:
-        raise CommandError(f"{name} refuses {', '.join(settings)}: {error}") from error
+        raise CommandError(f"{name} refuses {clip(', '.join(settings))}: {error}") from error
 
 
 def methods(text: str) -> dict[str, mipp.methods.Method]:
@@ -84,15 +91,15 @@ def budgets(text: str) -> list[mipp.Budget]:
 
 def seeds(text: str) -> list[int]:
     """Reads whole numbers separated by commas."""
-    if not all(part.isdecimal() for part in _list("seeds", text)):
-        raise CommandError(f"--seeds is '{text}'; expected whole numbers, such as 0,1,2.")
+    if not all(map(_is_number, _list("seeds", text))):
+        raise CommandError(f"--seeds is {quote(text)}; expected whole numbers, such as 0,1,2.")
     return [int(part) for part in _list("seeds", text)]
 
 
 def _list(option: str, text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise CommandError(f"--{option} is '{text}'; expected a list separated by commas, without gaps.")
+        raise CommandError(f"--{option} is {quote(text)}; expected a list separated by commas, without gaps.")
     return parts
 
 
@@ -103,7 +110,7 @@ def _like(text: str) -> mipp.methods.Method:
     if not other:
         return made
     if "like" not in field_names(made):
-        raise CommandError(f"--methods {text}: {name} takes no other method; random, reinit and scratch do.")
+        raise CommandError(f"--methods {clip(text)}: {name} takes no other method; random, reinit and scratch do.")
     return _replace(made, {"like": _like(other)})
 
 
@@ -128,7 +135,7 @@ def _replace(made: _T, values: dict[str, Any]) -> _T:
 def _pair(option: str, form: str, text: str) -> tuple[str, str]:
     name, sign, value = text.rpartition("=") if option == "width" else text.partition("=")
     if not (name and sign and value):
-        raise CommandError(f"--{option} is '{text}'; expected {form}.")
+        raise CommandError(f"--{option} is {quote(text)}; expected {form}.")
     return name.strip(), value.strip()
 
 
@@ -136,13 +143,25 @@ def _tensor(text: str) -> Tensor:
     shape, _, dtype = text.partition(":")
     if dtype and dtype not in _DTYPES:
         raise unknown("type of --input", dtype, _DTYPES)
-    if not re.fullmatch(r"\d+(,\d+)*", shape):
-        raise CommandError(f"--input is '{text}'; expected the shape of one input, such as 1,3,32,32 or 1,128:int64.")
+    if not all(map(_is_number, shape.split(","))):
+        raise CommandError(
+            f"--input is {quote(text)}; expected the shape of one input, such as 1,3,32,32 or 1,128:int64."
+        )
     sizes = [int(size) for size in shape.split(",")]
+    if len(sizes) > _MOST_DIMENSIONS or math.prod(sizes) > _MOST_NUMBERS:
+        raise CommandError(
+            f"--input is {quote(text)}: {math.prod(sizes):,} numbers in {len(sizes)} dimensions; expected the shape of "
+            f"one input, with at most {_MOST_NUMBERS:,} numbers."
+        )
     kind = _DTYPES[dtype or "float32"]
     if not kind.is_floating_point:
         return torch.zeros(sizes, dtype=kind)
     return torch.randn(sizes, dtype=kind, generator=torch.Generator().manual_seed(0))
+
+
+def _is_number(text: str) -> bool:
+    """True for digits of a whole number that 64 bits can hold."""
+    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 def _value(what: str, text: str, hint: Any) -> Any:
@@ -153,7 +172,7 @@ def _value(what: str, text: str, hint: Any) -> Any:
         except ValueError:
             continue
     expected = " or ".join(_name(kind) for kind in _alternatives(hint))
-    raise CommandError(f"{what}: expected {expected}.")
+    raise CommandError(f"{clip(what)}: expected {expected}.")
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mipp
 from mipp.cli.console import first_line
 from mipp.cli.errors import unknown
-from mipp.errors import CalibrationError
+from mipp.errors import CalibrationError, clip
+from mipp.runtime.typed import FormError
+from mipp.storage.folder import read_tensors
 
 _BATCH = 128
 
@@ -92,17 +92,17 @@ def _from_file(source: str) -> tuple[Tensor, Tensor | None]:
     if path.suffix not in (".safetensors", ".npy"):
         if path.suffix or len(path.parts) > 1 or path.exists():
             raise CalibrationError(
-                f"--data is '{source}'; expected {', '.join(mipp.zoo.DATA_SETS)}, a .safetensors or a .npy file."
+                f"--data is '{clip(source)}'; expected {', '.join(mipp.zoo.DATA_SETS)}, a .safetensors or a .npy file."
             )
         raise unknown("data set", source, mipp.zoo.DATA_SETS)
     if path.suffix == ".npy":
         return _load_array(path), None
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path)
     except FileNotFoundError as error:
-        raise CalibrationError(f"There is no file {path} to read calibration data from.") from error
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read as {path.suffix} ({first_line(error)}).") from error
+        raise CalibrationError(f"There is no file {clip(str(path))} to read calibration data from.") from error
+    except (OSError, FormError) as error:
+        raise CalibrationError(f"{clip(str(path))} cannot be read as {path.suffix} ({first_line(error)}).") from error
     if "input" not in tensors:
         found = ", ".join(sorted(tensors)) or "nothing"
         raise CalibrationError(
@@ -112,9 +112,10 @@ def _from_file(source: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _load_array(path: Path) -> Tensor:
+    """The array in a .npy file; what its header announces is made only where the file is as long."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        return torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
     except FileNotFoundError as error:
-        raise CalibrationError(f"There is no file {path} to read calibration data from.") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read as {path.suffix} ({first_line(error)}).") from error
+        raise CalibrationError(f"There is no file {clip(str(path))} to read calibration data from.") from error
+    except Exception as error:  # whatever NumPy says about a damaged header
+        raise CalibrationError(f"{clip(str(path))} cannot be read as {path.suffix} ({first_line(error)}).") from error

@@ -1,6 +1,6 @@
 """Images in folders: read, cut to size and normalised as the model was trained."""
 
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource, require
-from mipp.errors import CalibrationError
+from mipp.errors import CalibrationError, clip, quote
+from mipp.runtime.typed import FormError, as_type, read_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _HELD_OUT = ("val", "valid", "validation", "test")
 _BATCH, _MARGIN = 32, 0.875
+_MOST_PIXELS = 2**14
+_LONGEST_SIDE = 100
+"""Of an image, in shorter sides: it is brought to size before it is cropped."""
 _EVALUATED = 1000
 """Images on which accuracy is measured, at most."""
 
@@ -36,6 +40,14 @@ class Transform:
     std: tuple[float, ...]
     crop: float = _MARGIN
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= _MOST_PIXELS:
+            raise CommandError(f"--size is {quote(self.size)}; expected 1 to {_MOST_PIXELS} pixels.")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or 0 in self.std:
+            raise CommandError(
+                "--mean and --std hold numbers that are not finite, or 0; expected those of the training."
+            )
+
     def __call__(self, path: Path) -> Tensor:
         """The image in a file, shape [channels, size, size].
 
@@ -46,9 +58,15 @@ class Transform:
         try:
             with pillow.open(path) as opened:
                 image = opened.convert("L" if len(self.mean) == 1 else "RGB")
-        except OSError as error:
+        except Exception as error:  # whatever the reader of the format says about a damaged file
             raise CalibrationError(f"{path} cannot be read as an image; --skip-bad leaves such files out.") from error
-        scale = self.size / self.crop / min(image.size)
+        shorter, longer = sorted(image.size)
+        if not 0 < longer <= _LONGEST_SIDE * shorter:
+            raise CalibrationError(
+                f"{path} cannot be read as an image: {shorter} x {longer} pixels are a line; --skip-bad leaves such "
+                "files out."
+            )
+        scale = self.size / self.crop / shorter
         image = image.resize([max(self.size, round(side * scale)) for side in image.size], pillow.Resampling.BILINEAR)
         left, top = ((side - self.size) // 2 for side in image.size)
         image = image.crop((left, top, left + self.size, top + self.size))
@@ -189,22 +207,22 @@ def transform_of(source: ModelSource, size: int | None, mean: str | None, std: s
             "Expected --mean and --std as in its training, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
             "(of pixels from 0 to 1), or hf:, timm: or torchvision: and a name."
         )
-    known = known or Transform(224, (), ())
-    means = _numbers("mean", mean) or known.mean
-    stds = _numbers("std", std) or known.std
+    means = _numbers("mean", mean) or (known.mean if known else ())
+    stds = _numbers("std", std) or (known.std if known else ())
     if len(means) != len(stds) or len(means) not in (1, 3):
         raise CommandError(
             f"--mean and --std have {len(means)} and {len(stds)} numbers; expected three each, or one for grey images."
         )
-    return Transform(size or known.size, tuple(means), tuple(stds), known.crop if size is None else _MARGIN)
+    usual, crop = (known.size, known.crop) if known else (224, _MARGIN)
+    return Transform(usual if size is None else size, means, stds, crop if size is None else _MARGIN)
 
 
-def _numbers(option: str, text: str | None) -> list[float]:
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
-        return [float(part) for part in text.split(",")] if text else []
+        return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
         raise CommandError(
-            f"--{option} is '{text}'; expected numbers separated by commas, such as 0.5,0.5,0.5."
+            f"--{option} is {quote(text)}; expected numbers separated by commas, such as 0.5,0.5,0.5."
         ) from error
 
 
@@ -212,11 +230,30 @@ def _hugging_face_transform(source: ModelSource) -> Transform | None:
     path = Path(source.within) / "preprocessor_config.json"
     if not path.exists():
         return None
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    size = settings.get("crop_size") or settings.get("size") or 224
-    size = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
-    mean, std = settings.get("image_mean", [0.0] * 3), settings.get("image_std", [1.0] * 3)
-    return Transform(int(size), tuple(mean), tuple(std), _MARGIN if settings.get("do_center_crop") else 1.0)
+    try:
+        settings: _Settings = as_type(_Settings, read_json(path))
+    except (OSError, FormError) as error:
+        raise CommandError(
+            f"{clip(str(path))} does not say how images are normalised ({error}); give --size, --mean and --std."
+        ) from error
+    crop = _MARGIN if settings.do_center_crop else 1.0
+    return Transform(settings.pixels(), settings.image_mean or (0.0,) * 3, settings.image_std or (1.0,) * 3, crop)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a `preprocessor_config.json` says."""
+
+    crop_size: int | dict[str, int | None] | None = None
+    size: int | dict[str, int | None] | None = None
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+    do_center_crop: bool | None = None
+
+    def pixels(self) -> int:
+        """Height and width."""
+        size = self.crop_size or self.size or 224
+        return size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 0
 
 
 def _timm_transform(source: ModelSource) -> Transform | None:

@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mipp
 from mipp.cli.console import first_line, only_results_on_stdout
 from mipp.cli.errors import CommandError, unknown
 from mipp.errors import MissingRequirementError
+from mipp.runtime.typed import FormError
+from mipp.storage.folder import read_tensors
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "module", "params")
 """Keys under which checkpoints of trainings hold the state dict of the model."""
@@ -235,12 +235,12 @@ def _state_in(weights: Path, path: str) -> dict[str, Tensor]:
     try:
         if weights.suffix in (".pt", ".pth", ".bin", ".ckpt"):
             return _unwrap(torch.load(weights, map_location="cpu", weights_only=True), weights)
-        return load_file(weights)
+        return read_tensors(weights)
     except FileNotFoundError as error:
         raise CommandError(
             f"There is no file {weights}; expected a .safetensors or .pth file with weights of {path}."
         ) from error
-    except (SafetensorError, OSError) as error:
+    except (OSError, FormError) as error:
         raise CommandError(f"{weights} is no readable file of weights ({first_line(error)}).") from error
     except Exception as error:  # whatever torch raises for what is no state dict
         raise CommandError(

@@ -15,6 +15,7 @@ from mipp.cli.errors import CommandError
 from mipp.cli.images import known_transform, measure_accuracy, open_images, transform_of
 from mipp.cli.models import ModelSource
 from mipp.cli.texts import Table, open_text
+from mipp.errors import clip
 
 _BATCH = 128
 
@@ -152,5 +153,5 @@ def device(name: str | None) -> torch.device | None:
         return None
     try:
         return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CommandError(f"--device {name} cannot be used: {first_line(error)}") from error
+    except Exception as error:  # whatever torch says of a device that is not there
+        raise CommandError(f"--device {clip(name)} cannot be used: {first_line(error)}") from error

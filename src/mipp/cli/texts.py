@@ -1,6 +1,5 @@
 """Texts: read from a file or a column of a table, turned into pieces of tokens by the tokenizer of the model."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource, require
 from mipp.errors import CalibrationError
+from mipp.runtime.typed import FormError, as_type, parse_json
 
 _BATCH, _EVALUATED = 8, 64
 _LOOKED_AT = 100
@@ -102,10 +102,10 @@ class Table:
 def _row(line: str) -> Mapping[str, Any] | None:
     """A row of a .jsonl file; None for what is none."""
     try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
+        found: Mapping[str, Any] = as_type(dict[str, object], parse_json(line))
+    except FormError:
         return None
-    return found if isinstance(found, dict) else None
+    return found
 
 
 def _load_table(path: Path) -> Sequence[Mapping[str, Any]]:
