@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz kills clean
+.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz hostile kills clean
 .DEFAULT_GOAL := check
 
 .venv: .venv/dev.stamp
@@ -69,6 +69,8 @@ fuzz: .venv
 
 kills: .venv
 	@$(BIN)/python tests/kills.py --kills 100 --out benchmarks/results/kills.json
+hostile: .venv
+	@$(BIN)/python -m benchmarks.hostile
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables

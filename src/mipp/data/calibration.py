@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, overload
 
 import numpy as np
@@ -17,7 +17,10 @@ from mipp.graph.trees import cut, map_tensors, tensors_in
 from mipp.modules.copies import holds_numbers
 from mipp.runtime.mistakes import border
 from mipp.runtime.progress import Progress, silent
+from mipp.runtime.settings import check_settings
 from mipp.runtime.tensor_store import Stored, TensorStore
+
+_LARGEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class Calibration:
     def __post_init__(self) -> None:
         if isinstance(self.batches, Tensor | Mapping):  # one batch, not a sequence of them
             object.__setattr__(self, "batches", [self.batches])
-        if not isinstance(self.batches, Iterable) and not hasattr(self.batches, "__getitem__"):
+        several = isinstance(self.batches, Iterable) or hasattr(self.batches, "__getitem__")
+        if not several or isinstance(self.batches, str | bytes | np.generic):
             raise CalibrationError(
                 f"The calibration data are a {type(self.batches).__name__}; expected a list of batches, a DataLoader, "
                 "or one batch."
             )
-        if not (self.max_samples is None or isinstance(self.max_samples, Integral)):
-            raise CalibrationError(f"max_samples is {self.max_samples!r}; expected a whole number, or None for all.")
+        check_settings(self, CalibrationError)
 
     @classmethod
     def of(cls, data: "Calibration | Iterable[Any]") -> "Calibration":
@@ -221,6 +224,12 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
             raise CalibrationError(
                 f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
                 "data or leave the batch out."
+            )
+        if place == 0 and tensor.is_floating_point() and float(tensor.detach().abs().max()) > _LARGEST:
+            raise CalibrationError(
+                f"Calibration batch {number} holds numbers beyond {_LARGEST:.0e}, whose squares statistics cannot "
+                "hold. "
+                "Normalise the data as in training."
             )
     call = call.map(lambda t: t.to(device)) if device is not None else call
     labels = map_tensors(labels, lambda t: t.to(device)) if device is not None else labels

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mipp.errors import CalibrationError, MippError
+from mipp.errors import CalibrationError, MippError, quote
 
 
 class Information(Protocol):
@@ -124,7 +124,8 @@ def make_estimator(estimator: str | Estimator) -> Estimator:
         return ESTIMATORS[estimator]()
     if not callable(estimator) or isinstance(estimator, type):
         raise MippError(
-            f"estimator={estimator!r} is unknown; expected {', '.join(map(repr, ESTIMATORS))}, or settings such as "
+            f"estimator={quote(estimator)} is unknown; expected {', '.join(map(repr, ESTIMATORS))}, or settings such "
+            "as "
             "mipp.estimators.MLP(hidden=(64, 64))."
         )
     return estimator

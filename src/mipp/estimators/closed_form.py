@@ -10,6 +10,7 @@ from torch import Tensor
 from mipp.errors import MippError
 from mipp.estimators.base import Samples, classes_of, register
 from mipp.estimators.gaussian import GaussianInformation
+from mipp.runtime.settings import check_settings
 
 
 @register("gaussian")
@@ -27,6 +28,7 @@ class Gaussian:
     basis: int = 1
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.basis < 1:
             raise MippError(f"Gaussian(basis={self.basis}): expected 1 (the feature itself) or more.")
 

@@ -11,10 +11,11 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.estimators.base import Samples, register
 from mipp.estimators.perceptrons import Perceptrons, surprise
 from mipp.estimators.prepared import prepare, split_by_image
+from mipp.runtime.settings import check_settings
 
 BATCH = 256
 _EPOCH = 20
@@ -50,6 +51,7 @@ class MLP:
     reference: Literal["fixed", "running"] = "fixed"
 
     def __post_init__(self) -> None:
+        check_settings(self)
         for name, least in (
             ("num_estimators", 2),
             ("initial_iterations", 1),
@@ -66,7 +68,7 @@ class MLP:
             ("reference", ("fixed", "running")),
         ):
             if getattr(self, name) not in known:
-                raise MippError(f"MLP({name}={getattr(self, name)!r}): expected '{known[0]}' or '{known[1]}'.")
+                raise MippError(f"MLP({name}={quote(getattr(self, name))}): expected '{known[0]}' or '{known[1]}'.")
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> "MLPInformation":
         return MLPInformation(samples, self, generator)

@@ -15,6 +15,7 @@ from mipp.errors import MippError
 from mipp.estimators.base import Samples, register
 from mipp.estimators.perceptrons import Perceptrons, surprise
 from mipp.estimators.prepared import prepare, split_by_image
+from mipp.runtime.settings import check_settings
 
 _BATCH = 256
 _LEARNING_RATE = 3e-3  # falls to zero as half a cosine
@@ -35,6 +36,7 @@ class Surrogate:
     iterations: int = 600
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.iterations < 1 or not self.hidden or min(self.hidden) < 1:
             raise MippError(
                 f"Surrogate(hidden={self.hidden}, iterations={self.iterations}): expected positive numbers of hidden "

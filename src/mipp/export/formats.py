@@ -17,6 +17,7 @@ from mipp.graph.call import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
 from mipp.modules.copies import working_copy
+from mipp.modules.wrappers import unwrap
 from mipp.runtime.mistakes import admit_mistakes, reraise_own
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
@@ -49,7 +50,7 @@ def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[i
         MissingRequirementError: ONNX needs packages that are not installed.
         MippError: The file exists, the model cannot be exported, or the file computes something else.
     """
-    path, call, model = as_path(path), as_call(example), working_copy(model)
+    path, call, model = as_path(path), as_call(example), working_copy(unwrap(model))
     writers = {".onnx": _onnx, ".pt2": _torch}
     if path.suffix not in writers:
         raise MippError(f"{path} is neither ONNX nor torch.export by its name; expected a name in .onnx or .pt2.")

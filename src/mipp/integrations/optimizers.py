@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 import mipp
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.modules.copies import canonical_names
 from mipp.plan.rounds import positions_to_keep
 
@@ -42,6 +42,10 @@ def carry_over(
     Raises:
         MippError: The optimiser holds parameters that are not the model's.
     """
+    schedulers = (
+        list(schedulers) if isinstance(schedulers, Iterable) and not isinstance(schedulers, Tensor) else schedulers
+    )
+    _check(optimizer, model, result, schedulers)
     own = {id(parameter) for parameter in model.parameters()}
     for parameter in (p for group in optimizer.param_groups for p in group["params"]):
         if id(parameter) not in own:
@@ -67,8 +71,18 @@ def carry_over_in_place(optimizer: Optimizer, model: nn.Module, result: mipp.Res
         model: The model that was pruned, as it was before.
         result: The result of `prune`, whose parameters are trained from now on.
     """
+    _check(optimizer, model, result)
     groups, state = _cut_all(optimizer, model, result)
     optimizer.__setstate__({"param_groups": groups, "state": defaultdict(dict, state)})
+
+
+def _check(optimizer: object, model: object, result: object, schedulers: object = ()) -> None:
+    """Refuses arguments of other types."""
+    for given, kind in ((optimizer, Optimizer), (model, nn.Module), (result, mipp.Result)):
+        if not isinstance(given, kind):
+            raise MippError(f"Found {quote(given)}; expected an optimiser, the dense model and the result of prune.")
+    if not isinstance(schedulers, list | tuple) or not all(isinstance(one, LRScheduler) for one in schedulers):
+        raise MippError(f"schedulers is {quote(schedulers)}; expected a list of schedulers of the optimiser.")
 
 
 def _cut_all(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.plan.budget import Budget
 
 Unit = Literal["steps", "epochs"]
@@ -44,7 +44,8 @@ class Schedule:
         first = every if first is None else first
         if unit not in get_args(Unit) or not (_is_count(every) and _is_count(first)):
             raise MippError(
-                f"Schedule(every={every!r}, unit={unit!r}, first={first!r}): expected whole numbers of 1 or more, and "
+                f"Schedule(every={quote(every)}, unit={quote(unit)}, first={quote(first)}): expected whole numbers "
+                "of 1 or more, and "
                 "'steps' or 'epochs'."
             )
         known = [field.name for field in fields(Budget)]

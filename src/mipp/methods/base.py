@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from mipp.errors import CalibrationError, MippError, MissingRequirementError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError, quote
 from mipp.plan.allocation import Unit, allocate
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
@@ -83,7 +83,7 @@ class OneShot:
 def require_target(method: object, budget: Budget) -> None:
     """Raises MissingRequirementError if the budget says nothing of how small the network is to be."""
     if not budget.has_target:
-        raise MissingRequirementError(f"{method!r} needs a budget; pass for example budget=mipp.Budget(macs=0.5).")
+        raise MissingRequirementError(f"{quote(method)} needs a budget; pass for example budget=mipp.Budget(macs=0.5).")
 
 
 def select(task: Task, scores: Mapping[str, Tensor], budget: Budget, scope: Scope) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import differentiable, gradient, hessian_product, parameters_of
 from mipp.methods.common.scores import InRounds, Structure, node_scores
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class GraSP(OneShot):
     )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not self.temperature > 0:
             raise MippError(f"GraSP(temperature={self.temperature}): expected a positive number.")
 

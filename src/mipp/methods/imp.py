@@ -21,6 +21,7 @@ from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class IMP:
     )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not (0 < self.per_round < 1 and 0 < self.rewind < 1):
             raise MippError(f"IMP(per_round={self.per_round}, rewind={self.rewind}): expected both between 0 and 1.")
 

@@ -16,6 +16,7 @@ from mipp.graph.nodes import Site
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.inputs import by_weight, groups_read, maps_of, readers_of, watch
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 
 _ENTRIES = 2**23
 """Of the matrices whose eigenvalues are taken at once."""
@@ -35,6 +36,7 @@ class HRank(OneShot):
     needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
 
     def __post_init__(self) -> None:
+        check_settings(self)
         _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
@@ -55,6 +57,7 @@ class CHIP(OneShot):
     needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
 
     def __post_init__(self) -> None:
+        check_settings(self)
         _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:

@@ -22,6 +22,7 @@ from mipp.modules.weight_norm import length_of
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 from mipp.surgery.cut import apply
 from mipp.surgery.proof import distance, outputs, rounding
 
@@ -60,6 +61,7 @@ class OTO:
     )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not (0 < self.start < 1 and 0 < self.ramp <= 1 and 0 <= self.half_space < 1):
             raise MippError(
                 f"OTO(start={self.start}, ramp={self.ramp}, half_space={self.half_space}): expected each between 0 and "

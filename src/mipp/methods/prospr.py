@@ -19,6 +19,7 @@ from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
 from mipp.methods.common.slices import axis_factor
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ProsPr(OneShot):
     )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.steps < 0 or not self.learning_rate > 0:
             raise MippError(
                 f"ProsPr(steps={self.steps}, learning_rate={self.learning_rate}): expected steps of 0 or more, and a "

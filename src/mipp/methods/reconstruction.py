@@ -19,6 +19,7 @@ from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 from mipp.statistics.observing import SiteStatistics
 
 
@@ -37,6 +38,7 @@ class OSSCAR:
     needs: ClassVar[Needs] = Needs(stage="trained")
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not self.ridge > 0:
             raise MippError(f"OSSCAR(ridge={self.ridge}): expected a positive number.")
 

@@ -30,6 +30,7 @@ from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class SOSPI:
     )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.samples < 1:
             raise MippError(f"SOSPI(samples={self.samples}): expected at least one.")
 

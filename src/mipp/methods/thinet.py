@@ -20,6 +20,7 @@ from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 from mipp.statistics.unfolding import inputs_of
 
 
@@ -45,6 +46,7 @@ class ThiNet(OneShot):
     needs: ClassVar[Needs] = Needs(memory="a matrix of nodes x nodes per layer", stage="trained", widths="equal")
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.locations < 1:
             raise MippError(f"ThiNet(locations={self.locations}): expected at least one.")
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.modules.copies import full_copy, move
 
 
@@ -32,9 +32,9 @@ def place_model(model: nn.Module, device: torch.device | str | None = None) -> n
         copied = full_copy(model)
         move(copied, wanted)
         return copied
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise MippError(f"device={str(device)!r} cannot be used: {reason}") from error
+        raise MippError(f"device={quote(str(device))} cannot be used: {reason}") from error
 
 
 def _has_float64(device: torch.device) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mipp.errors import UnsupportedModelError
+from mipp.errors import UnsupportedModelError, quote
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -48,5 +48,7 @@ def article(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return (
-        f"{value!r} (a {type(value).__name__})" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+        f"{quote(value)} (a {type(value).__name__})"
+        if isinstance(value, str | int | float)
+        else f"a {type(value).__name__}"
     )

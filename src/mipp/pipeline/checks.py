@@ -1,21 +1,24 @@
 """Checks of a model and of the options of `prune`, made before anything takes long."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from numbers import Integral
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mipp.errors import CalibrationError, MippError, UnsupportedModelError
+from mipp.errors import CalibrationError, MippError, UnsupportedModelError, clip, quote
 from mipp.graph.axes import Reason
 from mipp.graph.nodes import PruningGraph
 from mipp.modules.copies import holds_numbers
 from mipp.modules.wrappers import article
+from mipp.runtime.settings import check_settings
+
+_LARGEST_SEED = 2**62
 
 
 def check_weights(model: nn.Module) -> None:
@@ -42,6 +45,21 @@ def check_option(name: str, value: object, kind: type | UnionType, example: str)
         raise MippError(f"{name} is {article(value)}; expected {example}, or None.")
 
 
+def check_function(name: str, value: object) -> None:
+    """Refuses what cannot be called."""
+    if value is not None and not callable(value):
+        raise MippError(f"{name} is {article(value)}; expected a function, or None.")
+
+
+def check_seed(seed: object) -> None:
+    """Refuses what is no seed; others are made from it by adding."""
+    if not isinstance(seed, Integral) or abs(int(seed)) > _LARGEST_SEED:
+        raise MippError(
+            f"seed is {quote(seed)}; expected a whole number of at most 62 bits, from which all that is random is "
+            "drawn."
+        )
+
+
 def check_method(method: Any, name: str = "method") -> None:
     """Refuses what has no `plan`, such as the name or the class of a method, and fields that have no such choice."""
     if isinstance(method, type) or not callable(getattr(method, "plan", None)):
@@ -49,16 +67,9 @@ def check_method(method: Any, name: str = "method") -> None:
         raise MippError(f"{name} is {article(method)}; expected a method object{hint}.")
     if not is_dataclass(method):
         return
-    hints: dict[str, Any] = {}
-    with suppress(NameError):  # of a type that only its module knows
-        hints = get_type_hints(type(method))
-    for field in fields(method):
-        value, choices = getattr(method, field.name), hints.get(field.name)
-        if get_origin(choices) is Literal and value not in get_args(choices):
-            expected = " or ".join(map(repr, get_args(choices)))
-            raise MippError(f"{type(method).__name__}({field.name}={value!r}): expected {expected}.")
-        if field.name == "like" and value is not None:
-            check_method(value, f"{type(method).__name__}(like=...)")
+    check_settings(method)
+    if (like := getattr(method, "like", None)) is not None:
+        check_method(like, f"{type(method).__name__}(like=...)")
 
 
 def list_patterns(patterns: Iterable[str]) -> list[str]:
@@ -67,7 +78,8 @@ def list_patterns(patterns: Iterable[str]) -> list[str]:
     Raises:
         MippError: It holds anything but names.
     """
-    found = list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else [patterns]
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, str | bytes | Tensor)
+    found: list[Any] = list(patterns) if several else [patterns]
     for pattern in found:
         if not isinstance(pattern, str):
             raise MippError(
@@ -86,9 +98,11 @@ def find_excluded(model: nn.Module, patterns: Sequence[str]) -> dict[str, Reason
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            near = get_close_matches(pattern, names, 1)
+            near = get_close_matches(clip(pattern), names, 1)
             hint = f" Did you mean '{near[0]}'?" if near else f" Its modules are {', '.join(names[:8])} ..."
-            raise MippError(f"exclude names '{pattern}', but {type(model).__name__} has no such module.{hint}")
+            raise MippError(
+                f"exclude names '{clip(pattern)}', but {type(model).__name__} has no such module.{clip(hint)}"
+            )
     return {p: Reason("excluded by the caller") for pattern in patterns for p in (pattern, f"{pattern}.*")}
 
 

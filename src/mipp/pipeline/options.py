@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import MippError
-from mipp.pipeline.checks import check_option, list_patterns
+from mipp.errors import MippError, quote
+from mipp.pipeline.checks import check_function, check_option, check_seed, list_patterns
 from mipp.refit.settings import Distillation, Refit
+from mipp.runtime.paths import as_path
 
 _RECORDED = ("exclude", "compensate", "recover", "device", "seed", "memory_limit")
 
@@ -39,12 +39,17 @@ class Options:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", list_patterns(self.exclude))
         check_option("compensate", self.compensate, bool | Refit, "True, False, or mipp.Refit(...)")
-        if self.recover not in (None, "distill") and not isinstance(self.recover, Distillation):
+        if self.recover is not None and self.recover != "distill" and not isinstance(self.recover, Distillation):
             raise MippError(
-                f"recover={self.recover!r} is unknown; expected 'distill', mipp.Distillation(...), or None."
+                f"recover={quote(self.recover)} is unknown; expected 'distill', mipp.Distillation(...), or None."
             )
-        if not isinstance(self.seed, Integral):
-            raise MippError(f"seed is {self.seed!r}; expected a whole number, from which all that is random is drawn.")
+        for name in ("evaluate", "loss_fn", "train"):
+            check_function(name, getattr(self, name))
+        check_option("device", self.device, torch.device | str, "a device of torch such as 'cuda'")
+        check_option("progress", self.progress, bool | int, "True or False")
+        check_seed(self.seed)
+        if self.checkpoint is not None:
+            as_path(self.checkpoint)
 
     @property
     def refit(self) -> Refit | None:

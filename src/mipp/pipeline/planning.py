@@ -7,7 +7,7 @@ from math import lcm
 
 from torch import Tensor, nn
 
-from mipp.errors import InfeasibleBudgetError, MippError
+from mipp.errors import InfeasibleBudgetError, MippError, quote
 from mipp.graph.axes import Reason
 from mipp.graph.call import Call
 from mipp.methods.base import Method
@@ -81,7 +81,7 @@ def _prove(
         plan, state = made if isinstance(made, tuple) else (made, None)
         if not isinstance(plan, PruningPlan):
             raise MippError(
-                f"{method!r} returned a {type(plan).__name__}; expected a plan: return task.plan(kept, ...)."
+                f"{quote(method)} returned a {type(plan).__name__}; expected a plan: return task.plan(kept, ...)."
             )
         _check_agreed(plan, method)
         dense = _with_state(task.model, state)
@@ -141,7 +141,8 @@ def _check_agreed(plan: PruningPlan, method: Method) -> None:
     """Refuses a plan that differs between the processes that prune together."""
     if any(kept != plan.kept for kept in gather(plan.kept)):
         raise MippError(
-            f"The processes chose different nodes: {method!r} does not merge what it measures on sharded data. Choose "
+            f"The processes chose different nodes: {quote(method)} does not merge what it measures on sharded data. "
+            "Choose "
             "a method that does, such as mipp.methods.MIPP(), or prune in one process without sharded=True."
         )
 
@@ -152,7 +153,7 @@ def _describe_excess(plan: PruningPlan, method: Method, budget: Budget, cost: Co
     limits = budget.without(budget.estimated).limits(cost)
     needed = {name: (cost.value(name, widths), limit) for name, limit in limits.items()}
     return [
-        f"{method!r} returned a plan of {value:,.6g} {name}, more than the {limit:,.6g} of the budget."
+        f"{quote(method)} returned a plan of {value:,.6g} {name}, more than the {limit:,.6g} of the budget."
         for name, (value, limit) in needed.items()
         if value > limit * (1 + 1e-9)
     ]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mipp.data.calibration import Batches, Calibration, read
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.graph.hints import BatchNormInput, trained_batch_norms
 from mipp.graph.trace import forward
 from mipp.methods.base import Method, needs_of
@@ -51,7 +51,8 @@ def check_request(data: Calibration, budgets: Sequence[object], method: object, 
     check_method(method)
     if data.sharded and options.recover is not None:
         raise MippError(
-            f"recover={options.recover!r} trains in one process, and the calibration data are sharded over several. "
+            f"recover={quote(options.recover)} trains in one process, and the calibration data are sharded over "
+            "several. "
             "Leave one of the two out."
         )
 

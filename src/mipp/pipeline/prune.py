@@ -11,12 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from mipp.data.calibration import Calibration, as_call, read
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.methods.base import Method
 from mipp.methods.mipp.mipp import MIPP
 from mipp.modules.placement import device_of, place_model
 from mipp.modules.wrappers import unwrap
-from mipp.pipeline.checks import check_option, check_weights, find_excluded, list_patterns
+from mipp.pipeline.checks import (
+    check_method,
+    check_option,
+    check_seed,
+    check_weights,
+    find_excluded,
+    list_patterns,
+)
 from mipp.pipeline.finishing import Result, finish
 from mipp.pipeline.isolation import isolate
 from mipp.pipeline.options import Options
@@ -137,7 +144,10 @@ def frontier(
     known = [field.name for field in fields(Options)]
     if unknown := options.keys() - set(known):
         raise MippError(f"frontier has no option {', '.join(sorted(unknown))}; expected {', '.join(known)}.")
-    several = [budgets] if isinstance(budgets, Budget) else list(budgets)
+    listed = isinstance(budgets, Iterable) and not isinstance(budgets, Tensor | str)
+    several = [budgets] if isinstance(budgets, Budget) else list(budgets) if listed else []
+    if not several:
+        raise MippError(f"budgets is {quote(budgets)}; expected budgets such as [mipp.Budget(macs=0.5)].")
     results = _prune(model, calibration, several, method, Options(**options))
     curve = tuple(result.report.point for result in results)
     return [replace(result, report=replace(result.report, frontier=curve)) for result in results]
@@ -215,6 +225,8 @@ def information(
     model = unwrap(model)
     check_option("method", method, MIPP, "mipp.methods.MIPP(), whose estimator is used")
     data = Calibration.of(calibration)
+    check_method(method or MIPP())
+    check_seed(seed)
     with admit_mistakes(), isolate(seed), merge_shards(data.sharded):
         model = place_model(model)
         check_weights(model)

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mipp.errors import InfeasibleBudgetError
+from mipp.errors import InfeasibleBudgetError, quote
 from mipp.plan.registry import CONSTRAINTS, Constraint
 
 if TYPE_CHECKING:
     from mipp.plan.cost import Cost
 
 Runtime = Literal["torch", "onnxruntime"]
+
+
+_LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,23 @@ class Budget:
     runtime: Runtime = "torch"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.uniform, bool):
+            raise InfeasibleBudgetError(f"Budget(uniform={quote(self.uniform)}): expected True or False.")
         for name, constraint in CONSTRAINTS.items():
             object.__setattr__(self, name, _amount(constraint, getattr(self, name)))
-        if not isinstance(self.widths, Mapping) or not all(map(_is_whole, self.widths.values())):
+        named = isinstance(self.widths, Mapping) and all(isinstance(name, str) for name in self.widths)
+        if not named or not all(map(_is_whole, self.widths.values())):
             raise InfeasibleBudgetError(
-                f"Budget(widths={self.widths!r}): expected a dict such as {{'conv1': 8}}, of whole numbers."
+                f"Budget(widths={quote(self.widths)}): expected a dict such as {{'conv1': 8}}, of whole numbers."
             )
         if not (_is_whole(self.min_keep) and _is_whole(self.round_to)) or self.min_keep < 0 or self.round_to < 1:
             raise InfeasibleBudgetError(
-                f"min_keep={self.min_keep} and round_to={self.round_to}; expected min_keep >= 0 and round_to >= 1."
+                f"min_keep={quote(self.min_keep)} and round_to={quote(self.round_to)}; expected min_keep >= 0 and "
+                "round_to >= 1."
             )
         if self.runtime not in get_args(Runtime):
             raise InfeasibleBudgetError(
-                f"Budget(runtime={self.runtime!r}): expected one of {', '.join(get_args(Runtime))}."
+                f"Budget(runtime={quote(self.runtime)}): expected one of {', '.join(get_args(Runtime))}."
             )
         plain = {"widths": {name: int(width) for name, width in self.widths.items()}}  # integers of NumPy are no JSON
         for name, value in {**plain, "min_keep": int(self.min_keep), "round_to": int(self.round_to)}.items():
@@ -102,7 +109,7 @@ class Budget:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < _LARGEST
 
 
 def _amount(constraint: Constraint, amount: Any) -> float | int | None:
@@ -114,6 +121,6 @@ def _amount(constraint: Constraint, amount: Any) -> float | int | None:
     if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < float(amount) <= most:
         return float(amount)
     raise InfeasibleBudgetError(
-        f"Budget({constraint.name}={amount!r}): expected a float in (0, 1] for the fraction kept, or a positive int "
-        "for an absolute number."
+        f"Budget({constraint.name}={quote(amount)}): expected a float in (0, 1] for the fraction kept, or a positive "
+        "int for an absolute number."
     )

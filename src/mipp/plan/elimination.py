@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mipp.errors import MippError, quote
 from mipp.estimators.base import Information, Nearby, Separable
 
 Order = Literal["greedy", "mi", "loss"]
@@ -20,6 +22,7 @@ _NEAR = 64  # nodes looked at by themselves, at most
 _SHARE = 1 / 16  # of the nodes left, that go before all losses are computed again
 _SCARCITY = 0.3
 _LEAST = 1e-9
+_MOST_CONFIDENCES = 52  # of float64
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def confidence_schedule(number: int = 20) -> tuple[float, ...]:
     >>> confidence_schedule(3)
     (0.5, 0.75, 0.875)
     """
-    return tuple(1 - 2.0 ** -(n + 1) for n in range(number))
+    if not isinstance(number, Integral) or not 0 <= number <= _MOST_CONFIDENCES:
+        raise MippError(f"number is {quote(number)}; expected 0 to {_MOST_CONFIDENCES}: more cannot be told from 1.")
+    return tuple(1 - 2.0 ** -(n + 1) for n in range(int(number)))
 
 
 def backward_elimination(information: Information, order: Order = "greedy", progress: Progress = iter) -> Elimination:

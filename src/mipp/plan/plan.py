@@ -90,6 +90,8 @@ class PruningPlan:
 
     def with_kept(self, kept: Mapping[str, Collection[int]]) -> "PruningPlan":
         """The same plan with other nodes kept in the groups named."""
+        if not isinstance(kept, Mapping):
+            raise PlanMismatchError(f"kept is {quote(kept)}; expected nodes by group, such as {{'conv1': [0, 2]}}.")
         return replace(self, kept={**self.kept, **{n: tuple(sorted(_indices(n, nodes))) for n, nodes in kept.items()}})
 
     def then(self, other: "PruningPlan") -> "PruningPlan":
@@ -98,6 +100,8 @@ class PruningPlan:
         Raises:
             PlanMismatchError: The other plan is not for the model that this one leaves.
         """
+        if not isinstance(other, PruningPlan):
+            raise PlanMismatchError(f"The second plan is {quote(other)}; expected a plan of the next round.")
         return compose(self, other)
 
     def __repr__(self) -> str:

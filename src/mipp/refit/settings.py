@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mipp.errors import MippError
+from mipp.runtime.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Refit:
     allow_bias: bool = False
 
     def __post_init__(self) -> None:
+        check_settings(self)
         fine = (self.ridge is None or self.ridge > 0) and (self.positions is None or self.positions >= 1)
         if not (fine and (self.variations is None or self.variations >= 0)):
             raise MippError(
@@ -62,11 +64,10 @@ class Distillation:
     by: Literal["network", "blocks"] | None = None
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not (self.seconds > 0 and self.learning_rate > 0) or self.epochs < 0 or self.batch_size < 1:
             raise MippError(
                 f"Distillation(seconds={self.seconds}, epochs={self.epochs}, batch_size={self.batch_size}, "
                 f"learning_rate={self.learning_rate}): expected seconds and learning_rate to be positive, epochs of 0 "
                 "or more, and at least one sample in a batch."
             )
-        if self.by not in (None, "network", "blocks"):
-            raise MippError(f"Distillation(by={self.by!r}): expected 'network', 'blocks', or None.")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 from mipp.modules.copies import full_copy
 from mipp.modules.placement import device_of
 from mipp.plan.budget import Budget
@@ -115,8 +115,8 @@ def measures(
     metrics = dict(score) if isinstance(score, Mapping) else {"score": score}
     try:
         metrics = {name: float(value) for name, value in metrics.items()}
-    except (TypeError, ValueError) as error:
-        raise MippError(f"evaluate(model) returned {score!r}; expected a number, or a dict of numbers.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MippError(f"evaluate(model) returned {quote(score)}; expected a number, or a dict of numbers.") from error
     cost, call, device = task.cost, task.batches[0].call, device_of(model)
     call = call if device is None else call.map(lambda t: t.to(device))
     widths = cost.widths(kept)

@@ -13,7 +13,7 @@ from weakref import WeakSet, finalize
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
+from mipp.errors import MippError, quote
 
 DEFAULT_LIMIT = 4 * 10**9
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -29,12 +29,14 @@ def as_bytes(limit: int | str | None) -> int:
     """
     if limit is None:
         return DEFAULT_LIMIT
-    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(limit))
+    text = limit if isinstance(limit, str) else quote(limit)
+    parts = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     unit = _UNITS.get(parts.group(2).upper()) if parts else None
     number = int(float(parts.group(1)) * unit) if parts and unit else 0
     if isinstance(limit, bool) or number < 1:
         raise MippError(
-            f"memory_limit={limit!r} is no amount of memory; expected a positive number of bytes, or a string such as "
+            f"memory_limit={quote(limit)} is no amount of memory; expected a positive number of bytes, or a string "
+            "such as "
             "'500MB', '2GB' or '1.5GiB'."
         )
     return number

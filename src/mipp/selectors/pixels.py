@@ -12,11 +12,13 @@ from torch import nn
 
 import mipp
 from mipp.data.calibration import Batch, Calibration, read
-from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError, quote
 from mipp.estimators import Samples
 from mipp.graph.builder import Draft
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.modules.placement import device_of, place_model
+from mipp.modules.wrappers import unwrap
+from mipp.pipeline.checks import check_method, check_option, check_seed
 from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
@@ -107,7 +109,11 @@ def select_inputs(
         CalibrationError: There are too few samples, or they are not of one shape.
         MissingRequirementError: Neither a confidence nor a number is given.
     """
-    method = method or DEFAULT_METHOD
+    model, method = unwrap(model), DEFAULT_METHOD if method is None else method
+    check_option("method", method, mipp.methods.MIPP, "mipp.methods.MIPP(), whose test is used")
+    check_method(method)
+    check_option("num_features", num_features, int | float, "a number of inputs, or a fraction of them")
+    check_seed(seed)
     if num_features is None and method.confidence is None:
         raise MissingRequirementError(
             "select_inputs needs to know how many inputs to keep: pass num_features=100, or a method with a "
@@ -122,10 +128,11 @@ def select_inputs(
     number = None if num_features is None else count_features(num_features, len(samples.blocks))
     if num_features is not None and number is None:
         raise CalibrationError(
-            f"num_features is {num_features}; the model has {len(samples.blocks)} inputs, expected as many at most, or "
+            f"num_features is {quote(num_features)}; the model has {len(samples.blocks)} inputs, expected as many at "
+            "most, or "
             "a fraction of them such as 0.5."
         )
-    information = method.estimate(samples, torch.Generator().manual_seed(seed))
+    information = method.estimate(samples, torch.Generator().manual_seed(int(seed)))
     marginal = tuple(information.marginal().tolist())
     if number is not None:
         kept = backward_elimination(information, method.order, progress).kept(number)

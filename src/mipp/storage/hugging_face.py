@@ -9,16 +9,20 @@ import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from mipp.errors import MippError, MissingRequirementError, PlanMismatchError
+from mipp.errors import MippError, MissingRequirementError, PlanMismatchError, clip, quote
 from mipp.plan.plan import shapes
+from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
+from mipp.runtime.typed import FormError, as_type, read_json
 from mipp.storage.places import new_folder
 
 KEY = "pruned"
@@ -118,28 +122,83 @@ def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
         MissingRequirementError: transformers is not installed.
         PlanMismatchError: The folder is not of this form.
     """
-    transformers = _transformers()
+    folder, transformers = as_path(folder), _transformers()
     try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        noted = config.get(KEY)
-        base = getattr(transformers, noted["base"] if noted else config["architectures"][0])
-        widths = noted["widths"] if noted else None
-        tensors, sizes = (widths["shapes"], widths["sizes"]) if widths else ({}, {})
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        config: _Config = as_type(_Config, read_json(folder / "config.json"))
+        noted = config.pruned
+        base = _class_of(transformers, noted.base if noted else (config.architectures or ("",))[0])
+    except (OSError, FormError) as error:
         raise PlanMismatchError(
-            f"{folder} is no folder of a pruned Hugging Face model ({type(error).__name__}: {error}); expected one "
-            "that `mipp prune hf:... --out` wrote."
+            f"{clip(str(folder))} is no folder of a pruned Hugging Face model ({error}); expected one that `mipp prune "
+            "hf:... --out` wrote."
         ) from error
+    widths = noted.widths if noted else _Widths()
 
     class Pruned(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
-            set_widths(self, tensors, sizes)
+            widths.check(self)
+            set_widths(self, {name: list(shape) for name, shape in widths.shapes.items()}, widths.sizes)
             self.tie_weights()
 
     Pruned.__name__ = f"Pruned{base.__name__}" if noted else base.__name__
-    found = Pruned.from_pretrained(folder, **options)
+    try:
+        found = Pruned.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:  # of a damaged folder
+        reason = clip(" ".join(f"{type(error).__name__}: {error}".split()))
+        raise PlanMismatchError(
+            f"{clip(str(folder))} is no folder of a pruned Hugging Face model that can be loaded ({reason}); it is "
+            "damaged, or an option does not fit."
+        ) from error
     assert isinstance(found, nn.Module)
+    return found
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """Shapes of tensors, and sizes of modules, in which a pruned model differs from the one of its configuration."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sizes: dict[str, dict[str, int | tuple[int, ...]]] = field(default_factory=dict)
+
+    def check(self, model: nn.Module) -> None:
+        """Refuses shapes that are no part of those of the dense model, and attributes that are no size in it.
+
+        Raises:
+            ValueError: They are not.
+        """
+        own, modules = shapes(model), dict(model.named_modules())
+        for name, shape in self.shapes.items():
+            dense = own.get(name, ())
+            if len(shape) != len(dense) or not all(0 <= size <= most for size, most in zip(shape, dense, strict=True)):
+                raise ValueError(f"'{clip(name)}' cannot have the shape {quote(shape)}")
+        for path, sizes in self.sizes.items():
+            held = vars(modules[path]) if path in modules else {}
+            for name, size in sizes.items():
+                if type(held.get(name)) is not type(size):
+                    raise ValueError(f"'{clip(path)}' has no size '{clip(name)}'")
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What a pruned model was made from."""
+
+    base: str
+    widths: _Widths
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The part of a config.json that says which model it is of."""
+
+    architectures: tuple[str, ...] | None = None
+    pruned: _Noted | None = None
+
+
+def _class_of(transformers: Any, name: str) -> Any:
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        raise FormError(f"transformers has no model {quote(name)}")
     return found
 
 

@@ -18,6 +18,7 @@ from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 
 Structure = Literal["l1", "l2", "gate"]
 Scores = Mapping[str, Tensor]
@@ -56,6 +57,7 @@ class InRounds:
     rounds: int = 1
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.rounds < 1:
             raise MippError(f"{type(self).__name__}(rounds={self.rounds}): expected at least one round.")
 

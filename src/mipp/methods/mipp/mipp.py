@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from mipp.errors import CalibrationError, MippError, MissingRequirementError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError, quote
 from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, make_estimator
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
@@ -23,6 +23,7 @@ from mipp.plan.cost import Cost
 from mipp.plan.elimination import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.runtime.settings import check_settings
 from mipp.statistics.layer_samples import Activation, Collapse, Reading
 
 NOISE = 1.0
@@ -71,15 +72,16 @@ class MIPP:
     share: float = 0.0
 
     def __post_init__(self) -> None:
+        check_settings(self)
         make_estimator(self.estimator)
         for name, kind in (("order", Order), ("direction", Direction), ("activation", Activation)):
             if getattr(self, name) not in get_args(kind):
-                raise MippError(f"MIPP({name}={getattr(self, name)!r}): expected {_list(kind)}.")
+                raise MippError(f"MIPP({name}={quote(getattr(self, name))}): expected {_list(kind)}.")
         if self.collapse is not None and self.collapse not in get_args(Collapse):
-            raise MippError(f"MIPP(collapse={self.collapse!r}): expected None, {_list(Collapse)}.")
+            raise MippError(f"MIPP(collapse={quote(self.collapse)}): expected None, {_list(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
-        if not (self.noise >= 0 and self.margin >= 0) or min(self.positions, self.steps) < 1:
+        if not (0 <= self.noise < math.inf and self.margin >= 0) or min(self.positions, self.steps) < 1:
             raise MippError(
                 f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}): "
                 "expected noise and margin of 0 or more, and at least one position and one step."

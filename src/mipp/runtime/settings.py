@@ -1,0 +1,65 @@
+"""Settings that a caller makes, checked against the types of their fields."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import fields
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from mipp.errors import MippError, quote
+
+_LARGEST = 2**63
+
+
+def check_settings(settings: Any, error: type[MippError] = MippError) -> None:
+    """Refuses a dataclass with a field of another type: numbers, truths, words and choices; others are not looked at.
+
+    Numbers are those of Python and NumPy; NaN is none, and whole ones have 64 bits.
+
+    Raises:
+        MippError: A field is of another type; it is named.
+    """
+    hints: dict[str, Any] = {}
+    with suppress(NameError):  # of a type that only its module knows
+        hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        value, kinds = getattr(settings, field.name), list(_alternatives(hints.get(field.name)))
+        if all(kind in _TESTS for kind, _ in kinds) and not any(_TESTS[kind](value, choice) for kind, choice in kinds):
+            expected = " or ".join(_NAMES.get(kind, repr(choice)) for kind, choice in kinds)
+            raise error(f"{type(settings).__name__}({field.name}={quote(value)}): expected {expected}.")
+
+
+def _alternatives(hint: Any) -> Iterator[tuple[Any, Any]]:
+    """Types that a hint admits; of a `Literal`, it and each of its choices."""
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _alternatives(part)
+    elif get_origin(hint) is Literal:
+        yield from ((Literal, choice) for choice in get_args(hint))
+    else:
+        yield hint, None
+
+
+def _is_whole(value: Any, _: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < _LARGEST
+
+
+def _is_number(value: Any, _: object) -> bool:
+    if isinstance(value, Integral):
+        return _is_whole(value, _)
+    return isinstance(value, Real) and not math.isnan(value)
+
+
+_TESTS: dict[Any, Callable[[Any, Any], bool]] = {
+    int: _is_whole,
+    float: _is_number,
+    bool: lambda value, _: isinstance(value, bool | np.bool_),
+    str: lambda value, _: isinstance(value, str),
+    type(None): lambda value, _: value is None,
+    Literal: lambda value, choice: type(value) is type(choice) and value == choice,
+}
+_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
