@@ -69,6 +69,7 @@ fuzz: .venv
 
 kills: .venv
 	@$(BIN)/python tests/kills.py --kills 100 --out benchmarks/results/kills.json
+
 hostile: .venv
 	@$(BIN)/python -m benchmarks.hostile
 

@@ -51,6 +51,10 @@ class Calibration:
                 f"The calibration data are a {type(self.batches).__name__}; expected a list of batches, a DataLoader, "
                 "or one batch."
             )
+        if not (self.max_samples is None or isinstance(self.max_samples, Integral)):
+            raise CalibrationError(
+                f"max_samples is {quote(self.max_samples)}; expected a whole number, or None for all."
+            )
         check_settings(self, CalibrationError)
 
     @classmethod
