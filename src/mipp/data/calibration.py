@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.errors import CalibrationError, UnsupportedModelError, quote
 from mipp.graph.call import Call
 from mipp.graph.trees import cut, map_tensors, tensors_in
 from mipp.modules.copies import holds_numbers
