@@ -20,7 +20,7 @@ from mipp.methods import needs_of
 
 PAGES = (
     "README.md", "docs/accuracy.md", "docs/results.md",
-    "docs/feature-selection.md", "docs/people.md", "docs/reference.md", "docs/theory.md",
+    "docs/feature-selection.md", "docs/int8.md", "docs/people.md", "docs/reference.md", "docs/theory.md",
     "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
@@ -128,6 +128,18 @@ def latency() -> str:
         for r in data["rows"]
     ]  # fmt: skip
     columns = ["network", "batch", "runtime", "MACs", "dense, ms", "pruned, ms", "speed-up", "speed-up ÷ MACs ratio"]
+    return table(columns, cells, footnote(data))
+
+
+def handoff() -> str:
+    """Int8 after pruning: accuracy, size and latency."""
+    data = load("handoff")
+    cells = [
+        [r["network"], r["type"], f"{r['macs'] / 1e6:.1f} M", f"{r['accuracy']:.2f}", f"{r['bytes'] / 1e3:.0f} kB",
+         f"{r['ms, batch 1']:.2f}", f"{r['ms, batch 8']:.2f}"]
+        for r in data["rows"]
+    ]  # fmt: skip
+    columns = ["ResNet-20", "type", "MACs", "accuracy", "file", "ms, 1 image", "ms, 8 images"]
     return table(columns, cells, footnote(data))
 
 
@@ -334,7 +346,8 @@ def language() -> str:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, lenet_mnist,
+        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
+        lenet_mnist,
         defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms,
         decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
         lenet_before, lenet_after, resnet20,
