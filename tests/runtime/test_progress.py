@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import nn
 
 import mipp
-from mipp.runtime.progress import Bars
+from mipp.runtime.progress import Bars, seconds_left
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(monkeypatch):
     def fail(bars):
         for step in bars([0, 1, 2], "refit"):
             if step == 1:
-                wait_for(lambda: "mipp: refit 1 of 3; 0 s so far" in file.getvalue())
+                wait_for(lambda: "mipp: refit 1 of 3, about 0 s left; 0 s so far" in file.getvalue())
                 raise KeyError
 
     with Bars(enabled=True) as bars, pytest.raises(KeyError):
@@ -77,6 +77,28 @@ def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(monkeypatch):
     written = file.getvalue()
     time.sleep(0.05)
     assert file.getvalue() == written
+
+
+@pytest.mark.parametrize("costs", [[1] * 40, [n * n for n in range(1, 30)], [n * n for n in range(30, 0, -1)]])
+def test_after_the_first_tenth_what_remains_is_right_within_a_factor_of_two(costs):
+    """On a made-up clock: steps take from seven tenths to fourteen tenths of what they cost."""
+    took = [cost * (0.7 + 0.1 * (place * 5 % 8)) for place, cost in enumerate(costs)]
+    for done in range(1, len(costs)):
+        left = seconds_left(sum(costs[:done]), sum(costs), sum(took[:done]))
+        if sum(costs[:done]) < sum(costs) / 10:
+            assert left is None
+        else:
+            assert 0.5 <= left / sum(took[done:]) <= 2
+
+
+def test_steps_of_different_costs_are_counted_by_these(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=file, force_terminal=False))
+    monkeypatch.setattr("mipp.runtime.progress.SECONDS", 0.01)
+    with Bars(enabled=True) as bars:
+        for step in bars(range(2), "refit", costs=[99, 1]):
+            if step == 1:
+                wait_for(lambda: "refit 1 of 2, about 0 s left" in file.getvalue())
 
 
 def wait_for(condition, seconds=10.0):

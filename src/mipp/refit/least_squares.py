@@ -73,7 +73,8 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
     options = replace(options, variations=_variations(small, targets, task, options))
     work = _Refitter(small, dense, plan, task, options)
     starts = [target.uses[0].op for target in targets]
-    for target, following in zip(task.progress(targets, "compensation"), [*starts[1:], starts[-1]], strict=True):
+    steps = task.progress(targets, "compensation", costs=[work.cost(target) for target in targets])
+    for target, following in zip(steps, [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
     return [*left, *work.notes()]
 
@@ -222,6 +223,11 @@ class _Refitter:
         """
         if not sum(gather(len(self.full.indices()))):
             raise next(iter(self.full.left_out.values()), UnsupportedModelError("there are no batches"))
+
+    def cost(self, target: Target) -> float:
+        """Operations that it takes to refit a weight, up to a factor: second moments, and solutions with them."""
+        inputs = self._weight(target)[0].numel()
+        return float(inputs**2 * (min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * inputs)) + 4 * inputs))
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""

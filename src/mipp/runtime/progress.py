@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mipp.runtime.mistakes import border
@@ -40,7 +40,7 @@ class Bars:
         columns = (
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(),
-            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[count]}"),
             rich_progress.TimeRemainingColumn(),
         )
         self._progress = rich_progress.Progress(*columns, console=console, transient=True)
@@ -59,11 +59,13 @@ class Bars:
         if self._running:
             self._progress.stop()
 
-    def __call__(self, items: Iterable[_T], what: str, total: float | None = None) -> Iterable[_T]:
-        """The items, each of them one step of `what`."""
+    def __call__(
+        self, items: Iterable[_T], what: str, total: float | None = None, costs: Sequence[float] | None = None
+    ) -> Iterable[_T]:
+        """The items, each of them one step of `what`; where steps differ, with what each costs, in any unit."""
         if self._lines is not None:
-            return self._lines.steps(items, what, total)
-        return self._stepping(items, what, total) if self._shown else items
+            return self._lines.steps(items, what, total, costs)
+        return self._stepping(items, what, total, costs) if self._shown else items
 
     @contextmanager
     def phase(self, what: str) -> Iterator[None]:
@@ -72,15 +74,18 @@ class Bars:
             yield
 
     @border
-    def _stepping(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
-        total = len(items) if total is None and isinstance(items, Sized) else total
-        task = self._progress.add_task(what, total=total)
+    def _stepping(
+        self, items: Iterable[_T], what: str, total: float | None, costs: Sequence[float] | None
+    ) -> Iterator[_T]:
+        loop = _Loop(what, _number(items, total), costs)
+        task = self._progress.add_task(what, total=loop.whole, count=loop.count)
         self._running += 1
         self._progress.start()
         try:
             for item in items:
                 yield item
-                self._progress.advance(task)
+                loop.done += 1
+                self._progress.update(task, completed=loop.paid, count=loop.count)
         finally:
             self._progress.remove_task(task)
             self._running -= 1
@@ -88,13 +93,50 @@ class Bars:
                 self._progress.stop()
 
 
+def seconds_left(paid: float, whole: float, seconds: float) -> float | None:
+    """The time that remains at the rate so far, once a tenth is done.
+
+    Args:
+        paid: What the steps that are done cost.
+        whole: What all cost.
+        seconds: What those that are done took.
+    """
+    return seconds * (whole - paid) / paid if whole and paid >= whole / 10 else None
+
+
+def _number(items: object, total: float | None) -> float | None:
+    return len(items) if total is None and isinstance(items, Sized) else total
+
+
 @dataclass
 class _Loop:
-    """The running phase, with its number of steps if that is known, and the number done."""
+    """The running phase, with its number of steps and their costs if these are known, and the number done."""
 
     what: str
     total: float | None
+    costs: Sequence[float] | None = None
     done: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def whole(self) -> float | None:
+        """What all steps cost together, 1 each where nothing else is known."""
+        return self.total if self.costs is None else sum(self.costs)
+
+    @property
+    def paid(self) -> float:
+        """What the steps that are done cost."""
+        return self.done if self.costs is None else sum(self.costs[: self.done])
+
+    @property
+    def count(self) -> str:
+        """The number of steps done, such as "3/20"."""
+        return f"{self.done}/{self.total:g}" if self.total else f"{self.done}/?"
+
+    def __str__(self) -> str:
+        text = f"{self.what} {self.done} of {self.total:g}" if self.total else self.what
+        left = seconds_left(self.paid, self.whole or 0, time.monotonic() - self.began)
+        return text if left is None else f"{text}, about {left:.0f} s left"
 
 
 class _Lines:
@@ -114,8 +156,8 @@ class _Lines:
         self._writer.join()
 
     @border
-    def steps(self, items: Iterable[_T], what: str, total: float | None) -> Iterator[_T]:
-        loop = _Loop(what, len(items) if total is None and isinstance(items, Sized) else total)
+    def steps(self, items: Iterable[_T], what: str, total: float | None, costs: Sequence[float] | None) -> Iterator[_T]:
+        loop = _Loop(what, _number(items, total), costs)
         self._open.append(loop)
         try:
             for item in items:
@@ -126,13 +168,13 @@ class _Lines:
 
     def _write(self) -> None:
         while not self._over.wait(SECONDS):
-            parts = [f"{one.what} {one.done} of {one.total:g}" if one.total else one.what for one in list(self._open)]
+            parts = list(map(str, self._open))
             seconds = time.monotonic() - self._began
             self._console.print(
                 f"mipp: {', '.join(parts) or 'working'}; {seconds:.0f} s so far", highlight=False, soft_wrap=True
             )
 
 
-def silent(items: Iterable[_T], what: str, total: Any = None) -> Iterable[_T]:
+def silent(items: Iterable[_T], what: str, total: Any = None, costs: Any = None) -> Iterable[_T]:
     """The items, and nothing shown."""
     return items
