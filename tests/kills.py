@@ -94,16 +94,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="how many in all")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
     options = parser.parse_args()
-    generator, found = random.Random(0), {}
+    generator, found, total = random.Random(0), {}, Counter()
     for number, name in enumerate(SCENARIOS):
         runs = Runs(name)
         count = options.kills // len(SCENARIOS) + (number < options.kills % len(SCENARIOS))
         with tempfile.TemporaryDirectory() as folder:
             found[name] = dict(kill_at_random(runs, Path(folder), count, generator))
         runs.close()
-    total = sum(map(Counter, found.values()), Counter())
-    content = {"runs": options.kills, **total, "by scenario": found, "machine": machine()}
-    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        total = sum(map(Counter, found.values()), Counter())
+        content = {**total, "by scenario": found, "machine": machine()}
+        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     sys.exit(total["another result"] > 0)
 
 

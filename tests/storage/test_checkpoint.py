@@ -107,6 +107,10 @@ def test_a_checkpoint_of_another_run_is_refused(what, named_as, tmp_path):
         mipp.prune(model, data, budget, progress=False, checkpoint=tmp_path, **options)
 
 
+def weighted(by: list[float]):
+    return lambda output, labels: F.cross_entropy(output, labels, torch.tensor(by))
+
+
 def smoothed(by: float):
     return lambda output, labels: F.cross_entropy(output, labels, label_smoothing=by)
 
@@ -116,6 +120,7 @@ def smoothed(by: float):
     [
         (partial(F.cross_entropy, label_smoothing=0.9), partial(F.cross_entropy, label_smoothing=0.0)),
         (smoothed(0.9), smoothed(0.0)),
+        (weighted([1.0, 1.0, 1.0]), weighted([1.0, 2.0, 3.0])),
         (nn.CrossEntropyLoss(weight=torch.arange(1.0, 4)), nn.CrossEntropyLoss()),
         (lambda output, labels: F.cross_entropy(output, labels), lambda output, labels: F.nll_loss(output, labels)),
     ],
@@ -299,7 +304,7 @@ def test_a_number_anywhere_in_the_code_is_part_of_the_model(make, tmp_path, monk
 
 
 def test_outputs_tell_models_apart_where_ops_do_not():
-    found = [Identity({}, (), summary([torch.full((2000,), value)]), 1e-4) for value in (1.0, 1.0 + 1e-6, 1.1)]
+    found = [Identity({}, (), summary([torch.full((2000,), value)]), (), 1e-4) for value in (1.0, 1.0 + 1e-6, 1.1)]
     assert not found[0].differences(found[1])
     assert "outputs for the first batch, by 0.09" in found[0].differences(found[2])["model"][0]
     one = torch.ones(5000)

@@ -33,12 +33,13 @@ def identify(prepared: "Prepared", budget: "Budget") -> Identity:
     hashes = {
         "model": hash_model(task.model),
         "calibration data": {"calibration data": _hash_batches(task.batches)},
-        "options": {**hash_options(options), **{name: hash_value(value) for name, value in chosen.items()}},
+        "options": {**{name: hash_value(value) for name, value in chosen.items()}, **hash_options(options)},
         **{name: {name: hash_function(function)} for name, function in functions.items()},
         "versions": {name: versions()[name] for name in ("torch-mipp", "torch")},
     }
-    outputs = _first_outputs(task.model, task.batches[0], task.loss_fn)
-    return Identity(hashes, [*write_ops(task.graph.program), *held], outputs, max(_TOLERANCE, 8 * task.noise))
+    outputs, losses = _first_outputs(task.model, task.batches[0], task.loss_fn)
+    tolerance = max(_TOLERANCE, 8 * task.noise)
+    return Identity(hashes, [*write_ops(task.graph.program), *held], outputs, losses, tolerance)
 
 
 def hash_options(options: "Options") -> dict[str, str]:
@@ -83,11 +84,13 @@ def _hash_batches(batches: Any) -> str:
 
 
 @torch.no_grad()
-def _first_outputs(model: nn.Module, batch: Batch, loss_fn: Callable[..., Tensor] | None) -> list[list[float]]:
-    """Numbers that stand for the outputs of a model, and the loss if it can be computed."""
+def _first_outputs(
+    model: nn.Module, batch: Batch, loss_fn: Callable[..., Tensor] | None
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Numbers that stand for the outputs of a model, and for the loss if it can be computed."""
     output = forward(working_copy(model), batch.call)
     losses: list[Tensor] = []
     if loss_fn is not None and batch.labels is not None:
         with suppress(Exception):  # a method that needs it says what is wrong
             losses = tensors_in(loss_fn(output, batch.labels))
-    return summary([*results_in(output), *losses])
+    return summary(results_in(output)), summary(losses)

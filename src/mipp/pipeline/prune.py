@@ -85,9 +85,10 @@ def prune(
             GPUs. The result is on the device of `model`.
         seed: Seed of everything random.
         progress: Show progress on a terminal.
-        checkpoint: Folder that records finished steps, so that an interrupted run can resume from it. A function counts
-            as unchanged if its code and the numbers, strings and tensors it holds are; lists and dicts it holds are not
-            compared.
+        checkpoint: Folder that records finished steps, so that an interrupted run can resume from it; one run at a time
+            holds it. A run is the same if model, data, options, functions and versions are: the ops of a forward pass
+            with all that they receive, and its outputs, are compared too. A function counts as unchanged if its code
+            and the numbers, strings and tensors are that it holds or refers to; lists and dicts are not compared.
         memory_limit: Bytes, or a string such as "2GB", for what is kept between passes: half for calibration data and
             activations (more goes to temporary files), half for statistics (wide layers get coarser ones, and a note).
             None is 4 GB, on every machine, so that plans do not depend on it. Model and one batch come on top.

@@ -22,12 +22,14 @@ class Identity:
         hashes: Hashes of parts, by what they belong to.
         program: The ops of the traced pass with their arguments, an op a line.
         outputs: Numbers that stand for each output of the dense model for the first batch; see `summary`.
+        losses: The same of what the caller's loss says of them.
         tolerance: By how much such numbers may differ, relative to the largest of their output.
     """
 
     hashes: Mapping[str, Mapping[str, str]]
     program: Sequence[str] = ()
     outputs: Sequence[Sequence[float]] = ()
+    losses: Sequence[Sequence[float]] = ()
     tolerance: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,8 +43,8 @@ class Identity:
             TypeError: It is something else.
         """
         hashes = {name: dict(parts) for name, parts in data["hashes"].items()}
-        numbers = [[float(number) for number in output] for output in data["outputs"]]
-        return cls(hashes, [str(line) for line in data["program"]], numbers, float(data["tolerance"]))
+        outputs, losses = ([[float(n) for n in one] for one in data[name]] for name in ("outputs", "losses"))
+        return cls(hashes, [str(line) for line in data["program"]], outputs, losses, float(data["tolerance"]))
 
     def differences(self, other: "Identity") -> Differences:
         """The differences to another identity; programs and outputs count where the data that they saw are the same."""
@@ -53,17 +55,22 @@ class Identity:
                 found[name] = changed
         if "calibration data" not in found and (changed := self._of_passes(other)):
             found["model"] = [*found.get("model", []), *changed]
+        if not found and (changed := self._of_numbers(self.losses, other.losses, "the loss of the first batch", other)):
+            found["loss_fn"] = changed
         return found
 
     def _of_passes(self, other: "Identity") -> list[str]:
         if line := _difference(self.program, other.program):
             return [line]
-        if list(map(len, self.outputs)) != list(map(len, other.outputs)):
-            return ["the shapes of its outputs"]
-        apart = max((_distance(*pair) for pair in zip(self.outputs, other.outputs, strict=True)), default=0.0)
-        if apart > max(self.tolerance, other.tolerance):
-            return [f"its outputs for the first batch, by {apart:.2g} of their size"]
-        return []
+        return self._of_numbers(self.outputs, other.outputs, "its outputs for the first batch", other)
+
+    def _of_numbers(
+        self, mine: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], what: str, other: "Identity"
+    ) -> list[str]:
+        if list(map(len, mine)) != list(map(len, theirs)):
+            return [f"the shapes of {what}"]
+        apart = max((_distance(*pair) for pair in zip(mine, theirs, strict=True)), default=0.0)
+        return [f"{what}, by {apart:.2g} of the largest"] if apart > max(self.tolerance, other.tolerance) else []
 
 
 def summary(tensors: Sequence[Tensor]) -> list[list[float]]:
