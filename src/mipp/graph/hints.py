@@ -64,10 +64,13 @@ class BatchNormInput:
 
 
 def trained_batch_norms(model: nn.Module) -> dict[nn.Module, str]:
-    """Batch norms with running statistics of a training, by name."""
+    """Batch norms whose running statistics are not those they begin with, by name; weights may lack the counters."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return {
-        module: name
-        for name, module in model.named_modules()
-        if isinstance(module, kinds) and module.num_batches_tracked is not None and int(module.num_batches_tracked) > 0
-    }
+    return {m: name for name, m in model.named_modules() if isinstance(m, kinds) and _was_trained(m)}
+
+
+def _was_trained(norm: nn.Module) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        return False
+    return bool((mean != 0).any() or (variance != 1).any())
