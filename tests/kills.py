@@ -20,6 +20,7 @@ from pathlib import Path
 from mipp.report.measuring import machine
 
 SCENARIOS = ("network", "regions", "perceptrons", "training", "compare")
+OUTCOMES = ("killed", "resumed", "the same", "another result")
 
 
 class Runs:
@@ -94,17 +95,27 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="how many in all")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
     options = parser.parse_args()
-    generator, found, total = random.Random(0), {}, Counter()
+    generator, rows = random.Random(0), []
     for number, name in enumerate(SCENARIOS):
         runs = Runs(name)
         count = options.kills // len(SCENARIOS) + (number < options.kills % len(SCENARIOS))
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = dict(kill_at_random(runs, Path(folder), count, generator))
+            found = kill_at_random(runs, Path(folder), count, generator)
         runs.close()
-        total = sum(map(Counter, found.values()), Counter())
-        content = {**total, "by scenario": found, "machine": machine()}
-        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    sys.exit(total["another result"] > 0)
+        rows.append({"scenario": name, "runs": count, **{outcome: found[outcome] for outcome in OUTCOMES}})
+        write(options.out, options.kills, rows)
+    sys.exit(any(row["another result"] for row in rows))
+
+
+def write(path: Path, kills: int, rows: list[dict]) -> None:
+    """Writes a result file of the form that those of the benchmarks have."""
+    head = {
+        "program": "tests/kills.py",
+        "command": f"python kills.py --kills {kills}",
+        "machine": machine(),
+        "settings": {"kills": kills, "seed": 0},
+    }
+    path.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
