@@ -1,4 +1,4 @@
-"""How the time of one `prune` grows with width, depth, samples and image size, each over four doublings.
+"""Growth of the time of one `prune` with width, depth, samples and image size, each over four doublings.
 
     python -m benchmarks.growth
 

@@ -8,7 +8,7 @@ HASHES = {"model": {"weights": "a", "layers": "b"}, "calibration data": {"calibr
 
 
 def test_an_identity_is_the_same_after_it_was_written_and_read():
-    own = Identity(HASHES, ["op"], [[1.0, 2.0]])
+    own = Identity(HASHES, ["op"], [[1.0, 2.0]], [[0.5]], tolerance=1e-6)
     again = Identity.from_dict(own.to_dict())
     assert again == own
     assert own.differences(again) == {}
@@ -22,9 +22,9 @@ def test_what_differs_is_named():
 
 
 def test_outputs_may_differ_by_rounding_and_programs_may_not():
-    own = Identity(HASHES, ["relu(%0)"], [[1.0, 2.0]])
-    assert own.differences(Identity(HASHES, ["relu(%0)"], [[1.0, 2.0 + 1e-6]])) == {}
-    assert "outputs" in own.differences(Identity(HASHES, ["relu(%0)"], [[1.0, 2.1]]))["model"][0]
+    own, near, far = (Identity(HASHES, ["relu(%0)"], [[1.0, y]], tolerance=1e-5) for y in (2.0, 2.0 + 1e-6, 2.1))
+    assert own.differences(near) == {}
+    assert "outputs" in own.differences(far)["model"][0]
     assert "op 0" in own.differences(Identity(HASHES, ["gelu(%0)"], [[1.0, 2.0]]))["model"][0]
 
 
