@@ -20,10 +20,10 @@ def growth() -> str:
     data = load("growth")
     cells = []
     for axis in dict.fromkeys(r["axis"] for r in data["rows"]):
-        rows = chosen(data, axis=axis)
+        rows = sorted(chosen(data, axis=axis), key=lambda r: r["size"])
         sizes = column(rows, "size")
         found, theory = (exponent(sizes, column(rows, key)) for key in ("seconds", "operations"))
-        ends = f"{sizes[0]:,.0f} to {sizes[-1]:,.0f}", f"{rows[0]['seconds']:.1f} to {rows[-1]['seconds']:.1f}"
+        ends = f"{sizes[1]:,.0f} to {sizes[-1]:,.0f}", f"{rows[1]['seconds']:.1f} to {rows[-1]['seconds']:.1f}"
         cells.append([axis, *ends, f"{found:.2f}", f"{theory:.2f}"])
     return table(["size", "from, to", "seconds", "exponent", "by theory"], cells, footnote(data))
 
