@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz hostile kills clean
+.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz hostile constraints sbom kills clean
 .DEFAULT_GOAL := check
 
 .venv: .venv/dev.stamp
@@ -72,6 +72,21 @@ kills: .venv
 
 hostile: .venv
 	@$(BIN)/python -m benchmarks.hostile
+
+# The newest versions that fit, in an environment of its own.
+constraints:
+	@$(PYTHON) -m venv --clear .venv-constraints
+	@.venv-constraints/bin/python -m pip install -qq -e '.[dev,experiments]'
+	@echo "# The versions that every install here uses: pip install -c constraints.txt -e '.[dev]'" > constraints.txt
+	@.venv-constraints/bin/python -m pip freeze --exclude-editable >> constraints.txt
+	@rm -r .venv-constraints
+
+sbom: .venv
+	@mkdir -p dist
+	@$(PYTHON) -m venv --clear .venv-sbom
+	@.venv-sbom/bin/python -m pip install -qq cyclonedx-bom
+	@.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/sbom.json $(BIN)/python
+	@rm -r .venv-sbom
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables

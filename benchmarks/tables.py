@@ -20,7 +20,8 @@ from mipp.methods import needs_of
 
 PAGES = (
     "README.md", "docs/accuracy.md", "docs/results.md",
-    "docs/feature-selection.md", "docs/int8.md", "docs/people.md", "docs/reference.md", "docs/theory.md",
+    "docs/feature-selection.md", "docs/int8.md", "docs/people.md", "docs/reference.md",
+    "docs/reliability.md", "docs/theory.md",
     "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/methods/index.md", "docs/methods/measured.md",
@@ -343,6 +344,14 @@ def language() -> str:
     return table(columns, cells, footnote(data))
 
 
+def hostile() -> str:
+    """Outcomes of hostile input, by kind."""
+    data, names = load("hostile"), ("cases", "used", "refused", "broken")
+    cells = [[r["kind"], *(f"{r[name]:,}" for name in names)] for r in data["rows"]]
+    total = [f"{sum(r[name] for r in data['rows']):,}" for name in names]
+    return table(["kind", *names], [*cells, ["**all**", *total]], footnote(data))
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -350,7 +359,7 @@ TABLES = {
         lenet_mnist,
         defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms,
         decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
-        lenet_before, lenet_after, resnet20,
+        hostile, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

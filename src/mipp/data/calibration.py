@@ -20,8 +20,6 @@ from mipp.runtime.progress import Progress, silent
 from mipp.runtime.settings import check_settings
 from mipp.runtime.tensor_store import Stored, TensorStore
 
-_LARGEST = 1e18
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -228,12 +226,6 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
             raise CalibrationError(
                 f"Calibration batch {number} holds NaN or infinite values; they would spoil every statistic. Clean the "
                 "data or leave the batch out."
-            )
-        if place == 0 and tensor.is_floating_point() and float(tensor.detach().abs().max()) > _LARGEST:
-            raise CalibrationError(
-                f"Calibration batch {number} holds numbers beyond {_LARGEST:.0e}, whose squares statistics cannot "
-                "hold. "
-                "Normalise the data as in training."
             )
     call = call.map(lambda t: t.to(device)) if device is not None else call
     labels = map_tensors(labels, lambda t: t.to(device)) if device is not None else labels

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from mipp.errors import CheckpointError, MippError, PlanMismatchError
 from mipp.modules.copies import fill, state_of
 from mipp.plan.plan import PruningPlan
+from mipp.runtime.typed import FormError, as_type
 from mipp.storage.fingerprint import fingerprint
 from mipp.storage.folder import add_biases, read_weights, tensors_of, write_weights
 from mipp.storage.identity import Identity, describe
@@ -22,6 +24,14 @@ from mipp.storage.lock import Lock
 
 JOURNAL = "journal.jsonl"
 _LINE = re.compile(rb'\{"sha256": "([0-9a-f]{64})", "entry": (.*)\}')
+
+
+@dataclass(frozen=True)
+class _NotedPlan:
+    """A plan and its notes in the journal; `PruningPlan.from_dict` reads the plan."""
+
+    plan: object
+    notes: tuple[str, ...]
 
 
 class Checkpoint:
@@ -75,9 +85,9 @@ class Checkpoint:
         """The plan of an earlier run, the weights if the method changed them, and its notes; None before."""
         if "plan" not in self.finished:
             return None
-        known = self.finished["plan"]
+        known: _NotedPlan = self._as(_NotedPlan, "plan")
         state = self._load("plan") if "plan" in self._sums else None
-        return PruningPlan.from_dict(known["plan"]), state, known["notes"]
+        return PruningPlan.from_dict(known.plan), state, list(known.notes)
 
     def save_plan(self, plan: PruningPlan, state: Mapping[str, Tensor] | None, notes: Sequence[str]) -> None:
         """Notes a plan."""
@@ -89,11 +99,24 @@ class Checkpoint:
         """Gives a model the weights it had after a step of an earlier run; returns its notes, None before."""
         if step not in self.finished:
             return None
+        notes = self._as(tuple[str, ...], step)
         weights = self._load(step)
         add_biases(model, weights)
         fill(model, weights)  # tensors only: extra state stays as it is
-        notes: list[str] = self.finished[step]
-        return notes
+        return list(notes)
+
+    def _as(self, kind: Any, step: str) -> Any:
+        """The result of a step as a type.
+
+        Raises:
+            CheckpointError: It is something else.
+        """
+        try:
+            return as_type(kind, self.finished[step], step)
+        except FormError as error:
+            raise CheckpointError(
+                f"{self._journal} is damaged ({type(error).__name__}: {error}); remove the folder to start anew."
+            ) from error
 
     def save_model(self, step: str, model: nn.Module, notes: Sequence[str]) -> None:
         """Notes the weights of a model after a step."""
