@@ -44,23 +44,19 @@ def gpt_oss() -> nn.Module:
 
 
 @pattern(
-    "DeepSeek-V3, default experts",
+    "DeepSeek's router and shared experts (GLM-4-MoE)",
     tokens("input_ids"),
     {
         "model.embed_tokens": 16,
-        # ranks of queries, and of keys and values; whole heads
-        **in_layers(
-            "model.layers", {"self_attn.q_a_proj": 12, "self_attn.q_b_proj": 4, "self_attn.kv_a_proj_with_mqa": 8}
-        ),
+        **in_layers("model.layers", HEADS),
         "model.layers.0.mlp.gate_proj": 32,
         "model.layers.1.mlp.experts.gate_up_proj": 12,
         "model.layers.1.mlp.shared_experts.gate_proj": 12,
     },
 )
-def deepseek_v3() -> nn.Module:
+def shared_experts() -> nn.Module:
     sizes = {
-        "moe_intermediate_size": 12, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "kv_lora_rank": 8,
-        "q_lora_rank": 12, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4, "first_k_dense_replace": 1,
-        "num_key_value_heads": 4,
+        "moe_intermediate_size": 12, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1,
+        "head_dim": 4,
     }  # fmt: skip
-    return decoder(hf.DeepseekV3ForCausalLM, hf.DeepseekV3Config, **sizes, **ROUTED)
+    return decoder(hf.Glm4MoeForCausalLM, hf.Glm4MoeConfig, **sizes, **ROUTED)
