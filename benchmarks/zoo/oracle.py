@@ -26,6 +26,8 @@ _DIFFERENCES = {
     "ConvTranspose2d, grouped": _GROUPS,
     "Depthwise convolution with a multiplier": _GROUPS,
     "YOLO with C2f blocks": _PAIRS,
+    "YOLO head, anchors of a buffer": _PAIRS,
+    "YOLO head, anchor points": f"{_PAIRS}; its groups in the head are others, too",
     "CSP and C2f by split": _HALVES,
     "GLU: gated convolutions": _HALVES,
     "gMLP": "its groups leave out the half of the channels that is gated",
