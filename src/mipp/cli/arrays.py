@@ -14,7 +14,7 @@ from mipp.cli.console import first_line
 from mipp.cli.errors import unknown
 from mipp.errors import CalibrationError, clip
 from mipp.runtime.typed import FormError
-from mipp.storage.folder import read_tensors
+from mipp.storage.tensor_files import read_tensors
 
 _BATCH = 128
 

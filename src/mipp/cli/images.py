@@ -242,7 +242,7 @@ def _hugging_face_transform(source: ModelSource) -> Transform | None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What a `preprocessor_config.json` says."""
+    """The content of a `preprocessor_config.json`."""
 
     crop_size: int | dict[str, int | None] | None = None
     size: int | dict[str, int | None] | None = None

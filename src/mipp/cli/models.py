@@ -17,7 +17,7 @@ from mipp.cli.console import first_line, only_results_on_stdout
 from mipp.cli.errors import CommandError, unknown
 from mipp.errors import MissingRequirementError
 from mipp.runtime.typed import FormError
-from mipp.storage.folder import read_tensors
+from mipp.storage.tensor_files import read_tensors
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "module", "params")
 """Keys under which checkpoints of trainings hold the state dict of the model."""

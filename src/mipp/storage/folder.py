@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mipp.errors import MippError, PlanMismatchError, clip, quote
@@ -20,6 +20,7 @@ from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
 from mipp.runtime.typed import FormError, as_type, parse_json, read_json
 from mipp.storage.places import PAGE, PLAN, REPORT, WEIGHTS, new_folder
+from mipp.storage.tensor_files import read_tensors
 from mipp.surgery.cut import apply
 from mipp.surgery.huggingface import update_config
 
@@ -118,19 +119,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{clip(str(path))} is not a readable safetensors file ({error}); it is truncated, damaged, or of another "
             "format. Pickled weights (.pt, .pth) are never read, for safety."
         ) from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file of anybody.
-
-    Raises:
-        OSError: The file cannot be read.
-        FormError: It is no safetensors file, or holds types that torch does not know.
-    """
-    try:
-        return load_file(path)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise FormError(clip(" ".join(str(error).split()))) from error
 
 
 def read_report(folder: Path) -> Report:
