@@ -120,7 +120,7 @@ class _Loop:
 
     @property
     def whole(self) -> float | None:
-        """What all steps cost together, 1 each where nothing else is known."""
+        """The cost of all steps together, 1 each where nothing else is known."""
         return self.total if self.costs is None else sum(self.costs)
 
     @property
