@@ -125,7 +125,7 @@ class _Loop:
 
     @property
     def paid(self) -> float:
-        """What the steps that are done cost."""
+        """The cost of the steps that are done."""
         return self.done if self.costs is None else sum(self.costs[: self.done])
 
     @property

@@ -181,7 +181,7 @@ class _Widths:
 
 @dataclass(frozen=True)
 class _Noted:
-    """What a pruned model was made from."""
+    """The origin of a pruned model."""
 
     base: str
     widths: _Widths
