@@ -50,7 +50,7 @@ BASE: Mapping[str, Size] = {
     "width": Size(width=128, depth=2, samples=16384),
     "depth": Size(width=64, depth=3, samples=2048),
     "samples": Size(width=128, depth=3, samples=16384),
-    "side": Size(width=16, depth=2, samples=64, side=16),
+    "side": Size(width=16, depth=2, samples=256, side=16),
 }
 DOUBLINGS = 4
 SMALLEST: Mapping[str, int] = {"width": 4, "depth": 1, "samples": 64, "side": 2}
