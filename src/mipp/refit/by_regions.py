@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import UnsupportedModelError
+from mipp.graph.row_norms import row_norm
 from mipp.modules.copies import fill, state_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
@@ -142,6 +143,7 @@ class _Lesson:
     def __init__(self, work: _RegionWise, region: Region, number: int) -> None:
         self.work, self.region = work, region
         self.wanted = work.outputs if region.value < 0 else [region.value]
+        self.norm = row_norm(work.task.graph.program, region.value) if region.value >= 0 else None
         self.parameters = {name: work.trainable[name] for name in region.weights if name in work.trainable}
         self.generator = torch.Generator().manual_seed(work.task.seed + 1_000_003 * (number + 1))
         self.targets = self._store_targets()
@@ -192,7 +194,9 @@ class _Lesson:
         return self._apart([values[v] for v in self.wanted], self.targets[index].load())
 
     def _apart(self, values: Values, targets: Values) -> Tensor:
-        return output_loss(values, targets) if self.region.value < 0 else relative_error(values[0], targets[0])
+        if self.region.value < 0:
+            return output_loss(values, targets)
+        return relative_error(values[0], targets[0], self.norm)
 
     @torch.no_grad()
     def _held_out(self) -> float:

@@ -14,6 +14,7 @@ from mipp.graph.downstream import downstream, read_by_relu, result_of
 from mipp.graph.layers import channel_dim
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, StrayedError, execute
+from mipp.graph.row_norms import RowNorm, row_norm
 from mipp.graph.trees import tensors_in
 from mipp.plan.plan import PruningPlan
 from mipp.statistics.paths import Path, Paths
@@ -30,10 +31,12 @@ class Feature:
     Attributes:
         site: The site that leads to it.
         kept: Which positions the pruned one has, by dimension.
+        norm: The norm over rows that reads it, if one does.
     """
 
     site: Site
     kept: Mapping[int, NDArray[np.bool_]]
+    norm: RowNorm | None
 
     def value_on(self, path: Path) -> int:
         """Its index in the program of a path, -1 if the site is not there."""
@@ -51,7 +54,8 @@ def features(graph: PruningGraph, plan: PruningPlan) -> list[Feature]:
         op = program.ops[site.op]
         kept = {channel_dim(op): site.outputs_to_keep(keep), **site.rows_to_keep(keep)}
         if all(stay.any() for stay in kept.values()):  # else it has gone, and one silent position stands in for it
-            found[_result_of(program, op)] = Feature(site, kept)
+            value = _result_of(program, op)
+            found[value] = Feature(site, kept, row_norm(program, value))
     return [feature for value, feature in found.items() if value not in program.outputs]
 
 
@@ -125,15 +129,20 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
 
 
 def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:
-    """Mean over the features that are there of the squared error relative to the variance of the dense one."""
+    """Mean over the features that are there of the relative error."""
     there = [(v, t, f) for v, t, f in zip(values, targets, features, strict=True) if v is not _ABSENT is not t]
-    return torch.stack([relative_error(value, align(target, value, f.kept)) for value, target, f in there]).mean()
+    return torch.stack(
+        [relative_error(value, align(target, value, f.kept), f.norm) for value, target, f in there]
+    ).mean()
 
 
-def relative_error(output: Tensor, target: Tensor) -> Tensor:
-    """The mean squared error relative to the variance of the target."""
-    target = target.float()
-    return nn.functional.mse_loss(output.float(), target) / target.var(correction=0).clamp_min(1e-12)
+def relative_error(output: Tensor, target: Tensor, norm: RowNorm | None = None) -> Tensor:
+    """The mean squared error relative to the variance of the target, or where a norm follows, to that of each row."""
+    output, target = output.float(), target.float()
+    if norm is None or target.ndim < 2:
+        return nn.functional.mse_loss(output, target) / target.var(correction=0).clamp_min(1e-12)
+    rows = target.flatten(0, -2)
+    return (norm.weigh(rows) * (output.flatten(0, -2) - rows).square().mean(1)).mean()
 
 
 def floating(output: object) -> Values:
