@@ -70,6 +70,13 @@ def train(model, *, fraction=1.0, after_step=None):
 BATCHES = [gauss(4)(8, torch.Generator().manual_seed(i)).float() for i in range(3)]
 BUDGET = mipp.Budget(nodes=0.5)
 prune = partial(mipp.prune, calibration=BATCHES, budget=BUDGET, progress=False)
+
+
+class Writer:
+    def log(self, numbers, step):
+        pass
+
+
 ENTRIES = {
     "prune": lambda made, folder: prune(made.model, evaluate=evaluate),
     "recover": lambda made, folder: prune(made.model, recover="distill"),
@@ -82,6 +89,7 @@ ENTRIES = {
     "apply": lambda made, folder: mipp.apply(made.result.plan, made.model),
     "mask": lambda made, folder: mipp.mask(made.result.plan, made.model),
     "save": lambda made, folder: made.result.save(folder / "new"),
+    "log report": lambda made, folder: mipp.log_report(made.result.report, Writer()),
     "load": lambda made, folder: mipp.load(made.saved, made.model),
     "load a factory": lambda made, folder: mipp.load(made.saved, Drawing),
     "load a plan": lambda made, folder: mipp.load_plan(made.saved / "plan.json"),
@@ -119,4 +127,4 @@ def test_every_public_function_has_its_entry():
     """Classes of settings, plans and errors draw nothing."""
     functions = {n for n in mipp.__all__ if callable(getattr(mipp, n)) and not isinstance(getattr(mipp, n), type)}
     named = {name.replace(" ", "_") for name in ENTRIES} | {"load_plan"}
-    assert functions - named == {"carry_over_average", "confidence_schedule", "from_pretrained"}
+    assert functions - named == {"carry_over_average", "confidence_schedule", "from_pretrained", "save_pretrained"}

@@ -89,5 +89,5 @@ def test_an_interrupted_recovery_goes_on_with_the_next_region_to_the_same_weight
 
 
 def test_an_unknown_reach_is_refused():
-    with pytest.raises(mipp.MippError, match="'network', 'blocks', or None"):
+    with pytest.raises(mipp.MippError, match="'network' or 'blocks' or None"):
         mipp.Distillation(by="layers")
