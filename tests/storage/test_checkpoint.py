@@ -238,12 +238,6 @@ def test_other_weights_beside_the_journal_are_refused(tmp_path):
         pruned(case, checkpoint=tmp_path / "one")
 
 
-def test_a_folder_of_an_earlier_version_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "journal.jsonl").write_text('{"fingerprint": {"model": "0"}}\n')
-    with pytest.raises(mipp.CheckpointError, match="earlier version, without checksums"):
-        pruned(named("residual"), checkpoint=tmp_path)
-
-
 def test_two_runs_cannot_share_a_folder(tmp_path):
     case = named("residual")
 
