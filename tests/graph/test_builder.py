@@ -288,17 +288,52 @@ def test_what_meets_a_stream_that_is_followed_no_longer_names_the_op_where_that_
     assert {f.name: f.op for f in found.frozen} == {"stem": "_fft_r2c", "b": "_fft_r2c", "out": ""}
 
 
-def test_a_parameter_read_in_training_keeps_the_stream_and_others_do_not():
+def with_mask_token(in_training):
     def forward(m, x):
-        h = m.a(x) + (m.mask_token if m.training else 0)
+        h = m.a(x) + (in_training(m) if m.training else 0)
         return m.b(F.relu(h))
 
     parts = {"mask_token": nn.Parameter(torch.randn(5)), "other": nn.Parameter(torch.randn(1, 5))}
-    net = Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2), **parts)
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2), **parts)
+
+
+def test_a_parameter_read_in_training_is_cut_with_what_it_meets():
+    net = with_mask_token(lambda m: m.mask_token)
+    found = mipp.inspect(net, torch.randn(2, 4))
+    assert {s.tensor for s in found.groups["a"].slices} == {"a.weight", "a.bias", "mask_token", "b.weight"}
+    assert {f.name: f.reason for f in found.frozen} == {"b": "is an output of the model", "other": "no op reads it"}
+    small = mipp.prune(net, [torch.randn(8, 4)], mipp.Budget(nodes=0.5), progress=False).model.train()
+    assert small.mask_token.shape == (small.a.out_features,)
+    small(torch.randn(2, 4)).sum().backward()
+    assert small.mask_token.grad is not None
+
+
+def test_auxiliary_heads_are_cut_with_what_they_read():
+    def forward(m, x):
+        h = F.relu(m.a(x))
+        return (m.b(h), m.auxiliary(h)) if m.training else m.b(h)
+
+    net = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2), auxiliary=nn.Linear(6, 3))
+    small = mipp.prune(net, [torch.randn(8, 4)], mipp.Budget(nodes=0.5), progress=False).model.train()
+    assert small.auxiliary.in_features == small.a.out_features < 6
+    assert [out.shape for out in small(torch.randn(2, 4))] == [(2, 2), (2, 3)]
+
+
+def test_a_size_in_the_code_for_training_keeps_the_stream():
+    net = with_mask_token(lambda m: m.mask_token.view(1, 5).expand(2, 5))
     found = mipp.inspect(net, torch.randn(2, 4))
     assert not found.groups
+    assert {f.name: f.op for f in found.frozen if f.name == "a"} == {"a": "view"}
+
+
+def test_where_training_cannot_be_followed_a_parameter_that_no_op_reads_keeps_the_stream():
+    def fail(m):
+        raise ValueError("labels are missing")
+
+    found = mipp.inspect(with_mask_token(fail), torch.randn(2, 4))
+    assert not found.groups
     assert {f.name: f.reason for f in found.frozen} == {
-        "a": "mask_token did not run, and may share these nodes",
+        "a": "mask_token, other did not run, and may share these nodes",
         "b": "is an output of the model",
         "mask_token": "no op reads it",
         "other": "no op reads it",

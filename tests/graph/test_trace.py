@@ -94,11 +94,19 @@ class Switched(nn.Module):
         return self.b(F.relu(self.norms[self.choose(self, x)](self.a(x))).mean((2, 3)))
 
 
-@pytest.mark.parametrize("choose", [lambda m, x: int(x.mean() < 0), lambda m, x: int(m.training)])
-def test_norms_that_did_not_run_keep_the_nodes_they_may_share(choose):
-    found = mipp.inspect(Switched(choose), normal(4, 3, 6, 6).abs())
+def test_norms_that_did_not_run_keep_the_nodes_they_may_share():
+    found = mipp.inspect(Switched(lambda m, x: int(x.mean() < 0)), normal(4, 3, 6, 6).abs())
     assert "a" not in found.groups
     assert any(line.name == "norms.1" and line.reason == "did not run" for line in found.frozen)
+
+
+def test_norms_that_run_in_training_are_cut_with_the_nodes_they_share():
+    x = normal(8, 3, 6, 6)
+    small = mipp.prune(Switched(lambda m, x: int(m.training)), [x], mipp.Budget(nodes=0.5), progress=False).model
+    kept = small.a.out_channels
+    assert kept < 8
+    assert all(norm.num_features == len(norm.running_mean) == kept for norm in small.norms)
+    assert small.train()(x).shape == small.eval()(x).shape == (8, 4)
 
 
 def test_an_error_names_the_inputs_given_by_name():

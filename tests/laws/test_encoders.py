@@ -28,6 +28,7 @@ SAM = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
     "output_channels": 8, "global_attn_indexes": [1], "window_size": 2, "num_pos_feats": 8, "mlp_dim": 24,
 }  # fmt: skip
+WAV2VEC2 = {**TEXT, **SPEECH, "intermediate_size": 24, "classifier_proj_size": 12, "mask_time_length": 2}
 IMAGES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 16, "patch_size": 8}
 
 # name: settings of the configuration, and nodes of some groups
@@ -96,3 +97,27 @@ def test_heads_and_units_are_nodes_and_cutting_equals_masking(name):
     found = {group: graph.groups[group].size if group in graph.groups else 0 for group in MODELS[name][1]}
     assert found == MODELS[name][1]
     cut_equals_masked(random_plan(graph, model), model, as_call(batch))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_mask_of_training_is_cut_with_the_stream_of_wav2vec2(padded):
+    torch.manual_seed(0)
+    model = transformers.Wav2Vec2ForSequenceClassification(transformers.Wav2Vec2Config(**WAV2VEC2)).double()
+    batch = {"input_values": torch.randn(2, 2000, dtype=torch.float64)}
+    if padded:
+        batch["attention_mask"] = (torch.arange(2000) < torch.tensor([[2000], [1000]])).long()
+    group = mipp.inspect(model, batch).graph.groups["wav2vec2.feature_projection.projection"]
+    assert group.size == 4
+    assert "wav2vec2.masked_spec_embed" in {s.tensor for s in group.slices}
+    small = mipp.prune(model, [batch], mipp.Budget(nodes=0.5), progress=False).model.train()
+    assert small(**batch).logits.shape == (2, 2)
+
+
+@pytest.mark.slow
+def test_the_mask_token_of_dinov2_freezes_no_stream():
+    torch.manual_seed(0)
+    model = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**IMAGES, num_labels=3)).double()
+    found = mipp.inspect(model, {"pixel_values": torch.randn(2, 3, 16, 16, dtype=torch.float64)})
+    assert found.graph.groups["dinov2.embeddings.patch_embeddings.projection"].size == 16
+    assert {f.name for f in found.frozen} == {"classifier", "dinov2.embeddings.mask_token"}

@@ -120,15 +120,16 @@ def test_an_attribute_with_the_size_by_chance_stays():
     assert (small.width, small.longest) == (8, 16)
 
 
-def test_what_feeds_a_head_that_runs_in_training_only_stays():
+def test_what_feeds_a_head_that_runs_in_training_only_is_cut_for_both():
     def forward(m, x):
         h = F.relu(m.a(x))
         return (m.b(h), m.extra(h)) if m.training else m.b(F.relu(m.d(h)))
 
     model = Net(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 3), d=nn.Linear(8, 8), extra=nn.Linear(8, 2)).double().eval()
-    found = mipp.inspect(model, X)
-    assert "a" not in found.groups
-    assert any(f.name == "extra" and f.reason == "did not run" for f in found.frozen)
+    assert set(mipp.inspect(model, X).groups["a"].consumers) == {"b", "d", "extra"}
+    small = mipp.prune(model, [X], mipp.Budget(nodes=0.5), progress=False).model
+    assert small.a.out_features == small.d.out_features == small.extra.in_features < 8
+    assert [out.shape for out in small.train()(X)] == [(len(X), 3), (len(X), 2)]
 
 
 def test_tensors_that_the_model_keeps_are_not_changed():

@@ -30,7 +30,7 @@ from mipp.graph.nodes import (
 )
 from mipp.graph.trace import trace
 from mipp.graph.tracker import Walk, walk
-from mipp.graph.unused import find_unused, list_unused, read_in_training
+from mipp.graph.unused import Unused, find_unused, list_unused, trace_training
 from mipp.modules.adapters import adapter_of
 from mipp.modules.copies import canonical_names, working_copy
 
@@ -66,18 +66,35 @@ class Draft:
     def __init__(self, model: nn.Module, call: Call) -> None:
         program = trace(working_copy(model), call)
         self._walk = walk(program, _counting(model))
-        self._produced, self._read = (_slots_of(self._walk, a) for a in (self._walk.producers, self._walk.readers))
         self._batch = max(call.samples, 1)
         names = canonical_names(model)
         self._parameters = [(names[id(p)][0], p) for p in model.parameters()]
         seen = {tensor for tensor, _ in self._walk.slots}
         unused = find_unused(model, seen)
         self._unused = list_unused(model, unused)
-        self._may_run = list(unused) if program.guards or not unused else read_in_training(model, call, unused)
+        self._doubted: list[tuple[Tensor, Reason]] = []
+        self._may_run = self._follow_training(model, call, unused) if unused else []
+        self._produced, self._read = (_slots_of(self._walk, a) for a in (self._walk.producers, self._walk.readers))
         self._aliases = [(names[id(p)][0], n) for n, p in model.named_parameters() if names[id(p)][0] != n]
         self._owners: dict[str, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._owners.setdefault(names[id(parameter)][0], []).append(owner(name))
+
+    def _follow_training(self, model: nn.Module, call: Call, unused: Unused) -> list[str]:
+        """Adds what a pass in train mode shows about the parameters that only it reads.
+
+        Returns:
+            What may run in passes that were not seen: where values decide, or where the one in train mode raised.
+        """
+        program = trace_training(model, call)
+        read = {value.name for value in program.values if value.name} if program is not None else set()
+        if program is not None and any(not read.isdisjoint(names) for names in unused.values()):
+            settled = {(doubt.reason, doubt.size) for doubt in self._walk.doubts}
+            found = walk(program, self._walk.counting, self._walk)
+            self._doubted = [(d.atoms, d.reason) for d in found.doubts if (d.reason, d.size) not in settled]
+        if program is not None and not self._walk.program.guards:
+            return []
+        return [key for key, names in unused.items() if read.isdisjoint(names)]
 
     def graph(self, freeze: Mapping[str, Reason] | None = None, findings: Findings | None = None) -> PruningGraph:
         """The pruning graph.
@@ -88,13 +105,16 @@ class Draft:
         """
         w, findings = self._walk, findings or Findings()
         stay = [(w.doubts[i].atoms, r) for i, r in sorted(findings.rejected.items()) if not w.doubts[i].inferred]
-        stay += self._atoms_by_name(freeze or {})
+        stay += [*self._doubted, *self._atoms_by_name(freeze or {})]
         nodes = self._nodes(stay, findings.ties)
         shared = [*self._nodes_of_unused(nodes), *nodes.uneven_axes(), *nodes.unaligned_axes()]
         nodes = self._nodes([*stay, *shared], findings.ties) if shared else nodes
         nodes = nodes.align(findings.multiples)
         aliased = {n: _with_aliases(g, self._aliases) for n, g in nodes.groups.items()}
-        frozen = (*nodes.frozen(), *self._unused)
+        frozen = nodes.frozen()
+        listed = {f.name for f in frozen}.union(s.tensor for g in nodes.groups.values() for s in g.slices)
+        listed |= {owner(name) for name in listed if name in self._owners}
+        frozen += tuple(f for f in self._unused if f.name not in listed)
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
         found = {key: c.of(nodes.size(w.doubts[c.number].atoms)) for key, c in findings.attributes.items()}
         return PruningGraph(
@@ -152,7 +172,7 @@ class Draft:
         return self._owners.get(slot[0], [owner(slot[0])])
 
     def _nodes_of_unused(self, nodes: "_Nodes") -> list[tuple[Tensor, Reason]]:
-        """The nodes that layers which did not run may read or write, where values or the mode decide that they run.
+        """The nodes that layers which did not run may read or write, where nothing shows whether they do.
 
         Those inside of a module all of which ran are safe.
         """

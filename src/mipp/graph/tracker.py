@@ -113,9 +113,18 @@ class Walk:
         return self.slots[name, axis].reshape([size if d == axis else 1 for d in range(ndim)])
 
 
-def walk(program: Program, counting: Mapping[str, str]) -> Walk:
-    """Applies the rules to a program, op by op."""
+def walk(program: Program, counting: Mapping[str, str], before: Walk | None = None) -> Walk:
+    """Applies the rules to a program, op by op.
+
+    Args:
+        program: A traced pass.
+        counting: See `Walk`.
+        before: A walk through another pass of the same model: what is found about its parameters is added to it.
+    """
     found = Walk(program, counting, unread=_unread(program))
+    if before is not None:
+        found.atoms, found.slots, found.splits = before.atoms, before.slots, before.splits
+        found.producers, found.readers, found.attributes = before.producers, before.readers, before.attributes
     for op in program.ops:
         if op.index in found.unread and op.name != "select":
             continue

@@ -1,16 +1,14 @@
 """Layers and parameters that a pass leaves out, and whether there is a sign that other passes read them."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from torch import nn
-from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
 from mipp.graph.nodes import Frozen, owner
-from mipp.graph.trace import OpStream, call_op, forward
-from mipp.graph.trees import tensors_in
+from mipp.graph.program import Program
+from mipp.graph.trace import trace
 from mipp.modules.copies import canonical_names, working_copy
 
 Unused = dict[str, list[str]]
@@ -40,18 +38,14 @@ def _unused_holder(model: nn.Module, name: str, names: Mapping[int, tuple[str, s
     return name if any(names[id(t)][0] in seen for t in (*module.parameters(), *module.buffers())) else path
 
 
-def read_in_training(model: nn.Module, call: Call, unused: Unused) -> list[str]:
-    """Those of which an op reads a tensor in train mode, as auxiliary heads are; all where that cannot be told."""
+def trace_training(model: nn.Module, call: Call) -> Program | None:
+    """A pass in train mode, which reads what auxiliary heads and mask tokens hold; None where it raises."""
     copied = working_copy(model)
     copied.train()
-    stream = _Reads()
     try:
-        with stream:
-            forward(copied, call)
+        return trace(copied, call)
     except UnsupportedModelError:  # one sample is too few for a batch norm, say
-        return list(unused)
-    read = {name for identity, (name, _) in canonical_names(copied).items() if identity in stream.read}
-    return [key for key, tensors in unused.items() if not read.isdisjoint(tensors)]
+        return None
 
 
 def list_unused(model: nn.Module, unused: Unused) -> list[Frozen]:
@@ -63,18 +57,3 @@ def list_unused(model: nn.Module, unused: Unused) -> list[Frozen]:
         else Frozen(key, len(tensors[names[0]]), "did not run", "", "")
         for key, names in unused.items()
     ]
-
-
-class _Reads(OpStream):
-    """Notes which tensors the ops of a pass read, by `id`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read: set[int] = set()
-
-    def stays_whole(self, func: OpOverload) -> bool:
-        return True
-
-    def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.read.update(id(tensor) for tensor in tensors_in((args, kwargs)))
-        return call_op(func, args, kwargs)

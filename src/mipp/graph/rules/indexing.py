@@ -1,6 +1,7 @@
 """Ops that take positions, or put them in places, by indices."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -52,11 +53,25 @@ def index(op: Op, w: Walk) -> Sequence[Planes]:
 def index_put(op: Op, w: Walk) -> Sequence[Planes]:
     """Values that are put into places have the nodes of those they replace."""
     values = op.args[2]
+    if not w.of(values) and prod(w.shape(values)) == 1 and (mask := _only_mask(op, w)) is not None:
+        start = next(place for place, given in enumerate(op.args[1]) if given is not None)
+        x, ndim = op.args[0], len(w.shape(op.args[0]))
+        around = (1,) * start, (1,) * (ndim - start - len(w.shape(mask)))
+        shape = (*around[0], *w.shape(mask), *around[1])
+        planes = tuple(p.reshape((*around[0], *p.shape, *around[1])) for p in w.of(mask))
+        operands = [(w.of(x), w.shape(x)), (planes, shape)]
+        return [merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
     kept, found = _index_planes(op, w, len(w.shape(values)))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     shape = torch.broadcast_shapes(w.shape(values), *(p.shape for p in found))
     merge([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
     return [kept]
+
+
+def _only_mask(op: Op, w: Walk) -> Ref | None:
+    """The mask, where an op takes nothing else: one number is put where it is true, as `masked_fill` does."""
+    given: list[Ref] = [ref for ref in op.args[1] if ref is not None]
+    return given[0] if len(given) == 1 and w.program.values[given[0].index].dtype == torch.bool else None
 
 
 def _index_planes(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
