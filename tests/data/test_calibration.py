@@ -229,3 +229,26 @@ def test_one_tensor_or_dict_is_one_batch():
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
     for data in (torch.randn(16, 3), {"input": torch.randn(16, 3)}):
         assert mipp.prune(model, mipp.Calibration(data), mipp.Budget(nodes=0.5), progress=False).plan.widths == {"0": 3}
+
+
+@pytest.mark.parametrize(
+    ("raw", "said", "hint"),
+    [
+        ({"input_ids": [[1, 2], [3, 4]]}, "a dict of whole numbers, such as token ids", 'return_tensors="pt"'),
+        (["a text", "another"], "a list of text", "A tokenizer makes tensors"),
+        (np.ones(3), "a ndarray", "torch.from_numpy"),
+    ],
+)
+def test_data_without_tensors_are_described_with_what_makes_tensors_of_them(raw, said, hint):
+    with pytest.raises(mipp.CalibrationError) as refused:
+        read(mipp.Calibration([raw]), None)
+    assert f"(it is {said})" in str(refused.value)
+    assert hint in str(refused.value)
+    with pytest.raises(mipp.MippError, match=said):
+        mipp.inspect(nn.Embedding(5, 3), raw)
+
+
+def test_an_input_without_dimensions_is_pruned_for():
+    model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    ids = [torch.tensor(3), torch.tensor(5), torch.tensor(1)]
+    assert mipp.prune(model, ids, mipp.Budget(nodes=0.5), progress=False).model(ids[0]).shape == (2,)

@@ -338,3 +338,20 @@ def test_where_training_cannot_be_followed_a_parameter_that_no_op_reads_keeps_th
         "mask_token": "no op reads it",
         "other": "no op reads it",
     }
+
+
+def test_positions_that_an_op_makes_in_a_fixed_number_are_named_by_that_op():
+    """Slopes by the number of the head, as BLOOM's, reach the scores several ops behind."""
+
+    def forward(m, x):
+        q, k, v = (
+            layer(x).view(len(x), -1, 4, 2).transpose(1, 2).reshape(-1, x.shape[1], 2) for layer in (m.q, m.k, m.v)
+        )
+        slopes = torch.pow(0.5, torch.arange(1, 5, dtype=x.dtype))[:, None, None] * torch.arange(x.shape[1])
+        scores = torch.baddbmm(slopes.repeat(len(x), 1, 1), q, k.mT).softmax(-1)
+        return m.out((scores @ v).view(len(x), 4, -1, 2).transpose(1, 2).flatten(2))
+
+    net = Net(forward, q=nn.Linear(3, 8), k=nn.Linear(3, 8), v=nn.Linear(3, 8), out=nn.Linear(8, 2))
+    frozen = {f.name: f for f in mipp.inspect(net, torch.randn(3, 5, 3)).frozen}
+    assert {frozen[name].op for name in "qk"} == {"arange"}
+    assert frozen["q"].reason == "baddbmm meets positions of a fixed size"

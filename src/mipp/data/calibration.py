@@ -15,10 +15,14 @@ from mipp.errors import CalibrationError, UnsupportedModelError, quote
 from mipp.graph.call import Call
 from mipp.graph.trees import cut, map_tensors, tensors_in
 from mipp.modules.copies import holds_numbers
+from mipp.modules.wrappers import article
 from mipp.runtime.mistakes import border
 from mipp.runtime.progress import Progress, silent
 from mipp.runtime.settings import check_settings
 from mipp.runtime.tensor_store import Stored, TensorStore
+
+_LEAVES: dict[type, str] = {int: "whole numbers, such as token ids", float: "numbers", str: "text"}
+_DEEPEST = 4
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,30 @@ def as_call(example: Any) -> Call:
     return _plainly(Call(tuple(example) if isinstance(example, tuple | list) else (example,)))
 
 
+def describe_plain(data: Any) -> str:
+    """Data without tensors as words: their type, and that of what the containers hold."""
+    leaf = _first_leaf(data)
+    return article(data) if leaf is data or type(leaf) not in _LEAVES else f"{article(data)} of {_LEAVES[type(leaf)]}"
+
+
+def hint_at_plain(data: Any) -> str:
+    """A sentence on how data without tensors become tensors."""
+    leaf = _first_leaf(data)
+    if isinstance(leaf, str):
+        return 'A tokenizer makes tensors of text: tokenizer(texts, padding=True, return_tensors="pt").'
+    if isinstance(leaf, int):
+        return 'torch.tensor makes tensors of token ids, as does return_tensors="pt" of a tokenizer.'
+    return "torch.from_numpy makes tensors of arrays."
+
+
+def _first_leaf(data: Any) -> Any:
+    """The first entry of the first container, and so on, a few deep."""
+    for _ in range(_DEEPEST):
+        if isinstance(data, Mapping | tuple | list):
+            data = next(iter(data.values() if isinstance(data, Mapping) else data), None)
+    return data
+
+
 def _plainly(call: Call) -> Call:
     odd = any(type(tensor) is not Tensor or tensor.is_inference() for tensor in call.tensors)
     return call.map(_plain) if odd else call
@@ -211,8 +239,8 @@ def _batch(raw: Any, number: int, how: Callable[..., Any] | None, device: torch.
     if not call.tensors:
         hint = "" if how is not None else "; for anything else pass mipp.Calibration(batches, forward=...)"
         raise CalibrationError(
-            f"Calibration batch {number} holds no tensor (it is a {type(raw).__name__}). Expected a Tensor, a dict of "
-            f"Tensors, or (input, labels){hint}. torch.from_numpy makes tensors of arrays."
+            f"Calibration batch {number} holds no tensor (it is {describe_plain(raw)}). Expected a Tensor, a dict of "
+            f"Tensors, or (input, labels){hint}. {hint_at_plain(raw)}"
         )
     if call.samples == 0:
         raise CalibrationError(f"Calibration batch {number} holds no samples (its first dimension is 0); leave it out.")

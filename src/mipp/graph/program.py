@@ -100,6 +100,11 @@ class Program:
     not_replayable: str = ""
 
     @cached_property
+    def samples(self) -> int:
+        """Length of the first dimension of the first input that has one, at least 1."""
+        return max(1, next((self.values[index].shape[0] for index in self.inputs if self.values[index].shape), 1))
+
+    @cached_property
     def readers(self) -> list[list[int]]:
         """For every value, the indices of the ops that read it."""
         reading: list[list[int]] = [[] for _ in self.values]
@@ -107,6 +112,15 @@ class Program:
             for index in dict.fromkeys(op.inputs):
                 reading[index].append(op.index)
         return reading
+
+    def before(self, value: int) -> list[Op]:
+        """The ops that a value is computed by, the last one first."""
+        wanted, found = {value}, []
+        for op in reversed(self.ops[: self.values[value].producer + 1]):
+            if wanted.intersection(op.outputs):
+                wanted.update(op.inputs)
+                found.append(op)
+        return found
 
     @cached_property
     def last_reads(self) -> list[int]:

@@ -151,12 +151,32 @@ def _is_followed(values: Sequence[int], w: Walk) -> bool:
 def _note_loss(op: Op, w: Walk, freezes: int, *, followed: bool) -> None:
     """Notes why the results of an op can be followed no longer: what meets them is frozen for the same reason."""
     cause = next((w.lost[index] for index in op.inputs if index in w.lost), None)
-    if cause is not None:
-        w.atoms.blame(freezes, cause)
-    elif followed:
+    start = cause or (_start_of_fixed(op, w) if w.atoms.freezes > freezes else None)
+    if start is not None:
+        w.atoms.blame(freezes, start)
+    if cause is None and followed:
         cause = w.atoms.first_reason(freezes)
     if cause is not None and not _is_followed(op.outputs, w):
         w.lost.update(dict.fromkeys(op.outputs, cause))
+
+
+def _start_of_fixed(op: Op, w: Walk) -> Reason | None:
+    """The op that makes the positions of a fixed size which an op meets, as `arange` numbers heads, if one is known.
+
+    It reads nothing itself, and makes the longest axis of which the one that is met consists.
+    """
+    moving = {plane.shape[d] for i in op.inputs for plane in w.planes.get(i, ()) for d in varying(plane)}
+    found: list[tuple[int, Op]] = []
+    for index in op.inputs:
+        met = moving.intersection(w.program.values[index].shape)
+        if met and not w.planes.get(index) and index not in w.lost:
+            makers = [maker for maker in w.program.before(index) if not maker.inputs and maker.outputs]
+            sizes = [(n, maker) for maker in makers for n in w.program.values[maker.outputs[0]].shape if n > 1]
+            found += [(n, maker) for n, maker in sizes if any(size % n == 0 for size in met)]
+    _, maker = max(found, key=lambda pair: pair[0], default=(0, None))
+    if maker is None:
+        return None
+    return Reason(f"{op.name} meets positions of a fixed size", maker.name, maker.source)
 
 
 def _unread(program: Program) -> set[int]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mipp.data.calibration import Calibration, as_call, read
+from mipp.data.calibration import Calibration, as_call, describe_plain, hint_at_plain, read
 from mipp.errors import MippError, quote
 from mipp.methods.base import Method
 from mipp.methods.mipp.mipp import MIPP
@@ -196,8 +196,8 @@ def inspect(model: nn.Module, example: Any, exclude: Sequence[str] = ()) -> Insp
     model, call = unwrap(model), as_call(example)
     if not call.tensors:
         raise MippError(
-            f"example is a {type(example).__name__} without tensors; expected one input, such as torch.randn(1, 3, 32, "
-            "32)."
+            f"example is {describe_plain(example)}, without tensors; expected one input, such as torch.randn(1, 3, 32, "
+            f"32). {hint_at_plain(example)}"
         )
     if call.samples == 0:
         raise MippError("example holds no samples (its first dimension is 0); expected one or more.")

@@ -83,10 +83,9 @@ def _fits(small: nn.Module, task: Task, batch_size: int) -> bool:
     """True if what training adds to a model, and keeps of a step for the way back, is within the memory limit."""
     program, size = task.graph.program, sum(p.numel() * p.element_size() for p in small.parameters())
     made = sum(4 * math.prod(value.shape) for value in program.values if value.origin == "op")
-    traced = max(
-        1, next((program.values[index].shape[0] for index in program.inputs if program.values[index].shape), 1)
-    )
-    return 3 * size + made * batch_size // traced <= 2 * task.memory.store.limit  # gradients, and two moments of Adam
+    return (
+        3 * size + made * batch_size // program.samples <= 2 * task.memory.store.limit
+    )  # gradients, and two moments of Adam
 
 
 class _Distiller:

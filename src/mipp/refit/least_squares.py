@@ -127,8 +127,8 @@ def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options
 def _is_scarce(site: Site, weight: Tensor, program: Program, samples: int) -> bool:
     """True if a convolution has few rows for each of its inputs."""
     op, weight = program.ops[site.op], site.swap_axes(weight)
-    written, traced = program.values[op.outputs[0]].shape, program.values[program.inputs[0]].shape[0]
-    rows = samples * prod(written) // written[channel_dim(op)] // traced
+    written = program.values[op.outputs[0]].shape
+    rows = samples * prod(written) // written[channel_dim(op)] // program.samples
     return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
 
 
