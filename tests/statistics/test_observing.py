@@ -1,13 +1,17 @@
 """Statistics of layers are those of what the layers read, whatever the batches."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import image_batches, image_network
+from torch import nn
 
 import mipp
 from mipp.data.calibration import read
 from mipp.errors import CalibrationError
+from mipp.runtime.record import Notes
+from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.observing import rotate, site_statistics
 
 IMAGES = torch.cat(image_batches(3))
@@ -50,3 +54,39 @@ def test_a_basis_of_the_kernel_keeps_lengths():
     features = torch.randn(5, 18)
     assert torch.allclose(rotate(features, basis).norm(dim=1), features.norm(dim=1), rtol=1e-5)
     assert rotate(features, None) is features
+
+
+class OtherActivation(nn.Module):
+    """Puts another function behind a layer, for some inputs."""
+
+    def __init__(self, other_way) -> None:
+        super().__init__()
+        self.other_way = other_way
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 3)
+
+    def forward(self, x):
+        h = self.b(torch.tanh(self.a(x)))
+        return self.c(torch.sigmoid(h) if self.other_way(x) else torch.tanh(h))
+
+
+@pytest.mark.parametrize("other_way", [lambda x: bool(x.mean() > 0), lambda x: len(x) % 2 == 0])
+def test_batches_in_which_what_is_needed_behind_a_layer_changes_are_left_out_and_counted(other_way):
+    torch.manual_seed(1)
+    model, method = OtherActivation(other_way), mipp.methods.MIPP(estimator="surrogate", activation="post")
+    data = [torch.randn(15 + n % 2, 6) + 0.3 * (-1) ** n for n in range(8)]
+    data.sort(key=other_way)
+    alike = [x for x in data if not other_way(x)]
+    assert len(alike) == 4
+    with pytest.warns(UserWarning, match="Of 8 calibration batches 4 were left out of the statistics"):
+        found = mipp.prune(model, data, mipp.Budget(nodes=0.5), method, compensate=None, progress=False)
+    assert "4 were left out of the statistics" in found.report.warnings[0]
+    graph = mipp.inspect(model, data[0]).graph
+    reading, everything = Reading(None, "post", 16), np.ones(graph.num_nodes, bool)
+    (one,), (other,) = (
+        adjacent_samples(
+            model, graph, graph.groups["a"], read(mipp.Calibration(d), None), everything, reading, 0.0, Notes()
+        )
+        for d in (data, alike)
+    )
+    assert torch.equal(one.x, other.x)
+    assert torch.equal(one.y, other.y)

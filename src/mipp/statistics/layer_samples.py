@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mipp.data.calibration import Batch, name_batch
+from mipp.data.calibration import Batch
 from mipp.estimators import Samples
 from mipp.graph.downstream import downstream
 from mipp.graph.layers import channel_dim
@@ -17,7 +17,8 @@ from mipp.graph.nodes import NodeGroup, PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.modules.copies import working_copy
 from mipp.runtime.distributed import gather, is_sharded
-from mipp.statistics.observing import check_finite, observe
+from mipp.runtime.record import Notes
+from mipp.statistics.observing import Followed, check_finite, observe
 from mipp.statistics.unfolding import channels_last, inputs_of
 
 Collapse = Literal["l1", "l2", "mean", "std"]
@@ -119,6 +120,7 @@ def adjacent_samples(
     keep: NDArray[np.bool_],
     reading: Reading,
     noise: float = 0.0,
+    notes: Notes | None = None,
 ) -> list[Samples]:
     """Runs the model once and returns what a group tells each of its readers.
 
@@ -130,6 +132,7 @@ def adjacent_samples(
         keep: Whether each node of the graph is still there; targets are the outputs that are.
         reading: How samples are taken.
         noise: Noise on the targets, relative to their variance.
+        notes: Get a warning where batches cannot be followed and are left out; None: all are needed.
 
     Returns:
         One set of samples per reader and convolution group.
@@ -139,7 +142,8 @@ def adjacent_samples(
     """
     readers = graph.readers(group)
     uses = {site.op: [use for use in graph.sites if use.op in graph.uses(site)] for site in readers}
-    observed = observe_sites(model, graph, [use for own in uses.values() for use in own], batches, reading, group)
+    own = [use for found in uses.values() for use in found]
+    observed = observe_sites(model, graph, own, batches, reading, group, notes)
     found: list[Samples] = []
     for site in readers:
         rows = torch.from_numpy(site.outputs_to_keep(keep)).reshape(site.groups, -1)
@@ -155,6 +159,7 @@ def observe_sites(
     batches: Iterable[Batch],
     reading: Reading,
     group: NodeGroup | None = None,
+    notes: Notes | None = None,
 ) -> dict[int, Observed]:
     """Targets of some sites by index of the op; and, for a group, what they read of it."""
     program, model = graph.program, working_copy(model)
@@ -183,10 +188,12 @@ def observe_sites(
                 found[op].images.append(first + torch.arange(batch.samples).repeat_interleave(each))
 
     wanted = {*by_op, *(e.op for e in ends.values()), *(e.addition for e in ends.values() if e.addition >= 0)}
+    followed = Followed()
     for batch in batches:
-        with name_batch(batch):
+        with followed.attempt(batch):
             observe(model, batch.call, program, sorted(wanted), observer)
-        first += batch.samples
+            first += batch.samples
+    followed.tell(notes)
     return {op: found[op].pool(first) for op in sorted(found)}
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -17,12 +18,12 @@ from mipp.graph.call import Call
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Program, Ref
+from mipp.graph.program import Program, Ref, StrayedError
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
-from mipp.runtime.record import Notes
+from mipp.runtime.record import WARNING, Notes
 from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import Moments, Variances
@@ -113,11 +114,13 @@ def site_statistics(
             for moment, rows in zip(found[op].inputs, pieces, strict=True):
                 moment.update(rows)
 
+    followed = Followed()
     for batch in batches:
-        with name_batch(batch):
+        with followed.attempt(batch):
             observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
         for op in (op for op in found if twins[op] == op):
             check_finite(graph, sites[op], found[op].inputs, batch)
+    followed.tell(notes)
     streams = {addition: own.pool() for addition, own in streams.items()}
     tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
@@ -277,24 +280,36 @@ class _Watch(OpStream):
         self._turns[key] += 1
         return self._uses[Use(*key, min(turn, most - 1))] if most else None
 
-    def check(self, dispensable: Collection[int]) -> None:
-        """Refuses a pass in which layers cannot be told from each other, or other ops do not follow their layers.
+    def run(self, model: nn.Module, call: Call) -> Any:
+        """Calls the model and returns its output."""
+        with module_stack(model, self.modules), self:
+            return run(model, call.map(Tensor.clone))
 
-        Raises:
-            UnsupportedModelError: It is one.
-        """
+    def may_lose(self, call: Call, dispensable: Collection[int]) -> bool:
+        """True if values or shapes may lead to another path, and that is no matter of indifference."""
+        needed = any(self._ends(path, dispensable) for path in self.behind.values())
+        computed = any(not weight_name(self.program, self.program.ops[index]) for index in self.behind)
+        shapes = [self.program.values[index].shape for index in self.program.inputs]
+        return (needed or computed) and (bool(self.program.guards) or shapes != [t.shape for t in call.tensors])
+
+    def _ends(self, path: Sequence[int], dispensable: Collection[int]) -> list[int]:
+        return [op for op in path if op in self.wanted and op not in dispensable]
+
+    def loss(self, dispensable: Collection[int]) -> str:
+        """The reason why layers cannot be told from each other, or other ops do not follow them; "" if all is well."""
         for index, path in self.behind.items():
             key = next(use for use, there in self._uses.items() if there == index)[:2]
-            ends = [op for op in path if op in self.wanted and op not in dispensable]
+            ends = self._ends(path, dispensable)
             lost = next((op for op in ends if self.reached[op] != self.reached[index]), None)
             if not weight_name(self.program, self.program.ops[index]):
                 lost = index if self._turns[key] != self.most[key] else lost
             if lost is not None:
                 op = self.program.ops[lost]
-                raise UnsupportedModelError(
+                return (
                     f"The model takes another path on other data: {op.name} at {op.source} is not called as it was in "
                     "the first batch. Statistics need it there; leave out the batches that take the other path."
                 )
+        return ""
 
 
 def _path_behind(program: Program, index: int, wanted: Collection[int]) -> list[int]:
@@ -309,6 +324,43 @@ def _path_behind(program: Program, index: int, wanted: Collection[int]) -> list[
         end = len(path) if op.index in wanted else end
         value = op.outputs[0]
     return path[:end]
+
+
+class Followed:
+    """Batches that take another path than the first are left out, and counted."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._left_out: list[StrayedError] = []
+
+    @contextmanager
+    def attempt(self, batch: Batch) -> Iterator[None]:
+        """A block that observes one batch; one that strays is left out."""
+        self._number += 1
+        try:
+            with name_batch(batch):
+                yield
+        except StrayedError as error:
+            self._left_out.append(error)
+
+    def tell(self, notes: Notes | None) -> None:
+        """Says how many were left out.
+
+        Args:
+            notes: Get the sentence, as a warning; None: every batch is needed.
+
+        Raises:
+            StrayedError: None could be followed, or one could not that is needed.
+        """
+        count = len(self._left_out)
+        if count and (notes is None or count == self._number):
+            raise self._left_out[0]
+        if count and notes is not None:
+            several = "1 was" if count == 1 else f"{count} were"
+            notes.append(
+                f"{WARNING}Of {self._number} calibration batches {several} left out of the statistics: "
+                f"{self._left_out[0]}"
+            )
 
 
 def observe(
@@ -326,11 +378,16 @@ def observe(
     whose output they read. Layers that it leaves out are not handed over.
 
     Raises:
-        UnsupportedModelError: An op that is not dispensable is lost, although its layer is there.
+        StrayedError: An op that is not dispensable is lost, although its layer is there; the observer saw nothing.
+        UnsupportedModelError: The same, where nothing but the pass itself shows that it may take another path.
     """
-    call = call.map(Tensor.clone)
     watch = _Watch(model, program, wanted, observer)
-    with module_stack(model, watch.modules), watch:
-        output = run(model, call)
-    watch.check(dispensable)
+    if watch.may_lose(call, dispensable):
+        ahead = _Watch(model, program, wanted, lambda *_: None)
+        ahead.run(model, call)
+        if lost := ahead.loss(dispensable):
+            raise StrayedError(lost)
+    output = watch.run(model, call)
+    if lost := watch.loss(dispensable):
+        raise UnsupportedModelError(lost)
     return output

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.slices import weights_by_node
@@ -15,7 +14,7 @@ from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.moments import Variances
-from mipp.statistics.observing import SiteStatistics, check_finite, observe, site_statistics
+from mipp.statistics.observing import Followed, SiteStatistics, check_finite, observe, site_statistics
 from mipp.statistics.unfolding import inputs_of
 
 POSITIONS = 64
@@ -69,7 +68,7 @@ def statistics_of(task: Task) -> dict[int, SiteStatistics]:
 
 def _whole_statistics(task: Task) -> dict[int, SiteStatistics]:
     batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-    found = site_statistics(task.model, task.graph, batches, POSITIONS, limit)
+    found = site_statistics(task.model, task.graph, batches, POSITIONS, limit, task.notes)
     wide = [task.graph.program.ops[op].module for op, own in found.items() if own.layout != "unfolded"]
     if wide:
         raise MippError(
@@ -96,13 +95,14 @@ def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, A
         check_finite(task.graph, sites[index], [arguments["input"]], batch)
         visit(sites[index], arguments)
 
-    seen = 0
+    seen, followed = 0, Followed()
     for batch in task.progress(task.batches, "activations"):
-        with name_batch(batch):
+        with followed.attempt(batch):
             observe(model, batch.call, task.graph.program, list(sites), observer)
-        seen += batch.samples
+            seen += batch.samples
         if samples is not None and seen >= samples:
             break
+    followed.tell(task.notes)
     return seen
 
 

@@ -73,7 +73,7 @@ def by_samples(
 
     def source(group: NodeGroup, kept: Kept) -> Information:
         alive = _alive(task, group, kept)
-        samples = adjacent_samples(task.model, task.graph, group, task.batches, alive, reading, noise)
+        samples = adjacent_samples(task.model, task.graph, group, task.batches, alive, reading, noise, task.notes)
         generator = task.generator().manual_seed(task.seed + group.first_node)
         if test:
             samples = [with_drawn_noise(part, generator) for part in samples]
