@@ -1,6 +1,7 @@
 """recover=Distillation(by="blocks"): one region after the other, never worse, resumable; the rest stays as it is."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -91,3 +92,66 @@ def test_an_interrupted_recovery_goes_on_with_the_next_region_to_the_same_weight
 def test_an_unknown_reach_is_refused():
     with pytest.raises(mipp.MippError, match="'network' or 'blocks' or None"):
         mipp.Distillation(by="layers")
+
+
+class Branching(torch.nn.Module):
+    """Residual blocks whose non-linearity is computed by one of two formulas; outputs of both are the same."""
+
+    def __init__(self, other_way, strange=lambda _: False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.other_way, self.strange = other_way, strange
+        self.first = torch.nn.Linear(6, 12)
+        self.blocks = torch.nn.ModuleList(torch.nn.Linear(12, 12) for _ in range(6))
+        self.last = torch.nn.Linear(12, 3)
+
+    def bend(self, x, y):
+        return 2 * torch.sigmoid(2 * y) - 1 if self.other_way(x) else torch.tanh(y)
+
+    def forward(self, x):
+        h = self.first(x)
+        for a, b in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            h = h + b(self.bend(x, a(h)))
+        h = torch.from_numpy(x.numpy().mean(1)).view(-1, 1) + h if self.strange(x) else h
+        return self.last(torch.relu(h))
+
+
+def branching_run(other_way, strange=lambda _: False):
+    model = Branching(other_way, strange).eval()
+    generator = torch.Generator().manual_seed(1)
+    data = [torch.randn(8, 6, generator=generator) for _ in range(17)]
+    how = mipp.Distillation(by="blocks", epochs=4, learning_rate=1e-2, batch_size=8, seconds=1000)
+    result = mipp.prune(
+        model, data, mipp.Budget(nodes=0.6), mipp.methods.L1(), compensate=None, recover=how, progress=False
+    )
+    return data, result
+
+
+def test_the_path_by_which_a_batch_computes_the_same_does_not_matter_to_regions(monkeypatch):
+    monkeypatch.setattr(by_regions, "narrow_products", lambda _: nullcontext())  # bfloat16 tells the formulas apart
+    regions = []
+    learn = by_regions._RegionWise._learn
+    monkeypatch.setattr(
+        by_regions._RegionWise, "_learn", lambda work, *a: (regions.append(work.regions), learn(work, *a))
+    )
+    data, found = branching_run(lambda x: bool(x[0, 0] > 0))
+    assert {bool(x[0, 0] > 0) for x in data} == {True, False}
+    assert len(regions[0]) > 1
+    _, straight = branching_run(lambda _: False)
+    assert found.plan.kept == straight.plan.kept
+    first, last = held_out_losses(found)
+    assert last < first
+    assert [first, last] == pytest.approx(held_out_losses(straight), rel=1e-3)
+    for name, value in found.model.state_dict().items():
+        assert torch.allclose(value, straight.model.state_dict()[name], atol=1e-4), name
+
+
+def test_batches_that_regions_cannot_follow_are_left_out_and_counted():
+    with pytest.warns(UserWarning, match="were left out of the distillation"):
+        data, found = branching_run(lambda _: False, lambda x: bool(x[0, 1] > 1))
+    count = sum(bool(x[0, 1] > 1) for x in data)
+    assert count > 1
+    note = next(note for note in found.report.warnings if "distillation" in note)
+    assert note.startswith(f"Of 17 batches {count} were left out of the distillation: the code makes tensors")
+    first, last = held_out_losses(found)
+    assert last < first

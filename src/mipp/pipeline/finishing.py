@@ -121,8 +121,9 @@ def _refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, op
 
 
 def _recover(planned: Planned, small: nn.Module, options: Distillation) -> Built:
-    before, after = distill(small, planned.dense, planned.plan, planned.task, options, planned.store)
-    return small, [f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
+    with planned.task.notes.apart() as said:
+        before, after = distill(small, planned.dense, planned.plan, planned.task, options, planned.store)
+    return small, [*said, f"Distillation took the held-out loss from {before:.4g} to {after:.4g}."]
 
 
 def _note_sizes(task: Task, data: Calibration) -> None:

@@ -6,7 +6,7 @@ from the errors that those before it have left; the gradients and the optimiser 
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import UnsupportedModelError
+from mipp.graph.program import StrayedError
 from mipp.graph.row_norms import row_norm
 from mipp.modules.copies import fill, state_of
 from mipp.plan.plan import PruningPlan
@@ -24,11 +25,12 @@ from mipp.plan.task import Task
 from mipp.refit.descent import Descent
 from mipp.refit.learner import audible_factors, learning_copy, narrow_products, silence, widen
 from mipp.refit.losses import Values, output_loss, relative_error
-from mipp.refit.regions import Region, find_regions
+from mipp.refit.regions import Region, Stretch, find_regions, find_stretches
 from mipp.refit.settings import Distillation
+from mipp.runtime.record import WARNING
 from mipp.runtime.tensor_store import Stored, TensorStore
 from mipp.statistics.paths import Path
-from mipp.statistics.replay import Stream
+from mipp.statistics.replay import Stream, Wish
 from mipp.statistics.unfolding import align
 
 _VARIATIONS = 3
@@ -87,15 +89,80 @@ class _RegionWise:
         graph, store = task.graph, task.memory.store
         self.full = Stream(teacher, self.batches, graph, store)
         self.cut = Stream(self.learner, self.batches, graph, store, beside=self.full)
-        if self.full.left_out or not all(self.full.path(index).is_expected for index in self.full.indices()):
-            raise UnsupportedModelError("batches take different paths through the code, and regions are those of one")
-        values = graph.program.values
-        self.outputs = [index for index in graph.program.outputs if values[index].dtype.is_floating_point]
+        self.stretches: dict[Path, list[Stretch]] = {}
+        for index in self.full.indices():
+            self._find_stretches(index)
+        self.regions = [self._narrow(number, region) for number, region in enumerate(self.regions)]
+        self.check_followed()
+
+    def _find_stretches(self, index: int) -> None:
+        """Finds the regions on the path of a batch, the same in both models; without them it is left out."""
+        full, cut = self.full.path(index), self.cut.path(index)
+        try:
+            own = self.stretches.get(full) or find_stretches(self.task.graph, self.regions, full)
+        except UnsupportedModelError as error:
+            self.full.left_out[index] = error
+        else:
+            self.stretches[full] = self.stretches[cut] = own
+
+    def _narrow(self, number: int, region: Region) -> Region:
+        """A region without the weights that some path reads outside of it."""
+        others = frozenset[str]().union(*(own[number].others for own in self.stretches.values()))
+        return replace(region, weights=tuple(name for name in region.weights if name not in others))
+
+    def indices(self, among: Sequence[int]) -> list[int]:
+        """Those of some batches that are not left out."""
+        return [index for index in among if index not in self.full.left_out]
+
+    def check_followed(self) -> None:
+        """Refuses to go on without batches to learn from and others to hold out.
+
+        Raises:
+            UnsupportedModelError: There are none.
+        """
+        if not self.indices(self.train) or not self.indices(self.held):
+            raise next(iter(self.full.left_out.values()), UnsupportedModelError("there are too few batches"))
+
+    def wish_for(self, number: int) -> Wish:
+        """The values that a region hands on, or the outputs, on any path."""
+
+        def wish(path: Path) -> tuple[Sequence[int], int]:
+            stretch = self.stretches[path][number]
+            return self.outputs_of(path) if stretch.value < 0 else ([stretch.value], stretch.stop)
+
+        return wish
+
+    def outputs_of(self, path: Path) -> tuple[Sequence[int], int]:
+        """The outputs that are compared, on any path."""
+        program = path.program
+        return [i for i in program.outputs if program.values[i].dtype.is_floating_point], len(program.ops)
+
+    def stop_of(self, number: int) -> Callable[[Path], int]:
+        """The op behind the last one of a region, on any path."""
+        return lambda path: self.stretches[path][number].stop
+
+    def visit(self, stream: Stream, index: int, wish: Wish) -> list[Tensor] | None:
+        """The values wanted of a batch; None where it strays, and is left out from now on."""
+        try:
+            values = stream.values(index, wish)
+        except StrayedError as error:
+            self.full.left_out[index] = error
+            return None
+        return [values[value] for value in wish(stream.path(index))[0]]
+
+    def note(self) -> None:
+        """Says how many batches were left out."""
+        if left := self.full.left_out:
+            several = "1 was" if len(left) == 1 else f"{len(left)} were"
+            self.task.notes.append(
+                f"{WARNING}Of {len(self.batches)} batches {several} left out of the distillation: "
+                f"{next(iter(left.values()))}."
+            )
 
     def run(self) -> tuple[float, float]:
         """Trains all regions; returns the held-out loss of the outputs before and after."""
         start = time.monotonic()
-        before = self._outputs_apart()
+        first = self._outputs_apart()
         end = start + self.options.seconds - 2 * (time.monotonic() - start)  # the check at the end takes as long
         regions = list(enumerate(self.regions))
         for number, region in self.task.progress(regions, "distillation"):
@@ -103,8 +170,11 @@ class _RegionWise:
             self._learn(number, region, now, (end - now) / (len(regions) - number))
             if region is not self.regions[-1]:
                 with torch.no_grad():
-                    self.cut.advance(region.stop)
-        after = self._outputs_apart()
+                    self.cut.advance(self.stop_of(number))
+                self.check_followed()
+        losses = self._outputs_apart()
+        self.note()
+        after, before = self.mean(losses), self.mean(first)
         if not after < before:
             return before, before
         fill(self.small, state_of(self.learner))
@@ -116,7 +186,7 @@ class _RegionWise:
         if self.journal is not None and self.journal.fill(step, self.learner) is not None:
             if region is not self.regions[-1]:
                 with torch.no_grad():
-                    self.full.advance(region.stop)
+                    self.full.advance(self.stop_of(number))
             return
         for name, parameter in self.trainable.items():
             parameter.requires_grad_(name in region.weights)
@@ -126,15 +196,20 @@ class _RegionWise:
             self.journal.save_weights(step, {name: state[name] for name in region.weights if name in self.trainable})
 
     @torch.no_grad()
-    def _outputs_apart(self) -> float:
-        """The loss of the outputs on held-out batches, from where both models are."""
-        end, loss, samples = len(self.task.graph.program.ops), 0.0, 0
-        for index in self.held:
-            there, here = (stream.values(index, lambda _: (self.outputs, end)) for stream in (self.full, self.cut))
-            apart = output_loss([here[v] for v in self.outputs], [there[v] for v in self.outputs])
-            loss += float(apart) * self.batches[index].samples
-            samples += self.batches[index].samples
-        return loss / samples if math.isfinite(loss) else math.inf
+    def _outputs_apart(self) -> dict[int, float]:
+        """The loss of the outputs by held-out batch, from where both models are."""
+        found: dict[int, float] = {}
+        for index in self.indices(self.held):
+            there, here = (self.visit(stream, index, self.outputs_of) for stream in (self.full, self.cut))
+            if there is not None and here is not None:
+                found[index] = float(output_loss(here, there))
+        return found
+
+    def mean(self, losses: Mapping[int, float]) -> float:
+        """Over the samples of the batches that are not left out by now; infinite if it is no number."""
+        own = self.indices(list(losses))
+        total = sum(losses[index] * self.batches[index].samples for index in own)
+        return total / sum(self.batches[index].samples for index in own) if own and math.isfinite(total) else math.inf
 
 
 class _Lesson:
@@ -142,7 +217,7 @@ class _Lesson:
 
     def __init__(self, work: _RegionWise, region: Region, number: int) -> None:
         self.work, self.region = work, region
-        self.wanted = work.outputs if region.value < 0 else [region.value]
+        self.number, self.wish = number, work.wish_for(number)
         self.norm = row_norm(work.task.graph.program, region.value) if region.value >= 0 else None
         self.parameters = {name: work.trainable[name] for name in region.weights if name in work.trainable}
         self.generator = torch.Generator().manual_seed(work.task.seed + 1_000_003 * (number + 1))
@@ -161,37 +236,38 @@ class _Lesson:
                 lambda: silence(work.learner, work.audible),
             ).run(self._shuffle() for _ in range(options.epochs))  # fmt: skip
             self._go_back()
-        for target in self.targets:
+        for target in self.targets.values():
             target.release()
 
     @torch.no_grad()
-    def _store_targets(self) -> list[Stored]:
-        """The dense values, as far as the pruned model has them; moves the dense model behind the region."""
+    def _store_targets(self) -> dict[int, Stored]:
+        """The dense values by batch, as far as the pruned model has them; moves the dense model behind the region."""
         work, region, shelf = self.work, self.region, self.work.task.memory.store.shelf()
-        found: list[Stored] = []
+        found: dict[int, Stored] = {}
 
         def put(index: int, values: dict[int, Tensor]) -> None:
-            here = work.cut.values(index, self._wish) if region.kept else values
-            found.append(shelf.put([align(values[v], here[v], region.kept).contiguous() for v in self.wanted]))
+            there = [values[value] for value in self.wish(work.full.path(index))[0]]
+            here = work.visit(work.cut, index, self.wish) if region.kept else there
+            if here is not None:
+                kept = [align(a, b, region.kept).contiguous() for a, b in zip(there, here, strict=True)]
+                found[index] = shelf.put(kept)
 
         if region is work.regions[-1]:
-            for index in range(len(work.batches)):
-                put(index, work.full.values(index, self._wish))
+            work.full.visit(self.wish, put, len(work.batches))
         else:
-            work.full.advance(region.stop, self._wish, put)
+            work.full.advance(work.stop_of(self.number), self.wish, put)
         return found
-
-    def _wish(self, _: Path) -> tuple[Sequence[int], int]:
-        return self.wanted, self.region.stop
 
     def _shuffle(self) -> Iterator[int]:
         for place in torch.randperm(len(self.work.train), generator=self.generator).tolist():
             yield self.work.train[place]
 
-    def _loss(self, index: int) -> Tensor:
+    def _loss(self, index: int) -> Tensor | None:
+        if index in self.work.full.left_out:
+            return None
         with narrow_products(next(iter(self.parameters.values())).device):
-            values = self.work.cut.values(index, self._wish)
-        return self._apart([values[v] for v in self.wanted], self.targets[index].load())
+            values = self.work.visit(self.work.cut, index, self.wish)
+        return None if values is None else self._apart(values, self.targets[index].load())
 
     def _apart(self, values: Values, targets: Values) -> Tensor:
         if self.region.value < 0:
@@ -200,13 +276,12 @@ class _Lesson:
 
     @torch.no_grad()
     def _held_out(self) -> float:
-        work, loss, samples = self.work, 0.0, 0
-        for index in work.held:
-            values = work.cut.values(index, self._wish)
-            own = self._apart([values[v] for v in self.wanted], self.targets[index].load())
-            loss += float(own) * work.batches[index].samples
-            samples += work.batches[index].samples
-        return loss / samples if math.isfinite(loss) else math.inf
+        losses: dict[int, float] = {}
+        for index in self.work.indices(self.work.held):
+            values = self.work.visit(self.work.cut, index, self.wish)
+            if values is not None:
+                losses[index] = float(self._apart(values, self.targets[index].load()))
+        return self.work.mean(losses)
 
     def _check(self) -> bool:
         loss = self._held_out()

@@ -8,10 +8,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mipp.errors import UnsupportedModelError
 from mipp.graph.layers import as_layer, channel_dim, is_layer
 from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Op, Program
 from mipp.plan.plan import PruningPlan
+from mipp.statistics.paths import Path
 
 _MULTIPLY = ("mul", "matmul", "bmm", "div")
 _LINEAR = (
@@ -69,6 +71,39 @@ def find_regions(graph: PruningGraph, plan: PruningPlan) -> list[Region]:
     return [Region(a, b, value, kept, found.weights_of(a, b)) for a, b, value, kept in spans]
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A region on the path of a batch.
+
+    Attributes:
+        value: What it hands on; -1 where it ends in the outputs of the model.
+        stop: The op behind its last.
+        others: Names of the parameters that the path reads outside of it.
+    """
+
+    value: int
+    stop: int
+    others: frozenset[str] = frozenset()
+
+
+def find_stretches(graph: PruningGraph, regions: Sequence[Region], path: Path) -> list[Stretch]:
+    """The regions on a path that takes other ops than the graph's program, by the layers that lie between them.
+
+    Raises:
+        UnsupportedModelError: The path has no place that corresponds to the end of a region.
+    """
+    if path.is_expected:
+        return [Stretch(region.value, region.stop) for region in regions]
+    walk, found, start = _Walk(path.program), [], 0
+    for region in regions:
+        value, stop = walk.end_of(graph.program, region, path)
+        inside = walk.weights_of(start, stop)
+        read = {v.name for v, ops in zip(walk.program.values, walk.program.readers, strict=True) if ops}
+        found.append(Stretch(value, stop, frozenset(read.difference(inside))))
+        start = stop
+    return found
+
+
 class _Walk:
     """The layers of a program, and the values that cross between two ops."""
 
@@ -88,9 +123,29 @@ class _Walk:
 
     def places(self) -> Iterator[list[tuple[int, int]]]:
         """The places before each layer, and behind the one before, where one value crosses, last first; that value."""
-        crossing = self._crossing()
         for before, layer in pairwise([-1, *self.layers]):
-            yield [(place, crossing[place][0]) for place in range(layer, before, -1) if len(crossing[place]) == 1]
+            own = range(layer, before, -1)
+            yield [(place, self.crossing[place][0]) for place in own if len(self.crossing[place]) == 1]
+
+    def end_of(self, expected: Program, region: Region, path: Path) -> tuple[int, int]:
+        """The value that a region hands on, on another path, and the op behind its last.
+
+        Raises:
+            UnsupportedModelError: There is none.
+        """
+        if region.value < 0:
+            return -1, len(self.program.ops)
+        maker, shape = expected.ops[expected.values[region.value].producer], expected.values[region.value].shape
+        before = max((own for own, there in path.sites.items() if there < region.stop), default=-1)
+        for place in range(min(path.start_of(region.stop), len(self.program.ops) - 1), before, -1):
+            for value in self.crossing[place] if len(self.crossing[place]) == 1 else ():
+                own = self.program.values[value]
+                op = self.program.ops[own.producer]
+                if (op.name, op.module, len(own.shape)) == (maker.name, maker.module, len(shape)):
+                    return value, place
+        raise UnsupportedModelError(
+            f"its path has no place that corresponds to what {maker.name} at {maker.source} hands on in the first batch"
+        )
 
     def holds_non_linearity(self, start: int, stop: int) -> bool:
         """True if a non-linear op lies between two layers of these ops."""
@@ -106,7 +161,8 @@ class _Walk:
                 found[value.name] = found.get(value.name, True) and all(start <= op < stop for op in reading)
         return tuple(name for name, inside in found.items() if inside)
 
-    def _crossing(self) -> list[list[int]]:
+    @cached_property
+    def crossing(self) -> list[list[int]]:
         """For every place before an op, the values from weights and input that are made before and read from there."""
         last = self.program.last_reads
         live: list[int] = []

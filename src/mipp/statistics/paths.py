@@ -17,7 +17,7 @@ from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.runtime.tensor_store import storage_id
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """The program of a batch.
 

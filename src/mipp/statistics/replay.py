@@ -70,12 +70,19 @@ class Stream:
         execute(path.program, env, path.bound, (self._at[index], until), want)
         return {v: env[v] if v in env else path.bound[v] for v in want}
 
-    def advance(self, to: int, wish: Wish = lambda _: ((), 0), visit: Visit | None = None) -> None:
-        """Moves every batch to op `to`; on the way hands the values wanted to `visit`. One that strays is left out."""
+    def advance(
+        self, to: int | Callable[[Path], int], wish: Wish = lambda _: ((), 0), visit: Visit | None = None
+    ) -> None:
+        """Moves every batch to op `to`; on the way hands the values wanted to `visit`. One that strays is left out.
+
+        Args:
+            to: A place in the graph's program, or for each path one in its own.
+        """
         shelf = self._store.shelf()
         for index in self.indices():
             try:
-                self._advance(index, self.path(index).start_of(to), wish, visit, shelf)
+                path = self.path(index)
+                self._advance(index, path.start_of(to) if isinstance(to, int) else to(path), wish, visit, shelf)
             except StrayedError as error:
                 self.left_out[index] = error
 
