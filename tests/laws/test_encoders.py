@@ -121,3 +121,36 @@ def test_the_mask_token_of_dinov2_freezes_no_stream():
     found = mipp.inspect(model, {"pixel_values": torch.randn(2, 3, 16, 16, dtype=torch.float64)})
     assert found.graph.groups["dinov2.embeddings.patch_embeddings.projection"].size == 16
     assert {f.name for f in found.frozen} == {"classifier", "dinov2.embeddings.mask_token"}
+
+
+SEGFORMER = {
+    "num_encoder_blocks": 3, "depths": [1, 1, 1], "sr_ratios": [4, 2, 1], "hidden_sizes": [8, 12, 16],
+    "patch_sizes": [7, 3, 3], "strides": [4, 2, 2], "num_attention_heads": [1, 2, 4], "mlp_ratios": [2, 2, 2],
+    "decoder_hidden_size": 12, "num_labels": 3,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SegformerForSemanticSegmentation", "Dinov2ForImageClassification"])
+def test_streams_and_heads_of_image_encoders_are_cut_to_half_of_the_macs(kind):
+    torch.manual_seed(0)
+    is_segformer = kind.startswith("Segformer")
+    config = transformers.SegformerConfig(**SEGFORMER) if is_segformer else transformers.Dinov2Config(**IMAGES)
+    model = getattr(transformers, kind)(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    batch = {"pixel_values": torch.randn(2, 3, *[32 if is_segformer else 16] * 2, dtype=torch.float64)}
+    model = model.double().eval()
+    graph = mipp.inspect(model, batch).graph
+    streams = (
+        {f"segformer.stages.{stage}.patch_embeddings.proj": size for stage, size in enumerate([8, 12, 16])}
+        if is_segformer
+        else {"dinov2.embeddings.patch_embeddings.projection": 16}
+    )
+    heads = (
+        {f"segformer.stages.{stage}.blocks.0.attention.q_proj": 2**stage for stage in (1, 2)} if is_segformer else {}
+    )
+    assert {name: graph.groups[name].size for name in (*streams, *heads)} == streams | heads
+    cut_equals_masked(random_plan(graph, model), model, as_call(batch))
+    cost = mipp.prune(model, [batch], mipp.Budget(macs=0.5), mipp.methods.L1(), progress=False).report
+    assert cost.after.macs <= 0.5 * cost.before.macs
