@@ -61,4 +61,4 @@ def test_the_sum_over_readers_is_the_sum():
                 part.remove(removed)
         torch.testing.assert_close(both.losses(), parts[0].losses() + parts[1].losses())
     torch.testing.assert_close(both.marginal(), parts[0].marginal() + parts[1].marginal())
-    assert both.confidence(1) == max(p.confidence(1) for p in parts)
+    assert both.confidence(1) == 1 - 2 * (1 - max(p.confidence(1) for p in parts))

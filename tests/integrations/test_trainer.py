@@ -4,12 +4,13 @@ import pytest
 import torch
 
 import mipp
-from mipp.integrations import TrainerPruning
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")  # Trainer needs it
 
 from llamas import ids, llama  # noqa: E402
+
+from mipp.integrations import TrainerPruning  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick")
 SCHEDULE = mipp.Schedule(params=[0.9, 0.75], every=2)

@@ -51,6 +51,19 @@ def test_what_is_of_quite_another_kind_is_refused_before_anything_takes_long():
     assert "expected a plan and the model it is for" in refused(lambda: mipp.apply(image_network(), plan))
 
 
+def test_functions_that_take_other_arguments_are_refused_before_anything_takes_long():
+    assert "called as evaluate(model), which it does not take: too many positional" in refusal(evaluate=lambda: 0.0)
+    assert "called as loss_fn(output, labels), which it does not take" in refusal(loss_fn=lambda output: output.sum())
+    assert "train(model, fraction=..., after_step=...), which it does not take" in refusal(train=lambda model: None)
+    assert "evaluate=<class 'int'> is no function; expected one that is called as evaluate(model)" in refusal(
+        evaluate=int
+    )
+    assert "loss_fn=<class" in refusal(loss_fn=nn.CrossEntropyLoss)
+    assert "called as forward(model, batch), which it does not take: missing a required argument: 'z'" in refused(
+        lambda: mipp.Calibration(image_batches(), forward=lambda x, y, z: x)
+    )
+
+
 def test_unknown_names_come_with_the_nearest():
     assert "Did you mean '4'" in refusal(budget=mipp.Budget(widths={"44": 2}))
     model = Net(lambda m, x: m.head(m.stem(x).relu().mean((2, 3))), stem=nn.Conv2d(3, 8, 3), head=nn.Linear(8, 2))

@@ -18,7 +18,7 @@ from mipp.modules.copies import holds_numbers
 from mipp.modules.wrappers import article
 from mipp.runtime.mistakes import border
 from mipp.runtime.progress import Progress, silent
-from mipp.runtime.settings import check_settings
+from mipp.runtime.settings import check_function, check_settings
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 _LEAVES: dict[type, str] = {int: "whole numbers, such as token ids", float: "numbers", str: "text"}
@@ -58,6 +58,8 @@ class Calibration:
                 f"max_samples is {quote(self.max_samples)}; expected a whole number, or None for all."
             )
         check_settings(self, CalibrationError)
+        if self.forward is not None:
+            check_function("forward", self.forward, "model", "batch")
 
     @classmethod
     def of(cls, data: "Calibration | Iterable[Any]") -> "Calibration":

@@ -10,10 +10,10 @@ from mipp.estimators.base import (
     Nearby,
     Samples,
     Separable,
-    make_estimator,
     register,
 )
 from mipp.estimators.block_gaussian import IndependentInformation, apart
+from mipp.estimators.call import estimate, make_estimator
 from mipp.estimators.closed_form import Gaussian
 from mipp.estimators.features import Features
 from mipp.estimators.gaussian import GaussianInformation, linear_information
@@ -39,6 +39,7 @@ __all__ = [
     "Surrogate",
     "SurrogateInformation",
     "apart",
+    "estimate",
     "linear_information",
     "make_estimator",
     "register",

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mipp.errors import CalibrationError, MippError, quote
+from mipp.errors import CalibrationError
 
 
+@runtime_checkable
 class Information(Protocol):
     """I(X_S; Y) for a set S of nodes that shrinks from all of them to none, in nats."""
 
@@ -112,23 +113,6 @@ def register(name: str) -> Callable[[_Made], _Made]:
         return estimator
 
     return add
-
-
-def make_estimator(estimator: str | Estimator) -> Estimator:
-    """The estimator of a name, with its default settings; or the one that is given.
-
-    Raises:
-        MippError: It is neither.
-    """
-    if isinstance(estimator, str) and estimator in ESTIMATORS:
-        return ESTIMATORS[estimator]()
-    if not callable(estimator) or isinstance(estimator, type):
-        raise MippError(
-            f"estimator={quote(estimator)} is unknown; expected {', '.join(map(repr, ESTIMATORS))}, or settings such "
-            "as "
-            "mipp.estimators.MLP(hidden=(64, 64))."
-        )
-    return estimator
 
 
 def classes_of(y: Tensor) -> Tensor:

@@ -45,12 +45,6 @@ def check_option(name: str, value: object, kind: type | UnionType, example: str)
         raise MippError(f"{name} is {article(value)}; expected {example}, or None.")
 
 
-def check_function(name: str, value: object) -> None:
-    """Refuses what cannot be called."""
-    if value is not None and not callable(value):
-        raise MippError(f"{name} is {article(value)}; expected a function, or None.")
-
-
 def check_seed(seed: object) -> None:
     """Refuses what is no seed; others are made from it by adding."""
     if not isinstance(seed, Integral) or abs(int(seed)) > _LARGEST_SEED:

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from mipp.errors import MippError, quote
-from mipp.pipeline.checks import check_function, check_option, check_seed, list_patterns
+from mipp.pipeline.checks import check_option, check_seed, list_patterns
 from mipp.refit.settings import Distillation, Refit
 from mipp.runtime.paths import as_path
+from mipp.runtime.settings import check_function
 
 _RECORDED = ("exclude", "compensate", "recover", "device", "seed", "memory_limit")
+_FUNCTIONS = {
+    "evaluate": ("model",),
+    "loss_fn": ("output", "labels"),
+    "train": ("model", "fraction=...", "after_step=..."),
+}
+"""What each function is called with."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,9 @@ class Options:
             raise MippError(
                 f"recover={quote(self.recover)} is unknown; expected 'distill', mipp.Distillation(...), or None."
             )
-        for name in ("evaluate", "loss_fn", "train"):
-            check_function(name, getattr(self, name))
+        for name, arguments in _FUNCTIONS.items():
+            if getattr(self, name) is not None:
+                check_function(name, getattr(self, name), *arguments)
         check_option("device", self.device, torch.device | str, "a device of torch such as 'cuda'")
         check_option("progress", self.progress, bool | int, "True or False")
         check_seed(self.seed)

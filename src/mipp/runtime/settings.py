@@ -1,5 +1,6 @@
 """Settings that a caller makes, checked against the types of their fields."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -31,6 +32,33 @@ def check_settings(settings: Any, error: type[MippError] = MippError) -> None:
         if all(kind in _TESTS for kind, _ in kinds) and not any(_TESTS[kind](value, choice) for kind, choice in kinds):
             expected = " or ".join(_NAMES.get(kind, repr(choice)) for kind, choice in kinds)
             raise error(f"{type(settings).__name__}({field.name}={quote(value)}): expected {expected}.")
+
+
+def check_function(name: str, function: object, *arguments: str) -> None:
+    """Refuses what is no function, and a function that takes other arguments.
+
+    Args:
+        name: What the function is for the caller.
+        function: What was given.
+        arguments: What it will be called with, such as "model" or, by name, "fraction=...".
+
+    Raises:
+        MippError: It is a class, cannot be called, or cannot be called so.
+    """
+    call = f"{name}({', '.join(arguments)})"
+    if not callable(function) or isinstance(function, type):
+        raise MippError(f"{name}={quote(function)} is no function; expected one that is called as {call}.")
+    by_name = {argument.partition("=")[0]: ... for argument in arguments if "=" in argument}
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # written in C: it tells nothing
+        return
+    try:
+        signature.bind(*[...] * (len(arguments) - len(by_name)), **by_name)
+    except TypeError as mismatch:
+        raise MippError(
+            f"{name}={quote(function)} is called as {call}, which it does not take: {mismatch}."
+        ) from mismatch
 
 
 def _alternatives(hint: Any) -> Iterator[tuple[Any, Any]]:

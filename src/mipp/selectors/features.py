@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError
-from mipp.estimators import ESTIMATORS, Estimator, Information, Samples, make_estimator
+from mipp.estimators import ESTIMATORS, Estimator, Samples, estimate, make_estimator
 from mipp.plan.elimination import Order, backward_elimination, terc
 from mipp.selectors.number import count_features
 
@@ -125,7 +125,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
         estimator = make_estimator(self.estimator)
         if not getattr(estimator, "needs_moments_only", False):
             samples = _draw_by_weight(samples, generator)
-        information: Information = estimator(samples, generator)
+        information = estimate(estimator, samples, generator)
         self.information_ = information.marginal().numpy()
         number = count_features(self.num_features, columns)
         if number is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, quote
-from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, make_estimator
+from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, estimate, make_estimator
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
 from mipp.plan.allocation import Measure, allocate, kinds
@@ -142,7 +142,7 @@ class MIPP:
 
     def estimate(self, samples: Samples, generator: torch.Generator) -> Information:
         """The information that samples hold, by this method's estimator."""
-        return make_estimator(self.estimator)(samples, generator)
+        return estimate(self.estimator, samples, generator)
 
     def _groups(self, task: Task) -> Sequence[NodeGroup]:
         groups = list(task.graph.groups.values())

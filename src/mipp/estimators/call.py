@@ -1,0 +1,42 @@
+"""Estimators as a caller names or gives them, and what they return."""
+
+import torch
+
+from mipp.errors import MippError, quote
+from mipp.estimators.base import ESTIMATORS, Estimator, Information, Samples
+from mipp.runtime.mistakes import border
+from mipp.runtime.settings import check_function
+
+
+def make_estimator(estimator: str | Estimator) -> Estimator:
+    """The estimator of a name, with its default settings; or the one that is given.
+
+    Raises:
+        MippError: It is neither, or takes other arguments than samples and a generator.
+    """
+    if isinstance(estimator, str) and estimator in ESTIMATORS:
+        return ESTIMATORS[estimator]()
+    if not callable(estimator) or isinstance(estimator, type):
+        raise MippError(
+            f"estimator={quote(estimator)} is unknown; expected {', '.join(map(repr, ESTIMATORS))}, or settings such "
+            "as mipp.estimators.MLP(hidden=(64, 64))."
+        )
+    check_function("estimator", estimator, "samples", "generator")
+    return estimator
+
+
+@border
+def estimate(estimator: str | Estimator, samples: Samples, generator: torch.Generator) -> Information:
+    """The information that samples hold.
+
+    Raises:
+        MippError: An estimator of the caller's returned something else.
+    """
+    found = make_estimator(estimator)(samples, generator)
+    if not isinstance(found, Information):
+        raise MippError(
+            f"estimator(samples, generator) returned a {type(found).__name__}; expected an object with num_nodes, "
+            "marginal(), losses(), loss(), remove(), confidence() and total(), such as mipp.estimators.Gaussian() "
+            "returns."
+        )
+    return found
