@@ -352,6 +352,14 @@ def hostile() -> str:
     return table(["kind", *names], [*cells, ["**all**", *total]], footnote(data))
 
 
+def kills() -> str:
+    """Runs that were killed, by scenario."""
+    data, names = load("kills"), ("runs", "killed", "resumed", "the same", "another result")
+    cells = [[r["scenario"], *(r[name] for name in names)] for r in data["rows"]]
+    total = [f"**{sum(r[name] for r in data['rows'])}**" for name in names]
+    return table(["scenario", *names], [*cells, ["**all**", *total]], footnote(data))
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -359,7 +367,7 @@ TABLES = {
         lenet_mnist,
         defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms,
         decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
-        hostile, lenet_before, lenet_after, resnet20,
+        hostile, kills, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 

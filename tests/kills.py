@@ -111,7 +111,7 @@ def write(path: Path, kills: int, rows: list[dict]) -> None:
     """Writes a result file of the form that those of the benchmarks have."""
     head = {
         "program": "tests/kills.py",
-        "command": f"python kills.py --kills {kills}",
+        "command": f"python tests/kills.py --kills {kills}",
         "machine": machine(),
         "settings": {"kills": kills, "seed": 0},
     }
