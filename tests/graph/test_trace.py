@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.zoo.checks import cut_equals_masked, random_plan
 from cases import Case, Net, inspected, named
 from networks import halve, linear_layers, normal
 from torch import nn
 
 import mipp
+from mipp.data.calibration import as_call
+from mipp.graph.call import Call
+from mipp.graph.program import execute
+from mipp.graph.trace import trace
 from mipp.surgery.masked import MaskedForward
 
 
@@ -130,3 +135,66 @@ def test_a_mistake_of_the_model_is_not_reported_as_ours():
 def test_a_pass_that_calls_exit_is_refused():
     with pytest.raises(mipp.UnsupportedModelError, match="raised SystemExit"):
         halve(linear_layers(lambda m, x: sys.exit(0), 6, 32, 3), [normal(32, 6)])
+
+
+def halves(make):
+    def forward(m, x):
+        a, b, n = m.a(x), m.b(x), x.shape[1]
+        y = make(a, 2 * n)
+        y[:, :n].copy_(a)
+        y[:, n:] = b
+        return m.c(F.relu(y))
+
+    return forward
+
+
+def several(m, x):
+    a, b = m.a(x), m.b(x)
+    a[1:, 1:3] = b[1:, 1:3]
+    a[:, 0:1].mul_(2)
+    a[:, :2] += b[:, :2]
+    a[:, ::2] = 0.5
+    return m.c(F.relu(a))
+
+
+def channels(m, x):
+    a, b = m.a(x), m.b(x)
+    y = a.new_empty(*a.shape[:2], 2 * a.shape[2])
+    y[..., : a.shape[2]], y[..., a.shape[2] :] = a, b
+    return m.c(F.relu(y[..., : a.shape[2]] * y[..., a.shape[2] :]))
+
+
+def stale(m, x):
+    a, b = m.a(x), m.b(x)
+    part = a[:, 1:3]
+    a[:, 2:] = b[:, 2:]
+    return m.c(F.relu(a)) + m.c(part).mean(1, keepdim=True)
+
+
+# the name of a way to write into slices: the code, whether running the ops again does the same, and nodes of a layer
+WRITTEN = {
+    "zeros": (halves(lambda a, n: torch.zeros(len(a), n, a.shape[2], dtype=a.dtype)), True, 6),
+    "empty": (halves(lambda a, n: a.new_empty(len(a), n, a.shape[2])), True, 6),
+    "several": (several, True, 6),
+    "channels": (channels, True, 0),
+    "a view from before that is read": (stale, False, 6),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_into_slices_is_followed_where_nothing_reads_an_older_view(name):
+    forward, replayable, nodes = WRITTEN[name]
+    model = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(4, 6), c=nn.Linear(6, 3)).double().eval()
+    x, other = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    program = trace(model, Call((x,)))
+    assert bool(program.not_replayable) is not replayable
+    if replayable:
+        named = dict(model.named_parameters())
+        bound = {i: named[v.name] for i, v in enumerate(program.values) if v.name} | program.constants
+        env = {program.inputs[0]: other}
+        with torch.no_grad():
+            execute(program, env, bound, (0, len(program.ops)))
+            assert torch.equal(env[program.outputs[0]], model(other))
+    graph = mipp.inspect(model, x).graph
+    assert [group.size for group in graph.groups.values()] == [nodes] * (nodes > 0)
+    cut_equals_masked(random_plan(graph, model), model, as_call(x))

@@ -152,7 +152,38 @@ class _Recorder(OpStream):
             for t in leaves(out, Tensor)
         )
         program.ops.append(dataclasses.replace(op, outputs=outputs))
+        if func._schema.is_mutable and op.args and isinstance(op.args[0], Ref) and len(outputs) == 1:
+            self._write_through(op.args[0].index, outputs[0], source)
         return out
+
+    def _write_through(self, changed: int, result: int, source: str) -> None:
+        """Puts what was written into a slice into the tensor that it is a slice of, which is another value from now on.
+
+        Args:
+            changed: The slice before.
+            result: The slice after.
+            source: The line that wrote.
+        """
+        values, ops = self.program.values, self.program.ops
+        slices: list[Op] = []
+        while (maker := values[changed].producer) >= 0 and ops[maker].func is torch.ops.aten.slice.Tensor:
+            slices.append(ops[maker])
+            changed = ops[maker].args[0].index
+        root = changed if values[changed].base < 0 else values[changed].base
+        alive = any(self._index[t] == changed for t in list(self._index.keys()))
+        if not slices or not alive or values[root].origin not in ("input", "op"):
+            return
+        for taken in slices:
+            x, *where = taken.args
+            op = Op(
+                len(ops), torch.ops.aten.slice_scatter.default, (x, Ref(result), *where), {}, (), taken.module, source
+            )
+            result = len(values)
+            values.append(dataclasses.replace(values[x.index], origin="op", name="", producer=op.index, base=root))
+            ops.append(dataclasses.replace(op, outputs=(result,)))
+            for tensor in [t for t in list(self._index.keys()) if self._index[t] == x.index]:
+                self._index[tensor] = result
+                self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(result)
 
     def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
         self._index[copied] = self.index_of(tensor)

@@ -32,7 +32,7 @@ def create(op: Op, w: Walk) -> Sequence[Planes]:
     return [() for _ in op.outputs]
 
 
-@rule("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+@rule("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 def uniform(op: Op, w: Walk) -> Sequence[Planes]:
     """Any position of a uniform tensor can go, provided that the code computes the size."""
     shape = w.program.values[op.outputs[0]].shape

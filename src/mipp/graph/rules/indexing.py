@@ -129,6 +129,18 @@ def index_add(op: Op, w: Walk) -> Sequence[Planes]:
     return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
 
 
+@rule("slice_scatter")
+def slice_scatter(op: Op, w: Walk) -> Sequence[Planes]:
+    """A slice that was written to: the dimension it was taken along keeps its length, in the others positions meet."""
+    x, source = op.args[0], op.args[1]
+    dim = op.arguments["dim"] % len(w.shape(x))
+    planes = [
+        (fixed_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r))))
+        for r in (x, source)
+    ]
+    return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+
+
 def _move_dims(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:
     """A plane whose dimension d becomes dimension target[d] of `ndim`."""
     shape = [1] * ndim
