@@ -33,8 +33,10 @@ class ImageData:
     >>> data = ImageData(images, labels, num_classes=10, mean=(0.5,), std=(0.25,), name="zeros", split="test")
     >>> data
     ImageData(zeros, test: 5 images of 1x8x8 in 10 classes)
-    >>> [(tuple(images.shape), images.unique().item(), labels.tolist()) for images, labels in data.batches(3)]
-    [((3, 1, 8, 8), -2.0, [0, 1, 2]), ((2, 1, 8, 8), -2.0, [3, 4])]
+    >>> for images, labels in data.batches(3):
+    ...     print(tuple(images.shape), images.unique().item(), labels.tolist())
+    (3, 1, 8, 8) -2.0 [0, 1, 2]
+    (2, 1, 8, 8) -2.0 [3, 4]
     """
 
     images: Tensor
