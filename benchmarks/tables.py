@@ -360,6 +360,50 @@ def kills() -> str:
     return table(["scenario", *names], [*cells, ["**all**", *total]], footnote(data))
 
 
+def real() -> str:
+    """Trained networks that packages carry: as published, with the refit, and recovered, beside the dense network."""
+    data = load("real")
+    cells = []
+    for network, title, key in (("smollm2", "SmolLM2-135M", "perplexity"), ("speaker", "speaker encoder", "cosine")):
+        dense = next((r[key] for r in chosen(data, network=network, method="dense")), None)
+        if dense is None:
+            continue
+        pruned = [r for r in chosen(data, network=network) if r["method"] != "dense"]
+        for case, rows in _by_case(pruned).items():
+            for method in dict.fromkeys(r["method"] for r in rows):
+                own = [r for r in rows if r["method"] == method]
+                digits = 0 if key == "perplexity" else 3
+                stages = [
+                    spread([r[stage] for r in own if stage in r], digits) if any(stage in r for r in own) else ""
+                    for stage in ("as published", "refit", "recovered")
+                ]
+                cost = f"{mean(column(own, 'seconds')):.0f}", f"{mean(column(own, 'passes')):.1f}"
+                name = f"{title}, {key} {dense:.{max(digits, 1)}f}"
+                cells.append([name, case, PEERS.get(method, method), *stages, *cost, f"{own[0]['peak']:,}"])
+    columns = [
+        "network, dense",
+        "kept",
+        "method",
+        "as published",
+        "refit",
+        "recovered",
+        "seconds",
+        "passes",
+        "peak, MB",
+    ]
+    return table(columns, cells, footnote(data))
+
+
+def _by_case(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows by how much is kept, on how many samples."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        amount = next(f"{row[cost]:.0%} of the {words}" for cost, words in COSTS.items() if cost in row)
+        alike = ", equal widths" if row.get("uniform") else ""
+        found.setdefault(f"{amount}{alike}, {row['samples']} samples", []).append(row)
+    return found
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -368,6 +412,9 @@ TABLES = {
         defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms,
         decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
         hostile, kills, lenet_before, lenet_after, resnet20,
+
+
+        real, hostile, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 
