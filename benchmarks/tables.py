@@ -398,7 +398,9 @@ def _by_case(rows: list[Row]) -> dict[str, list[Row]]:
     """Rows by how much is kept, on how many samples."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        amount = next(f"{row[cost]:.0%} of the {words}" for cost, words in COSTS.items() if cost in row)
+        amount = next(
+            f"{row[cost]:.0%} of the {words}" for cost, words in COSTS.items() if isinstance(row.get(cost), float)
+        )
         alike = ", equal widths" if row.get("uniform") else ""
         found.setdefault(f"{amount}{alike}, {row['samples']} samples", []).append(row)
     return found
