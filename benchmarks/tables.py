@@ -410,13 +410,9 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
-        lenet_mnist,
-        defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers, rooms,
-        decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
-        hostile, kills, lenet_before, lenet_after, resnet20,
-
-
-        real, hostile, lenet_before, lenet_after, resnet20,
+        lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers,
+        rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection,
+        people, hostile, kills, real, lenet_before, lenet_after, resnet20,
     )
 }  # fmt: skip
 
