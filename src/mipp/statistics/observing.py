@@ -295,8 +295,8 @@ class _Watch(OpStream):
     def _ends(self, path: Sequence[int], dispensable: Collection[int]) -> list[int]:
         return [op for op in path if op in self.wanted and op not in dispensable]
 
-    def loss(self, dispensable: Collection[int]) -> str:
-        """The reason why layers cannot be told from each other, or other ops do not follow them; "" if all is well."""
+    def loss(self, dispensable: Collection[int]) -> UnsupportedModelError | None:
+        """The error where layers cannot be told from each other, or other ops do not follow them, if they do not."""
         for index, path in self.behind.items():
             key = next(use for use, there in self._uses.items() if there == index)[:2]
             ends = self._ends(path, dispensable)
@@ -305,11 +305,11 @@ class _Watch(OpStream):
                 lost = index if self._turns[key] != self.most[key] else lost
             if lost is not None:
                 op = self.program.ops[lost]
-                return (
+                return UnsupportedModelError(
                     f"The model takes another path on other data: {op.name} at {op.source} is not called as it was in "
                     "the first batch. Statistics need it there; leave out the batches that take the other path."
                 )
-        return ""
+        return None
 
 
 def _path_behind(program: Program, index: int, wanted: Collection[int]) -> list[int]:
@@ -386,8 +386,8 @@ def observe(
         ahead = _Watch(model, program, wanted, lambda *_: None)
         ahead.run(model, call)
         if lost := ahead.loss(dispensable):
-            raise StrayedError(lost)
+            raise StrayedError(str(lost))
     output = watch.run(model, call)
     if lost := watch.loss(dispensable):
-        raise UnsupportedModelError(lost)
+        raise lost
     return output
