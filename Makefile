@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz hostile constraints sbom kills clean
+.PHONY: .venv demo test test-all lint check fmt docs bench zoo fuzz hostile constraints sbom dist kills clean
 .DEFAULT_GOAL := check
 
 .venv: .venv/dev.stamp
@@ -87,6 +87,20 @@ sbom: .venv
 	@.venv-sbom/bin/python -m pip install -qq cyclonedx-bom
 	@.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/sbom.json $(BIN)/python
 	@rm -r .venv-sbom
+
+# Both are built; the wheel is installed where nothing else is, and tried outside of this folder; the extras resolve.
+dist:
+	@rm -f dist/torch_mipp-*
+	@$(PYTHON) -m venv --clear .venv-dist
+	@.venv-dist/bin/python -m pip install -qq build
+	@.venv-dist/bin/python -m build --outdir dist .
+	@$(PYTHON) -m venv --clear .venv-dist
+	@.venv-dist/bin/python -m pip install -qq -c constraints.txt dist/torch_mipp-*.whl
+	@for extra in demo export experiments; do \
+	  .venv-dist/bin/python -m pip install -qq --dry-run -c constraints.txt "$$(echo dist/torch_mipp-*.whl)[$$extra]" \
+	  || exit 1; done
+	@cd .venv-dist && bin/python -c "import mipp; mipp.prune; print(mipp.__file__)" && bin/mipp --version
+	@rm -r .venv-dist
 
 tables: .venv
 	@$(BIN)/python -m benchmarks.tables
