@@ -73,12 +73,13 @@ kills: .venv
 hostile: .venv
 	@$(BIN)/python -m benchmarks.hostile
 
-# The newest versions that fit, in an environment of its own.
+# The newest versions that fit, in an environment of its own; torch's is moved by hand, since PyPI's for Linux brings CUDA.
 constraints:
 	@$(PYTHON) -m venv --clear .venv-constraints
-	@.venv-constraints/bin/python -m pip install -qq -e '.[dev,experiments]'
+	@grep '^torch==' constraints.txt > .venv-constraints/torch.txt
+	@.venv-constraints/bin/python -m pip install -qq -c .venv-constraints/torch.txt -e '.[dev,experiments]'
 	@echo "# The versions that every install here uses: pip install -c constraints.txt -e '.[dev]'" > constraints.txt
-	@.venv-constraints/bin/python -m pip freeze --exclude-editable >> constraints.txt
+	@.venv-constraints/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.txt
 	@rm -r .venv-constraints
 
 sbom: .venv
