@@ -100,3 +100,23 @@ def test_a_multiple_is_found_behind_a_size_that_is_an_attribute():
     model = linear_layers(forward, 6, 32, 3)
     model.width = 32
     assert mipp.inspect(model, normal(2, 6)).groups["a"].multiple == 4
+
+
+class Strict(nn.Module):
+    """Heads by an attribute, and a norm that warns of channels it was not made for."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.table = 2, nn.Parameter(torch.randn(2, 2))
+        self.conv, self.norm, self.last = nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        split = self.conv(x).unflatten(1, (self.heads, -1))
+        return self.last(self.norm((split + self.table[..., None, None]).flatten(1, 2)))
+
+
+def test_what_trial_cuts_warn_of_is_not_told(recwarn):
+    """Until the number of heads is found to follow, a trial hands the norm other channels than it has."""
+    found = mipp.inspect(Strict().eval(), torch.randn(2, 3, 6, 6))
+    assert {name: group.size for name, group in found.groups.items()} == {"conv": 2}
+    assert not recwarn.list

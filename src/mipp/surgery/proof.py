@@ -6,6 +6,7 @@ by an attribute of the module (`self.num_heads`, which is then updated), or is f
 
 import glob
 import logging
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -101,7 +102,9 @@ def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]
                 raise
             continue
         try:
-            found = compute(apply(plan, model), call)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of trials that fail, and that nobody asked for
+                found = compute(apply(plan, model), call)
             coarse = rounding([*model.parameters(), *found]) if name == _OWN else 0.0
             gap = distance(found, expected)
             if tolerance < gap <= _NOISIEST:  # the model itself may say something else each time
