@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -263,23 +264,24 @@ def test_a_folder_that_another_process_filled_meanwhile_is_not_overwritten(tmp_p
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("report.html", "theirs")]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow beyond 2 kB."""
+    """No file may grow beyond 2 kB, those that pytest itself writes included."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, request):
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     result = prune_images()
-    request.getfixturevalue("full_disk")
-    with pytest.raises(mipp.MippError, match="enough room"):
+    with pytest.raises(mipp.MippError, match="enough room"), full_disk():
         result.save(tmp_path / "run")
-    with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"):
+    with pytest.raises(mipp.MippError, match=r"checkpoint folder .* cannot be written"), full_disk():
         prune_images(checkpoint=tmp_path / "point", exclude=["0"])
-    with pytest.raises(mipp.MippError, match="TMPDIR"):
+    with pytest.raises(mipp.MippError, match="TMPDIR"), full_disk():
         prune_images(data=iter(image_batches()), memory_limit=1000)
     left = {path.name for path in tmp_path.rglob("*")} - {"lock"}
     assert left in (set(), {"point"}, {"point", "journal.jsonl"})
