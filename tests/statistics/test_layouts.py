@@ -8,7 +8,7 @@ from cases import assert_same, inspected, named, outputs
 from torch import nn
 
 import mipp
-from mipp.statistics.layouts import LAYOUTS, features_together, kernel_of
+from mipp.statistics.layouts import LAYOUTS, features_together, kernel_basis, kernel_of
 
 
 def streams(seed: int = 0) -> Iterator[torch.Tensor]:
@@ -61,3 +61,10 @@ def test_every_feature_of_a_node_is_in_one_part(name, layout):
         kernel = kernel_of(found.graph, site)
         features = torch.cat(features_together(site, kernel, layout))
         assert torch.equal(features.sort().values, torch.arange(len(site.reads) * kernel))
+
+
+def test_waves_at_a_quarter_turn_are_exactly_zero():
+    """Else inputs at one position would give other frequencies numbers of 1e-17, which are summed in float64."""
+    basis = kernel_basis((3, 5))
+    assert float(basis[basis != 0].abs().min()) > 1e-3
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(15, dtype=torch.float64))
