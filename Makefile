@@ -68,7 +68,7 @@ fuzz: .venv
 	@MIPP_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/laws/test_fuzz.py
 
 kills: .venv
-	@$(BIN)/python tests/kills.py --kills 100 --out benchmarks/results/kills.json
+	@$(BIN)/python -m tests.kills --kills 100 --out benchmarks/results/kills.json
 
 hostile: .venv
 	@$(BIN)/python -m benchmarks.hostile

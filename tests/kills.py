@@ -110,8 +110,8 @@ def main() -> None:
 def write(path: Path, kills: int, rows: list[dict]) -> None:
     """Writes a result file of the form that those of the benchmarks have."""
     head = {
-        "program": "tests/kills.py",
-        "command": f"python tests/kills.py --kills {kills}",
+        "program": "tests.kills",
+        "command": f"python -m tests.kills --kills {kills}",
         "machine": machine(),
         "settings": {"kills": kills, "seed": 0},
     }
