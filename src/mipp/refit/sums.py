@@ -81,10 +81,14 @@ class RowSums:
         self._x, self._r, self._rr = self._zeros(inputs), self._zeros(outputs), self._zeros()
         self._count = torch.zeros((), dtype=torch.float64, device=device)
         self._xx = self._xr = self._zeros(0, 0)
+        self._kind = torch.float32
 
     def add(self, inputs: Tensor, residuals: Tensor, weights: Tensor | None = None) -> Tensor:
         """Adds rows, which are kept, with weights of shape [rows], else of 1; returns whether all are finite."""
-        inputs, residuals = _widen_both(inputs, residuals)
+        if self.rows == 0:  # a question to the device, so only once
+            inputs, residuals = _widen_both(inputs, residuals)
+            self._kind = inputs.dtype
+        inputs, residuals = inputs.to(self._kind), residuals.to(self._kind)
         rows = inputs.shape[1]
         roots = inputs.new_ones(rows) if weights is None else weights.to(inputs).sqrt()
         if weights is not None:
@@ -124,7 +128,7 @@ class RowSums:
 
     def shift(self, inputs: Tensor, by: Tensor) -> None:
         """Changes the residuals of rows that come in the order in which they were added."""
-        inputs, by = _widen_both(inputs, by)
+        inputs, by = inputs.to(self._kind), by.to(self._kind)
         self._r += by.sum(1)
         if self.summed:
             self._xr += inputs.mT @ by

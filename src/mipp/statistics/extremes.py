@@ -23,8 +23,8 @@ def widen_extremes(samples: Tensor) -> Tensor:
     """Samples, shape [..., samples, features], in float64 if they have features that are too large or too small."""
     if samples.dtype == torch.float64 or not samples.is_floating_point() or not samples.numel():
         return samples
-    low, high = samples.detach().aminmax(dim=-2)
-    peak = torch.maximum(-low, high).float()
+    own = samples.detach()
+    peak = torch.maximum(-own.amin(-2), own.amax(-2)).float()
     extreme = (peak > LARGEST) | ((peak > 0) & (peak < SMALLEST))
     return samples.double() if bool(extreme.any()) else samples
 

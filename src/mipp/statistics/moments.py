@@ -40,9 +40,12 @@ class Moments:
             return
         if samples.is_complex():
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
-        wide = widen_extremes(samples)
-        self.widened |= wide is not samples
-        samples = wide
+        if self.widened:
+            samples = samples.double()
+        elif self.count == 0:  # a question to the device, so only once
+            wide = widen_extremes(samples)
+            self.widened = wide is not samples
+            samples = wide
         part = Moments(samples.shape[1], samples.device)
         part.count, middle = len(samples), samples.mean(0)
         kind = torch.float64 if samples.dtype == torch.float64 else self.products
