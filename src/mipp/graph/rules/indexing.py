@@ -118,21 +118,10 @@ def _taken(w: Walk, x: Ref, dim: int, numbers: Sequence[int] | None) -> Planes:
     return tuple(p for p in planes if varying(p))
 
 
-@rule("index_add", "index_copy", "index_reduce")
+@rule("index_add", "index_copy", "index_reduce", "slice_scatter")
 def index_add(op: Op, w: Walk) -> Sequence[Planes]:
-    x, source = op.args[0], op.args[3]
-    dim = op.arguments["dim"] % len(w.shape(x))
-    planes = [
-        (fixed_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r))))
-        for r in (x, source)
-    ]
-    return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
-
-
-@rule("slice_scatter")
-def slice_scatter(op: Op, w: Walk) -> Sequence[Planes]:
-    """A slice that was written to: the dimension it was taken along keeps its length, in the others positions meet."""
-    x, source = op.args[0], op.args[1]
+    """The dimension that is written along keeps its length; in the others what is written meets what was there."""
+    x, source = op.args[0], op.arguments["src" if op.name == "slice_scatter" else "source"]
     dim = op.arguments["dim"] % len(w.shape(x))
     planes = [
         (fixed_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r))))
