@@ -70,7 +70,7 @@ def _inspect(
 
 
 @app.command("prune")
-@options.expand(source=options.DATA, amounts=options.AMOUNTS)
+@options.expand(source=options.DATA, amounts=options.AMOUNTS, choice=options.CHOICE)
 def _prune(
     model: options.Model,
     *,
@@ -87,14 +87,7 @@ def _prune(
     runtime: Annotated[
         str, typer.Option(help=options.LIMIT + "latency is measured in torch or onnxruntime.")
     ] = "torch",
-    method: options.Method = "mipp",
-    settings: options.Settings = None,
-    exclude: options.Exclude = None,
-    compensate: options.Compensate = True,
-    recover: options.Recover = None,
-    max_samples: options.MaxSamples = 1024,
-    seed: options.Seed = 0,
-    device: options.Device = None,
+    choice: dict[str, Any],
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
     memory_limit: options.MemoryLimit = None,
     out: Annotated[Path | None, typer.Option(help="New folder for plan, weights and report.")] = None,
@@ -107,10 +100,11 @@ def _prune(
     from mipp.cli.prune import Budgeted, Chosen, run
     from mipp.cli.sources import DataSource, Source
 
+    sampled = {name: choice.pop(name) for name in ("max_samples", "seed")}
     run(
-        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), max_samples, seed),
+        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), **sampled),
         Budgeted(amounts, width or [], min_keep, round_to, uniform, runtime),
-        Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, checkpoint, memory_limit),
+        Chosen(**choice, evaluate=evaluate, checkpoint=checkpoint, memory_limit=memory_limit),
         out,
         json=json,
         quiet=quiet,
@@ -118,7 +112,7 @@ def _prune(
 
 
 @app.command("frontier")
-@options.expand(source=options.DATA)
+@options.expand(source=options.DATA, choice=options.CHOICE)
 def _frontier(
     model: options.Model,
     *,
@@ -128,14 +122,7 @@ def _frontier(
     ] = "macs=0.8,macs=0.65,macs=0.5,macs=0.35,macs=0.25",
     weights: options.Weights = None,
     trust_remote_code: options.Trust = False,
-    method: options.Method = "mipp",
-    settings: options.Settings = None,
-    exclude: options.Exclude = None,
-    compensate: options.Compensate = True,
-    recover: options.Recover = None,
-    max_samples: options.MaxSamples = 1024,
-    seed: options.Seed = 0,
-    device: options.Device = None,
+    choice: dict[str, Any],
     memory_limit: options.MemoryLimit = None,
     out: Annotated[Path | None, typer.Option(help="New folder, with one inside for each budget.")] = None,
     evaluate: options.Evaluate = None,
@@ -148,10 +135,11 @@ def _frontier(
     from mipp.cli.prune import Chosen
     from mipp.cli.sources import DataSource, Source
 
+    sampled = {name: choice.pop(name) for name in ("max_samples", "seed")}
     run(
-        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), max_samples, seed),
+        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), **sampled),
         budgets,
-        Chosen(method, settings or [], exclude or [], compensate, recover, evaluate, device, None, memory_limit),
+        Chosen(**choice, evaluate=evaluate, checkpoint=None, memory_limit=memory_limit),
         out,
         json=json,
         quiet=quiet,

@@ -140,3 +140,13 @@ DATA: _Options = {
     "data_dir": (DataDir, None),
     "labels": (Labels, None),
 }
+CHOICE: _Options = {
+    "method": (Method, "mipp"),
+    "settings": (Settings, None),
+    "exclude": (Exclude, None),
+    "compensate": (Compensate, True),
+    "recover": (Recover, None),
+    "max_samples": (MaxSamples, 1024),
+    "seed": (Seed, 0),
+    "device": (Device, None),
+}

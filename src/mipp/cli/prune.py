@@ -48,8 +48,8 @@ class Chosen:
     """The method, and how `mipp.prune` is to run."""
 
     method: str
-    settings: Sequence[str]
-    exclude: Sequence[str]
+    settings: Sequence[str] | None
+    exclude: Sequence[str] | None
     compensate: bool
     recover: str | None
     evaluate: bool | None
@@ -90,7 +90,7 @@ class Call:
 
 def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chosen, *, quiet: bool) -> Call:
     """Opens the model and the data, and refuses what cannot be pruned from the command line."""
-    method, device = arguments.method(chosen.method, chosen.settings), sources.device(chosen.device)
+    method, device = arguments.method(chosen.method, chosen.settings or []), sources.device(chosen.device)
     model, data = source.holding_out(bool(chosen.evaluate)).open()
     if mipp.methods.needs_of(method).training:
         raise CommandError(
@@ -110,7 +110,7 @@ def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chos
     if source.model.weights is None and not source.model.library:
         console.note("No --weights: the model is pruned as its factory made it.", quiet=quiet)
     options: dict[str, Any] = {
-        "exclude": chosen.exclude,
+        "exclude": chosen.exclude or [],
         "compensate": chosen.compensate,
         "recover": chosen.recover,
         "evaluate": None if chosen.evaluate is False else data.evaluate,
