@@ -6,13 +6,11 @@ A library that is not installed is left out, and the table says so; none of them
 import argparse
 import importlib
 import importlib.metadata
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +20,10 @@ import mipp
 from benchmarks.markdown import load
 from benchmarks.record import Record, Row
 from benchmarks.supported import PAGE, limited, page
-from benchmarks.zoo.checks import TOLERANCES, outcome, trains
+from benchmarks.zoo.checks import computes_the_same, loads, outcome, trains
 from mipp.data.calibration import as_call
-from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
-from mipp.surgery.proof import distance, outputs
+from mipp.surgery.proof import outputs
 
 LIMIT = 420.0  # seconds for a network
 MACS = 0.5
@@ -117,44 +114,18 @@ def check(network: Network) -> Row:
         "multiples": sorted({g.multiple for g in found.groups.values()} - {1}),
         "macs": round(result.report.after.macs / result.report.before.macs, 3),
         "checks": {
-            "cut == masked": outcome(lambda: equal(cut, masked, fresh)),
+            "cut == masked": outcome(lambda: computes_the_same(cut, masked, fresh)),
             "other size": outcome(lambda: runs(cut, other)),
             "train": outcome(lambda: trains(result.model, fresh)),
-            "save and load": outcome(lambda: loads(result, network, fresh)),
+            "save and load": outcome(lambda: loads(result, network.build().eval(), fresh)),
         },
     }
-
-
-def equal(cut: nn.Module, masked: nn.Module, call: Call) -> str | None:
-    """Compares in float64, and in the type of the network where its kernels know no other."""
-    for dtype, tolerance in TOLERANCES:
-        try:
-            expected = outputs(masked, call, dtype)
-        except UnsupportedModelError:
-            if dtype is None:
-                raise
-            continue
-        difference = distance(outputs(cut, call, dtype), expected)
-        if difference > tolerance:
-            raise ValueError(f"cut and masked differ by {difference:.1e}")
-        return None if dtype is not None else "passed in float32"
-    return None
 
 
 def runs(cut: nn.Module, call: Call) -> None:
     """Runs the smaller network on inputs of another size."""
     if not all(bool(t.isfinite().all()) for t in outputs(cut, call, None) if t.is_floating_point()):
         raise ValueError("outputs that are not finite")
-
-
-def loads(result: mipp.Result, network: Network, call: Call) -> None:
-    """Saves the result, loads it into a dense network, and compares bit by bit."""
-    with tempfile.TemporaryDirectory() as folder:
-        result.save(Path(folder) / "small")
-        loaded = mipp.load(Path(folder) / "small", network.build().eval())
-    pairs = zip(outputs(loaded, call, None), outputs(result.model, call, None), strict=True)
-    if not all(torch.equal(a, b) for a, b in pairs):
-        raise ValueError("the loaded network gives other outputs than the saved one")
 
 
 def network(name: str, library: str, inputs: Inputs, sizes: tuple[int, int]) -> Callable[[Any], Any]:

@@ -8,12 +8,13 @@ ResNet-20 at half of its MACs, 1,024 unlabelled training images in three draws; 
 import argparse
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-import mipp
-from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
+from benchmarks.cifar import SAMPLES, pretrained
+from benchmarks.defaults import agreement, predictions
 from benchmarks.record import Record, Row
 from mipp import zoo
 from mipp.refit import least_squares
@@ -32,26 +33,15 @@ def main() -> None:
     for draw in range(DRAWS):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
         images, held_out = (train.normalise(order[part]) for part in (slice(SAMPLES), slice(-HELD_OUT, None)))
+        dense = predictions(model, held_out)
         for rows in PER_INPUT:
-            record.measure({"draw": draw, "rows": rows}, partial(measure, model, images, held_out, rows))
+            record.measure({"draw": draw, "rows": rows}, partial(measure, model, images, held_out, dense, rows))
 
 
-def measure(model: nn.Module, images: Tensor, held_out: Tensor, rows: int) -> Row:
+def measure(model: nn.Module, images: Tensor, held_out: Tensor, dense: Tensor, rows: int) -> Row:
     """Percentage of held-out images on which the pruned network says what the dense one says."""
-    default = least_squares._ROWS_PER_INPUT
-    least_squares._ROWS_PER_INPUT = rows
-    try:
-        result = mipp.prune(model, [images], mipp.Budget(macs=0.5), exclude=EXCLUDED, progress=False)
-    finally:
-        least_squares._ROWS_PER_INPUT = default
-    same = predictions(result.model, held_out) == predictions(model, held_out)
-    return {"agreement": round(100 * float(same.double().mean()), 2)}
-
-
-def predictions(model: nn.Module, images: Tensor) -> Tensor:
-    """The class of every image."""
-    with torch.inference_mode():
-        return torch.cat([model(part).argmax(1) for part in images.split(500)])
+    with patch.object(least_squares, "_ROWS_PER_INPUT", rows):
+        return agreement(model, images, held_out, dense)
 
 
 if __name__ == "__main__":

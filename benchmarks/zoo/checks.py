@@ -142,8 +142,12 @@ def outcome(function: Callable[[], str | None]) -> str:
 
 
 def cut_equals_masked(plan: PruningPlan, model: nn.Module, call: Call) -> str | None:
-    """Proves that the smaller network computes what the masked one computes: in float64, else in its own type."""
-    cut, masked = mipp.apply(plan, model), mipp.mask(plan, model)
+    """Proves that the smaller network computes what the masked one computes."""
+    return computes_the_same(mipp.apply(plan, model), mipp.mask(plan, model), call)
+
+
+def computes_the_same(cut: nn.Module, masked: nn.Module, call: Call) -> str | None:
+    """Compares in float64, and in the type of the network where its kernels know no other."""
     for dtype, tolerance in TOLERANCES:
         try:
             expected = outputs(masked, call, dtype)
@@ -158,18 +162,23 @@ def cut_equals_masked(plan: PruningPlan, model: nn.Module, call: Call) -> str | 
     return None
 
 
+def loads(result: mipp.Result, dense: nn.Module, call: Call) -> None:
+    """Saves the result, loads it into a dense network, and compares bit by bit."""
+    with tempfile.TemporaryDirectory() as folder:
+        result.save(Path(folder) / "small")
+        loaded = mipp.load(Path(folder) / "small", dense)
+    same = zip(outputs(loaded, call, None), outputs(result.model, call, None), strict=True)
+    if not all(torch.equal(a, b) for a, b in same):
+        raise ValueError("the loaded network gives other outputs than the saved one")
+
+
 def pruned_by_mipp(pattern: Pattern) -> None:
     """Prunes by MIPP with its refit, proves the plan, saves, loads, and compares the outputs bit by bit."""
     model, call = pattern.model(), as_call(pattern.batch())
     batches = [(pattern.batch(8, 100 + i), None) for i in range(3)]
     result = mipp.prune(model, batches, mipp.Budget(nodes=0.6), progress=False)
     cut_equals_masked(result.plan, model, call)
-    with tempfile.TemporaryDirectory() as folder:
-        result.save(Path(folder) / "small")
-        loaded = mipp.load(Path(folder) / "small", pattern.model())
-    same = zip(outputs(loaded, call, None), outputs(result.model, call, None), strict=True)
-    if not all(torch.equal(a, b) for a, b in same):
-        raise ValueError("the loaded network gives other outputs than the saved one")
+    loads(result, pattern.model(), call)
 
 
 def trains(small: nn.Module, call: Call) -> None:
