@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.cpp_extension import include_paths, library_paths
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -50,3 +51,19 @@ def _module() -> types.ModuleType:
     module.set_rng_state = lambda state, device=0: None
     module.get_amp_supported_dtype = lambda: [torch.bfloat16]
     return module
+
+
+class Reads(TorchDispatchMode):
+    """Counts the times that the host waits for a number of a device, or copies from it."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.count = device, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name, given = func.overloadpacket.__name__, [a for a in args if isinstance(a, torch.Tensor)]
+        there = any(tensor.device.type == self.device for tensor in given)
+        comes = isinstance(out, torch.Tensor) and out.device.type == "cpu" and name in ("_to_copy", "copy_")
+        self.count += there and (comes or name in ("_local_scalar_dense", "nonzero"))
+        return out

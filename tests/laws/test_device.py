@@ -16,7 +16,6 @@ import simulated_device
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import mipp
 from mipp import grid, zoo
@@ -432,28 +431,12 @@ def test_inputs_are_selected_without_float64(no_float64):
     assert kept[0] == kept[1]
 
 
-class Reads(TorchDispatchMode):
-    """Counts the times that the host waits for a number of the device, or copies from it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        name, given = func.overloadpacket.__name__, [a for a in args if isinstance(a, torch.Tensor)]
-        there = any(tensor.device.type == DEVICE for tensor in given)
-        comes = isinstance(out, torch.Tensor) and out.device.type == "cpu" and name in ("_to_copy", "copy_")
-        self.count += there and (comes or name in ("_local_scalar_dense", "nonzero"))
-        return out
-
-
 def test_a_refit_reads_from_the_device_layer_by_layer_and_not_batch_by_batch():
     model = network(Convolutions).to(DEVICE)
     images = torch.randn(64, *Convolutions.shape, dtype=torch.float64, device=DEVICE)
 
     def reads(batches, **options) -> int:
-        with Reads() as seen:
+        with simulated_device.Reads(DEVICE) as seen:
             mipp.prune(model, batches, BUDGET, mipp.methods.L1(), progress=False, **options)
         return seen.count
 

@@ -8,7 +8,6 @@ import pytest
 import simulated_device
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import mipp
 
@@ -22,31 +21,13 @@ pytestmark = [
 ]
 
 
-class Transfers(TorchDispatchMode):
-    """Counts what is fetched from the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        given = [a for a in args if isinstance(a, torch.Tensor)]
-        if name == "copy_":
-            self.count += given[0].device.type == "cpu" and given[1].device.type == DEVICE
-        elif any(a.device.type == DEVICE for a in given):
-            self.count += not isinstance(out, torch.Tensor) or (name == "_to_copy" and out.device.type == "cpu")
-        return out
-
-
 def fetched(layers: int, width: int, **options) -> int:
     """Values that one call fetches for a network of hidden layers, in four batches."""
     torch.manual_seed(0)
     hidden = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(layers)]
     model = nn.Sequential(nn.Linear(8, width), nn.ReLU(), *hidden, nn.Linear(width, 4)).to(DEVICE).eval()
     batches = torch.randn(512, 8).to(DEVICE).split(128)
-    with Transfers() as seen:
+    with simulated_device.Reads(DEVICE) as seen:
         mipp.prune(model, batches, mipp.Budget(nodes=0.6), progress=False, **options)
     return seen.count
 
