@@ -54,6 +54,12 @@ def test_the_size_of_activations_is_no_matter(by, method):
     assert errors[1] < 1.5 * errors[0]
 
 
+@pytest.mark.parametrize("by", [1e18, 1e22])
+def test_a_later_batch_of_huge_numbers_is_summed_as_the_first_would_be(by):
+    first, *others = batches()
+    assert said(pruned(network(), [first, *(x * by for x in others)]), "summed in float64")
+
+
 @pytest.mark.parametrize("by", [1e-30, 1e-20, 1e20, 1e30])
 def test_inputs_of_any_size_give_a_finite_network(by):
     data = [x * by for x in batches()]

@@ -3,17 +3,18 @@
 import pytest
 import torch
 
-from mipp.statistics.extremes import find_constant, widen_extremes
+from mipp.statistics.extremes import are_extreme, find_constant
 
 
 @pytest.mark.parametrize(
-    ("scale", "expected"),
-    [(1.0, torch.float32), (1e14, torch.float32), (1e16, torch.float64), (1e-16, torch.float64), (0.0, torch.float32)],
+    ("scale", "expected"), [(1.0, False), (1e14, False), (1e16, True), (1e-16, True), (0.0, False)]
 )
-def test_a_single_extreme_feature_widens_the_samples(scale, expected):
+def test_a_single_extreme_feature_is_seen(scale, expected):
     samples = torch.randn(8, 3).clamp(-3, 3)
     samples[:, 1] = scale * torch.linspace(-1, 1, 8)
-    assert widen_extremes(samples).dtype == expected
+    assert are_extreme(samples) == expected
+    assert are_extreme(torch.ones(4, 2), samples) == expected
+    assert not are_extreme(samples.double())
 
 
 def test_a_variance_of_rounding_is_none():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mipp.refit.sums import CrossMoments, RowSums
 from mipp.runtime.distributed import is_sharded, sum_shards
-from mipp.statistics.extremes import find_constant
+from mipp.statistics.extremes import are_extreme, find_constant
 
 FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -111,16 +111,18 @@ class Regression:
         if not self._begun:
             self._begun, kind = True, torch.promote_types(inputs.dtype, torch.float32)
             self._about = inputs.mean(1, dtype=kind) if self._centred else self._about.to(kind)
-        added = []
+        kind, added = self._kind_of(inputs, residuals), []
         for number, fold in enumerate(self._folds):
-            own = None if weights is None else weights[(folds == number).to(weights.device)]
-            added.append(fold.add(*self._rows(inputs, residuals, folds == number), own))
+            chosen = torch.nonzero(folds == number)[:, 0].to(inputs.device)
+            own = None if weights is None else weights.index_select(0, chosen)
+            added.append(fold.add(*self._rows(inputs, residuals, chosen, kind), own))
         return torch.stack(added).all()
 
     def shift(self, inputs: Tensor, by: Tensor, folds: Tensor) -> None:
         """Changes the residuals of all rows, in the order in which they were added; held-out errors are lost."""
+        kind = self._kind_of(inputs, by)
         for number, fold in enumerate(self._folds):
-            x, change = self._rows(inputs, by, folds == number)
+            x, change = self._rows(inputs, by, torch.nonzero(folds == number)[:, 0].to(inputs.device), kind)
             fold.shift(x.index_fill_(2, self._silent, 0), change)
 
     def silence(self, inputs: Tensor) -> None:
@@ -146,10 +148,13 @@ class Regression:
         moments = [fold.moments(self._about) for fold in self._folds]
         return _BySums(moments, self._about, centred=self._centred)
 
-    def _rows(self, inputs: Tensor, residuals: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _kind_of(self, inputs: Tensor, residuals: Tensor) -> torch.dtype:
+        """The type in which rows are multiplied: one in which their products are finite and do not vanish."""
+        return torch.float64 if are_extreme(inputs, residuals) else self._about.dtype
+
+    def _rows(self, inputs: Tensor, residuals: Tensor, chosen: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
         """Copies of some rows, inputs about the fixed point."""
-        chosen = torch.nonzero(mask)[:, 0].to(inputs.device)
-        x, r = (rows.index_select(1, chosen).to(self._about.dtype) for rows in (inputs, residuals))
+        x, r = (rows.index_select(1, chosen).to(kind) for rows in (inputs, residuals))
         return x.sub_(self._about[:, None]), r
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from mipp.runtime.distributed import is_sharded, sum_shards
-from mipp.statistics.extremes import widen_extremes
 
 _BLOCK = 1024  # rows, at least, that are multiplied at once
 _STRIPS, _NARROW = 6, 192  # of a product with itself, of which little more than half is computed
@@ -81,14 +80,9 @@ class RowSums:
         self._x, self._r, self._rr = self._zeros(inputs), self._zeros(outputs), self._zeros()
         self._count = torch.zeros((), dtype=torch.float64, device=device)
         self._xx = self._xr = self._zeros(0, 0)
-        self._kind = torch.float32
 
     def add(self, inputs: Tensor, residuals: Tensor, weights: Tensor | None = None) -> Tensor:
         """Adds rows, which are kept, with weights of shape [rows], else of 1; returns whether all are finite."""
-        if self.rows == 0:  # a question to the device, so only once
-            inputs, residuals = _widen_both(inputs, residuals)
-            self._kind = inputs.dtype
-        inputs, residuals = inputs.to(self._kind), residuals.to(self._kind)
         rows = inputs.shape[1]
         roots = inputs.new_ones(rows) if weights is None else weights.to(inputs).sqrt()
         if weights is not None:
@@ -128,7 +122,6 @@ class RowSums:
 
     def shift(self, inputs: Tensor, by: Tensor) -> None:
         """Changes the residuals of rows that come in the order in which they were added."""
-        inputs, by = inputs.to(self._kind), by.to(self._kind)
         self._r += by.sum(1)
         if self.summed:
             self._xr += inputs.mT @ by
@@ -181,13 +174,6 @@ def _pool(own: CrossMoments) -> CrossMoments:
     rr = (own.rr + dr.square().sum(1)) * own.count
     xx, xr, rr = (sum_shards(part) / (count or 1) for part in (xx, xr, rr))
     return CrossMoments(count, x, r, xx, xr, rr)
-
-
-def _widen_both(inputs: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of inputs and residuals in one type, in which their products are finite and do not vanish."""
-    inputs, residuals = widen_extremes(inputs), widen_extremes(residuals)
-    kind = torch.promote_types(inputs.dtype, residuals.dtype)
-    return inputs.to(kind), residuals.to(kind)
 
 
 def _add_lower_gram(total: Tensor, rows: Tensor) -> None:

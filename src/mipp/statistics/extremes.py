@@ -19,14 +19,18 @@ _ROUNDINGS = 64
 _MOSTLY, _NAMED = 0.5, 5
 
 
-def widen_extremes(samples: Tensor) -> Tensor:
-    """Samples, shape [..., samples, features], in float64 if they have features that are too large or too small."""
-    if samples.dtype == torch.float64 or not samples.is_floating_point() or not samples.numel():
-        return samples
-    own = samples.detach()
-    peak = torch.maximum(-own.amin(-2), own.amax(-2)).float()
-    extreme = (peak > LARGEST) | ((peak > 0) & (peak < SMALLEST))
-    return samples.double() if bool(extreme.any()) else samples
+def are_extreme(*samples: Tensor) -> bool:
+    """True if some, each of shape [..., samples, features], have features that are too large or too small.
+
+    A device is asked once for all of them.
+    """
+    peaks = [
+        torch.maximum(-own.amin(-2), own.amax(-2)).float()
+        for own in map(Tensor.detach, samples)
+        if own.dtype != torch.float64 and own.is_floating_point() and own.numel()
+    ]
+    extreme = [((peak > LARGEST) | ((peak > 0) & (peak < SMALLEST))).any() for peak in peaks]
+    return bool(torch.stack(extreme).any()) if extreme else False
 
 
 def find_constant(mean: Tensor, variance: Tensor, kind: torch.dtype) -> Tensor:

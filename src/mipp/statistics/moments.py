@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
-from mipp.statistics.extremes import widen_extremes
+from mipp.statistics.extremes import are_extreme
 
 _ROWS = 1024  # that are summed up before they are added to the sum of all
 _COLUMNS = 192
@@ -40,12 +40,8 @@ class Moments:
             return
         if samples.is_complex():
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
-        if self.widened:
-            samples = samples.double()
-        elif self.count == 0:  # a question to the device, so only once
-            wide = widen_extremes(samples)
-            self.widened = wide is not samples
-            samples = wide
+        if are_extreme(samples):
+            self.widened, samples = True, samples.double()
         part = Moments(samples.shape[1], samples.device)
         part.count, middle = len(samples), samples.mean(0)
         kind = torch.float64 if samples.dtype == torch.float64 else self.products
