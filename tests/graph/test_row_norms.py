@@ -31,6 +31,7 @@ def hugging_face(x):
 NORMS = {
     "layer norm": (lambda x: F.layer_norm(x, (6,), eps=1e-3), RowNorm(True, 1e-3)),
     "rms norm": (lambda x: F.rms_norm(x, (6,), eps=1e-4), RowNorm(False, 1e-4)),
+    "rms norm as it comes": (lambda x: F.rms_norm(x, (6,)), RowNorm(False, torch.finfo(torch.float32).eps)),
     "in parts": (hugging_face, RowNorm(False, 1e-6)),
     "square": (lambda x: x / (x * x).mean(-1, keepdim=True).sqrt(), RowNorm(False, 0.0)),
     "variance": (lambda x: x * torch.rsqrt(x.var(-1, keepdim=True) + 1e-2), RowNorm(True, 1e-2)),
@@ -38,6 +39,7 @@ NORMS = {
     "nothing": (torch.tanh, None),
     "over the rows": (lambda x: x / (x * x).mean(0, keepdim=True).sqrt(), None),
     "over more than the channels": (lambda x: F.layer_norm(x, (3, 6)), None),
+    "the variance of squares": (lambda x: x / x.pow(2).var(-1, keepdim=True).sqrt(), None),
     "no root": (lambda x: x / (x * x).mean(-1, keepdim=True), None),
 }
 
@@ -61,3 +63,15 @@ def test_a_small_error_in_a_row_counts_as_it_does_behind_the_norm(name):
     weighted = (norm.weigh(rows) * error.square().sum(2)).mean(0)
     assert (moved < 1.3 * weighted).all()
     assert (moved > 0.5 * weighted).all()
+
+
+def test_a_reader_without_results_is_no_norm():
+    """An op that gives back no tensor has no reader of its own."""
+
+    def compared(x):
+        return x.tanh() if torch.equal(x, x) else x
+
+    batch = read(Calibration([torch.randn(4, 3, 6)]), None)[0]
+    program = Draft(Stream(compared).eval(), batch.call).graph().program
+    added = [op.outputs[0] for op in program.ops if op.name == "add" and len(op.inputs) == 2]
+    assert row_norm(program, added[0]) is None

@@ -37,3 +37,30 @@ def test_hooks_stay_and_other_models_are_refused():
     assert calls == [1]
     with pytest.raises(mipp.MippError, match="Only one of two models has a module"):
         adopt(model, torch.nn.Linear(4, 3))
+
+
+class Settings:
+    def __init__(self, heads):
+        self.heads = heads
+
+
+class Heads(torch.nn.Module):
+    """Asks an object of settings, which other modules may share, for the number of its heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = Settings(4)
+        self.value, self.out = torch.nn.Linear(6, 12), torch.nn.Linear(12, 5)
+
+    def forward(self, x):
+        heads = self.value(x).view(len(x), self.config.heads, -1)
+        return self.out((heads * heads.mean(2, keepdim=True)).flatten(1))
+
+
+def test_sizes_in_settings_are_taken_over():
+    model = Heads().eval()
+    settings, result = model.config, mipp.prune(model, [normal(32, 6)], mipp.Budget(nodes=0.5), progress=False)
+    expected = result.model(normal(2, 6))
+    adopt(model, result.model, result.plan.attributes)
+    assert torch.equal(model(normal(2, 6)), expected)
+    assert settings.heads == 4

@@ -120,3 +120,24 @@ def test_what_trial_cuts_warn_of_is_not_told(recwarn):
     found = mipp.inspect(Strict().eval(), torch.randn(2, 3, 6, 6))
     assert {name: group.size for name, group in found.groups.items()} == {"conv": 2}
     assert not recwarn.list
+
+
+class Together(nn.Module):
+    """Two layers of which one may become narrower, but not both."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 8), nn.Linear(6, 8)
+        self.first, self.second = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        a, b = self.one(x).relu(), self.two(x).relu()
+        if a.shape[-1] < 8 and b.shape[-1] < 8:
+            raise ValueError("both are narrow")
+        return self.first(a) + self.second(b)
+
+
+def test_groups_that_fail_only_together_are_no_matter_of_multiples():
+    found = mipp.inspect(Together().eval(), torch.randn(2, 6))
+    assert len(found.groups) == 1
+    assert all(group.multiple == 1 for group in found.groups.values())

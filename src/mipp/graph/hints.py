@@ -1,5 +1,6 @@
 """Hints at what is wrong with inputs, where there is evidence for it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,6 +56,8 @@ class BatchNormInput:
         mean, variance, x = mean.double()[live], variance.double()[live], x[live]
         shift = float(((x.mean(1) - mean).abs() / variance.sqrt()).median())
         spread = float((x.var(1) / variance).median())
+        if math.isnan(shift) or math.isnan(spread):  # no number is said to be none where it is read
+            return
         if shift > _SHIFT or not 1 / _SPREAD <= spread <= _SPREAD:
             self.sentence = (
                 f"Batch norm '{self._names[module]}' reads values whose variance is {spread:.3g} times what it was in "

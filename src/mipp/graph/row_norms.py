@@ -35,7 +35,7 @@ class RowNorm:
 def row_norm(program: Program, value: int) -> RowNorm | None:
     """The norm over the last dimension that reads a value; None if none does."""
     for op in _readers(program, value):
-        found = _whole(op) or _in_parts(program, op, value)
+        found = _whole(program, op) or _in_parts(program, op)
         if found is not None:
             return found
     return None
@@ -51,18 +51,19 @@ def _readers(program: Program, value: int) -> Iterator[Op]:
             yield op
 
 
-def _whole(op: Op) -> RowNorm | None:
+def _whole(program: Program, op: Op) -> RowNorm | None:
     """A norm that is one op."""
     if op.name not in ("layer_norm", "rms_norm") or len(op.arguments["normalized_shape"]) != 1:
         return None
-    return RowNorm(op.name == "layer_norm", _number(op.arguments.get("eps")))
+    eps = op.arguments.get("eps")
+    return RowNorm(op.name == "layer_norm", torch.finfo(program.values[op.inputs[0]].dtype).eps if eps is None else eps)
 
 
-def _in_parts(program: Program, op: Op, value: int) -> RowNorm | None:
+def _in_parts(program: Program, op: Op) -> RowNorm | None:
     """A norm written as the mean of squares, or the variance, and its root."""
     centred = op.name == "var"
-    mean = op if centred else next((o for o in _readers(program, op.outputs[0]) if _is_square(op)), None)
-    if mean is None or mean.name not in ("mean", "var") or not _along_rows(mean):
+    mean = op if centred else next(_readers(program, op.outputs[0]), None) if _is_square(op) else None
+    if mean is None or mean.name != ("var" if centred else "mean") or not _along_rows(mean):
         return None
     after = list(_readers(program, mean.outputs[0]))
     eps = 0.0

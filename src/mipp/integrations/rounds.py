@@ -85,11 +85,11 @@ class Rounds:
             result = mipp.prune(model, self.calibration, budget, self.method, **self.options)
         plan = result.plan if self.plan is None else self.plan.then(result.plan)
         for average in (*(a.module for a in self.averages), *averages):
-            adopt(average, mipp.apply(result.plan, average))
+            adopt(average, mipp.apply(result.plan, average), result.plan.attributes)
         for optimizer in optimizers:
             carry_over_in_place(getattr(optimizer, "optimizer", optimizer), model, result)
         result.model.zero_grad(set_to_none=True)  # those of the dense model that a copy still has
-        adopt(model, result.model)
+        adopt(model, result.model, result.plan.attributes)
         self.plan, self._done = plan, self._done + 1
         self.reports.append(result.report)
         for name, share in _shares(result.report).items():
@@ -128,8 +128,8 @@ class Rounds:
             update_config(small, self.plan)
             for average in (*(a.module for a in self.averages), *averages):
                 if shapes(average) != shapes(small):
-                    adopt(average, mipp.apply(self.plan, average))
-            adopt(model, small)
+                    adopt(average, mipp.apply(self.plan, average), self.plan.attributes)
+            adopt(model, small, self.plan.attributes)
         self._done, self._reached = done, reached
 
 

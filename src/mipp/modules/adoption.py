@@ -1,5 +1,6 @@
 """A model that takes over, in place, the tensors and sizes of another one of the same code."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from mipp.errors import MippError
 from mipp.modules.adapters import adapter_of
 
 
-def adopt(model: nn.Module, other: nn.Module) -> None:
+def adopt(model: nn.Module, other: nn.Module, attributes: Iterable[tuple[str, str]] = ()) -> None:
     """Gives a model the parameters and buffers of another one, and the sizes that go with them, in place.
 
     Its modules stay the objects that they are, with their hooks: whoever holds them goes on with the new widths. The
@@ -17,6 +18,8 @@ def adopt(model: nn.Module, other: nn.Module) -> None:
     Args:
         model: Changed in place.
         other: A smaller form of it: the same modules, of other widths.
+        attributes: Modules and their attributes that hold sizes, as `PruningPlan.attributes` has them; the attribute of
+            what holds a module's settings stands behind a dot.
 
     Raises:
         MippError: The two are built of different modules.
@@ -36,6 +39,10 @@ def adopt(model: nn.Module, other: nn.Module) -> None:
             if isinstance(value, Tensor) or (_is_size(value) and module.__dict__.get(name) != value):
                 module.__dict__[name] = value
         adapter_of(module).refresh(module)
+    for path, attribute in attributes:
+        name = attribute.partition(".")[0]
+        if name in vars(new[path]):
+            own[path].__dict__[name] = vars(new[path])[name]
     if hasattr(other, "save_pretrained") and hasattr(other, "config"):  # of Hugging Face: it may tell the widths
         model.config = other.config
 

@@ -97,10 +97,11 @@ def prepare(
 
 def _describe_shift(model: nn.Module, task: Task) -> list[str]:
     """A hint where the first trained batch norm reads other values than in training."""
-    if not trained_batch_norms(model):
+    names = trained_batch_norms(model).values()
+    if not names:
         return []
     batch, copied = task.batches[0], working_copy(model)
-    norms = trained_batch_norms(copied)
+    norms = {copied.get_submodule(name): name for name in names}
     watch = BatchNormInput(norms)
     for norm in norms:
         norm.register_forward_hook(watch)

@@ -7,7 +7,8 @@ by an attribute of the module (`self.num_heads`, which is then updated), or is f
 import glob
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
@@ -102,8 +103,7 @@ def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]
                 raise
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of trials that fail, and that nobody asked for
+            with _silent():
                 found = compute(apply(plan, model), call)
             coarse = rounding([*model.parameters(), *found]) if name == _OWN else 0.0
             gap = distance(found, expected)
@@ -114,6 +114,14 @@ def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]
             log.info("a trial cut failed: %s", error)
             return False, name
     return False, _OWN
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps back the warnings of a trial: it may fail, and nobody asked for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _in_double(model: nn.Module, call: Call) -> list[Tensor]:
@@ -167,7 +175,7 @@ def verified_graph(model: nn.Module, call: Call, freeze: Mapping[str, Reason]) -
         if not wrong or noisy:  # if even uncut passes differ, a difference proves nothing
             return trial.graph
         more: dict[str, Reason] = {}
-        wrong = [name for name in wrong if not trial.align([name])]
+        wrong = [name for name in wrong if trial.holds_alone(name) or not trial.align([name])]
         multiples = trial.findings.multiples
         for name in wrong:
             more |= names_of(trial.graph, [name], _number_in_code(trial.graph, name, model))
@@ -265,6 +273,10 @@ class _TrialCut:
         self.graph = self.draft.graph(self.freeze, self.findings)
         return False
 
+    def holds_alone(self, name: str) -> bool:
+        """True if a group can be cut by itself, so that it is no multiple that it lacks."""
+        return self._holds(self.graph, [name])
+
     def align(self, names: Sequence[str], doubts: Sequence[Doubt] = ()) -> bool:
         """Finds the multiple in which groups can be cut, where a kernel or a check takes no other widths.
 
@@ -295,7 +307,8 @@ class _TrialCut:
         """The reasons why nodes in doubt stay: where the cut network fails at another line, what that line says."""
         graph, line = self.draft.graph(self.freeze, self.findings), ""
         try:
-            forward(apply(_unequal(graph, self.model, names_in(graph, doubts)), self.model), self.call)
+            with _silent():
+                forward(apply(_unequal(graph, self.model, names_in(graph, doubts)), self.model), self.call)
         except UnsupportedModelError as error:
             line = line_that_failed(error)
         there = next((d.reason for d in (*doubts, *self.graph.doubts) if line and d.reason.source == line), None)
