@@ -32,13 +32,15 @@ endef
 demo: $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/demo.stamp)
 	@$(BIN)/mipp demo
 
+ON_DEVICE := tests/laws/test_device.py tests/laws/test_transfers.py
+
 test: .venv
 	@$(BIN)/python -m pytest -n 2
-	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 tests/laws/test_device.py tests/laws/test_transfers.py
+	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 $(ON_DEVICE)
 
 test-all: .venv
 	@$(BIN)/python -m pytest -n 2 -m ""
-	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 -m "" tests/laws/test_device.py
+	@MIPP_TEST_DEVICE=simulated $(BIN)/python -m pytest -n 2 -m "" $(ON_DEVICE)
 
 lint: .venv
 	@$(BIN)/ruff format --check
@@ -78,8 +80,10 @@ constraints:
 	@$(PYTHON) -m venv --clear .venv-constraints
 	@grep '^torch==' constraints.txt > .venv-constraints/torch.txt
 	@.venv-constraints/bin/python -m pip install -qq -c .venv-constraints/torch.txt -e '.[dev,experiments]'
-	@echo "# The versions that every install here uses: pip install -c constraints.txt -e '.[dev]'" > constraints.txt
-	@.venv-constraints/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.txt
+	@echo "# The versions that every install here uses: pip install -c constraints.txt -e '.[dev]'" > .venv-constraints/constraints.txt
+	@.venv-constraints/bin/python -m pip freeze --exclude-editable > .venv-constraints/frozen.txt
+	@sed 's/+cpu$$//' .venv-constraints/frozen.txt >> .venv-constraints/constraints.txt
+	@mv .venv-constraints/constraints.txt constraints.txt
 	@rm -r .venv-constraints
 
 sbom: .venv

@@ -62,3 +62,17 @@ def test_rounds_of_pruning_have_one_plan_for_the_dense_model():
     assert last[0].out_features == 2
     assert mipp.load_plan("to2/plan.json").groups["0"].size == 8
     torch.testing.assert_close(last(x), mipp.load("to2", lambda: _net())(x), rtol=0, atol=0)
+
+
+def test_a_budget_that_is_there_twice_is_refused_before_any_work():
+    assert "nodes=0.5 twice" in refusal(
+        "frontier", "nets:Net", "--data", "data.npy", "--budgets", "nodes=0.5,nodes=0.5"
+    )
+
+
+def test_where_a_folder_cannot_be_written_none_is(monkeypatch):
+    written = []
+    monkeypatch.setattr("mipp.cli.frontier.save", lambda *given: written.append(1) or 1 / (2 - len(written)))
+    run(*frontier("--out", "curve"))
+    assert len(written) == 2
+    assert not Path("curve").exists()

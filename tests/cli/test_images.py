@@ -6,7 +6,7 @@ from torch import nn
 
 from mipp.cli.errors import CommandError
 from mipp.cli.images import Transform, measure_accuracy, open_images, transform_of
-from mipp.cli.models import ModelSource
+from mipp.errors import CalibrationError
 
 Image = pytest.importorskip("PIL.Image")
 GREY = Transform(4, (0.5,), (0.5,), 1.0)
@@ -57,6 +57,39 @@ def test_accuracy_is_the_percentage_that_is_right(folder):
 
 def test_a_normalisation_that_nobody_gives_is_refused():
     with pytest.raises(CommandError, match="would pass unnoticed"):
-        transform_of(ModelSource("nets:Net"), 32, None, None)
-    found = transform_of(ModelSource("nets:Net"), 32, "0.5", "0.25")
+        transform_of(None, 32, None, None)
+    found = transform_of(None, 32, "0.5", "0.25")
     assert (found.size, found.mean, found.std) == (32, (0.5,), (0.25,))
+
+
+def move(folder, part, *names):
+    (folder / part).mkdir()
+    for name in names:
+        (folder / name).rename(folder / part / name)
+
+
+def test_classes_held_out_have_the_numbers_that_they_have_in_training(folder):
+    (folder / "grey").mkdir()
+    Image.new("L", (4, 4), 99).save(folder / "grey" / "0.png")
+    (folder / "val" / "white").mkdir(parents=True)
+    Image.new("L", (4, 4), 255).save(folder / "val" / "white" / "0.png")
+    move(folder, "train", "black", "grey", "white")
+    assert open_images(folder, GREY, None, seed=0, skip_bad=False)[1].labels == [2]
+    (folder / "val" / "white").rename(folder / "val" / "red")
+    with pytest.raises(CalibrationError, match="class folder 'red'"):
+        open_images(folder, GREY, None, seed=0, skip_bad=False)
+
+
+def test_held_out_images_without_classes_measure_nothing(folder):
+    move(folder, "train", "black", "white")
+    (folder / "val").mkdir()
+    Image.new("L", (4, 4), 255).save(folder / "val" / "0.png")
+    assert open_images(folder, GREY, None, seed=0, skip_bad=False)[1] is None
+
+
+def test_accuracy_needs_an_image_that_can_be_read(folder):
+    own, _ = open_images(folder, GREY, None, seed=0, skip_bad=True)
+    for path in own.paths:
+        path.write_text("none")
+    with pytest.raises(CalibrationError, match="None of the images"):
+        measure_accuracy(nn.Flatten(), own)

@@ -17,3 +17,9 @@ def test_heights_are_between_the_bounds_even_where_all_are_equal():
     assert [curve.height(point.quality) for point in points] == [0.0, 1.0]
     flat = Curve("MACs", "accuracy", (points[0], points[0]))
     assert flat.height(80.0) == 0.5
+
+
+def test_the_dense_network_is_told_apart_even_where_it_is_not_the_largest():
+    measures = replace(REPORT.before, macs=2 * REPORT.before.macs)
+    report = replace(REPORT, budget={"macs": 0.5}, frontier=(replace(REPORT.point, measures=measures),))
+    assert [point.dense for point in curve_of(report).points] == [True, False]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mipp
+from mipp.storage.hugging_face import _Widths
 
 transformers = pytest.importorskip("transformers")
 
@@ -162,3 +163,12 @@ def test_what_is_no_such_folder_or_model_is_refused(tmp_path):
     with pytest.raises(mipp.MippError, match=r"Use Result\.save"):
         save_pretrained(torch.nn.Linear(2, 2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_sizes_in_the_settings_of_a_module_are_checked_there():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    model[0].config = transformers.BertConfig(num_attention_heads=4, hidden_size=8)
+    _Widths({}, {"0": {"config.num_attention_heads": 2, "in_features": 4}}).check(model)
+    for wrong in ("config.heads", "config.hidden_act", "settings.num_attention_heads"):
+        with pytest.raises(ValueError, match=f"has no size '{wrong}'"):
+            _Widths({}, {"0": {wrong: 2}}).check(model)

@@ -10,9 +10,10 @@ from rich.table import Table
 
 import mipp
 from mipp.cli import arguments, console, sources
+from mipp.cli.errors import CommandError
 from mipp.cli.prune import Chosen, prepare, refuse_existing, save, since_dense
 from mipp.report import summary
-from mipp.storage.places import PAGE
+from mipp.storage.places import PAGE, new_folder
 
 
 def run(source: sources.Source, budgets: str, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool) -> None:
@@ -20,14 +21,16 @@ def run(source: sources.Source, budgets: str, chosen: Chosen, out: Path | None, 
     refuse_existing(out)
     asked = arguments.budgets(budgets)
     names = [part.strip().replace(":", "_") for part in budgets.split(",")]
+    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+        raise CommandError(f"--budgets has {twice[0]} twice; expected each budget once.")
     with console.only_results_on_stdout():
         call = prepare(source, asked, chosen, quiet=quiet)
         results = mipp.frontier(call.model, call.calibration, asked, call.method, **call.options)
     results = [since_dense(result, source.model, quiet=quiet) for result in results]
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, result in zip(names, results, strict=True):
-            save(result, source, out / name)
+        with new_folder(out) as part:
+            for name, result in zip(names, results, strict=True):
+                save(result, source, part / name, out / name)
     if json:
         rows = [{"budget": name, "report": r.report.to_dict()} for name, r in zip(names, results, strict=True)]
         typer.echo(_json.dumps({"results": rows, "out": None if out is None else str(out)}))

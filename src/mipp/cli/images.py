@@ -130,8 +130,10 @@ def open_images(
         )
     held_out = next((folder / name for name in _HELD_OUT if (folder / name).is_dir()), None)
     if (folder / "train").is_dir() and held_out is not None:
-        own, other = (_listed(part, classes) for part in (folder / "train", held_out))
-        return _shuffle(own, seed, transform, skip_bad), _shuffle(other, seed, transform, skip_bad)
+        own = _listed(folder / "train", classes)
+        other = _listed(held_out, _numbers_of(folder / "train", held_out, classes))
+        measured = None if other[1] is None else _shuffle(other, seed, transform, skip_bad)
+        return _shuffle(own, seed, transform, skip_bad), measured
     paths, labels = _listed(folder, classes)
     if labels is None:
         return _shuffle((paths, labels), seed, transform, skip_bad), None
@@ -148,14 +150,35 @@ def _listed(folder: Path, classes: Mapping[str, int] | None) -> tuple[list[Path]
     own = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     if own:
         return own, None
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and any(_images_in(path)))
-    if not folders:
+    numbered = _numbered(folder, classes)
+    if not numbered:
         raise CalibrationError(
             f"{folder} has no images; expected files such as .jpg and .png, or a folder for each class."
         )
-    number = classes if classes and all(path.name in classes for path in folders) else {}
-    found = [(path, number.get(kind.name, n)) for n, kind in enumerate(folders) for path in sorted(_images_in(kind))]
+    found = [(path, number) for name, number in numbered for path in sorted(_images_in(folder / name))]
     return [path for path, _ in found], [label for _, label in found]
+
+
+def _numbered(folder: Path, classes: Mapping[str, int] | None) -> list[tuple[str, int]]:
+    """Names of class folders with images, and the number of each."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(_images_in(path)))
+    known = classes if classes and all(name in classes for name in names) else {}
+    return [(name, known.get(name, number)) for number, name in enumerate(names)]
+
+
+def _numbers_of(train: Path, held_out: Path, classes: Mapping[str, int] | None) -> Mapping[str, int]:
+    """The numbers that classes have in training, for images that are held out.
+
+    Raises:
+        CalibrationError: One of them has none.
+    """
+    numbers: Mapping[str, int] = dict(_numbered(train, classes))
+    if classes and all(name in classes for name in numbers):
+        numbers = classes
+    strange = [name for name, _ in _numbered(held_out, None) if name not in numbers]
+    if numbers and strange:
+        raise CalibrationError(f"{held_out} has the class folder '{strange[0]}', which {train} has not.")
+    return numbers
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
@@ -186,6 +209,8 @@ def measure_accuracy(model: nn.Module, images: ImageFolder) -> dict[str, float]:
             total += len(labels)
             if total >= _EVALUATED:
                 break
+    if not total:
+        raise CalibrationError("None of the images that accuracy is measured on can be read.")
     return {"accuracy": 100 * correct / total}
 
 
@@ -194,13 +219,12 @@ def known_transform(source: ModelSource) -> Transform | None:
     return _KNOWN[source.library](source) if source.library else None
 
 
-def transform_of(source: ModelSource, size: int | None, mean: str | None, std: str | None) -> Transform:
+def transform_of(known: Transform | None, size: int | None, mean: str | None, std: str | None) -> Transform:
     """The transform that the options give, else the one that the library says the model was trained with.
 
     Raises:
         CommandError: Neither says how images are normalised.
     """
-    known = known_transform(source)
     if known is None and not (mean and std):
         raise CommandError(
             "Nothing says how the images of this model are normalised, and a wrong normalisation would pass unnoticed. "

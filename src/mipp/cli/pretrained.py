@@ -33,15 +33,15 @@ Made by `{command}`. `{page}` in this folder shows every layer.
 """
 
 
-def save(result: mipp.Result, source: ModelSource, data: str, out: Path) -> bool:
-    """Writes the folder; returns True where stock `from_pretrained` loads it."""
+def save(result: mipp.Result, source: ModelSource, data: str, out: Path, named: Path) -> bool:
+    """Writes the folder, which its card calls `named`; returns True where stock `from_pretrained` loads it."""
 
     def add(part: Path) -> None:
         (part / PLAN).write_text(result.plan.to_json(), encoding="utf-8")
         (part / REPORT).write_text(json.dumps(result.report.to_dict(), indent=1), encoding="utf-8")
         result.report.to_html(part / PAGE)
         stock = "pruned" not in json.loads((part / "config.json").read_text(encoding="utf-8"))
-        (part / "README.md").write_text(_card(result, source, data, out, stock=stock), encoding="utf-8")
+        (part / "README.md").write_text(_card(result, source, data, named, stock=stock), encoding="utf-8")
 
     return save_pretrained(result.model, out, _processor(source), add)
 

@@ -144,12 +144,12 @@ def refuse_existing(out: Path | None) -> None:
         )
 
 
-def save(result: mipp.Result, source: sources.Source, out: Path) -> None:
-    """Writes a result; of a Hugging Face model, a folder of that kind."""
+def save(result: mipp.Result, source: sources.Source, out: Path, named: Path | None = None) -> None:
+    """Writes a result; of a Hugging Face model, a folder of that kind, whose card has it as `named`."""
     if source.model.library == "hf":
         from mipp.cli import pretrained
 
-        pretrained.save(result, source.model, source.data.words, out)
+        pretrained.save(result, source.model, source.data.words, out, named or out)
     else:
         result.save(out)
 

@@ -108,7 +108,8 @@ class Source:
 
 def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed: int) -> Data:
     assert options.images is not None
-    transform, known = transform_of(source, options.size, options.mean, options.std), known_transform(source)
+    known = known_transform(source)
+    transform = transform_of(known, options.size, options.mean, options.std)
     if known is not None and (transform.mean, transform.std) != (known.mean, known.std):
         note(
             f"{source.name} was trained with --mean {_list(known.mean)} --std {_list(known.std)}; others are given.",
@@ -129,6 +130,8 @@ def _named_data(options: DataSource, source: ModelSource, like: nn.Module, max_s
     """A data set of the zoo, shuffled, or a file, in its own order."""
     assert options.data is not None
     if options.data in mipp.zoo.DATA_SETS:
+        if options.labels is not None:
+            raise CommandError(f"--labels {options.labels}: {options.data} has labels of its own; leave them out.")
         train, test = (mipp.zoo.load(options.data, split, options.data_dir) for split in ("train", "test"))
         batches = train.batches(_BATCH, limit=max_samples, generator=torch.Generator().manual_seed(seed))
         return Data(batches, nn.functional.cross_entropy, lambda m: {"accuracy": mipp.zoo.accuracy(m, test)})

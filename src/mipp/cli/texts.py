@@ -72,7 +72,7 @@ class Table:
         """
         try:
             if self.path.suffix == ".jsonl":
-                lines = self.path.read_text(encoding="utf-8").splitlines()
+                lines = self.path.read_text(encoding="utf-8").split("\n")
                 return self._checked([_row(line) for line in lines if line.strip()])
             if self.path.suffix == ".parquet" or self.path.is_dir():
                 return self._checked(_load_table(self.path))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class LightningPruning(Callback):
             return
         try:
             state = torch.load(self._resume, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, EOFError, LookupError, TypeError, RuntimeError, ValueError, UnpicklingError) as error:
             raise PlanMismatchError(
                 f"{self._resume} cannot be read ({type(error).__name__}); expected a checkpoint of a training with "
                 "this callback."

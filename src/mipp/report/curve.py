@@ -21,12 +21,14 @@ class CurvePoint:
         quality: the metric, or the share of information kept.
         cells: both as text.
         chosen: True for the network that the report is about.
+        dense: True for the network before pruning.
     """
 
     size: float
     quality: float
     cells: tuple[str, str]
     chosen: bool
+    dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def curve_of(report: "Report") -> Curve | None:
     metric = next(iter(report.before.metrics), None)
     dense = getattr(report.before, constraint.name)
 
-    whole = replace(report.point, measures=report.before, information_kept=1.0)
+    own = report.point
+    whole = replace(own, measures=report.before, information_kept=1.0)
 
     def place(point: "FrontierPoint") -> CurvePoint | None:
         size = figures.ratio(getattr(point.measures, constraint.name), dense)
@@ -75,7 +78,7 @@ def curve_of(report: "Report") -> Curve | None:
         if size is None or quality is None or quality != quality:  # a metric may be no number
             return None
         write = figures.percent if metric is None else figures.figure
-        return CurvePoint(size, quality, (figures.percent(size), write(quality)), point == report.point)
+        return CurvePoint(size, quality, (figures.percent(size), write(quality)), point == own, point is whole)
 
     found = [place(point) for point in (*report.frontier, whole)]
     points = sorted((point for point in found if point is not None), key=lambda point: point.size)

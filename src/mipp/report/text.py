@@ -84,7 +84,7 @@ def _curve(curve: Curve) -> RenderableType:
     for header in (curve.size, curve.quality, ""):
         table.add_column(_text(header, "dim"), justify="right")
     for point in curve.points:
-        here = "this one" if point.chosen else "dense" if point is curve.points[-1] else ""
+        here = "this one" if point.chosen else "dense" if point.dense else ""
         table.add_row(*point.cells, here, style="bold" if point.chosen else "")
     return table
 

@@ -102,11 +102,11 @@ def save_pretrained(
         model.save_pretrained(part)
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
-        add(part)
         if widths["shapes"]:
             _note_widths(part / "config.json", model, base, widths)
             text = _FILE.format(base=base, key=KEY, function=inspect.getsource(set_widths))
             (part / f"{_MODELLING}.py").write_text(text.replace("Any]", "object]"), encoding="utf-8")
+        add(part)
     return not widths["shapes"]
 
 
@@ -175,7 +175,9 @@ class _Widths:
         for path, sizes in self.sizes.items():
             held = vars(modules[path]) if path in modules else {}
             for name, size in sizes.items():
-                if type(held.get(name)) is not type(size):
+                settings, _, attribute = name.rpartition(".")
+                owner = getattr(held.get(settings), "__dict__", {}) if settings else held
+                if type(owner.get(attribute)) is not type(size):
                     raise ValueError(f"'{clip(path)}' has no size '{clip(name)}'")
 
 
