@@ -42,7 +42,7 @@ def note_odd_numbers(program: Program, found: Mapping[int, "SiteStatistics"], no
     """Says which layers read mostly what does not vary, and which very large or very small numbers."""
 
     def constant(moments: "Moments") -> Tensor:
-        return find_constant(moments.mean, moments.covariance.diagonal(), torch.float32)
+        return find_constant(moments.mean, moments.variance, torch.float32)
 
     still = [op for op, own in found.items() if torch.cat([*map(constant, own.inputs)]).double().mean() >= _MOSTLY]
     wide = [op for op, own in found.items() if any(moments.widened for moments in own.inputs)]

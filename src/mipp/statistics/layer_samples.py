@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mipp.data.calibration import Batch
+from mipp.data.calibration import Batch, name_batch
 from mipp.estimators import Samples
 from mipp.graph.downstream import downstream
 from mipp.graph.layers import channel_dim
@@ -18,7 +18,8 @@ from mipp.graph.program import Op, Program, Ref
 from mipp.modules.copies import working_copy
 from mipp.runtime.distributed import gather, is_sharded
 from mipp.runtime.record import Notes
-from mipp.statistics.observing import Followed, check_finite, observe
+from mipp.statistics.followed import Followed
+from mipp.statistics.observing import check_finite, observe
 from mipp.statistics.unfolding import channels_last, inputs_of
 
 Collapse = Literal["l1", "l2", "mean", "std"]
@@ -190,8 +191,8 @@ def observe_sites(
     wanted = {*by_op, *(e.op for e in ends.values()), *(e.addition for e in ends.values() if e.addition >= 0)}
     followed = Followed()
     for batch in batches:
-        with followed.attempt(batch):
-            observe(model, batch.call, program, sorted(wanted), observer)
+        with followed.attempt(), name_batch(batch):
+            observe(model, batch.call, program, sorted(wanted), observer, known=followed.forms)
             first += batch.samples
     followed.tell(notes)
     return {op: found[op].pool(first) for op in sorted(found)}

@@ -96,6 +96,11 @@ class Moments:
         return self.scatter / max(self.count, 1)
 
     @property
+    def variance(self) -> Tensor:
+        """Diagonal of the covariance, shape [features]."""
+        return self.scatter.diagonal() / max(self.count, 1)
+
+    @property
     def raw(self) -> Tensor:
         """Second moment about zero, divided by the count, shape [features, features]."""
         return self.covariance + torch.outer(self.mean, self.mean)

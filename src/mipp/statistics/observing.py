@@ -2,8 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -23,8 +22,9 @@ from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
-from mipp.runtime.record import WARNING, Notes
+from mipp.runtime.record import Notes
 from mipp.statistics.extremes import note_odd_numbers
+from mipp.statistics.followed import Followed
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import Moments, Variances
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
@@ -116,8 +116,8 @@ def site_statistics(
 
     followed = Followed()
     for batch in batches:
-        with followed.attempt(batch):
-            observe(model, batch.call, graph.program, [*first, *streams], observer, dispensable=streams)
+        with followed.attempt(), name_batch(batch):
+            observe(model, batch.call, graph.program, [*first, *streams], observer, streams, followed.forms)
         for op in (op for op in found if twins[op] == op):
             check_finite(graph, sites[op], found[op].inputs, batch)
     followed.tell(notes)
@@ -134,7 +134,8 @@ def site_statistics(
 def _pool(statistics: SiteStatistics, places: Tensor) -> list[Moments]:
     """The moments of all processes, with whole layers in the order of their weights."""
     moments = [own.pool() for own in statistics.inputs]
-    return [own.at(places) for own in moments] if statistics.layout == "unfolded" else moments
+    ordered = statistics.layout != "unfolded" or torch.equal(places, torch.arange(len(places)))
+    return moments if ordered else [own.at(places) for own in moments]
 
 
 def rotate(features: Tensor, basis: Tensor | None) -> Tensor:
@@ -326,43 +327,6 @@ def _path_behind(program: Program, index: int, wanted: Collection[int]) -> list[
     return path[:end]
 
 
-class Followed:
-    """Batches that take another path than the first are left out, and counted."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        self._left_out: list[StrayedError] = []
-
-    @contextmanager
-    def attempt(self, batch: Batch) -> Iterator[None]:
-        """A block that observes one batch; one that strays is left out."""
-        self._number += 1
-        try:
-            with name_batch(batch):
-                yield
-        except StrayedError as error:
-            self._left_out.append(error)
-
-    def tell(self, notes: Notes | None) -> None:
-        """Says how many were left out.
-
-        Args:
-            notes: Get the sentence, as a warning; None: every batch is needed.
-
-        Raises:
-            StrayedError: None could be followed, or one could not that is needed.
-        """
-        count = len(self._left_out)
-        if count and (notes is None or count == self._number):
-            raise self._left_out[0]
-        if count and notes is not None:
-            several = "1 was" if count == 1 else f"{count} were"
-            notes.append(
-                f"{WARNING}Of {self._number} calibration batches {several} left out of the statistics: "
-                f"{self._left_out[0]}"
-            )
-
-
 def observe(
     model: nn.Module,
     call: Call,
@@ -370,6 +334,7 @@ def observe(
     wanted: Sequence[int],
     observer: Observer,
     dispensable: Collection[int] = (),
+    known: set[Hashable] | None = None,
 ) -> Any:
     """Runs a model on one batch and hands the ops in `wanted` (indices in `program`) to `observer`; returns the output.
 
@@ -377,16 +342,21 @@ def observe(
     that takes more turns, as a recurrent one on longer sequences, is handed over as its last), other ops by the layer
     whose output they read. Layers that it leaves out are not handed over.
 
+    Where it may lose one that is needed, a pass that is not observed goes ahead: of forms of calls that are `known` to
+    be followed, only where code reads values.
+
     Raises:
         StrayedError: An op that is not dispensable is lost, although its layer is there; the observer saw nothing.
         UnsupportedModelError: The same, where nothing but the pass itself shows that it may take another path.
     """
     watch = _Watch(model, program, wanted, observer)
-    if watch.may_lose(call, dispensable):
+    known = set() if known is None else known
+    if (program.guards or call.form not in known) and watch.may_lose(call, dispensable):
         ahead = _Watch(model, program, wanted, lambda *_: None)
         ahead.run(model, call)
         if lost := ahead.loss(dispensable):
             raise StrayedError(str(lost))
+        known.add(call.form)
     output = watch.run(model, call)
     if lost := watch.loss(dispensable):
         raise lost

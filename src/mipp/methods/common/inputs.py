@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.slices import weights_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes
+from mipp.statistics.followed import Followed
 from mipp.statistics.moments import Variances
-from mipp.statistics.observing import Followed, SiteStatistics, check_finite, observe, site_statistics
+from mipp.statistics.observing import SiteStatistics, check_finite, observe, site_statistics
 from mipp.statistics.unfolding import inputs_of
 
 POSITIONS = 64
@@ -97,8 +99,8 @@ def watch(task: Task, samples: int | None, visit: Callable[[Site, Mapping[str, A
 
     seen, followed = 0, Followed()
     for batch in task.progress(task.batches, "activations"):
-        with followed.attempt(batch):
-            observe(model, batch.call, task.graph.program, list(sites), observer)
+        with followed.attempt(), name_batch(batch):
+            observe(model, batch.call, task.graph.program, list(sites), observer, known=followed.forms)
             seen += batch.samples
         if samples is not None and seen >= samples:
             break
