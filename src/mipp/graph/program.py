@@ -100,11 +100,6 @@ class Program:
     not_replayable: str = ""
 
     @cached_property
-    def samples(self) -> int:
-        """Length of the first dimension of the first input that has one, at least 1."""
-        return max(1, next((self.values[index].shape[0] for index in self.inputs if self.values[index].shape), 1))
-
-    @cached_property
     def readers(self) -> list[list[int]]:
         """For every value, the indices of the ops that read it."""
         reading: list[list[int]] = [[] for _ in self.values]

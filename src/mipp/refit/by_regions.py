@@ -29,6 +29,7 @@ from mipp.refit.regions import Region, Stretch, find_regions, find_stretches
 from mipp.refit.settings import Distillation
 from mipp.runtime.record import WARNING
 from mipp.runtime.tensor_store import Stored, TensorStore
+from mipp.statistics.followed import tell_left_out
 from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream, Wish
 from mipp.statistics.unfolding import align
@@ -153,11 +154,8 @@ class _RegionWise:
     def note(self) -> None:
         """Says how many batches were left out."""
         if left := self.full.left_out:
-            several = "1 was" if len(left) == 1 else f"{len(left)} were"
-            self.task.notes.append(
-                f"{WARNING}Of {len(self.batches)} batches {several} left out of the distillation: "
-                f"{next(iter(left.values()))}."
-            )
+            told = tell_left_out(len(self.batches), left.values(), "the distillation", "batches")
+            self.task.notes.append(f"{WARNING}{told}")
 
     def run(self) -> tuple[float, float]:
         """Trains all regions; returns the held-out loss of the outputs before and after."""

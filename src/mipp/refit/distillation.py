@@ -84,7 +84,7 @@ def _fits(small: nn.Module, task: Task, batch_size: int) -> bool:
     program, size = task.graph.program, sum(p.numel() * p.element_size() for p in small.parameters())
     made = sum(4 * math.prod(value.shape) for value in program.values if value.origin == "op")
     return (
-        3 * size + made * batch_size // program.samples <= 2 * task.memory.store.limit
+        3 * size + made * batch_size // task.graph.batch <= 2 * task.memory.store.limit
     )  # gradients, and two moments of Adam
 
 

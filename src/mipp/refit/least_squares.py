@@ -9,8 +9,10 @@ one dense and two pruned passes over the calibration data; where images are read
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from itertools import accumulate
 from math import ceil, inf, prod
+from operator import add
 from typing import cast
 
 import numpy as np
@@ -22,7 +24,7 @@ from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale, result_of
 from mipp.graph.layers import as_layer, bias_of, channel_dim
-from mipp.graph.nodes import Site
+from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program
 from mipp.graph.row_norms import row_norm
 from mipp.modules.copies import full_copy, tensors_by_name
@@ -35,6 +37,7 @@ from mipp.refit.settings import Refit
 from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
+from mipp.statistics.followed import tell_left_out
 from mipp.statistics.observing import report_not_finite
 from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream
@@ -113,22 +116,22 @@ def _add_biases(
 
 def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
     """Number of times that images are varied: as wanted, else 3 where a convolution has few rows an input."""
-    program, batches = task.graph.program, task.batches
+    batches = task.batches
     if not may_vary(batches[0].call):
         return 0
     if options.variations is not None:
         return options.variations
     _, samples = place(sum(batch.samples for batch in batches))
     tensors = tensors_by_name(small)
-    scarce = (_is_scarce(target.uses[0], tensors[target.weight], program, samples) for target in targets)
+    scarce = (_is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
     return _VARIATIONS if any(scarce) else 0
 
 
-def _is_scarce(site: Site, weight: Tensor, program: Program, samples: int) -> bool:
+def _is_scarce(site: Site, weight: Tensor, graph: PruningGraph, samples: int) -> bool:
     """True if a convolution has few rows for each of its inputs."""
-    op, weight = program.ops[site.op], site.swap_axes(weight)
-    written = program.values[op.outputs[0]].shape
-    rows = samples * prod(written) // written[channel_dim(op)] // program.samples
+    op, weight = graph.program.ops[site.op], site.swap_axes(weight)
+    written = graph.program.values[op.outputs[0]].shape
+    rows = samples * prod(written) // written[channel_dim(op)] // graph.batch
     return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
 
 
@@ -179,9 +182,11 @@ class _Refitter:
             for site, op, behind in uses.sites:
                 x = pruned[as_layer(op.name, op.arguments)["input"].index]
                 inputs = self._inputs(site, op, x, index, target.weight)[:, :, columns]
-                missing = self._missing(site, op, behind, dense, pruned, self._scale(uses.program, behind)[1])
+                values = [op.outputs[0], *([behind.other] if behind.other >= 0 else [])]
+                sides = [self._sides(site, op, value, dense, pruned) for value in values]
+                missing = _missing(sides, behind, self._scale(uses.program, behind)[1])
                 folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
-                weights = self._row_weights(uses.program, site, op, behind, dense, pruned)
+                weights = _row_weights(uses.program, op, behind, sides)
                 seen.append((index, regression.update(inputs, by_group(missing, len(inputs)), folds, weights)))
                 if rectified is not None:
                     rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
@@ -227,7 +232,7 @@ class _Refitter:
     def cost(self, target: Target) -> float:
         """Operations that it takes to refit a weight, up to a factor: second moments, and solutions with them."""
         inputs = self._weight(target)[0].numel()
-        return float(inputs**2 * (min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * inputs)) + 4 * inputs))
+        return float(inputs**2 * (_rows_for(inputs) + 4 * inputs))
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""
@@ -243,11 +248,7 @@ class _Refitter:
             reason = f"because memory_limit leaves {format_bytes(self.limit)} for second moments"
             found.append(f"Refitted in blocks of inputs, one block after the other, {reason}: {names}.")
         if left := self.full.left_out:
-            several = "1 was" if len(left) == 1 else f"{len(left)} were"
-            found.append(
-                f"Of {len(self.full.batches)} calibration batches {several} left out of the refit: "
-                f"{next(iter(left.values()))}."
-            )
+            found.append(tell_left_out(len(self.full.batches), left.values(), "the refit"))
         return found
 
     def _blocks(self, target: Target) -> list[slice]:
@@ -271,53 +272,14 @@ class _Refitter:
         """Number of batches that a layer is fitted to, without the varied ones where it needs none; and positions."""
         weight = self._weight(target)
         site, tensor = target.uses[0], self.tensors[target.weight]
-        vary = self.always_vary or _is_scarce(site, tensor, self.graph.program, self.samples)
+        vary = self.always_vary or _is_scarce(site, tensor, self.graph, self.samples)
         count = len(self.full.batches) if vary else self.own
-        rows = min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * weight[0].numel()))
+        rows = _rows_for(weight[0].numel())
         return count, self.positions or ceil(rows / min(self.samples, _SAMPLES) * self.own / count)
 
     def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""
         return target.uses[0].swap_axes(self.tensors[target.weight])
-
-    def _missing(
-        self,
-        site: Site,
-        op: Op,
-        after: Downstream,
-        dense: Mapping[int, Tensor],
-        pruned: Mapping[int, Tensor],
-        factor: Tensor,
-    ) -> Tensor:
-        """The error of the output, with that of the stream it joins times a factor; [rows, outputs]."""
-
-        def error(value: int) -> Tensor:
-            there, here = self._sides(site, op, value, dense, pruned)
-            return there - here
-
-        missing = error(op.outputs[0])
-        if after.other < 0:
-            return missing
-        joined = error(after.other)
-        return missing + (joined if after.norm < 0 else joined * factor.to(missing.dtype))
-
-    def _row_weights(
-        self,
-        program: Program,
-        site: Site,
-        op: Op,
-        after: Downstream,
-        dense: Mapping[int, Tensor],
-        pruned: Mapping[int, Tensor],
-    ) -> Tensor | None:
-        """The weight of the error in each row where what the layer leads to is normalised row by row, else None."""
-        norm = row_norm(program, result_of(program, op, after)) if after.norm < 0 else None
-        if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
-            return None
-        written = self._sides(site, op, op.outputs[0], dense, pruned)[0]
-        if after.other >= 0:
-            written = written + self._sides(site, op, after.other, dense, pruned)[0]
-        return norm.weigh(written)
 
     def _sides(
         self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
@@ -373,3 +335,30 @@ class _Refitter:
         reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
         silent = np.tile(np.isin(reads, self.standing_in), kernel_positions(weight))
         return torch.from_numpy(np.flatnonzero(silent[columns]))
+
+
+def _missing(sides: Sequence[tuple[Tensor, Tensor]], after: Downstream, factor: Tensor) -> Tensor:
+    """The error of the output, with that of the stream it joins times a factor; [rows, outputs].
+
+    Args:
+        sides: The output in the dense and in the pruned model, and the stream if there is one.
+        after: What follows the output.
+        factor: See there.
+    """
+    missing, *joined = (there - here for there, here in sides)
+    for error in joined:
+        missing = missing + (error if after.norm < 0 else error * factor.to(missing.dtype))
+    return missing
+
+
+def _row_weights(program: Program, op: Op, after: Downstream, sides: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
+    """The weight of the error in each row where what the layer leads to is normalised row by row, else None."""
+    norm = row_norm(program, result_of(program, op, after)) if after.norm < 0 else None
+    if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
+        return None
+    return norm.weigh(reduce(add, (there for there, _ in sides)))
+
+
+def _rows_for(inputs: int) -> int:
+    """Rows that a layer of so many inputs is fitted to."""
+    return min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * inputs))

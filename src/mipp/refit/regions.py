@@ -95,10 +95,10 @@ def find_stretches(graph: PruningGraph, regions: Sequence[Region], path: Path) -
     if path.is_expected:
         return [Stretch(region.value, region.stop) for region in regions]
     walk, found, start = _Walk(path.program), [], 0
+    read = {v.name for v, ops in zip(walk.program.values, walk.program.readers, strict=True) if ops}
     for region in regions:
         value, stop = walk.end_of(graph.program, region, path)
         inside = walk.weights_of(start, stop)
-        read = {v.name for v, ops in zip(walk.program.values, walk.program.readers, strict=True) if ops}
         found.append(Stretch(value, stop, frozenset(read.difference(inside))))
         start = stop
     return found

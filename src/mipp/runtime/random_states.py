@@ -17,6 +17,8 @@ def own_random_states(seed: int | None = None) -> Iterator[None]:
     """
     accelerator = torch.accelerator.current_accelerator() or torch.device("cuda")
     devices = range(torch.accelerator.device_count())
+    if seed is None and accelerator.type == "cuda" and not torch.cuda.is_initialized():
+        devices = range(0)  # to ask for states would start it, which takes seconds and breaks processes forked later
     python = random.getstate()
     numpy = np.random.get_state()  # noqa: NPY002
     try:

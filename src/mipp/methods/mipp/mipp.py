@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
-from mipp.errors import CalibrationError, MippError, MissingRequirementError, quote
+from mipp.errors import CalibrationError, MippError, MissingRequirementError
 from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, estimate, make_estimator
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
@@ -74,11 +74,6 @@ class MIPP:
     def __post_init__(self) -> None:
         check_settings(self)
         make_estimator(self.estimator)
-        for name, kind in (("order", Order), ("direction", Direction), ("activation", Activation)):
-            if getattr(self, name) not in get_args(kind):
-                raise MippError(f"MIPP({name}={quote(getattr(self, name))}): expected {_list(kind)}.")
-        if self.collapse is not None and self.collapse not in get_args(Collapse):
-            raise MippError(f"MIPP(collapse={quote(self.collapse)}): expected None, {_list(Collapse)}.")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
         if not (0 <= self.noise < math.inf and self.margin >= 0) or min(self.positions, self.steps) < 1:
@@ -272,7 +267,3 @@ def _once(task: Task, step: Sequence[str | int], kept: Kept, compute: Callable[[
     given = json.dumps([step, list(task.graph.groups), {name: list(nodes) for name, nodes in kept.items()}])
     key = hashlib.sha256(given.encode()).hexdigest()
     return task.step(key, compute)
-
-
-def _list(kind: Any) -> str:
-    return " or ".join(f"'{value}'" for value in get_args(kind))
