@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import mipp
 
@@ -27,6 +28,11 @@ def made():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     return model, mipp.prune(model, DATA, BUDGET, progress=False)
+
+
+class Writer:
+    def log(self, numbers, step):
+        pass
 
 
 def calls(model, result):
@@ -52,6 +58,9 @@ def calls(model, result):
         "save": (result.save, {}),
         "confidence_schedule": (mipp.confidence_schedule, {}),
         "carry_over": (mipp.carry_over, {"optimizer": optimizer, "model": model, "result": result}),
+        "carry_over_average": (mipp.carry_over_average, {"averaged": AveragedModel(model), "result": result}),
+        "log_report": (lambda report, step=0: mipp.log_report(report, Writer(), step), {"report": result.report}),
+        "save_pretrained": (mipp.save_pretrained, {"model": model, "folder": "out"}),
         "export": (mipp.export.export, {"model": model, "example": DATA[0], "path": "out.odd"}),
     }
 
@@ -80,7 +89,11 @@ def test_public_functions_take_or_refuse_odd_arguments(made, tmp_path, monkeypat
                     raise AssertionError(f"{name}({parameter.name}={kind})") from error
 
 
-SETTINGS = (mipp.Budget, mipp.Refit, mipp.Distillation, *mipp.methods.all().values())
+SETTINGS = (
+    mipp.Budget, mipp.Refit, mipp.Distillation,
+    mipp.estimators.Gaussian, mipp.estimators.Surrogate, mipp.estimators.MLP,
+    *mipp.methods.all().values(),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.__name__)

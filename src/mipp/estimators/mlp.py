@@ -11,9 +11,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError, quote
+from mipp.errors import MippError
 from mipp.estimators.base import Samples, register
-from mipp.estimators.perceptrons import Perceptrons, surprise
+from mipp.estimators.perceptrons import Perceptrons, check_hidden, surprise
 from mipp.estimators.prepared import prepare, split_by_image
 from mipp.runtime.settings import check_settings
 
@@ -60,15 +60,7 @@ class MLP:
         ):
             if getattr(self, name) < least:
                 raise MippError(f"MLP({name}={getattr(self, name)}): expected {least} or more.")
-        if not self.hidden or min(self.hidden) < 1:
-            raise MippError(f"MLP(hidden={self.hidden}): expected the hidden units of each layer, such as (256, 256).")
-        for name, known in (
-            ("critical", ("t", "z")),
-            ("loss_split", ("heldout", "train")),
-            ("reference", ("fixed", "running")),
-        ):
-            if getattr(self, name) not in known:
-                raise MippError(f"MLP({name}={quote(getattr(self, name))}): expected '{known[0]}' or '{known[1]}'.")
+        check_hidden(self, self.hidden)
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> "MLPInformation":
         return MLPInformation(samples, self, generator)

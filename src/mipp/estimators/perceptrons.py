@@ -2,11 +2,28 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mipp.errors import MippError, quote
+
+
+def check_hidden(settings: object, hidden: object) -> None:
+    """Refuses what are no numbers of hidden units.
+
+    Raises:
+        MippError: They are not.
+    """
+    fine = isinstance(hidden, tuple | list) and all(isinstance(n, Integral) and int(n) >= 1 for n in hidden)
+    if not (fine and hidden):
+        raise MippError(
+            f"{type(settings).__name__}(hidden={quote(hidden)}): expected the hidden units of each layer, such as "
+            "(256, 256)."
+        )
 
 
 class Perceptrons:

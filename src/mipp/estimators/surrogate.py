@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mipp.errors import MippError
 from mipp.estimators.base import Samples, register
-from mipp.estimators.perceptrons import Perceptrons, surprise
+from mipp.estimators.perceptrons import Perceptrons, check_hidden, surprise
 from mipp.estimators.prepared import prepare, split_by_image
 from mipp.runtime.settings import check_settings
 
@@ -37,11 +37,9 @@ class Surrogate:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.iterations < 1 or not self.hidden or min(self.hidden) < 1:
-            raise MippError(
-                f"Surrogate(hidden={self.hidden}, iterations={self.iterations}): expected positive numbers of hidden "
-                "units and iterations, such as hidden=(128, 128)."
-            )
+        check_hidden(self, self.hidden)
+        if self.iterations < 1:
+            raise MippError(f"Surrogate(iterations={self.iterations}): expected 1 or more.")
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> "SurrogateInformation":
         return SurrogateInformation(samples, self, generator)

@@ -26,6 +26,8 @@ def log_report(report: Report, writer: Any, step: int = 0) -> None:
     Raises:
         MippError: The writer has none of these functions.
     """
+    if not isinstance(report, Report):
+        raise MippError(f"report is a {type(report).__name__}; expected result.report.")
     numbers = dict(_numbers(report))
     if hasattr(writer, "add_scalar"):
         for name, value in numbers.items():

@@ -110,7 +110,15 @@ def carry_over_average(averaged: AveragedModel, result: mipp.Result) -> Averaged
     Args:
         averaged: Of the model that was pruned; not changed.
         result: The result of `prune`.
+
+    Raises:
+        MippError: They are something else.
     """
+    if not isinstance(averaged, AveragedModel) or not isinstance(result, mipp.Result):
+        raise MippError(
+            f"carry_over_average got a {type(averaged).__name__} and a {type(result).__name__}; expected an "
+            "AveragedModel and the result of mipp.prune."
+        )
     made = copy.copy(averaged)
     made._modules = {**averaged._modules, "module": mipp.apply(result.plan, averaged.module)}
     made._buffers = {name: None if b is None else b.clone() for name, b in averaged._buffers.items()}

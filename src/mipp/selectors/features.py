@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -115,8 +115,8 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
                 )
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence is {self.confidence}; expected a number in [0.5, 1).")
-        if self.order not in ("greedy", "mi"):
-            raise ValueError(f"order is {self.order!r}; expected 'greedy' or 'mi'.")
+        if self.order not in get_args(Order):
+            raise ValueError(f"order is {self.order!r}; expected {' or '.join(map(repr, get_args(Order)))}.")
         if isinstance(self.estimator, str) and self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(ESTIMATORS)}.")
 

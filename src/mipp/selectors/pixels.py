@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def select_inputs(
     model, method = unwrap(model), DEFAULT_METHOD if method is None else method
     check_option("method", method, mipp.methods.MIPP, "mipp.methods.MIPP(), whose test is used")
     check_method(method)
-    check_option("num_features", num_features, int | float, "a number of inputs, or a fraction of them")
+    check_option("num_features", num_features, Real, "a number of inputs, or a fraction of them")
     check_seed(seed)
     if num_features is None and method.confidence is None:
         raise MissingRequirementError(
