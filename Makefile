@@ -58,8 +58,8 @@ docs: .venv
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv
-	@for program in lenet_mnist memory growth estimators tracing wide; do $(BIN)/python -m benchmarks.$$program; done
-	@for program in defaults allocation latency effort passes language $(addprefix accuracy_,table parts calibration curve labels); do \
+	@for program in lenet_mnist memory growth estimators significance features tracing wide; do $(BIN)/python -m benchmarks.$$program; done
+	@for program in defaults allocation levers rows latency handoff effort passes language $(addprefix accuracy_,table parts calibration curve labels); do \
 	  $(BIN)/python -m benchmarks.$$(echo $$program | tr _ ' ') --weights $(WEIGHTS); done
 	@$(BIN)/python -m benchmarks.tables
 
@@ -70,7 +70,7 @@ fuzz: .venv
 	@MIPP_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/laws/test_fuzz.py
 
 kills: .venv
-	@$(BIN)/python -m tests.kills --kills 100 --out benchmarks/results/kills.json
+	@$(BIN)/python -m tests.kills --kills 100
 
 hostile: .venv
 	@$(BIN)/python -m benchmarks.hostile

@@ -7,6 +7,7 @@ validation inside of that (nested). What is kept feeds a logistic regression, or
 are those of the processor for one fit. Digits has one repetition and no half: the sequential search takes minutes.
 """
 
+import argparse
 import time
 import warnings
 from collections.abc import Callable
@@ -74,6 +75,7 @@ class MRMR(SelectorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.filterwarnings("ignore", message="Features .* are constant|invalid value encountered", append=False)
     record = Record("features", folds=FOLDS, repeats=REPEATS, seed=0)

@@ -7,6 +7,7 @@ what the smallest network takes, which is the time of Python per layer; that of 
 operations that `operations` counts, to leading order.
 """
 
+import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,7 @@ class Block(nn.Module):
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     record = Record("growth", budget=0.5, **{name: vars(size) for name, size in BASE.items()})
     measure(Size(samples=256))  # what is slow only once
     for axis, size in BASE.items():

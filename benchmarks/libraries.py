@@ -56,16 +56,18 @@ class Network:
 _OPERATORS: list[torch.library.Library] = []
 
 
-def declare_operators() -> None:
-    """Declares the operators that torchvision's Python code expects, where its binary does not fit this torch."""
+def declare_operators() -> bool:
+    """Declares the operators that torchvision's Python code expects, if its binary does not fit this torch."""
     try:
         importlib.import_module("torchvision")
     except ModuleNotFoundError:  # nobody will ask for it
-        return
+        return False
     except RuntimeError:
         _OPERATORS.append(torch.library.Library("torchvision", "DEF"))
         for name in ("nms", "qnms"):
             _OPERATORS[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return True
+    return False
 
 
 def main() -> None:

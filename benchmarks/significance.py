@@ -6,6 +6,7 @@ The level: on made-up samples in which a node adds nothing, by how the target an
 confidences of the paper's schedule, samples of every layer of untrained LeNets on MNIST, and made-up ones.
 """
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -25,6 +26,7 @@ LAYERS, SEEDS, RUNS, CONFIDENCES = ("conv1", "conv2", "fc1", "fc2"), 15, 120, 10
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     record = Record(
         "significance", draws=DRAWS, rows_per_draw=ROWS, level=LEVEL, networks=SEEDS, confidences=CONFIDENCES
     )

@@ -377,9 +377,14 @@ def real() -> str:
                     spread([r[stage] for r in own if stage in r], digits) if any(stage in r for r in own) else ""
                     for stage in ("as published", "refit", "recovered")
                 ]
-                cost = f"{mean(column(own, 'seconds')):.0f}", f"{mean(column(own, 'passes')):.1f}"
+                after = [r["recovery seconds"] for r in own if "recovery seconds" in r]
+                cost = [f"{mean(column(own, key)):.{d}f}" for key, d in (("seconds", 0), ("passes", 1))]
+                cost += [
+                    f"{mean(after):.0f}" if after else "",
+                    f"{max(r.get('recovery peak', r['peak']) for r in own):,}",
+                ]
                 name = f"{title}, {key} {dense:.{max(digits, 1)}f}"
-                cells.append([name, case, PEERS.get(method, method), *stages, *cost, f"{own[0]['peak']:,}"])
+                cells.append([name, case, PEERS.get(method, method), *stages, *cost])
     columns = [
         "network, dense",
         "kept",
@@ -389,6 +394,7 @@ def real() -> str:
         "recovered",
         "seconds",
         "passes",
+        "recovery, s",
         "peak, MB",
     ]
     return table(columns, cells, footnote(data))

@@ -5,19 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.libraries import declare_operators
 from torch import Tensor
-
-_LIBRARIES: list[torch.library.Library] = []
 
 
 def mend_torchvision() -> None:
     """Declares operators that torchvision's code imports, where its binary does not fit this torch, and runs nms."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        _LIBRARIES.append(torch.library.Library("torchvision", "DEF"))
-        for name in ("nms", "qnms"):
-            _LIBRARIES[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    if declare_operators():
         vars(importlib.import_module("torchvision.ops"))["nms"] = suppress
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from mipp.report.measuring import machine
 
 SCENARIOS = ("network", "regions", "perceptrons", "training", "compare")
+RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "kills.json"
 OUTCOMES = ("killed", "resumed", "the same", "another result")
 
 
@@ -93,7 +94,7 @@ def kill_at_random(runs: Runs, folder: Path, kills: int, generator: random.Rando
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="how many in all")
-    parser.add_argument("--out", type=Path, required=True, help="a JSON file")
+    parser.add_argument("--out", type=Path, default=RESULT, help="a JSON file")
     options = parser.parse_args()
     generator, rows = random.Random(0), []
     for number, name in enumerate(SCENARIOS):

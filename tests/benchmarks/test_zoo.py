@@ -43,7 +43,7 @@ def test_groups_of_the_manifest_are_cut_as_they_are_masked(name):
     cut_equals_masked(random_plan(graph, model), model, as_call(batch))
 
 
-@pytest.mark.parametrize("pattern", one_in(8, list(PATTERNS.values())), ids=PATTERNS)
+@pytest.mark.parametrize("pattern", one_in(4, list(PATTERNS.values())), ids=PATTERNS)
 def test_a_pattern_is_pruned_refitted_and_loaded(pattern):
     model = pattern.model()
     graph = mipp.inspect(model, pattern.batch()).graph
