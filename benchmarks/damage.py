@@ -1,5 +1,6 @@
 """Damage: values that nobody expects, put into JSON, bytes and command lines at random places."""
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def damage_json(tree: Any, random: Random) -> Any:
     paths = list(places(tree))
     path = random.choice(paths)
     if not path:
-        return random.choice(ODD)
+        return _odd(random)
     owner, key = _at(tree, path[:-1]), path[-1]
     kind = random.random()
     if kind < 0.15:
@@ -52,7 +53,7 @@ def damage_json(tree: Any, random: Random) -> Any:
     elif kind < 0.6:
         owner[key] = json.loads(json.dumps(_at(tree, random.choice(paths))))
     else:
-        owner[key] = random.choice(ODD)
+        owner[key] = _odd(random)
     return tree
 
 
@@ -95,6 +96,11 @@ def damage_line(words: list[str], options: list[str], random: Random) -> list[st
         else:
             del words[random.randrange(len(words))]
     return words
+
+
+def _odd(random: Random) -> Any:
+    """An odd value of its own, since what is damaged again would damage it for all later cases."""
+    return copy.deepcopy(random.choice(ODD))
 
 
 def _at(tree: Any, path: tuple[Any, ...]) -> Any:
