@@ -3,7 +3,7 @@
 import pytest
 
 from mipp import errors
-from mipp.errors import InternalError, MippError, clip, quote
+from mipp.errors import InternalError, MippError, clip, few, quote
 
 
 class Mute:
@@ -19,6 +19,11 @@ def test_a_quote_is_short_whatever_was_given(value):
 def test_short_texts_are_quoted_as_they_are():
     assert quote("digits") == "'digits'"
     assert clip("digits") == "digits"
+
+
+def test_a_few_names_stand_for_all():
+    assert few("abc") == "a, b, c"
+    assert few("abcde") == "a, b, c and 2 more"
 
 
 def test_all_errors_on_purpose_have_one_base_and_mistakes_of_ours_another():

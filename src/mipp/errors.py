@@ -1,5 +1,6 @@
 """The errors of the library: what was found, what was expected, how to go on."""
 
+from collections.abc import Iterable
 from typing import Any
 
 _LONGEST = 200
@@ -58,6 +59,12 @@ def quote(value: Any) -> str:
 def clip(text: str) -> str:
     """A text that was given, for a message: its first 200 characters at most."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def few(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class RankError(MippError):

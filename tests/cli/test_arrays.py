@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mipp.cli.arrays import Arrays, open_arrays
+from mipp.cli.sources import measure_accuracy
 from mipp.errors import CalibrationError
 
 
@@ -19,7 +20,7 @@ def test_a_fifth_is_held_out_and_labels_stay_with_their_inputs():
 
 def test_accuracy_is_the_percentage_that_is_right():
     arrays = Arrays(torch.eye(3), torch.tensor([0, 1, 0]))
-    assert arrays.accuracy(nn.Identity()) == {"accuracy": pytest.approx(200 / 3)}
+    assert measure_accuracy(nn.Identity(), arrays.batches()) == {"accuracy": pytest.approx(200 / 3)}
 
 
 def test_floats_have_the_type_of_the_model_and_labels_one_entry_a_sample(tmp_path):

@@ -30,7 +30,17 @@ def test_the_command_writes_a_table_and_plots_and_skips_what_is_done(tmp_path, m
     monkeypatch.setattr("mipp.prune", None)
     again = compare(*(option for option in options if option != "-q"))
     assert json.loads(again.stdout)["rows"] == found["rows"]
+    assert (found["resumed"], json.loads(again.stdout)["resumed"]) == (False, True)
+    assert f"Goes on: 2 of 2 trainings and runs are in {tmp_path / 'out'} already." in again.stderr.replace("\n", "")
     assert "No --weights and no --before-epochs" in again.stderr
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / "runs" / "odd.json").write_text("{")
+    answer = compare("--methods", "l1", "--budgets", "nodes=0.5", "-q", "--out", str(tmp_path / "out"))
+    assert answer.exit_code == 2
+    assert "is no result of a run" in " ".join(answer.stderr.split())
 
 
 def test_a_run_that_another_process_is_at_comes_last(tmp_path, monkeypatch):

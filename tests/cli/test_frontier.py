@@ -72,7 +72,9 @@ def test_a_budget_that_is_there_twice_is_refused_before_any_work():
 
 def test_where_a_folder_cannot_be_written_none_is(monkeypatch):
     written = []
-    monkeypatch.setattr("mipp.cli.frontier.save", lambda *given: written.append(1) or 1 / (2 - len(written)))
+    monkeypatch.setattr(
+        "mipp.cli.frontier.saver", lambda source: lambda *given: written.append(1) or 1 / (2 - len(written))
+    )
     run(*frontier("--out", "curve"))
     assert len(written) == 2
     assert not Path("curve").exists()

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mipp.cli.errors import CommandError
-from mipp.cli.images import Transform, measure_accuracy, open_images, transform_of
+from mipp.cli.images import Transform, open_images, transform_of
+from mipp.cli.sources import measure_accuracy
 from mipp.errors import CalibrationError
 
 Image = pytest.importorskip("PIL.Image")
@@ -47,12 +48,12 @@ def test_accuracy_is_the_percentage_that_is_right(folder):
             bright = x.mean((1, 2, 3))
             return torch.stack([-bright, bright], 1)
 
-    assert measure_accuracy(Bright(), own) == {"accuracy": 100.0}
+    assert measure_accuracy(Bright(), own.batches(print)) == {"accuracy": 100.0}
     shares = {label: own.labels.count(label) for label in (0, 1)}
     always_white = nn.Sequential(Bright(), nn.Linear(2, 2))
     nn.init.zeros_(always_white[1].weight)
     always_white[1].bias.data = torch.tensor([0.0, 1.0])
-    assert measure_accuracy(always_white, own)["accuracy"] == 100 * shares[1] / len(own.paths)
+    assert measure_accuracy(always_white, own.batches(print))["accuracy"] == 100 * shares[1] / len(own.paths)
 
 
 def test_a_normalisation_that_nobody_gives_is_refused():
@@ -91,5 +92,5 @@ def test_accuracy_needs_an_image_that_can_be_read(folder):
     own, _ = open_images(folder, GREY, None, seed=0, skip_bad=True)
     for path in own.paths:
         path.write_text("none")
-    with pytest.raises(CalibrationError, match="None of the images"):
-        measure_accuracy(nn.Flatten(), own)
+    with pytest.raises(CalibrationError, match="None of the samples"):
+        measure_accuracy(nn.Flatten(), own.batches(print))

@@ -1,5 +1,6 @@
 """Models and data from where people have them: folders of images, Hugging Face folders, state dicts of torch.save."""
 
+import importlib
 import json
 import sys
 
@@ -196,3 +197,20 @@ def test_a_factory_that_calls_exit_does_not_end_the_command_as_if_all_were_well(
     monkeypatch.chdir(tmp_path)
     done = run("inspect", "quits:net", "--input", "6", "--json", code=2)
     assert json.loads(done.stdout)["error"]["message"] == "quits:net() failed with SystemExit: 0"
+
+
+def test_a_curve_reads_tokenizer_and_earlier_plan_once(language_model, monkeypatch):
+    monkeypatch.chdir(language_model)
+    data = ("--text", "notes.txt", "--length", "16")
+    run("prune", "hf:llama", *data, "--params", "0.9", "--out", "small")
+    read = []
+    for module, name in (("mipp.cli.pretrained", "processor"), ("mipp", "load_plan")):
+        really = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(f"{module}.{name}", lambda *given, f=really, n=name: read.append(n) or f(*given))
+    budgets = ("--budgets", "params=0.9,params=0.8")
+    run("frontier", "hf:small", *data, *budgets, "--trust-remote-code", "--out", "curve")
+    assert sorted(read) == ["load_plan", "processor"]
+    dense = [group.size for group in mipp.load_plan("small/plan.json").groups.values()]
+    for name in ("params=0.9", "params=0.8"):
+        transformers.AutoTokenizer.from_pretrained(f"curve/{name}")
+        assert [group.size for group in mipp.load_plan(f"curve/{name}/plan.json").groups.values()] == dense

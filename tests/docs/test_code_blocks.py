@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import mipp
 from mipp.cli import app
+from mipp.plan.latency import TIMERS
 from mipp.zoo import BasicBlock, ImageData, ResNet, load
 
 ROOT = Path(__file__).parents[2]
@@ -126,8 +127,7 @@ def _tiny(monkeypatch, tmp_path, quick):
     monkeypatch.chdir(tmp_path)
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
-    for module in ("mipp.report.layer_times", "mipp.plan.latency"):
-        monkeypatch.setattr(f"{module}.latency_ms", milliseconds)
+    monkeypatch.setitem(TIMERS, "torch", milliseconds)
     few = {"initial_iterations": 2, "ordering_iterations": 2, "retrain_iterations": 2}
     paper = mipp.methods.MIPP.paper
     monkeypatch.setattr(mipp.methods.MIPP, "paper", lambda **options: paper(**few, **options))

@@ -85,6 +85,13 @@ def test_samples_and_length_may_change(suffix, tmp_path):
     torch.testing.assert_close(found, model.eval()(tokens).logits.detach(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("dynamic", [3, "ab", b"a", (-2,), (5,), (0, 2), (0.5,), (True,), (None,), {0: 1}, (2**63,)])
+def test_dynamic_dimensions_are_those_of_the_inputs(dynamic, tmp_path):
+    with pytest.raises(mipp.MippError, match=r"^dynamic=.*counted from 0, such as \(0, 1\); here they are below 2"):
+        export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "model.pt2", dynamic)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dimension_that_cannot_change_is_told(tmp_path):
     with pytest.raises(mipp.MippError, match="dimensions that may change"):
         export(nn.Linear(3, 2), torch.randn(4, 3), tmp_path / "fixed.pt2", dynamic=(0, 1))

@@ -137,6 +137,12 @@ def test_a_failed_round_leaves_the_training_as_it_was():
     assert training.rounds.plan is None
 
 
-def test_a_damaged_state_is_refused():
+@pytest.mark.parametrize(
+    "state",
+    [{"done": 1}, {"done": "1", "reached": {}, "plan": None}, {"done": 1, "reached": {"macs": "x"}, "plan": None},
+     {"done": 1, "reached": [], "plan": None}, {"done": 1, "reached": {}, "plan": 3}, [], None, 3],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_state_is_refused(state):
     with pytest.raises(mipp.PlanMismatchError, match="damaged"):
-        Rounds(SCHEDULE, DATA).restore(network(), {"done": 1})
+        Rounds(SCHEDULE, DATA).restore(network(), state)

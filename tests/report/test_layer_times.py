@@ -7,6 +7,7 @@ from cases import named
 
 import mipp
 from mipp.data.calibration import as_call
+from mipp.plan.latency import TIMERS
 from mipp.report import layer_times as timing
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -44,7 +45,7 @@ def test_a_layer_lasts_until_the_next_one():
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("budget", [mipp.Budget(latency_ms=0.5), mipp.Budget(latency_ms=0.5, round_to=2, min_keep=2)])
 def test_the_table_is_right_where_it_was_measured(monkeypatch, budget):
-    monkeypatch.setattr(timing, "latency_ms", weighed)
+    monkeypatch.setitem(TIMERS, "torch", weighed)
     case = named("residual")
     model, x = case.model(), case.batches()[0][0]
     graph = mipp.inspect(model, x).graph
@@ -56,8 +57,7 @@ def test_the_table_is_right_where_it_was_measured(monkeypatch, budget):
 
 @pytest.mark.usefixtures("clock")
 def test_prune_meets_a_latency_by_the_table_and_the_whole_network(monkeypatch):
-    monkeypatch.setattr(timing, "latency_ms", weighed)
-    monkeypatch.setattr("mipp.plan.latency.latency_ms", weighed)
+    monkeypatch.setitem(TIMERS, "torch", weighed)
     case = named("residual")
     dense = weighed(case.model())
     results = mipp.frontier(
@@ -69,7 +69,7 @@ def test_prune_meets_a_latency_by_the_table_and_the_whole_network(monkeypatch):
 
 @pytest.mark.usefixtures("clock")
 def test_an_impossible_latency_is_refused_before_selection(monkeypatch):
-    monkeypatch.setattr(timing, "latency_ms", weighed)
+    monkeypatch.setitem(TIMERS, "torch", weighed)
     monkeypatch.setattr("mipp.methods.mipp.carried.site_statistics", pytest.fail)
     case = named("residual")
     with pytest.raises(mipp.InfeasibleBudgetError, match="raise latency_ms"):
@@ -77,7 +77,7 @@ def test_an_impossible_latency_is_refused_before_selection(monkeypatch):
 
 
 def test_a_model_that_cannot_be_run_op_by_op_is_one_layer(monkeypatch):
-    monkeypatch.setattr(timing, "latency_ms", weighed)
+    monkeypatch.setitem(TIMERS, "torch", weighed)
     monkeypatch.setattr(timing, "layer_ms", lambda *_: None)
     model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
     graph = mipp.inspect(model, torch.zeros(1, 4)).graph

@@ -15,6 +15,7 @@ from torch import nn
 import mipp
 from mipp.estimators import Gaussian
 from mipp.methods import FLAP, L1, MIPP, OSSCAR, Taylor
+from mipp.runtime.distributed import merge_shards
 from mipp.statistics.moments import Moments
 
 WORLD = 2
@@ -130,6 +131,18 @@ def test_information_is_that_of_all_data(shards):
 def test_sharded_data_need_a_process_group():
     with pytest.raises(mipp.MippError, match="no process group"):
         pruned(MIPP(), mipp.Calibration(batches(), sharded=True))
+
+
+def test_a_group_of_its_own_is_given_back():
+    """Beside a process group that carries no messages between CPUs, mipp makes one."""
+    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        before = dict(dist.distributed_c10d._world.pg_map)
+        with merge_shards(True):
+            assert len(dist.distributed_c10d._world.pg_map) == len(before) + 1
+        assert dist.distributed_c10d._world.pg_map == before
+    finally:
+        dist.destroy_process_group()
 
 
 def test_without_shards_nothing_is_merged():

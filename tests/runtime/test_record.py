@@ -1,6 +1,6 @@
 """Notes are each said once; results are computed once, and their notes said to each who asks."""
 
-from mipp.runtime.record import Notes, Results
+from mipp.runtime.record import Notes, Results, warnings_of
 
 
 def test_notes_keep_their_order_and_are_said_once():
@@ -9,6 +9,13 @@ def test_notes_keep_their_order_and_are_said_once():
     notes.append("second")
     assert list(notes) == ["first", "second"]
     assert len(notes) == 2
+
+
+def test_warnings_are_told_from_other_notes():
+    notes = Notes(["said"])
+    notes.warn("beware")
+    assert list(notes) == ["said", "Warning: beware"]
+    assert warnings_of(notes) == ("beware",)
 
 
 def test_notes_of_a_block_are_apart():

@@ -50,17 +50,6 @@ class Arrays:
         first, second = (Arrays(self.inputs[part.sort().values], self.labels[part.sort().values]) for part in parts)
         return first, second
 
-    def accuracy(self, model: nn.Module) -> dict[str, float]:
-        """Percentage of the samples whose class is the largest output."""
-        home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-        hits = []
-        with torch.no_grad():
-            for inputs, labels in self.batches():
-                output = model(inputs.to(home))
-                logits = output if isinstance(output, Tensor) else output.logits
-                hits.append((logits.argmax(1).cpu() == labels).double())
-        return {"accuracy": 100 * float(torch.cat(hits).mean())}
-
 
 def open_arrays(source: str, labels: Path | None, like: nn.Module) -> Arrays:
     """The arrays in a file, floats in the type of the model.

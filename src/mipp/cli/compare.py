@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 import mipp
 from mipp.cli import arguments, console
@@ -61,8 +62,13 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise CommandError(f"--out {out} is no folder; choose another place.") from error
+    folder = (out / "runs").resolve()
+    jobs = [*mipp.grid.trainings(todo, work, folder), *(mipp.grid.job(one, work, folder) for one in todo)]
+    there = sum(job.path.exists() for job in jobs)
+    if there:
+        console.note(f"Goes on: {there} of {len(jobs)} trainings and runs are in {out} already.", quiet=quiet)
     with console.only_results_on_stdout():
-        done = _perform(todo, work, (out / "runs").resolve())
+        done = _perform(todo, work, folder)
         for _ in track(done, "comparing", len(todo), console=Console(stderr=True), transient=True, disable=quiet):
             pass
     rows = mipp.grid.collect(out / "runs")
@@ -70,7 +76,7 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     (out / TABLE).write_text(mipp.grid.markdown(summaries) + "\n", encoding="utf-8")
     pictures = mipp.grid.draw(rows, out)
     if json:
-        typer.echo(_json.dumps({"rows": rows, "out": str(out)}))
+        typer.echo(_json.dumps({"rows": rows, "resumed": bool(there), "out": str(out)}))
         return
     screen, table = Console(), _table(summaries)
     needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
@@ -118,5 +124,5 @@ def _table(summaries: Sequence[mipp.grid.Summary]) -> Table:
     for number, heading in enumerate(headings(summaries)):
         table.add_column(heading, justify="right" if number > 1 else "left", no_wrap=True)
     for summary in summaries:
-        table.add_row(*cells(summary, summaries))
+        table.add_row(*map(Text, cells(summary, summaries)))
     return table

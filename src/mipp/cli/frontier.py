@@ -11,7 +11,7 @@ from rich.table import Table
 import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
-from mipp.cli.prune import Chosen, prepare, refuse_existing, save, since_dense
+from mipp.cli.prune import Chosen, prepare, refuse_existing, saver, since_dense
 from mipp.report import summary
 from mipp.storage.places import PAGE, new_folder
 
@@ -26,11 +26,12 @@ def run(source: sources.Source, budgets: str, chosen: Chosen, out: Path | None, 
     with console.only_results_on_stdout():
         call = prepare(source, asked, chosen, quiet=quiet)
         results = mipp.frontier(call.model, call.calibration, asked, call.method, **call.options)
-    results = [since_dense(result, source.model, quiet=quiet) for result in results]
+        results = since_dense(results, source.model, quiet=quiet)
     if out is not None:
+        save = saver(source)
         with new_folder(out) as part:
             for name, result in zip(names, results, strict=True):
-                save(result, source, part / name, out / name)
+                save(result, part / name, out / name)
     if json:
         rows = [{"budget": name, "report": r.report.to_dict()} for name, r in zip(names, results, strict=True)]
         typer.echo(_json.dumps({"results": rows, "out": None if out is None else str(out)}))

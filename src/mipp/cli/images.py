@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource, require
@@ -20,8 +20,6 @@ _BATCH, _MARGIN = 32, 0.875
 _MOST_PIXELS = 2**14
 _LONGEST_SIDE = 100
 """Of an image, in shorter sides: it is brought to size before it is cropped."""
-_EVALUATED = 1000
-"""Images on which accuracy is measured, at most."""
 
 
 @dataclass(frozen=True)
@@ -195,23 +193,6 @@ def _shuffle(
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
     shuffled = None if labels is None else [labels[n] for n in order]
     return ImageFolder([paths[n] for n in order], shuffled, transform, skip_bad)
-
-
-def measure_accuracy(model: nn.Module, images: ImageFolder) -> dict[str, float]:
-    """Percentage of the images whose class is the largest output."""
-    correct = total = 0
-    home = next((t.device for t in model.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        for batch, labels in images.batches(lambda _: None):
-            output = model(batch.to(home))
-            logits = output if isinstance(output, Tensor) else output.logits
-            correct += int((logits.argmax(1).cpu() == labels).sum())
-            total += len(labels)
-            if total >= _EVALUATED:
-                break
-    if not total:
-        raise CalibrationError("None of the images that accuracy is measured on can be read.")
-    return {"accuracy": 100 * correct / total}
 
 
 def known_transform(source: ModelSource) -> Transform | None:

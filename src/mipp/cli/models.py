@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import mipp
 from mipp.cli.console import first_line, only_results_on_stdout
 from mipp.cli.errors import CommandError, unknown
-from mipp.errors import MissingRequirementError
+from mipp.errors import MissingRequirementError, few
 from mipp.runtime.typed import FormError
 from mipp.storage.tensor_files import read_tensors
 
@@ -217,8 +217,8 @@ def _load(made: nn.Module, path: str, weights: Path) -> None:
     found = {id(tensor) for name, tensor in own.items() if name in state}
     missing = [name for name in missing if id(own[name]) not in found]  # of tied tensors safetensors keeps one name
     if missing or unexpected:
-        lacks = f"it lacks {_few(missing)}" if missing else ""
-        extra = f"it has {_few(unexpected)}, which the model has not" if unexpected else ""
+        lacks = f"it lacks {few(sorted(missing))}" if missing else ""
+        extra = f"it has {few(sorted(unexpected))}, which the model has not" if unexpected else ""
         raise CommandError(f"{weights} does not fit {path}: {'; '.join(filter(None, (lacks, extra)))}.")
 
 
@@ -255,15 +255,10 @@ def _unwrap(found: Any, weights: Path) -> dict[str, Tensor]:
         inside = next((found[key] for key in _INSIDE if isinstance(found.get(key), dict)), None)
         if inside is None:
             raise CommandError(
-                f"{weights} holds {_few(map(str, found)) or 'nothing'}; expected a state dict, or one under "
+                f"{weights} holds {few(sorted(map(str, found))) or 'nothing'}; expected a state dict, or one under "
                 f"{', '.join(_INSIDE)}."
             )
         found = inside
     if not isinstance(found, dict):
         raise CommandError(f"{weights} holds a {type(found).__name__}; expected a state dict.")
     return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-
-
-def _few(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

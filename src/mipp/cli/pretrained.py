@@ -7,7 +7,8 @@ from pathlib import Path
 
 import mipp
 from mipp.cli.models import ModelSource, require
-from mipp.storage.hugging_face import save_pretrained
+from mipp.runtime.typed import read_json
+from mipp.storage.hugging_face import KEY, save_pretrained
 from mipp.storage.places import PAGE, PLAN, REPORT
 
 _CARD = """---
@@ -33,20 +34,20 @@ Made by `{command}`. `{page}` in this folder shows every layer.
 """
 
 
-def save(result: mipp.Result, source: ModelSource, data: str, out: Path, named: Path) -> bool:
+def save(result: mipp.Result, source: ModelSource, processor: object | None, data: str, out: Path, named: Path) -> bool:
     """Writes the folder, which its card calls `named`; returns True where stock `from_pretrained` loads it."""
 
     def add(part: Path) -> None:
         (part / PLAN).write_text(result.plan.to_json(), encoding="utf-8")
         (part / REPORT).write_text(json.dumps(result.report.to_dict(), indent=1), encoding="utf-8")
         result.report.to_html(part / PAGE)
-        stock = "pruned" not in json.loads((part / "config.json").read_text(encoding="utf-8"))
+        stock = KEY not in read_json(part / "config.json")
         (part / "README.md").write_text(_card(result, source, data, named, stock=stock), encoding="utf-8")
 
-    return save_pretrained(result.model, out, _processor(source), add)
+    return save_pretrained(result.model, out, processor, add)
 
 
-def _processor(source: ModelSource) -> object | None:
+def processor(source: ModelSource) -> object | None:
     """The tokenizer or image processor of the folder, if it has one."""
     transformers = require("transformers", "hf:...")
     for auto in (transformers.AutoTokenizer, transformers.AutoImageProcessor, transformers.AutoFeatureExtractor):

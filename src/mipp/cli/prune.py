@@ -1,7 +1,7 @@
 """`mipp prune`."""
 
 import json as _json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,9 @@ def run(
     with console.only_results_on_stdout():
         call = prepare(source, [budgeted.budget()], chosen, quiet=quiet)
         result = mipp.prune(call.model, call.calibration, call.budgets[0], call.method, **call.options)
-    result = since_dense(result, source.model, quiet=quiet)
+    (result,) = since_dense([result], source.model, quiet=quiet)
     if out is not None:
-        save(result, source, out)
+        saver(source)(result, out, out)
     if json:
         record = {"report": result.report.to_dict(), "kept": result.plan.kept, "resumed": result.resumed}
         typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
@@ -124,16 +124,17 @@ def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chos
     return Call(model, mipp.Calibration(data.batches, source.max_samples), budgets, method, options)
 
 
-def since_dense(result: mipp.Result, model: ModelSource, *, quiet: bool) -> mipp.Result:
-    """The result with the plan for the dense model, where the model given was pruned before."""
+def since_dense(results: list[mipp.Result], model: ModelSource, *, quiet: bool) -> list[mipp.Result]:
+    """The results with plans for the dense model, where the model given was pruned before."""
     folder = model.weights if model.weights is not None else Path(model.within) if model.library else None
     if folder is None or not (folder / PLAN).is_file():
-        return result
+        return results
     try:
-        return replace(result, plan=mipp.load_plan(folder / PLAN).then(result.plan))
+        earlier = mipp.load_plan(folder / PLAN)
+        return [replace(result, plan=earlier.then(result.plan)) for result in results]
     except mipp.PlanMismatchError as error:
         console.note(f"The plan is for the model in {folder}, not for its dense model: {error}", quiet=quiet)
-        return result
+        return results
 
 
 def refuse_existing(out: Path | None) -> None:
@@ -144,14 +145,17 @@ def refuse_existing(out: Path | None) -> None:
         )
 
 
-def save(result: mipp.Result, source: sources.Source, out: Path, named: Path | None = None) -> None:
-    """Writes a result; of a Hugging Face model, a folder of that kind, whose card has it as `named`."""
-    if source.model.library == "hf":
-        from mipp.cli import pretrained
+def saver(source: sources.Source) -> Callable[[mipp.Result, Path, Path], object]:
+    """A function `save(result, folder, name)`; of a Hugging Face model, it makes a folder of that kind.
 
-        pretrained.save(result, source.model, source.data.words, out, named or out)
-    else:
-        result.save(out)
+    The name is that of the folder in the end, for the card of the model.
+    """
+    if source.model.library != "hf":
+        return lambda result, out, _: result.save(out)
+    from mipp.cli import pretrained
+
+    processor = pretrained.processor(source.model)
+    return lambda result, out, named: pretrained.save(result, source.model, processor, source.data.words, out, named)
 
 
 def _what_next(out: Path | None, source: ModelSource, *, resumed: bool) -> str:

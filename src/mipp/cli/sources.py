@@ -1,6 +1,7 @@
 """Models and calibration data together, as they are named on the command line."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import mipp
 from mipp.cli.arrays import open_arrays
 from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError
-from mipp.cli.images import known_transform, measure_accuracy, open_images, transform_of
+from mipp.cli.images import known_transform, open_images, transform_of
 from mipp.cli.models import ModelSource
 from mipp.cli.texts import Table, open_text
-from mipp.errors import clip
+from mipp.errors import CalibrationError, clip
 
 _BATCH = 128
+_EVALUATED = 1000
+"""Images on which accuracy is measured, at most."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,31 @@ def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed
     classes = getattr(getattr(model, "config", None), "label2id", None)
     own, held_out = open_images(options.images, transform, classes, seed=seed, skip_bad=options.skip_bad)
     batches = own.batches(lambda text: note(text, quiet=False))
-    evaluate = None if held_out is None else lambda m: measure_accuracy(m, held_out)
-    return Data(batches, nn.functional.cross_entropy if own.labels is not None else None, evaluate)
+    loss_fn = nn.functional.cross_entropy if own.labels is not None else None
+    if held_out is None:
+        return Data(batches, loss_fn, None)
+    return Data(batches, loss_fn, lambda m: measure_accuracy(m, held_out.batches(lambda _: None), _EVALUATED))
+
+
+def measure_accuracy(model: nn.Module, batches: Iterable[Any], most: float = math.inf) -> dict[str, float]:
+    """Percentage of the samples whose class is the largest output; of the first `most` of them, in whole batches.
+
+    Raises:
+        CalibrationError: There is no sample that can be read.
+    """
+    correct = total = 0
+    home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        for inputs, labels in batches:
+            output = model(inputs.to(home))
+            logits = output if isinstance(output, Tensor) else output.logits
+            correct += int((logits.argmax(1).cpu() == labels).sum())
+            total += len(labels)
+            if total >= most:
+                break
+    if not total:
+        raise CalibrationError("None of the samples that accuracy is measured on can be read.")
+    return {"accuracy": 100 * correct / total}
 
 
 def _list(numbers: tuple[float, ...]) -> str:
@@ -147,7 +173,7 @@ def _named_data(options: DataSource, source: ModelSource, like: nn.Module, max_s
     if not options.hold_out:
         return Data(arrays.batches(), nn.functional.cross_entropy, None)
     held_out, own = arrays.split(seed)
-    return Data(own.batches(), nn.functional.cross_entropy, held_out.accuracy)
+    return Data(own.batches(), nn.functional.cross_entropy, lambda m: measure_accuracy(m, held_out.batches()))
 
 
 def device(name: str | None) -> torch.device | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mipp.data.calibration import as_call
-from mipp.errors import MippError, MissingRequirementError
+from mipp.errors import MippError, MissingRequirementError, quote
 from mipp.graph.call import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
@@ -21,6 +21,7 @@ from mipp.modules.wrappers import unwrap
 from mipp.runtime.mistakes import admit_mistakes, reraise_own
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
+from mipp.runtime.settings import is_whole
 from mipp.storage.places import new_file
 from mipp.surgery.proof import distance
 
@@ -48,9 +49,11 @@ def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[i
     Raises:
         UnsupportedModelError: The model does not run on the example.
         MissingRequirementError: ONNX needs packages that are not installed.
-        MippError: The file exists, the model cannot be exported, or the file computes something else.
+        MippError: The file exists, `dynamic` names no dimensions of the inputs, the model cannot be exported, or the
+            file computes something else.
     """
     path, call, model = as_path(path), as_call(example), working_copy(unwrap(model))
+    _check_dynamic(dynamic, call)
     writers = {".onnx": _onnx, ".pt2": _torch}
     if path.suffix not in writers:
         raise MippError(f"{path} is neither ONNX nor torch.export by its name; expected a name in .onnx or .pt2.")
@@ -64,6 +67,18 @@ def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[i
                 f"most {TOLERANCE}. Nothing is left there. Export in float32, and avoid code that depends on values."
             )
     return gap
+
+
+def _check_dynamic(dynamic: Any, call: Call) -> None:
+    if dynamic is None:
+        return
+    most = max((tensor.ndim for tensor in call.tensors), default=0)
+    listed = isinstance(dynamic, Sequence) and not isinstance(dynamic, str | bytes)
+    if not listed or not all(is_whole(dim) and 0 <= dim < most for dim in dynamic):
+        raise MippError(
+            f"dynamic={quote(dynamic)}: expected dimensions of the inputs, counted from 0, such as (0, 1); here they "
+            f"are below {most}."
+        )
 
 
 def _torch(model: nn.Module, call: Call, path: Path, dynamic: Sequence[int] | None) -> list[Tensor]:
@@ -112,7 +127,7 @@ def _program(model: nn.Module, call: Call, dynamic: Sequence[int] | None) -> tor
 
 def _export(model: nn.Module, call: Call, dynamic: Sequence[int] | None) -> torch.export.ExportedProgram:
     kind = torch.export.Dim.AUTO if dynamic is None else torch.export.Dim.DYNAMIC
-    wanted = (0,) if dynamic is None else dynamic
+    wanted = (0,) if dynamic is None else [int(dim) for dim in dynamic]
     sizes = torch.export.ShapesCollection()
     for tensor in call.tensors:
         if tensor.ndim:

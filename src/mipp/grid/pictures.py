@@ -1,5 +1,6 @@
 """The plots of a grid: accuracy against cost, what each layer keeps, and collapse."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,11 +71,14 @@ def _keep_ratios(rows: Sequence[Row], folder: Path) -> Path:
     with _figure(path, len(budgets)) as panels:
         for axes, budget in zip(panels, budgets, strict=True):
             own = [row for row in rows if format_budget(row) == budget]
-            groups = list(own[0]["keep"])
+            groups = list(dict.fromkeys(group for row in own for group in row["keep"]))
             for method in dict.fromkeys(row["method"] for row in own):
                 runs = [row["keep"] for row in own if row["method"] == method]
                 axes.plot(
-                    [sum(run[g] for run in runs) / len(runs) for g in groups], marker="o", markersize=3, label=method
+                    [sum(run.get(g, math.nan) for run in runs) / len(runs) for g in groups],
+                    marker="o",
+                    markersize=3,
+                    label=method,
                 )
             axes.set(title=budget, ylabel="nodes kept", ylim=(0, 1.05))
             axes.set_xticks(range(len(groups)), groups, rotation=90, fontsize="x-small")

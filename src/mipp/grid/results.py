@@ -1,10 +1,70 @@
 """Results of runs as plain data, and what is counted in them."""
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from mipp.errors import MippError, clip
 from mipp.plan.registry import CONSTRAINTS
+from mipp.runtime.typed import FormError, as_type, read_json
 
 COSTS = tuple(name for name, constraint in CONSTRAINTS.items() if not constraint.is_estimated)
 """Constraints that are counted exactly, and told as the fraction kept."""
 Row = dict[str, Any]
 """The result of one run."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """The result of a run that ended in an error."""
+
+    method: str
+    record: str
+    budget: dict[str, object]
+    seed: int
+    workload: dict[str, object]
+    error: str
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    selection: float
+    whole: float
+    run: float
+    training: float
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """The fields of another result that tables and pictures are made of; accuracies by stage, in percent."""
+
+    method: str
+    record: str
+    budget: dict[str, object]
+    seed: int
+    workload: dict[str, object]
+    accuracy: dict[str, float]
+    keep: dict[str, float]
+    collapsed: tuple[str, ...]
+    seconds: _Seconds
+    macs: float | None = None
+    params: float | None = None
+    nodes: float | None = None
+    activations: float | None = None
+
+
+def read_row(path: Path) -> Row:
+    """The result of a run in a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        MippError: It is damaged.
+    """
+    try:
+        row = read_json(path)
+        found = as_type(_Refused if "error" in row else _Finished, row)
+    except (FormError, TypeError) as error:
+        raise MippError(
+            f"{clip(str(path))} is no result of a run ({error}); remove it, and the run is done again."
+        ) from error
+    return {**row, **asdict(found)}

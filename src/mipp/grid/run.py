@@ -14,7 +14,7 @@ from torch import nn
 
 import mipp
 from mipp.errors import MippError
-from mipp.grid.results import COSTS, Row
+from mipp.grid.results import COSTS, Row, read_row
 from mipp.grid.store import Job, once
 from mipp.grid.workload import Workload, digest
 from mipp.modules.placement import device_of
@@ -54,7 +54,7 @@ def perform(run: Run, work: Workload, folder: Path) -> Row:
     A method that refuses (a budget that cannot be met, a model it does not fit) leaves its message as the result.
     """
     once(job(run, work, folder))
-    return _read(_path(run, work, folder))
+    return read_row(_path(run, work, folder))
 
 
 def job(run: Run, work: Workload, folder: Path) -> Job:
@@ -81,7 +81,7 @@ def trainings(todo: Sequence[Run], work: Workload, folder: Path) -> list[Job]:
 def read_results(todo: Iterable[Run], work: Workload, folder: Path) -> list[Row]:
     """The results of those of these runs that are finished, in order, under the runs' own labels."""
     paths = [(run, _path(run, work, folder)) for run in todo]
-    return [{**_read(path), "method": run.label} for run, path in paths if path.exists()]
+    return [{**read_row(path), "method": run.label} for run, path in paths if path.exists()]
 
 
 def remaining(todo: Iterable[Run], work: Workload, folder: Path) -> float:
@@ -119,7 +119,7 @@ def collect(folder: Path, work: Workload | None = None) -> list[Row]:
     Raises:
         MippError: These are results of different workloads.
     """
-    rows = [_read(path) for path in sorted(folder.glob("*.json"))]
+    rows = [read_row(path) for path in sorted(folder.glob("*.json"))]
     works = {json.dumps(row["workload"], sort_keys=True) for row in rows}
     works |= set() if work is None else {json.dumps(work.options(), sort_keys=True)}
     if len(works) > 1:
@@ -136,11 +136,6 @@ def _write(row: Row, path: Path) -> None:
 
 def _path(run: Run, work: Workload, folder: Path) -> Path:
     return folder / f"{run.name(work)}.json"
-
-
-def _read(path: Path) -> Row:
-    row: Row = json.loads(path.read_text(encoding="utf-8"))
-    return row
 
 
 def _measure(run: Run, work: Workload, folder: Path) -> Row:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
+from mipp.errors import MippError, clip
 from mipp.grid.store import Job, once
+from mipp.runtime.typed import FormError
 from mipp.storage.folder import write_weights
+from mipp.storage.tensor_files import read_tensors
 from mipp.zoo import ImageData, accuracy, fit
 
 _BATCH = 128
@@ -133,7 +135,13 @@ class Workload:
         model, training = self.make(seed), self.training(seed, folder)
         if training is not None:
             once(training)
-            model.load_state_dict(load_file(training.path))
+            try:
+                model.load_state_dict(read_tensors(training.path))
+            except (FormError, RuntimeError) as error:  # damaged, or of other shapes
+                raise MippError(
+                    f"{training.path} holds no weights of {self.name} ({clip(str(error))}); remove it, and the network "
+                    "is trained again."
+                ) from error
         return model.eval()
 
     def training(self, seed: int, folder: Path) -> Job | None:

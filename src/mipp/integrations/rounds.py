@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from mipp.modules.adoption import adopt
 from mipp.plan.plan import shapes
 from mipp.plan.registry import CONSTRAINTS
 from mipp.report import Report
+from mipp.runtime.typed import FormError, as_type
 from mipp.surgery.huggingface import update_config
 
 
@@ -116,13 +118,12 @@ class Rounds:
             PlanMismatchError: The state is damaged, or of another model.
         """
         try:
-            done, reached, plan = int(state["done"]), dict(state["reached"]), state["plan"]
-        except (KeyError, TypeError, ValueError) as error:
+            found: _State = as_type(_State, state)
+        except FormError as error:
             raise PlanMismatchError(
-                f"The state of a pruned training is damaged ({type(error).__name__}: {error}); expected what "
-                "state_dict() returned."
+                f"The state of a pruned training is damaged ({error}); expected what state_dict() returned."
             ) from error
-        self.plan = None if plan is None else mipp.PruningPlan.from_dict(plan)
+        self.plan = None if found.plan is None else mipp.PruningPlan.from_dict(found.plan)
         if self.plan is not None:
             small = mipp.apply(self.plan, model)
             update_config(small, self.plan)
@@ -130,7 +131,16 @@ class Rounds:
                 if shapes(average) != shapes(small):
                     adopt(average, mipp.apply(self.plan, average), self.plan.attributes)
             adopt(model, small, self.plan.attributes)
-        self._done, self._reached = done, reached
+        self._done, self._reached = found.done, found.reached
+
+
+@dataclass(frozen=True)
+class _State:
+    """The state of rounds in a checkpoint."""
+
+    done: int
+    reached: dict[str, float]
+    plan: dict[str, object] | None
 
 
 def _shares(report: Report) -> dict[str, float]:

@@ -16,6 +16,7 @@ from mipp.errors import MippError, PlanMismatchError
 from mipp.integrations.rounds import Rounds
 from mipp.integrations.schedule import Schedule
 from mipp.methods.base import Method
+from mipp.runtime.typed import FormError, read_json
 from mipp.storage.places import PLAN
 
 ROUNDS = "rounds.json"
@@ -65,8 +66,8 @@ class TrainerPruning(TrainerCallback):
         if self._resume is not None:
             path = self._resume / ROUNDS
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+                found = read_json(path)
+            except (OSError, FormError) as error:
                 raise PlanMismatchError(
                     f"{path} cannot be read ({type(error).__name__}); expected a checkpoint of a training with this "
                     "callback."

@@ -1,5 +1,6 @@
 """The whole library in one function: `prune`."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -37,10 +38,13 @@ from mipp.report.inspection import Inspection
 from mipp.runtime.distributed import merge_shards
 from mipp.runtime.mistakes import admit_mistakes
 from mipp.runtime.progress import Bars
+from mipp.runtime.record import warnings_of
 from mipp.runtime.tensor_store import Memory
 from mipp.surgery.proof import verified_graph
 
 __all__ = ["Result", "frontier", "information", "inspect", "prune"]
+
+log = logging.getLogger(__name__)
 
 
 def prune(
@@ -214,6 +218,8 @@ def information(
 ) -> dict[str, float]:
     """Estimates what every layer tells the next, I(X_l; X_l+1) in nats, by name of the group; prunes nothing.
 
+    Warnings are issued as by `prune`; the other notes that a report would have are logged, at the level INFO.
+
     Args:
         model: Dense or pruned; never modified.
         calibration: As for `prune`.
@@ -233,4 +239,9 @@ def information(
         check_weights(model)
         batches = read(data, device_of(model), cuts=partial(runs_in_parts, model))
         task = make_task(model, batches, Options(seed=seed), Memory(), Bars(enabled=False))
-        return (method or MIPP()).information(task)
+        found = (method or MIPP()).information(task)
+    for warning in warnings_of(task.notes):
+        warnings.warn(warning, stacklevel=2)
+    for note in task.notes:  # there is no report to read them in
+        log.info(note)
+    return found

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mipp.errors import InfeasibleBudgetError, quote
 from mipp.plan.registry import CONSTRAINTS, Constraint
+from mipp.runtime.settings import is_whole
 
 if TYPE_CHECKING:
     from mipp.plan.cost import Cost
 
 Runtime = Literal["torch", "onnxruntime"]
-
-
-_LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,11 @@ class Budget:
         for name, constraint in CONSTRAINTS.items():
             object.__setattr__(self, name, _amount(constraint, getattr(self, name)))
         named = isinstance(self.widths, Mapping) and all(isinstance(name, str) for name in self.widths)
-        if not named or not all(map(_is_whole, self.widths.values())):
+        if not named or not all(map(is_whole, self.widths.values())):
             raise InfeasibleBudgetError(
                 f"Budget(widths={quote(self.widths)}): expected a dict such as {{'conv1': 8}}, of whole numbers."
             )
-        if not (_is_whole(self.min_keep) and _is_whole(self.round_to)) or self.min_keep < 0 or self.round_to < 1:
+        if not (is_whole(self.min_keep) and is_whole(self.round_to)) or self.min_keep < 0 or self.round_to < 1:
             raise InfeasibleBudgetError(
                 f"min_keep={quote(self.min_keep)} and round_to={quote(self.round_to)}; expected min_keep >= 0 and "
                 "round_to >= 1."
@@ -108,14 +106,10 @@ class Budget:
         return replace(self, **{n: min(limit / cost.dense(n), 1.0) ** share for n, limit in limits.items()})
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < _LARGEST
-
-
 def _amount(constraint: Constraint, amount: Any) -> float | int | None:
     if amount is None:
         return None
-    if _is_whole(amount) and int(amount) > 0:
+    if is_whole(amount) and int(amount) > 0:
         return int(amount)
     most = 1 if constraint.is_whole else sys.float_info.max  # not infinity
     if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < float(amount) <= most:

@@ -52,9 +52,9 @@ def _count_parameters(model: "nn.Module", _: "Call", __: str) -> float:
 
 
 def _time(model: "nn.Module", call: "Call", runtime: str) -> float:
-    from mipp.plan import latency
+    from mipp.plan.latency import TIMERS
 
-    return latency.latency_ms(model, call) if runtime == "torch" else latency.TIMERS[runtime](model, call)
+    return TIMERS[runtime](model, call)
 
 
 register(Constraint("macs", "MACs", "MACs; 0.5 is a fraction, 1000000 absolute", _macs))

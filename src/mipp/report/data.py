@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 from mipp.errors import MippError
 from mipp.runtime.paths import as_path
-from mipp.runtime.record import WARNING
+from mipp.runtime.record import warnings_of
 from mipp.runtime.typed import FormError, as_type
 
 
@@ -157,7 +157,7 @@ class Report:
     @property
     def warnings(self) -> tuple[str, ...]:
         """The notes that should not be overlooked; they stand first."""
-        return tuple(note.removeprefix(WARNING) for note in self.notes if note.startswith(WARNING))
+        return warnings_of(self.notes)
 
     def with_stage(self, name: str, measures: Measures) -> "Report":
         """Return the report with one more stage; a stage of that name is replaced."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+from mipp.errors import few
 from mipp.graph.nodes import Frozen, NodeGroup, PruningGraph
 from mipp.plan.cost import Cost
 from mipp.plan.registry import CONSTRAINTS
 from mipp.report.figures import BY_UNIT, plural, printable
-from mipp.report.summary import by_multiple, first_few
+from mipp.report.summary import by_multiple
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class Inspection:
         for heading in ("group", "nodes", "read by"):
             table.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
         for group in self.groups.values():
-            table.add_row(Text(printable(group.name)), str(group.size), Text(printable(first_few(group.consumers))))
+            table.add_row(Text(printable(group.name)), str(group.size), Text(printable(few(group.consumers))))
         yield table
         for multiple, names in by_multiple(self.groups.values()).items():
-            yield Text(printable(f"\nin multiples of {multiple} nodes: {first_few(names)}"))
+            yield Text(printable(f"\nin multiples of {multiple} nodes: {few(names)}"))
         if self.frozen:
             yield Text("\nfrozen")
         for line in self.frozen:

@@ -14,7 +14,7 @@ from mipp.graph.program import execute
 from mipp.graph.trace import trace
 from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.plan.budget import Budget
-from mipp.plan.latency import TIMERS, Latency, LayerTimes, latency_ms
+from mipp.plan.latency import TIMERS, Latency, LayerTimes
 from mipp.plan.plan import PruningPlan
 from mipp.plan.quantities import Floats
 from mipp.surgery.cut import apply
@@ -42,7 +42,7 @@ def layer_times(model: nn.Module, graph: PruningGraph, call: Call, budget: Budge
     networks = [_widths(graph, number / SIZES, budget) for number in range(SIZES + 1)]
     cut = [apply(PruningPlan.of(graph, model, {n: range(w) for n, w in ws.items()}), model) for ws in networks]
     split = [layer_ms(small, call, ops, names) for small in cut]
-    timer = latency_ms if budget.runtime == "torch" else TIMERS[budget.runtime]
+    timer = TIMERS[budget.runtime]
     whole = np.array([timer(small, call) for small in cut])
     layers: tuple[tuple[int, ...], ...] = tuple((op,) for op in ops)
     rows = [row for row in split if row is not None]

@@ -138,8 +138,3 @@ def by_multiple(groups: "Iterable[GroupLine | NodeGroup]") -> dict[int, tuple[st
         if group.multiple > 1:
             found[group.multiple] = (*found.get(group.multiple, ()), group.name)
     return found
-
-
-def first_few(names: tuple[str, ...]) -> str:
-    """Three names, and the number of the others."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from mipp.errors import few
 from mipp.report import figures, summary
 from mipp.report.curve import Curve, curve_of
 from mipp.runtime.record import WARNING
@@ -99,7 +100,7 @@ def _group_section(groups: tuple["GroupLine", ...], width: int) -> Iterator[Rend
         yield _heading("The groups that keep least (report.to_html shows all)")
         yield _groups(summary.narrowest(groups, _FEW), width)
     for multiple, names in summary.by_multiple(groups).items():
-        yield _indent(_text(f"In multiples of {multiple} nodes, as ops demand: {summary.first_few(names)}"), 2)
+        yield _indent(_text(f"In multiples of {multiple} nodes, as ops demand: {few(names)}"), 2)
 
 
 def _groups(groups: tuple["GroupLine", ...], width: int) -> RenderableType:

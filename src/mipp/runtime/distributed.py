@@ -114,6 +114,8 @@ def merge_shards(on: bool) -> Iterator[None]:  # noqa: FBT001
     try:
         yield
         ranks.agree(_DONE)
+        if own is not None:  # where one failed it stays: others have yet to read of it
+            dist.destroy_process_group(own)
     except RankError:
         raise
     except BaseException as error:

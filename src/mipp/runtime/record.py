@@ -38,11 +38,20 @@ class Notes:
         finally:
             self._sentences = before
 
+    def warn(self, sentence: str) -> None:
+        """Adds a warning."""
+        self.append(f"{WARNING}{sentence}")
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._sentences)
 
     def __len__(self) -> int:
         return len(self._sentences)
+
+
+def warnings_of(sentences: Iterable[str]) -> tuple[str, ...]:
+    """The warnings among the sentences for a report."""
+    return tuple(sentence.removeprefix(WARNING) for sentence in sentences if sentence.startswith(WARNING))
 
 
 class Results:

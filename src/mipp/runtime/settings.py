@@ -34,6 +34,11 @@ def check_settings(settings: Any, error: type[MippError] = MippError) -> None:
             raise error(f"{type(settings).__name__}({field.name}={quote(value)}): expected {expected}.")
 
 
+def is_whole(value: Any) -> bool:
+    """True for whole numbers of 64 bits, of Python or NumPy; truths are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < _LARGEST
+
+
 def check_function(name: str, function: object, *arguments: str) -> None:
     """Refuses what is no function, and a function that takes other arguments.
 
@@ -72,18 +77,14 @@ def _alternatives(hint: Any) -> Iterator[tuple[Any, Any]]:
         yield hint, None
 
 
-def _is_whole(value: Any, _: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < _LARGEST
-
-
 def _is_number(value: Any, _: object) -> bool:
     if isinstance(value, Integral):
-        return _is_whole(value, _)
+        return is_whole(value)
     return isinstance(value, Real) and not math.isnan(value)
 
 
 _TESTS: dict[Any, Callable[[Any, Any], bool]] = {
-    int: _is_whole,
+    int: lambda value, _: is_whole(value),
     float: _is_number,
     bool: lambda value, _: isinstance(value, bool | np.bool_),
     str: lambda value, _: isinstance(value, str),

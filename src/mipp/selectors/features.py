@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mipp.errors import CalibrationError, MippError, MissingRequirementError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError, few
 from mipp.estimators import ESTIMATORS, Estimator, Samples, estimate, make_estimator
 from mipp.plan.elimination import Order, backward_elimination, terc
 from mipp.selectors.number import count_features
@@ -149,11 +149,10 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
 def _refuse_missing(X: NDArray[np.float64], names: Sequence[str]) -> None:
     missing = np.nonzero(~np.isfinite(X).all(0))[0]
     if len(missing):
+        lacking = few(names[int(column)] for column in missing)
         rows = int((~np.isfinite(X)).any(1).sum())
-        few = ", ".join(names[column] for column in missing[:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(
-            f"X holds NaN or infinity in the columns {few}{more}, in {rows} of {len(X)} rows; expected numbers. Put a "
+            f"X holds NaN or infinity in the columns {lacking}, in {rows} of {len(X)} rows; expected numbers. Put a "
             "sklearn.impute.SimpleImputer before the selector, or leave these rows or columns out."
         )
 

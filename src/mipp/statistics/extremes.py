@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mipp.errors import few
 from mipp.graph.program import Program
 from mipp.runtime.record import Notes
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 LARGEST, SMALLEST = 1e15, 1e-15
 """Of a feature's largest number: the squares of others overflow or vanish in sums of types of 32 bits and fewer."""
 _ROUNDINGS = 64
-_MOSTLY, _NAMED = 0.5, 5
+_MOSTLY = 0.5
 
 
 def are_extreme(*samples: Tensor) -> bool:
@@ -60,5 +61,4 @@ def note_odd_numbers(program: Program, found: Mapping[int, "SiteStatistics"], no
 
 def _name(program: Program, ops: Sequence[int]) -> str:
     """The modules of ops, the first few of them."""
-    names = list(dict.fromkeys(program.ops[op].module or "the model itself" for op in ops))
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return few(dict.fromkeys(program.ops[op].module or "the model itself" for op in ops))

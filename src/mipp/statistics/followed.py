@@ -4,7 +4,7 @@ from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 
 from mipp.graph.program import StrayedError
-from mipp.runtime.record import WARNING, Notes
+from mipp.runtime.record import Notes
 
 
 def tell_left_out(total: int, errors: Collection[Exception], of: str, batches: str = "calibration batches") -> str:
@@ -48,4 +48,4 @@ class Followed:
         if count and (notes is None or count == self._number):
             raise self._left_out[0]
         if count and notes is not None:
-            notes.append(f"{WARNING}{tell_left_out(self._number, self._left_out, 'the statistics')}")
+            notes.warn(tell_left_out(self._number, self._left_out, "the statistics"))

@@ -236,7 +236,7 @@ def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
 
 
 def _note_widths(path: Path, model: Any, base: str, widths: Mapping[str, Any]) -> None:
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     name = f"{_MODELLING}.Pruned{base}"
     config["architectures"] = [f"Pruned{base}"]
     config["auto_map"] = dict.fromkeys(("AutoModel", *_auto_classes(model.config, base)), name)

@@ -2,11 +2,12 @@
 
 import json
 import os
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from mipp.errors import CheckpointError
+from mipp.errors import CheckpointError, clip
+from mipp.runtime.typed import FormError, as_type, read_json
 
 _LEFT_RUNNING = 10.0
 """Seconds: workers of data loaders end by then when the process that started them is gone."""
@@ -29,17 +30,17 @@ class Lock:
         self._lock = FileLock(folder / "lock", thread_local=False)
         found = self._read()
         try:
-            self._lock.acquire(timeout=0 if _is_alive(found.get("pid")) else _LEFT_RUNNING, poll_interval=0.1)
+            self._lock.acquire(timeout=0 if found is None or _is_alive(found.pid) else _LEFT_RUNNING, poll_interval=0.1)
         except Timeout as error:
             found = self._read() or found
-            who = f"process {found['pid']} has held it since {found['since']}" if found else "another process holds it"
+            who = f"process {found.pid} has held it since {clip(found.since)}" if found else "another process holds it"
             raise CheckpointError(
                 f"The checkpoint {folder} is in use: {who}. Two runs in one folder would mix their steps: wait until "
                 "that one has ended, or choose another folder."
             ) from error
-        holder = {"pid": os.getpid(), "since": datetime.now().astimezone().isoformat(" ", "seconds")}
+        holder = _Holder(os.getpid(), datetime.now().astimezone().isoformat(" ", "seconds"))
         try:
-            self._holder.write_text(json.dumps(holder), encoding="utf-8")
+            self._holder.write_text(json.dumps(asdict(holder)), encoding="utf-8")
         except OSError:
             self.release()
             raise
@@ -50,18 +51,26 @@ class Lock:
             self._holder.unlink(missing_ok=True)
             self._lock.release()
 
-    def _read(self) -> dict[str, Any]:
-        """The process that holds the folder and since when; nothing where that is not known."""
+    def _read(self) -> "_Holder | None":
+        """The process that holds the folder; None where that is not known."""
         try:
-            found = json.loads(self._holder.read_text(encoding="utf-8"))
-            return {"pid": int(found["pid"]), "since": str(found["since"])}
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            return {}
+            found: _Holder = as_type(_Holder, read_json(self._holder))
+        except (OSError, FormError):
+            return None
+        return found
 
 
-def _is_alive(process: int | None) -> bool:
+@dataclass(frozen=True)
+class _Holder:
+    """A process, and since when it has held the folder."""
+
+    pid: int
+    since: str
+
+
+def _is_alive(process: int) -> bool:
     """False if it is known that a process has ended."""
-    if process is None or process < 1 or os.name == "nt":  # where signal 0 is Ctrl-C
+    if process < 1 or os.name == "nt":  # where signal 0 is Ctrl-C
         return True
     try:
         os.kill(process, 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from itertools import pairwise
 
 import numpy as np
@@ -161,7 +162,7 @@ class TestPruning:
         monkeypatch.setattr(GaussianInformation, "total", lambda self: -0.5)
         with pytest.warns(UserWarning, match=r"group '\w+'.*-[01]\.[05]0 nats.*less than none.*Pass more samples"):
             result = pruned(MIPP(Gaussian(), "mi", "l1", 0.9), _seeded())
-        assert sum("less than none" in note for note in result.report.notes) == len(result.report.groups)
+        assert sum("less than none" in warning for warning in result.report.warnings) == len(result.report.groups)
 
     def test_forward_takes_all_nodes_downstream_as_target(self):
         """Nodes 0-2 speak only to nodes of the second layer that nothing listens to: backward they go."""
@@ -201,6 +202,13 @@ class TestInformation:
         found = mipp.information(model, [data])
         report = pruned(MIPP(confidence=0.9, direction="forward"), model, data).report
         assert found == pytest.approx({g.name: g.total_nats for g in report.groups})
+
+    def test_its_notes_are_told(self, monkeypatch, caplog):
+        monkeypatch.setattr(GaussianInformation, "total", lambda self: -0.5)
+        with pytest.warns(UserWarning, match="less than none") as told, caplog.at_level(logging.INFO):
+            mipp.information(_seeded(), [images()], MIPP(Gaussian(ranks=True)))
+        assert {warning.filename for warning in told} == {__file__}
+        assert "less than none" in caplog.text
 
     def test_pruning_does_not_raise_it(self):
         model, data = _seeded(), images()

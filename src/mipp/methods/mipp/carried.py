@@ -1,6 +1,5 @@
 """The information that a group of nodes carries to the layers that read it, given the nodes kept so far."""
 
-import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -93,9 +92,8 @@ def target_shrank(task: Task, group: NodeGroup, kept: Kept) -> bool:
 
 def _warn_if_negative(task: Task, group: NodeGroup, nats: float) -> None:
     """Information is never negative, but what a fitted estimator explains of samples it has not seen is."""
-    if nats < 0 and (note := _NEGATIVE.format(group.name, nats)) not in task.notes:
-        task.notes.append(note)
-        warnings.warn(note, stacklevel=2)
+    if nats < 0:
+        task.notes.warn(_NEGATIVE.format(group.name, nats))
 
 
 def _by_weights(task: Task, group: NodeGroup) -> Information:
