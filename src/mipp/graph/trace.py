@@ -32,6 +32,11 @@ from mipp.runtime.mistakes import border, reraise_own
 
 _LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
+_SCATTERS = {
+    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
+    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
+}
+"""Views that take a part of a tensor, and the ops that put what was written there into the whole."""
 _SILENT_OPS = {
     torch.ops.prim.device.default,
     torch.ops.aten.is_floating_point.default,
@@ -166,7 +171,7 @@ class _Recorder(OpStream):
         """
         values, ops = self.program.values, self.program.ops
         slices: list[Op] = []
-        while (maker := values[changed].producer) >= 0 and ops[maker].func is torch.ops.aten.slice.Tensor:
+        while (maker := values[changed].producer) >= 0 and ops[maker].func in _SCATTERS:
             slices.append(ops[maker])
             changed = ops[maker].args[0].index
         root = changed if values[changed].base < 0 else values[changed].base
@@ -175,9 +180,7 @@ class _Recorder(OpStream):
             return
         for taken in slices:
             x, *where = taken.args
-            op = Op(
-                len(ops), torch.ops.aten.slice_scatter.default, (x, Ref(result), *where), {}, (), taken.module, source
-            )
+            op = Op(len(ops), _SCATTERS[taken.func], (x, Ref(result), *where), {}, (), taken.module, source)
             result = len(values)
             values.append(dataclasses.replace(values[x.index], origin="op", name="", producer=op.index, base=root))
             ops.append(dataclasses.replace(op, outputs=(result,)))

@@ -94,9 +94,13 @@ class Walk:
 
     def rows(self, ref: Ref, dims: Sequence[int], reason: Reason) -> Planes:
         """The planes of a value with the length of `dims` kept, as they vary along the other dimensions."""
-        ndim, kept = len(self.shape(ref)), []
-        for plane in self.of(ref):
-            self.atoms.hold(plane, [d % ndim for d in dims], reason)
+        return self.hold_planes(self.of(ref), [d % len(self.shape(ref)) for d in dims], reason)
+
+    def hold_planes(self, planes: Planes, dims: Sequence[int], reason: Reason) -> Planes:
+        """Planes with the length of `dims` kept, as they vary along the other dimensions."""
+        kept = []
+        for plane in planes:
+            self.atoms.hold(plane, dims, reason)
             for d in dims:
                 plane = plane.narrow(d, 0, min(1, plane.shape[d]))
             kept.append(plane)

@@ -1,6 +1,13 @@
 """Flattening, concatenation, chunks, shuffles and padding move positions."""
 
-from cases import inspected, named
+import torch
+import torch.nn.functional as F
+from benchmarks.zoo.checks import cut_equals_masked, random_plan
+from cases import Net, inspected, named
+from torch import nn
+
+import mipp
+from mipp.data.calibration import as_call
 
 
 def slices_of(name: str, group: str) -> dict[tuple[str, int], list[list[int]]]:
@@ -58,3 +65,30 @@ def test_a_channel_shuffle_is_followed():
     slices = slices_of("channel shuffle", "a")
     assert slices["a.weight", 0] == [[i, i + 3] for i in range(3)]
     assert slices["b.weight", 1] == [[2 * i, 2 * i + 1] for i in range(3)]
+
+
+def test_heads_joined_with_a_part_that_is_turned_by_angles_of_a_buffer_are_nodes():
+    """The rotary part of the keys is one for all heads, as in latent attention: its positions stay."""
+
+    def turned(m, t):
+        angle = torch.arange(t.shape[2], dtype=t.dtype)[:, None] * m.rates
+        even, odd = t[..., 0::2], t[..., 1::2]
+        return torch.cat([even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin()], -1)
+
+    def forward(m, x):
+        still, pairs = m.q(x).unflatten(-1, (-1, 6)).transpose(1, 2).split([2, 4], -1)
+        keys, values = m.kv(x).unflatten(-1, (-1, 5)).transpose(1, 2).split([2, 3], -1)
+        shared = turned(m, m.k(x)[:, None])
+        joined = keys.new_empty(*keys.shape[:3], 6)
+        joined[..., :2], joined[..., 2:] = keys, shared.expand(-1, keys.shape[1], -1, -1)
+        heads = F.scaled_dot_product_attention(torch.cat([still, turned(m, pairs)], -1), joined, values)
+        return m.o(heads.transpose(1, 2).flatten(2))
+
+    layers = {"q": nn.Linear(5, 18), "kv": nn.Linear(5, 15), "k": nn.Linear(5, 4), "o": nn.Linear(9, 3)}
+    net = Net(forward, **layers).double().eval()
+    net.register_buffer("rates", torch.tensor([1.0, 0.1], dtype=torch.float64))
+    x = torch.randn(2, 7, 5, dtype=torch.float64)
+    found = mipp.inspect(net, x)
+    assert {name: (group.size, *group.producers) for name, group in found.groups.items()} == {"q": (3, "q", "kv")}
+    assert {f.name for f in found.frozen} == {"k", "o"}
+    cut_equals_masked(random_plan(found.graph, net), net, as_call(x))

@@ -6,10 +6,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import Planes, Reason, merge, varying
+from mipp.graph.axes import Planes, Reason, along, merge, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
-from mipp.graph.rules.rows import takes_rows
+from mipp.graph.rules.rows import doubt_ends, span, takes_rows
 from mipp.graph.rules.steps import fixed_rows, hold
 from mipp.graph.tracker import Walk
 
@@ -118,16 +118,40 @@ def _taken(w: Walk, x: Ref, dim: int, numbers: Sequence[int] | None) -> Planes:
     return tuple(p for p in planes if varying(p))
 
 
-@rule("index_add", "index_copy", "index_reduce", "slice_scatter")
+@rule("index_add", "index_copy", "index_reduce")
 def index_add(op: Op, w: Walk) -> Sequence[Planes]:
     """The dimension that is written along keeps its length; in the others what is written meets what was there."""
-    x, source = op.args[0], op.arguments["src" if op.name == "slice_scatter" else "source"]
+    x, source, dim = op.args[0], op.arguments["source"], op.arguments["dim"] % len(w.shape(op.args[0]))
+    return [_put_rows(op, w, dim, [(fixed_rows(op, w, r, [dim]), w.shape(r)) for r in (x, source)])]
+
+
+@rule("slice_scatter", "select_scatter")
+def put_slice(op: Op, w: Walk) -> Sequence[Planes]:
+    """The values written meet those that were there; along the dimension itself, too, where a slice shrinks with it."""
+    x, source = op.args[:2]
     dim = op.arguments["dim"] % len(w.shape(x))
-    planes = [
-        (fixed_rows(op, w, r, [dim]), tuple(1 if d == dim else n for d, n in enumerate(w.shape(r))))
-        for r in (x, source)
-    ]
-    return [merge(planes, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+    planes, shape = w.of(source), w.shape(source)
+    if op.name == "select_scatter":
+        planes, shape = tuple(p.unsqueeze(dim) for p in planes), (*shape[:dim], 1, *shape[dim:])
+    own, written = along(w.of(x), [dim]), along(planes, [dim])
+    if op.name == "slice_scatter" and own is not None and written is not None:
+        size = w.shape(x)[dim]
+        start, stop, step = span(op, size)
+        if step == 1 and varying(own) == varying(written) == (dim,):
+            reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
+            doubt_ends(op, w, own, dim, (start, stop), reason)
+            w.atoms.unite(own.narrow(dim, start, stop - start), written, reason)
+            rest = [(without(p, [dim]), n) for p, n in ((w.of(x), w.shape(x)), (planes, shape))]
+            return [(own, *_put_rows(op, w, dim, rest))]
+    reason = Reason(f"{op.name} takes fixed positions", op.name, op.source)
+    rows = [(w.rows(x, [dim], reason), w.shape(x)), (w.hold_planes(planes, [dim], reason), shape)]
+    return [_put_rows(op, w, dim, rows)]
+
+
+def _put_rows(op: Op, w: Walk, dim: int, parts: Sequence[tuple[Planes, tuple[int, ...]]]) -> Planes:
+    """The values written and those that were there meet in all dimensions but the one that is written along."""
+    operands = [(planes, tuple(1 if d == dim else n for d, n in enumerate(shape))) for planes, shape in parts]
+    return merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))
 
 
 def _move_dims(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:

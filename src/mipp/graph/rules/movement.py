@@ -11,7 +11,7 @@ from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, move_plan
 from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
-from mipp.graph.rules.rows import is_of_rows, span, takes_rows, unite_rows
+from mipp.graph.rules.rows import doubt_ends, is_of_rows, span, takes_rows, unite_rows
 from mipp.graph.rules.steps import fixed_rows, hold, pair
 from mipp.graph.tracker import Walk, freeze_all
 
@@ -141,9 +141,7 @@ def cut_out(op: Op, w: Walk) -> Sequence[Planes]:
         if step != 1:  # every second position, say: whole pairs go, so that those taken are still the same
             w.atoms.unite_along(plane.unflatten(dim, (-1, step)), [dim + 1], reason)
             return _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
-        for end in {start, stop} - {0, size}:
-            w.doubts.append(WalkDoubt(op.index, end, line(plane, dim)[:end], reason))
-            w.doubts.append(WalkDoubt(op.index, size - end, line(plane, dim)[end:], reason))
+        doubt_ends(op, w, plane, dim, (start, stop), reason)
         if is_of_rows(w, x, dim):
             unite_rows(w, plane, dim, reason)
             if stop - start == 1:  # without it the slice would be empty
@@ -267,7 +265,7 @@ def cat(op: Op, w: Walk) -> Sequence[Planes]:
     reason = Reason("cat meets positions of a fixed size", op.name, op.source)
     joined = [along(w.of(r), [dim]) for r in refs]
     rows = sorted({d for p in joined if p is not None for d in varying(p) if d != dim})
-    whole = [along(w.of(r), rows) if p is None and rows else None for r, p in zip(refs, joined, strict=True)]
+    whole = [_by_rows(w, r, dim, rows, reason) for r in refs]
     joined = [  # parts of which every position is one node by rows, as heads that were turned whole
         p if row is None else row.expand([n if d in (dim, *rows) else 1 for d, n in enumerate(shape)])
         for p, row, shape in zip(joined, whole, shapes, strict=True)
@@ -288,6 +286,20 @@ def cat(op: Op, w: Walk) -> Sequence[Planes]:
     common = torch.broadcast_shapes(*(p.narrow(dim, 0, 1).shape for p in pieces))
     pieces = [p.expand([p.shape[d] if d == dim else n for d, n in enumerate(common)]) for p in pieces]
     return [(torch.cat(pieces, dim), *merge(flat, w.atoms, reason))]
+
+
+def _by_rows(w: Walk, part: Ref, dim: int, rows: Sequence[int], reason: Reason) -> Tensor | None:
+    """The plane along `rows` of a part that does not vary along them and the joined dimension at once, if it has one.
+
+    What varies along the joined dimension alone keeps its length: positions of the result are in one plane.
+    """
+    own = along(w.of(part), [dim])
+    row = along(w.of(part), rows)
+    if row is None or row is own:
+        return None
+    if own is not None:
+        w.atoms.freeze(own, reason)
+    return row
 
 
 @rule("stack")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mipp.graph.axes import Reason, along, line, varying
+from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def is_of_rows(w: "Walk", x: Ref, dim: int) -> bool:
 
 def unite_rows(w: "Walk", plane: Tensor, dim: int, reason: Reason) -> None:
     w.atoms.unite_along(plane, [d for d in varying(plane) if d != dim], reason)
+
+
+def doubt_ends(op: Op, w: "Walk", plane: Tensor, dim: int, ends: tuple[int, int], reason: Reason) -> None:
+    """Notes that a slice must start and end where the code computes it, or at attributes."""
+    size, positions = plane.shape[dim], line(plane, dim)
+    for end in {*ends} - {0, size}:
+        w.doubts.append(WalkDoubt(op.index, end, positions[:end], reason))
+        w.doubts.append(WalkDoubt(op.index, size - end, positions[end:], reason))
 
 
 def span(op: Op, size: int) -> tuple[int, int, int]:
