@@ -93,8 +93,12 @@ def fused_vit() -> nn.Module:
     return VisionTransformer(FusedAttention)
 
 
-# the head size is C // num_heads with C the width of the stream: neither can be cut without the other
-@pattern("ViT by hand, sizes from the stream", image(3, 12), {"blocks.0.mlp.fc1": 32, "blocks.1.mlp.fc1": 32})
+# the head size is C // num_heads with C the width of the stream: a head goes with as many channels as it is wide
+@pattern(
+    "ViT by hand, sizes from the stream",
+    image(3, 12),
+    {"patch_embed": 4, "blocks.0.mlp.fc1": 32, "blocks.1.mlp.fc1": 32},
+)
 def classic_vit() -> nn.Module:
     return VisionTransformer(ClassicAttention)
 
@@ -226,7 +230,7 @@ class SmallGPT(nn.Module):
         return self.lm_head(self.ln_f(x))
 
 
-@pattern("GPT by hand, sizes from the stream", tokens, {"h.0.mlp.fc1": 32, "h.1.mlp.fc1": 32})
+@pattern("GPT by hand, sizes from the stream", tokens, {"wte": 4, "h.0.mlp.fc1": 32, "h.1.mlp.fc1": 32})
 def small_gpt() -> nn.Module:
     return SmallGPT(CausalAttention)
 

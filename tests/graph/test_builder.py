@@ -235,12 +235,12 @@ def test_nodes_whose_number_enters_the_code_as_a_number_are_frozen_with_op_and_l
 
 
 @pytest.mark.parametrize("options", [{"add_bias_kv": True}, {"add_zero_attn": True}])
-def test_groups_of_attention_that_cannot_be_cut_are_not_offered(options):
+def test_heads_of_attention_that_counts_its_width_go_with_as_many_channels_of_the_stream(options):
     attention = nn.MultiheadAttention(8, 2, batch_first=True, **options)
     model = Net(lambda m, x: m.o(m.a(m.e(x), m.e(x), m.e(x))[0]), e=nn.Linear(5, 8), a=attention, o=nn.Linear(8, 3))
     x = torch.randn(6, 4, 5)
     found = mipp.inspect(model, x)
-    assert found.groups.keys() == {"a.out_proj"}
+    assert {name: group.size for name, group in found.groups.items()} == {"e": 2, "a.out_proj": 8}
     plan = mipp.PruningPlan.of(found.graph, model, {n: range(g.size - 1) for n, g in found.groups.items()})
     torch.testing.assert_close(mipp.apply(plan, model)(x), mipp.mask(plan, model)(x))
 

@@ -6,6 +6,7 @@ from torch import nn
 
 import mipp
 import mipp.surgery.proof as proof
+import mipp.surgery.trials as trials
 from mipp.graph.call import Call
 from mipp.plan.plan import PruningPlan
 from mipp.surgery.precision import forward_in_double
@@ -76,7 +77,7 @@ def test_a_cut_that_is_a_little_wrong_is_found(wrong, dtype, monkeypatch):
     torch.manual_seed(1)
     model = Wide().to(dtype).eval()
     call = Call((torch.randn(2, 16, dtype=dtype),))
-    graph = proof.verified_graph(model, call, {})
+    graph = trials.verified_graph(model, call, {})
     (name,) = graph.groups
     plan = PruningPlan.of(graph, model, {name: range(4095)})
     cut = proof.apply
@@ -96,7 +97,7 @@ def test_what_refuses_another_type_is_compared_in_a_copy():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.LSTM(6, 5, batch_first=True)).eval()
     call = Call((torch.randn(2, 3, 4),))
-    graph = proof.verified_graph(model, call, {})
+    graph = trials.verified_graph(model, call, {})
     kept = {name: range(1, group.size) for name, group in graph.groups.items()}
     assert proof.compare(PruningPlan.of(graph, model, kept), model, call) == (True, "float64")
     assert outputs(model, call)[0].dtype == torch.float64

@@ -25,7 +25,8 @@ from mipp.report.measuring import Clock
 from mipp.runtime.distributed import gather
 from mipp.runtime.record import Notes, Results
 from mipp.storage.checkpoint import Checkpoint
-from mipp.surgery.proof import extend_frozen, names_of, verified_graph, wrong_groups
+from mipp.surgery.proof import wrong_groups
+from mipp.surgery.trials import extend_frozen, names_of, verified_graph
 
 _UNPROVEN = Reason("cutting it did not equal masking it")
 

@@ -32,7 +32,7 @@ from mipp.runtime.progress import Bars
 from mipp.runtime.record import Notes
 from mipp.runtime.tensor_store import Memory
 from mipp.surgery.cut import apply
-from mipp.surgery.proof import verified_graph
+from mipp.surgery.trials import verified_graph
 
 _OWN_WEIGHTS = "Nothing was refitted: {} returns weights of its own; compensate=mipp.Refit() refits them."
 _HALVES = (torch.float16, torch.bfloat16)

@@ -40,7 +40,7 @@ from mipp.runtime.mistakes import admit_mistakes
 from mipp.runtime.progress import Bars
 from mipp.runtime.record import warnings_of
 from mipp.runtime.tensor_store import Memory
-from mipp.surgery.proof import verified_graph
+from mipp.surgery.trials import verified_graph
 
 __all__ = ["Result", "frontier", "information", "inspect", "prune"]
 

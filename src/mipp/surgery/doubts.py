@@ -28,6 +28,30 @@ def company(alike: Sequence[str], unsettled: Collection[str]) -> Iterator[list[s
         yield from ([*sound, name] for name in alike if name in unsettled)
 
 
+def in_blocks(graph: PruningGraph, unsettled: Sequence[Sequence[Doubt]]) -> Iterator[tuple[str, list[str]]]:
+    """Streams, each with groups of fewer nodes whose size in the code is the width of the stream, as all heads have it.
+
+    Each of these groups reads or writes the stream by a weight. All of them come first, then all but one.
+    """
+    unsure: dict[str, set[int]] = {}
+    for doubt in (d for part in unsettled for d in part if not d.count.fixed and len(d.count.per_node) == 1):
+        unsure.setdefault(next(iter(doubt.count.per_node)), set()).add(doubt.size)
+    for stream, group in graph.groups.items():
+        near = {s.tensor for s in group.slices}
+        tied = [
+            name
+            for name, sizes in unsure.items()
+            if name != stream and group.size in sizes and any(s.tensor in near for s in graph.groups[name].slices)
+        ]
+        heads = [name for name in tied if 1 < graph.groups[name].size < group.size]
+        if not heads:
+            continue
+        for names in dict.fromkeys((tuple(heads), tuple(tied))):
+            yield stream, list(names)
+        if len(heads) > 1:
+            yield from ((stream, [n for n in heads if n != name]) for name in heads)
+
+
 def names_in(graph: PruningGraph, doubts: Sequence[Doubt]) -> list[str]:
     """The groups that doubts concern."""
     numbers = {d.number for d in doubts}

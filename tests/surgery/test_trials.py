@@ -1,0 +1,130 @@
+"""Trial cuts settle what the sizes in the code leave open: heads that fill a stream, lines at which a cut fails."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks.zoo.checks import cut_equals_masked, random_plan
+from cases import Net
+from networks import halve, normal
+from torch import Tensor, nn
+
+import mipp
+from mipp.data.calibration import as_call
+
+
+class Attention(nn.Module):
+    """Takes the width of a head, and of all heads, from the stream that it reads."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        qkv = self.qkv(x).reshape(n, length, 3, self.num_heads, width // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width))
+
+
+class OnMaps(nn.Module):
+    """Attention on maps: the width of a head is an attribute, that of all heads the number of channels."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, dim // heads
+        self.qkv, self.proj = nn.Conv1d(dim, 2 * dim, 1), nn.Conv1d(dim, dim, 1)
+        self.places = nn.Conv1d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mT
+        n, channels, length = x.shape
+        packed = self.qkv(x).view(n, self.heads, 2 * self.width, length)
+        q, k, v = packed.split([self.width // 2, self.width // 2, self.width], 2)
+        mixed = (v @ (q.mT @ k).softmax(-1).mT).view(n, channels, length)
+        return self.proj(mixed + self.places(v.reshape(n, channels, length))).mT
+
+
+class Reduced(Attention):
+    """Keys and values of a shorter sequence: its width is written into a reshape, too."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__(dim, heads)
+        self.reduce, self.norm = nn.Conv1d(dim, dim, 2, 2), nn.LayerNorm(dim)
+        self.q, self.qkv = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        shorter = self.reduce(x.mT.reshape(n, width, length)).reshape(n, width, -1).mT
+        packed = self.qkv(self.norm(shorter)).reshape(n, -1, 2, self.num_heads, width // self.num_heads)
+        k, v = packed.permute(2, 0, 3, 1, 4)
+        q = self.q(x).reshape(n, length, self.num_heads, width // self.num_heads).transpose(1, 2)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width))
+
+
+class Stack(nn.Module):
+    """A stream of 16 channels with blocks of attention."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.head = nn.Linear(5, 16), nn.ModuleList(blocks), nn.Linear(16, 3)
+        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(x))
+        return self.head(x)
+
+
+# blocks: the number of nodes of the stream
+STACKS = {
+    "heads of a width from the stream": (lambda: [Attention(16, 4), Attention(16, 4)], 4),
+    "blocks of other numbers of heads": (lambda: [Attention(16, 4), Attention(16, 2), Attention(16, 8)], 2),
+    "attention on maps": (lambda: [OnMaps(16, 4), OnMaps(16, 2)], 2),
+    "a sequence that is reduced": (lambda: [Reduced(16, 4), Attention(16, 4)], 4),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_heads_go_with_as_many_channels_of_the_stream_as_they_are_wide(name, tmp_path):
+    torch.manual_seed(0)
+    blocks, nodes = STACKS[name]
+    net = Stack(*blocks()).eval()
+    x = normal(2, 6, 5)
+    found = mipp.inspect(net, x)
+    assert {name: group.size for name, group in found.groups.items()} == {"stem": nodes}
+    assert {f.name for f in found.frozen} == {"head"}
+    assert {s.positions.size for s in found.groups["stem"].slices if s.tensor == "stem.weight"} == {16}
+    double = Stack(*blocks()).double().eval()
+    cut_equals_masked(random_plan(found.graph, double), double, as_call(x.double()))
+    result = halve(net, [normal(16, 6, 5, seed=seed) for seed in range(3)])
+    assert result.model.blocks[0].proj.in_features < 16 if name != "attention on maps" else True
+    result.save(tmp_path / "saved")
+    assert torch.equal(mipp.load(tmp_path / "saved", net)(x), result.model.eval()(x))
+
+
+def test_two_streams_of_one_width_each_have_their_own_heads():
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = Stack(Attention(16, 4)), Stack(Attention(16, 2))
+
+        def forward(self, x):
+            return self.left(x) + self.right(x)
+
+    found = mipp.inspect(Both(), normal(2, 6, 5))
+    assert {name: group.size for name, group in found.groups.items()} == {"left.stem": 4, "right.stem": 2}
+
+
+def test_a_stream_from_whose_width_another_is_computed_stays_for_the_line_that_fails():
+    def forward(m, x):
+        x = m.stem(x)
+        heads = m.a(x).view(*x.shape[:2], 8, x.shape[2] // 4)
+        return m.head(x + m.b(heads.softmax(2).flatten(2)))
+
+    layers = {"stem": nn.Linear(5, 16), "a": nn.Linear(16, 32), "b": nn.Linear(32, 16), "head": nn.Linear(16, 3)}
+    found = mipp.inspect(Net(forward, **layers), normal(2, 6, 5))
+    assert not found.groups
+    reason = next(f for f in found.frozen if f.name == "stem")
+    assert (reason.op, reason.source) == ("view", f"test_trials.py:{forward.__code__.co_firstlineno + 2}")
