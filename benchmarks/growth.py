@@ -49,9 +49,9 @@ class Size:
 
 BASE: Mapping[str, Size] = {
     "width": Size(width=128, depth=2, samples=16384),
-    "depth": Size(width=64, depth=3, samples=2048),
+    "depth": Size(width=64, depth=6, samples=2048),
     "samples": Size(width=128, depth=3, samples=16384),
-    "side": Size(width=16, depth=2, samples=256, side=16),
+    "side": Size(width=32, depth=2, samples=32, side=16),
 }
 DOUBLINGS = 4
 SMALLEST: Mapping[str, int] = {"width": 4, "depth": 1, "samples": 64, "side": 2}
@@ -104,8 +104,14 @@ def operations(size: Size) -> float:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The slope of log values over log sizes, by least squares; the first value is fixed, and part of all others."""
-    grown = np.maximum(np.array(values[1:]) - values[0], 1e-3)
+    """The slope of log values over log sizes, by least squares; the first value is fixed, and part of all others.
+
+    Raises:
+        ValueError: A value is not larger than the fixed one: noise of the clock hides what grows.
+    """
+    grown = np.array(values[1:]) - values[0]
+    if not (grown > 0).all():
+        raise ValueError(f"{list(values[1:])} are not all larger than the fixed {values[0]}; measure larger networks")
     return float(np.polyfit(np.log(sizes[1:]), np.log(grown), 1)[0])
 
 
