@@ -6,6 +6,7 @@ ends in anything but success or a `MippError` is printed with its traceback and 
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
@@ -29,16 +31,21 @@ from typer.testing import CliRunner
 import mipp
 from benchmarks.damage import damage_bytes, damage_json, damage_line, damage_text
 from benchmarks.record import Record
+from mipp import grid
 from mipp.cli import app
+from mipp.cli.compare import _table
 from mipp.cli.images import Transform, open_images
 from mipp.cli.texts import Table
+from mipp.integrations.rounds import Rounds
 from mipp.plan.latency import TIMERS
+from mipp.runtime.typed import FormError, read_json
 from mipp.storage.checkpoint import JOURNAL, Checkpoint
 from mipp.storage.folder import read_report
 from mipp.storage.identity import Identity
 
 SHARES = {
-    "plan": 0.35, "report": 0.2, "weights": 0.2, "journal": 0.15, "command": 0.01, "image": 0.08, "table": 0.01,
+    "plan": 0.3, "report": 0.2, "weights": 0.18, "journal": 0.12, "image": 0.08, "state": 0.05, "result": 0.05,
+    "command": 0.01, "table": 0.01,
 }  # fmt: skip
 """Of all cases, by kind: whole commands take longest."""
 _NETS = """
@@ -74,6 +81,15 @@ _LINES = {
 """Command lines that work, or nearly, and options of the command."""
 
 
+_RESULT = {
+    "method": "l1", "record": "L1()", "budget": {"macs": 0.5}, "seed": 0, "accuracy": {"dense": 97.0, "pruned": 91.5},
+    "macs": 0.5, "params": 0.6, "nodes": 0.5, "activations": 0.8, "keep": {"1": 0.5}, "widths": {"1": 6},
+    "collapsed": [], "information": {"1": 0.25}, "device": "cpu", "machine": {}, "workload": {"name": "small"},
+    "seconds": {"selection": 0.1, "whole": 0.2, "run": 0.3, "training": 0.0},
+}  # fmt: skip
+"""What a run of a table leaves in its folder."""
+
+
 class Bench:
     """A folder with a small network, what mipp wrote of it, and data; each method is one case of its kind.
 
@@ -101,6 +117,7 @@ class Bench:
             store.save_model("compensated", result.model, [])
         self.small = mipp.apply(result.plan, self.model)
         self.journal = (folder / "point" / JOURNAL).read_bytes()
+        self.state = {"done": 1, "reached": {"macs": 0.6}, "plan": result.plan.to_dict()}
         self._write_data()
 
     def _write_data(self) -> None:
@@ -175,6 +192,29 @@ class Bench:
             store.plan()
             store.fill("compensated", self.small)
 
+    def state_of_rounds(self, random: Random) -> None:
+        """The damaged state of a training with rounds of pruning, from which one goes on."""
+        path = self.folder / "rounds.json"
+        path.write_text(_damage(copy.deepcopy(self.state), random), encoding="utf-8", errors="surrogatepass")
+        try:
+            state = read_json(path)
+        except FormError as error:
+            raise mipp.MippError(str(error)) from error
+        rounds = Rounds(mipp.Schedule(macs=[0.6, 0.5], every=1), [torch.randn(4, 3, 8, 8)])
+        rounds.restore(copy.deepcopy(self.model), state)
+        json.dumps(rounds.state_dict())
+
+    def result(self, random: Random) -> None:
+        """A damaged result in the folder of a table, beside one that is whole."""
+        folder = self.folder / "runs"
+        folder.mkdir(exist_ok=True)
+        (folder / "0.json").write_text(json.dumps(_RESULT), encoding="utf-8")
+        text = _damage(copy.deepcopy(_RESULT), random)
+        (folder / "1.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+        summaries = grid.summarise(grid.collect(folder))
+        grid.markdown(summaries)
+        Console(file=io.StringIO()).print(_table(summaries))
+
     def command(self, random: Random) -> None:
         """An odd command line."""
         words, options = random.choices(list(_LINES.items()), [4, 8, 4, 2, 2, 1, 2, 1])[0]
@@ -220,7 +260,7 @@ class Bench:
 
 def outcomes(kind: str, cases: int, seed: int, bench: Bench, show: Callable[[str], object] = print) -> Counter[str]:
     """Counts what happened: "used", "refused", or "broken" for all that must not be, which is shown."""
-    case = {"journal": bench.journal_line}.get(kind) or getattr(bench, kind)
+    case = {"journal": bench.journal_line, "state": bench.state_of_rounds}.get(kind) or getattr(bench, kind)
     found: Counter[str] = Counter()
     for number in range(cases):
         with contextlib.redirect_stderr(io.StringIO()):

@@ -33,7 +33,8 @@ def test_a_result_is_what_was_written(row, tmp_path):
 @pytest.mark.parametrize(
     "row",
     ["", "[]", "3", "{}", '{"error": 1}', {**ROW, "seed": "x"}, {**ROW, "accuracy": 3}, {**ROW, "seconds": {}},
-     {**HEAD, "error": None}, {**ROW, "keep": {"1": "all"}}],
+     {**HEAD, "error": None}, {**ROW, "keep": {"1": "all"}}, {**ROW, "accuracy": {"dense": None}},
+     {**ROW, "macs": float("inf")}],
     ids=str,
 )  # fmt: skip
 def test_what_is_damaged_is_refused(row, tmp_path):

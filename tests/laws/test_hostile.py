@@ -6,7 +6,8 @@
 import pytest
 from benchmarks.hostile import SHARES, bench, outcomes
 
-CASES = {"plan": 300, "report": 200, "weights": 200, "journal": 200, "command": 24, "image": 150, "table": 20}
+CASES = {"plan": 300, "report": 200, "weights": 200, "journal": 200, "command": 24, "image": 150, "table": 20,
+         "state": 200, "result": 200}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

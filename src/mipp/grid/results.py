@@ -1,5 +1,6 @@
 """Results of runs as plain data, and what is counted in them."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class _Finished:
     params: float | None = None
     nodes: float | None = None
     activations: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [*self.accuracy.values(), *self.keep.values(), self.macs, self.params, self.nodes, self.activations]
+        if not all(number is None or math.isfinite(number) for number in numbers):
+            raise FormError("it has a number that is not finite")
 
 
 def read_row(path: Path) -> Row:
