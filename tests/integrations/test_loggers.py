@@ -1,5 +1,8 @@
 """The numbers of a report reach the trackers of experiments by the function that each has."""
 
+import dataclasses
+import re
+
 import pytest
 from reports import REPORT
 
@@ -33,6 +36,16 @@ def test_every_measure_of_every_stage_is_logged(kind):
     assert writer.seen["kept/conv1"] == (4, 3)
     assert writer.seen["information/conv1"] == (pytest.approx(0.95), 3)
     assert "information/fc1" not in writer.seen
+
+
+def test_names_are_those_that_mlflow_takes():
+    metrics = {"accuracy %": 1.0, "accuracy (": 2.0, "top/5": 3.0, "größe": 4.0, "x" * 300: 5.0}
+    report = dataclasses.replace(REPORT, before=dataclasses.replace(REPORT.before, metrics=metrics))
+    writer = MLflow()
+    mipp.log_report(report, writer)
+    assert all(re.fullmatch(r"[\w.\- :]+/[\w.\- :]+", name) and len(name) <= 250 for name in writer.seen)
+    values = [value for name, (value, _) in writer.seen.items() if name.startswith("dense/")]
+    assert set(metrics.values()) <= set(values)
 
 
 def test_what_cannot_log_is_refused():

@@ -16,14 +16,20 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Refused:
-    """The result of a run that ended in an error."""
+class _Result:
+    """The fields that all results of runs have."""
 
     method: str
     record: str
     budget: dict[str, object]
     seed: int
     workload: dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Refused(_Result):
+    """The result of a run that ended in an error."""
+
     error: str
 
 
@@ -36,14 +42,9 @@ class _Seconds:
 
 
 @dataclass(frozen=True)
-class _Finished:
+class _Finished(_Result):
     """The fields of another result that tables and pictures are made of; accuracies by stage, in percent."""
 
-    method: str
-    record: str
-    budget: dict[str, object]
-    seed: int
-    workload: dict[str, object]
     accuracy: dict[str, float]
     keep: dict[str, float]
     collapsed: tuple[str, ...]

@@ -1,10 +1,13 @@
 """The numbers of a report in the trackers of experiments: TensorBoard, MLflow, trackio, Weights & Biases."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mipp.errors import MippError
 from mipp.report import Measures, Report
+
+_STRANGE = re.compile(r"[^\w.\- :]")
 
 
 def log_report(report: Report, writer: Any, step: int = 0) -> None:
@@ -33,7 +36,7 @@ def log_report(report: Report, writer: Any, step: int = 0) -> None:
         for name, value in numbers.items():
             writer.add_scalar(name, value, step)
     elif hasattr(writer, "log_metrics"):
-        writer.log_metrics(numbers, step=step)
+        writer.log_metrics(_with_plain_names(numbers), step=step)
     elif hasattr(writer, "log"):
         writer.log(numbers, step=step)
     else:
@@ -50,6 +53,18 @@ def _numbers(report: Report) -> Iterator[tuple[str, float]]:
         yield f"kept/{line.name}", line.kept
         if line.information_kept is not None:
             yield f"information/{line.name}", line.information_kept
+
+
+def _with_plain_names(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers under names that MLflow takes: letters, digits and some signs, one slash, at most 250 characters."""
+    found: dict[str, float] = {}
+    for name, value in numbers.items():
+        stage, _, rest = name.partition("/")
+        plain = "/".join(_STRANGE.sub("_", part) for part in (stage, rest))[:240]
+        while plain in found:
+            plain += "_"
+        found[plain] = value
+    return found
 
 
 def _measured(measures: Measures) -> Iterator[tuple[str, float]]:
