@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError
 from mipp.modules.adapters import adapter_of
+from mipp.modules.sizes import take_size
 
 
 def adopt(model: nn.Module, other: nn.Module, attributes: Iterable[tuple[str, str]] = ()) -> None:
@@ -40,9 +41,7 @@ def adopt(model: nn.Module, other: nn.Module, attributes: Iterable[tuple[str, st
                 module.__dict__[name] = value
         adapter_of(module).refresh(module)
     for path, attribute in attributes:
-        name = attribute.partition(".")[0]
-        if name in vars(new[path]):
-            own[path].__dict__[name] = vars(new[path])[name]
+        take_size(own[path], new[path], attribute)
     if hasattr(other, "save_pretrained") and hasattr(other, "config"):  # of Hugging Face: it may tell the widths
         model.config = other.config
 

@@ -1,6 +1,5 @@
 """Cutting: a copy of a model without the nodes that a plan removes."""
 
-import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,6 +10,7 @@ from mipp.errors import PlanMismatchError, clip, quote
 from mipp.graph.axes import Ints
 from mipp.modules.adapters import adapter_of, layer_sizes, open_layers
 from mipp.modules.copies import canonical_names, full_copy, modes_kept, tensors_by_name
+from mipp.modules.sizes import set_size, size_at
 from mipp.modules.weight_norm import settle
 from mipp.modules.wrappers import unwrap
 from mipp.plan.plan import PruningPlan, heads, shapes
@@ -151,13 +151,13 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
             size.fixed + sum(number * width[group] for group, number in size.per_node.items())
             for width in (sizes, counts)
         )
-        found = _get(modules[path], attribute) if path in modules else None
+        found = size_at(modules[path], attribute) if path in modules else None
         if type(found) is not int or found != dense:
             raise PlanMismatchError(
                 f"The plan is for a model whose '{clip(path)}' has {clip(attribute)} = {dense}, but here it is "
                 f"{quote(found)}. Pass the dense model the plan was made for."
             )
-        _set(modules[path], attribute, value)
+        set_size(modules[path], attribute, value)
     with modes_kept(model):
         for module in model.modules():
             module.training = False  # in train mode spectral norm updates its state when its weight is read
@@ -166,37 +166,3 @@ def _update_attributes(model: nn.Module, plan: PruningPlan) -> None:
                 if getattr(module, attribute, value) != value:
                     setattr(module, attribute, value)
             adapter_of(module).refresh(module)
-
-
-def _set(module: nn.Module, attribute: str, value: int) -> None:
-    """Sets an attribute, or the entry of a tuple or list that ".0" behind its name tells.
-
-    An attribute of an object that the module holds, such as "config.heads", is set in a copy for this module alone.
-    """
-    name, _, place = attribute.partition(".")
-    if not place:
-        setattr(module, name, value)
-        return
-    if not place.isdecimal():
-        settings = copy.copy(getattr(module, name))
-        try:
-            setattr(settings, place, value)
-        except AttributeError:  # frozen
-            object.__setattr__(settings, place, value)
-        setattr(module, name, settings)
-        return
-    entries = list(getattr(module, name))
-    entries[int(place)] = value
-    setattr(module, name, type(getattr(module, name))(entries))
-
-
-def _get(module: nn.Module, attribute: str) -> object:
-    """An attribute, that of an object which the module holds, or the entry of a tuple; None where there is none."""
-    name, _, place = attribute.partition(".")
-    found = getattr(module, name, None)
-    if not place:
-        return found
-    if not place.isdecimal():
-        return getattr(found, place, None)
-    entries = found if isinstance(found, tuple | list) else ()
-    return entries[int(place)] if int(place) < len(entries) else None

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from itertools import combinations
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
@@ -16,6 +15,7 @@ from mipp.graph.call import Call
 from mipp.graph.nodes import Counted, Doubt
 from mipp.graph.trace import forward
 from mipp.modules.copies import working_copy
+from mipp.modules.sizes import held, numbers, size_at
 
 _FEW = 6  # of which three at a time are tried
 Reads = Mapping[str, frozenset[str]]
@@ -104,24 +104,28 @@ def _is_plain(value: Any) -> bool:
 
 
 def _equal(model: nn.Module, doubt: Doubt) -> Iterator[str]:
-    """Integer attributes of the doubt's module, and entries of its tuples, that have the size in doubt."""
-    for name, value in vars(model.get_submodule(doubt.module)).items():
-        if type(value) is int and value == doubt.size:
-            yield name
-        if type(value) in (tuple, list, torch.Size):
-            yield from (f"{name}.{i}" for i, v in enumerate(value) if type(v) is int and v == doubt.size)
+    """Integers of the doubt's module, and entries of its tuples and dicts, that have the size in doubt."""
+    values = held(model.get_submodule(doubt.module))
+    yield from (path for path, number in numbers(values) if number == doubt.size)
 
 
 def _counted(model: nn.Module, doubt: Doubt, reads: Reads) -> dict[str, Counted]:
-    """Integers that the doubt's module reads from which its size may be computed, each with how it counts."""
-    module, found = model.get_submodule(doubt.module), {}
-    for name in sorted(reads.get(doubt.module, ())):
-        value: Any = module
-        for part in name.split("."):
-            value = getattr(value, part, None)
+    """Integers that the doubt's module reads from which its size may be computed, each with how it counts.
+
+    Of tuples and dicts in its settings, only entries that have the size.
+    """
+    module = model.get_submodule(doubt.module)
+    values = {name: size_at(module, name) for name in sorted(reads.get(doubt.module, ())) if not _is_special(name)}
+    found = {path: Counted(doubt.number) for path, number in numbers(values) if number == doubt.size and "." in path}
+    for name, value in values.items():
         if type(value) is int and value > 1 and (how := _count(value, doubt)) is not None:
             found[name] = how
     return found
+
+
+def _is_special(name: str) -> bool:
+    """True for names of Python's own, such as "__dict__", also behind a dot."""
+    return name.rpartition(".")[2].startswith("__")
 
 
 def _count(value: int, doubt: Doubt) -> Counted | None:
