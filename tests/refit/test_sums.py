@@ -42,7 +42,7 @@ def test_residuals_can_be_changed_and_inputs_silenced_afterwards():
     x, r = rows(40)
     sums, zeros = RowSums(2, 5, 3, None), torch.zeros(2, 5, dtype=torch.float64)
     sums.add(x.clone(), r.clone())
-    sums.shift(x, 2 * r)
+    sums.shift(x, 2 * r, torch.tensor([1]))
     sums.silence(torch.tensor([1]))
     x[..., 1] = 0
     assert_equal(sums.moments(zeros), reference(x, 3 * r), ("x", "r", "xx", "xr"))

@@ -285,7 +285,7 @@ def _meet(
     dims: Sequence[int], operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reason: Reason
 ) -> Tensor:
     present = [p for planes, _ in operands for p in planes if set(varying(p)) & set(dims)]
-    shape = torch.broadcast_shapes(*(p.shape for p in present))
+    shape = np.broadcast_shapes(*(p.shape for p in present))
     result = present[0].expand(shape)
     tables = [p for p in present if set(varying(p)) == set(dims)]
     result = tables[0] if tables else result

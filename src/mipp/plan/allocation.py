@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import scipy
 
 from mipp.errors import InfeasibleBudgetError
 from mipp.graph.nodes import width_unit
@@ -234,10 +233,20 @@ def _within_measured(
 
 
 def _convex_slopes(loss: Sequence[float]) -> Floats:
-    """Slopes of the greatest convex function below the loss: what the next removals cost on average (PAVA)."""
-    slopes = np.diff(np.asarray(loss, float))
-    convex: Floats = scipy.optimize.isotonic_regression(slopes).x if len(slopes) else slopes
-    return convex
+    """Slopes of the greatest convex function below the loss: what the next removals cost on average.
+
+    Adjacent violators are pooled; to import `scipy.optimize` for it takes longer than to prune a small network.
+    """
+    means: list[float] = []
+    counts: list[int] = []
+    for slope in np.diff(np.asarray(loss, float)).tolist():
+        mean, count = slope, 1
+        while means and means[-1] >= mean:
+            before, number = means.pop(), counts.pop()
+            mean, count = (before * number + mean * count) / (number + count), number + count
+        means.append(mean)
+        counts.append(count)
+    return np.repeat(np.array(means, float), counts)
 
 
 def kinds(cost: Cost, fixed: Collection[str] = ()) -> list[list[str]]:

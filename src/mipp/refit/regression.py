@@ -93,7 +93,7 @@ class Regression:
         self._about = torch.zeros(groups, inputs, device=device)
         self._folds = [RowSums(groups, inputs, outputs, device) for _ in range(FOLDS)]
         self._silent = torch.empty(0, dtype=torch.long, device=device)
-        self._begun = False
+        self._begun, self._widest = False, self._about.dtype
         self._solver: Solver | None = None
 
     def update(self, inputs: Tensor, residuals: Tensor, folds: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -111,7 +111,9 @@ class Regression:
         if not self._begun:
             self._begun, kind = True, torch.promote_types(inputs.dtype, torch.float32)
             self._about = inputs.mean(1, dtype=kind) if self._centred else self._about.to(kind)
+            self._widest = kind
         kind, added = self._kind_of(inputs, residuals), []
+        self._widest = torch.promote_types(kind, self._widest)
         for number, fold in enumerate(self._folds):
             chosen = torch.nonzero(folds == number)[:, 0].to(inputs.device)
             own = None if weights is None else weights.index_select(0, chosen)
@@ -120,10 +122,12 @@ class Regression:
 
     def shift(self, inputs: Tensor, by: Tensor, folds: Tensor) -> None:
         """Changes the residuals of all rows, in the order in which they were added; held-out errors are lost."""
-        kind = self._kind_of(inputs, by)
+        if all(fold.summed for fold in self._folds):  # in sums over all folds it does not matter where it is
+            self._folds[0].shift(inputs.to(self._widest) - self._about[:, None], by.to(self._widest), self._silent)
+            return
         for number, fold in enumerate(self._folds):
-            x, change = self._rows(inputs, by, torch.nonzero(folds == number)[:, 0].to(inputs.device), kind)
-            fold.shift(x.index_fill_(2, self._silent, 0), change)
+            chosen = torch.nonzero(folds == number)[:, 0].to(inputs.device)
+            fold.shift(*self._rows(inputs, by, chosen, self._widest), self._silent)
 
     def silence(self, inputs: Tensor) -> None:
         """Gives these inputs no weight."""

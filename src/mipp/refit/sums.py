@@ -8,7 +8,7 @@ from torch import Tensor
 from mipp.runtime.distributed import is_sharded, sum_shards
 
 _BLOCK = 1024  # rows, at least, that are multiplied at once
-_STRIPS, _NARROW = 6, 192  # of a product with itself, of which little more than half is computed
+_STRIPS, _NARROW = 12, 96  # of a product with itself, of which little more than half is computed
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class RowSums:
         x, r = (rows[0] if len(rows) == 1 else torch.cat(rows, 1) for rows in (self.inputs, self.residuals))
         return x, r, torch.cat(self.roots)
 
-    def shift(self, inputs: Tensor, by: Tensor) -> None:
-        """Changes the residuals of rows that come in the order in which they were added."""
+    def shift(self, inputs: Tensor, by: Tensor, silent: Tensor) -> None:
+        """Changes the residuals of rows that come in the order in which they were added; silent inputs are zero."""
         self._r += by.sum(1)
         if self.summed:
-            self._xr += inputs.mT @ by
+            self._xr += (inputs.mT @ by).index_fill_(1, silent, 0)
         else:
             self.residuals[self._shifted] = self.residuals[self._shifted] + by
             self._shifted = (self._shifted + 1) % len(self.residuals)

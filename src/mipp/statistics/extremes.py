@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LARGEST, SMALLEST = 1e15, 1e-15
 """Of a feature's largest number: the squares of others overflow or vanish in sums of types of 32 bits and fewer."""
 _ROUNDINGS = 64
+_PIECE = 256  # rows
 _MOSTLY = 0.5
 
 
@@ -26,12 +27,23 @@ def are_extreme(*samples: Tensor) -> bool:
     A device is asked once for all of them.
     """
     peaks = [
-        torch.maximum(-own.amin(-2), own.amax(-2)).float()
+        _peaks(own).float()
         for own in map(Tensor.detach, samples)
         if own.dtype != torch.float64 and own.is_floating_point() and own.numel()
     ]
     extreme = [((peak > LARGEST) | ((peak > 0) & (peak < SMALLEST))).any() for peak in peaks]
     return bool(torch.stack(extreme).any()) if extreme else False
+
+
+def _peaks(samples: Tensor) -> Tensor:
+    """The size of the largest number of each feature, shape [..., features]; on a CPU in pieces that fit its cache."""
+    first, *rest = samples.split(_PIECE if samples.device.type == "cpu" else samples.shape[-2], -2)
+    peaks = first.abs()
+    for piece in rest:
+        some = peaks.narrow(-2, 0, piece.shape[-2])
+        torch.maximum(some, piece.abs(), out=some)
+    largest: Tensor = peaks.amax(-2)
+    return largest
 
 
 def find_constant(mean: Tensor, variance: Tensor, kind: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.statistics.extremes import are_extreme
 
 _ROWS = 1024  # that are summed up before they are added to the sum of all
-_COLUMNS = 192
+_COLUMNS = 96
 
 
 class Moments:

@@ -117,12 +117,12 @@ def _places(
     """Places in a flattened map of this size that the kernel reads for the chosen outputs, [outputs, kernel]."""
     steps = list(zip(size, kernel, strides, dilation, strict=True))
     written = torch.Size((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in steps)
-    chosen = torch.unravel_index(_positions(written, limit), written)
-    within = torch.unravel_index(torch.arange(torch.Size(kernel).numel()), tuple(kernel))
-    places = torch.zeros(len(chosen[0]), len(within[0]), dtype=torch.long)
+    chosen = np.unravel_index(_positions(written, limit).numpy(), written)  # torch's own imports sympy
+    within = np.unravel_index(np.arange(torch.Size(kernel).numel()), tuple(kernel))
+    places = np.zeros((len(chosen[0]), len(within[0])), np.int64)
     for (n, _, s, d), outer, inner in zip(steps, chosen, within, strict=True):
         places = places * n + outer[:, None] * s + inner * d
-    return places
+    return torch.from_numpy(places)
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:

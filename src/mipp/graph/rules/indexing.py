@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def index_put(op: Op, w: Walk) -> Sequence[Planes]:
         return [merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
     kept, found = _index_planes(op, w, len(w.shape(values)))
     reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    shape = torch.broadcast_shapes(w.shape(values), *(p.shape for p in found))
+    shape = np.broadcast_shapes(w.shape(values), *(p.shape for p in found))
     merge([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
     return [kept]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -283,7 +284,7 @@ def cat(op: Op, w: Walk) -> Sequence[Planes]:
         torch.full([s[d] if d == dim else 1 for d in range(ndim)], FIXED) if p is None else p
         for p, s in zip(joined, shapes, strict=True)
     ]
-    common = torch.broadcast_shapes(*(p.narrow(dim, 0, 1).shape for p in pieces))
+    common = np.broadcast_shapes(*(p.narrow(dim, 0, 1).shape for p in pieces))
     pieces = [p.expand([p.shape[d] if d == dim else n for d, n in enumerate(common)]) for p in pieces]
     return [(torch.cat(pieces, dim), *merge(flat, w.atoms, reason))]
 
