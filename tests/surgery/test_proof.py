@@ -9,6 +9,7 @@ from torch import nn
 
 import mipp
 from mipp.data.calibration import as_call
+from mipp.surgery.precision import forward_in_double
 from mipp.surgery.proof import wrong_groups
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -31,6 +32,35 @@ def test_where_cutting_differs_from_masking_the_group_is_frozen_and_the_plan_mad
     assert list(result.plan.kept) == ["2"]
     assert any(f.name in ("0", "1") for f in result.report.frozen)
     assert outputs(result.model, case.batch(3))[0].shape == (3, 2, 4, 4)
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(torch.float32, 0), (torch.bfloat16, 2)])
+def test_trials_of_a_float32_model_are_decided_in_float32(monkeypatch, kind, passes):
+    """The plan that a prune ends with is proven in float64; models of fewer digits are tried in float64, too."""
+    seen: list[nn.Module] = []
+
+    def count(model, call):
+        seen.append(model)
+        return forward_in_double(model, call)
+
+    monkeypatch.setattr("mipp.surgery.proof.forward_in_double", count)
+    x = image_batches()[0]
+    graph = mipp.inspect(image_network().to(kind), x.to(kind))
+    assert len(seen) == passes
+    assert list(graph.groups) == list(mipp.inspect(image_network(), x).groups)
+    seen.clear()
+    prune_images(image_network())
+    assert len(seen) == 2
+
+
+def test_a_trial_that_differs_in_float32_is_tried_in_float64(monkeypatch):
+    """Rounding in float32 can be larger than usual, and a cut that is wrong has to be seen."""
+    model, x = image_network(), image_batches()[0]
+    frozen = {f.name for f in mipp.inspect(model, x).frozen}
+    monkeypatch.setattr("mipp.surgery.proof._MARGIN", 0)
+    assert {f.name for f in mipp.inspect(model, x).frozen} == frozen
+    wrong = named("groups fixed in the code")
+    assert any(f.name in ("0", "1") for f in mipp.inspect(wrong.model().float(), wrong.batch(3).float()).frozen)
 
 
 def test_a_squeeze_of_all_dimensions_survives_a_width_of_one():

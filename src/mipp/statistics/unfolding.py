@@ -86,6 +86,8 @@ def _select(maps: Tensor, places: Tensor) -> Tensor:
 
     Maps are turned before or after, whichever moves fewer numbers.
     """
+    if torch.equal(places, torch.arange(maps.shape[2])):
+        return maps.transpose(1, 2).contiguous()
     places = places.to(maps.device)
     if len(places) < maps.shape[2]:
         return maps.index_select(2, places).transpose(1, 2).contiguous()
@@ -152,4 +154,4 @@ def _subsample(x: Tensor, limit: int | None) -> Tensor:
     if x.ndim < 3:
         return x
     flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    return flat[:, _positions(torch.Size([flat.shape[1]]), limit)]
+    return flat if limit is None or flat.shape[1] <= limit else flat[:, _positions(torch.Size([flat.shape[1]]), limit)]

@@ -21,7 +21,7 @@ from mipp.surgery.masked import mask
 from mipp.surgery.precision import forward_in_double
 
 log = logging.getLogger(__name__)
-_MARGIN, _NOISIEST = 8, 1e-2  # times the noise between two passes; relative to the outputs
+_MARGIN, _NOISIEST = 8, 1e-2  # times noise or rounding; relative to the outputs
 _ROUNDINGS = 32  # of a type of fewer digits, by which two ways to compute the same may differ in the end
 
 
@@ -100,6 +100,27 @@ def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]
             log.info("a trial cut failed: %s", error)
             return False, name
     return False, _OWN
+
+
+def agrees_at_once(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
+    """True if passes in float32 already differ by no more than rounding: a trial is then decided, and float64 spared.
+
+    What a plan keeps in the end is proven in float64 in any case.
+    """
+    if {p.dtype for p in model.parameters()} != {torch.float32}:
+        return False
+    try:
+        expected = _in_own(mask(plan, model), call)
+        with silent():
+            found = _in_own(apply(plan, model), call)
+    except UnsupportedModelError:
+        return False
+    return distance(found, expected) <= _MARGIN * rounding(model.parameters())
+
+
+def _in_own(model: nn.Module, call: Call) -> list[Tensor]:
+    model.eval()
+    return results_in(forward(model, call))
 
 
 @contextmanager

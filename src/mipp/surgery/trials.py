@@ -22,7 +22,7 @@ from mipp.graph.trees import plain_in
 from mipp.plan.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply
 from mipp.surgery.doubts import by_group, cluster, company, in_blocks, names_in, near
-from mipp.surgery.proof import agrees, silent, wrong_groups
+from mipp.surgery.proof import agrees, agrees_at_once, silent, wrong_groups
 from mipp.surgery.size_attributes import Reads, attributes_read, counted, further_remedies, remedies
 
 _WIDEST = 64  # nodes that a kernel may demand multiples of
@@ -303,4 +303,4 @@ class _TrialCut:
         """True if a cut of these groups agrees with its mask; those in `equal` lose equally many nodes."""
         plan = _unequal(graph, self.model, names, equal)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
-        return not removes or agrees(plan, self.model, self.call)
+        return not removes or agrees_at_once(plan, self.model, self.call) or agrees(plan, self.model, self.call)
