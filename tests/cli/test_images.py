@@ -1,11 +1,12 @@
 """Images in class folders: which are calibrated on, and which measure accuracy."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mipp.cli.errors import CommandError
-from mipp.cli.images import Transform, open_images, transform_of
+from mipp.cli.images import Transform, count_classes, open_images, transform_of
 from mipp.cli.sources import measure_accuracy
 from mipp.errors import CalibrationError
 
@@ -94,3 +95,56 @@ def test_accuracy_needs_an_image_that_can_be_read(folder):
         path.write_text("none")
     with pytest.raises(CalibrationError, match="None of the samples"):
         measure_accuracy(nn.Flatten(), own.batches(print))
+
+
+def test_pixels_of_sixteen_bits_keep_their_brightness(tmp_path):
+    """Pillow's own conversion cuts them off at 255: nearly all would be white."""
+    wide = np.array([[0, 2**14], [2**15, 2**16 - 1]], dtype=np.uint16).repeat(4, 0).repeat(4, 1)
+    expected = torch.tensor([[0, 64], [128, 255]]).repeat_interleave(4, 0).repeat_interleave(4, 1) / 255
+    for name, pixels in {"a.png": wide, "a.tiff": wide, "b.tiff": wide.astype(np.int32)}.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+        for colours in (1, 3):
+            found = Transform(8, (0.0,) * colours, (1.0,) * colours, 1.0)(tmp_path / name)
+            torch.testing.assert_close(found, expected.expand(colours, 8, 8))
+
+
+@pytest.mark.parametrize("pixels", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 2**20, np.int32)])
+def test_pixels_of_no_known_range_are_refused(pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    with pytest.raises(CalibrationError, match="which of its numbers is white"):
+        GREY(tmp_path / "a.tiff")
+
+
+def test_hidden_files_and_folders_are_no_images(folder):
+    for hidden in (folder / "black" / "._0.png", folder / "__MACOSX" / "._1.png", folder / ".cache" / "2.png"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_text("none")
+    own, held = open_images(folder, GREY, None, seed=0, skip_bad=False)
+    assert len(own.paths) + len(held.paths) == 20
+    assert set(own.labels) == {0, 1}
+    assert count_classes(folder, None) == 2
+
+
+def test_images_beside_class_folders_are_refused(folder):
+    Image.new("L", (4, 4)).save(folder / "preview.png")
+    with pytest.raises(CalibrationError, match=r"images \(preview.png\) beside folders with images \(black, white\)"):
+        open_images(folder, GREY, None, seed=0, skip_bad=False)
+
+
+def test_one_folder_of_images_is_no_class(folder):
+    move(folder, "photos", "black", "white")
+    own, held = open_images(folder, GREY, None, seed=0, skip_bad=False)
+    assert (len(own.paths), own.labels, held) == (20, None, None)
+
+
+def test_a_folder_of_training_alone_has_the_classes(folder):
+    move(folder, "train", "black", "white")
+    own, held = open_images(folder, GREY, None, seed=0, skip_bad=False)
+    assert set(own.labels) == {0, 1}
+    assert len(held.paths) == 4
+    assert count_classes(folder, None) == 2
+
+
+def test_class_folders_that_the_model_names_are_not_counted(folder):
+    assert count_classes(folder, {"black": 0, "white": 3, "red": 9}) is None
+    assert count_classes(folder, {"black": 0}) == 2

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mipp.cli.errors import CommandError
 from mipp.cli.models import ModelSource, require
-from mipp.errors import CalibrationError, clip, quote
+from mipp.errors import CalibrationError, clip, few, quote
 from mipp.runtime.typed import FormError, as_type, read_json
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _HELD_OUT = ("val", "valid", "validation", "test")
 _BATCH, _MARGIN = 32, 0.875
 _MOST_PIXELS = 2**14
@@ -55,9 +56,15 @@ class Transform:
         pillow = require("PIL.Image", "--images", "pillow")
         try:
             with pillow.open(path) as opened:
-                image = opened.convert("L" if len(self.mean) == 1 else "RGB")
+                found = _in_eight_bits(opened)
+                image = None if found is None else found.convert("L" if len(self.mean) == 1 else "RGB")
         except Exception as error:  # whatever the reader of the format says about a damaged file
             raise CalibrationError(f"{path} cannot be read as an image; --skip-bad leaves such files out.") from error
+        if image is None:
+            raise CalibrationError(
+                f"{path} cannot be read as an image: nothing says which of its numbers is white; --skip-bad leaves "
+                "such files out."
+            )
         shorter, longer = sorted(image.size)
         if not 0 < longer <= _LONGEST_SIDE * shorter:
             raise CalibrationError(
@@ -127,6 +134,8 @@ def open_images(
             f"--images {folder} is no folder; expected one with images, or with a folder for each class."
         )
     held_out = next((folder / name for name in _HELD_OUT if (folder / name).is_dir()), None)
+    if held_out is None and _folders(folder) == ["train"]:
+        return open_images(folder / "train", transform, classes, seed=seed, skip_bad=skip_bad)
     if (folder / "train").is_dir() and held_out is not None:
         own = _listed(folder / "train", classes)
         other = _listed(held_out, _numbers_of(folder / "train", held_out, classes))
@@ -145,21 +154,41 @@ def open_images(
 
 def _listed(folder: Path, classes: Mapping[str, int] | None) -> tuple[list[Path], list[int] | None]:
     """Files of images, with the number of their class where they are in class folders."""
-    own = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    own = sorted(path for path in folder.iterdir() if _is_image(path))
+    numbered = _numbered(folder, classes)
+    if own and numbered:
+        files, folders = few(path.name for path in own), few(name for name, _ in numbered)
+        raise CalibrationError(
+            f"{folder} has images ({files}) beside folders with images ({folders}); expected either. Move the ones, or "
+            "name the folder that is meant."
+        )
     if own:
         return own, None
-    numbered = _numbered(folder, classes)
     if not numbered:
         raise CalibrationError(
             f"{folder} has no images; expected files such as .jpg and .png, or a folder for each class."
         )
     found = [(path, number) for name, number in numbered for path in sorted(_images_in(folder / name))]
+    if len(numbered) == 1 and not (classes and numbered[0][0] in classes):  # a folder of images, rather than a class
+        return [path for path, _ in found], None
     return [path for path, _ in found], [label for _, label in found]
+
+
+def count_classes(folder: Path, classes: Mapping[str, int] | None) -> int | None:
+    """How many class folders are numbered by their order; None where the model knows their names."""
+    names = _folders(folder / "train" if (folder / "train").is_dir() else folder)
+    return None if classes and all(name in classes for name in names) else len(names)
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders with images; hidden ones are of the system or of an editor."""
+    inside = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in inside if any(_images_in(path)))
 
 
 def _numbered(folder: Path, classes: Mapping[str, int] | None) -> list[tuple[str, int]]:
     """Names of class folders with images, and the number of each."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(_images_in(path)))
+    names = _folders(folder)
     known = classes if classes and all(name in classes for name in names) else {}
     return [(name, known.get(name, number)) for number, name in enumerate(names)]
 
@@ -180,7 +209,22 @@ def _numbers_of(train: Path, held_out: Path, classes: Mapping[str, int] | None) 
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    return (path for path in folder.rglob("*") if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    """True by the name; hidden files are of the system or of an editor."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+
+
+def _in_eight_bits(image: Any) -> Any:
+    """An image whose pixels have at most 8 bits, where Pillow would cut brighter ones off; None of unknown range."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "F" or not 0 <= pixels.min() <= pixels.max() < 2**16:
+        return None
+    return require("PIL.Image", "--images", "pillow").fromarray((pixels >> 8).astype(np.uint8))
 
 
 def _shuffle(

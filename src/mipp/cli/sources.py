@@ -13,10 +13,11 @@ import mipp
 from mipp.cli.arrays import open_arrays
 from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError
-from mipp.cli.images import known_transform, open_images, transform_of
+from mipp.cli.images import ImageFolder, count_classes, known_transform, open_images, transform_of
 from mipp.cli.models import ModelSource
 from mipp.cli.texts import Table, open_text
 from mipp.errors import CalibrationError, clip
+from mipp.modules.copies import working_copy
 
 _BATCH = 128
 _EVALUATED = 1000
@@ -120,11 +121,29 @@ def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed
         )
     classes = getattr(getattr(model, "config", None), "label2id", None)
     own, held_out = open_images(options.images, transform, classes, seed=seed, skip_bad=options.skip_bad)
+    count = count_classes(options.images, classes)
+    if own.labels is not None and count is not None and (outputs := _count_outputs(model, own)) not in (None, count):
+        note(
+            f"{options.images} has {count} class folders, and {source.name} has {outputs} outputs: the classes are "
+            "others, and no accuracy is measured.",
+            quiet=False,
+        )
+        own, held_out = replace(own, labels=None), None
     batches = own.batches(lambda text: note(text, quiet=False))
     loss_fn = nn.functional.cross_entropy if own.labels is not None else None
     if held_out is None:
         return Data(batches, loss_fn, None)
     return Data(batches, loss_fn, lambda m: measure_accuracy(m, held_out.batches(lambda _: None), _EVALUATED))
+
+
+def _count_outputs(model: nn.Module, images: ImageFolder) -> int | None:
+    """Width of the logits; None of a model that fails here: whoever prunes it says why."""
+    try:
+        with torch.no_grad():
+            batch, _ = next(iter(images.batches(lambda _: None)))
+            return _logits(working_copy(model), batch[:2]).shape[1]
+    except Exception:
+        return None
 
 
 def measure_accuracy(model: nn.Module, batches: Iterable[Any], most: float = math.inf) -> dict[str, float]:
@@ -134,18 +153,22 @@ def measure_accuracy(model: nn.Module, batches: Iterable[Any], most: float = mat
         CalibrationError: There is no sample that can be read.
     """
     correct = total = 0
-    home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
         for inputs, labels in batches:
-            output = model(inputs.to(home))
-            logits = output if isinstance(output, Tensor) else output.logits
-            correct += int((logits.argmax(1).cpu() == labels).sum())
+            correct += int((_logits(model, inputs).argmax(1).cpu() == labels).sum())
             total += len(labels)
             if total >= most:
                 break
     if not total:
         raise CalibrationError("None of the samples that accuracy is measured on can be read.")
     return {"accuracy": 100 * correct / total}
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    output = model(inputs.to(home))
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits
 
 
 def _list(numbers: tuple[float, ...]) -> str:
