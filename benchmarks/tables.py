@@ -136,12 +136,13 @@ def handoff() -> str:
     """Int8 after pruning: accuracy, size and latency."""
     data = load("handoff")
     cells = [
-        [r["network"], r["type"], f"{r['macs'] / 1e6:.1f} M", f"{r['accuracy']:.2f}", f"{r['bytes'] / 1e3:.0f} kB",
-         f"{r['ms, batch 1']:.2f}", f"{r['ms, batch 8']:.2f}"]
+        [r["network"], r["type"], r["runtime"], f"{r['macs'] / 1e6:.1f} M", f"{r['accuracy']:.2f}",
+         f"{r['bytes'] / 1e3:.0f} kB", f"{r['ms, batch 1']:.2f}", f"{r['ms, batch 8']:.2f}"]
         for r in data["rows"]
     ]  # fmt: skip
-    columns = ["ResNet-20", "type", "MACs", "accuracy", "file", "ms, 1 image", "ms, 8 images"]
-    return table(columns, cells, footnote(data))
+    columns = ["ResNet-20", "type", "runtime", "MACs", "accuracy", "bytes", "ms, 1 image", "ms, 8 images"]
+    tools = ", ".join(f"{name} {data['settings'][name]}" for name in ("onnxruntime", "torchao"))
+    return table(columns, cells, f"{footnote(data).removesuffix('.</sub>')}, {tools}.</sub>")
 
 
 def lenet_mnist() -> str:

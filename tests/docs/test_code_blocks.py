@@ -106,6 +106,13 @@ def folder_of_a_language_model() -> dict[str, Any]:
     return images()
 
 
+def in_torch() -> dict[str, Any]:
+    pytest.importorskip("torchao")
+    names = images()
+    small = mipp.prune(names["model"], names["calibration"], mipp.Budget(macs=0.5, round_to=8), progress=False)
+    return names | {"result": small}
+
+
 def vectors() -> dict[str, Any]:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     return images() | {"model": model, "calibration": [torch.randn(64, 4)]}
@@ -114,6 +121,7 @@ def vectors() -> dict[str, Any]:
 PRELUDES: dict[str, Callable[[], dict[str, Any]]] = {
     "Hugging Face models": words,
     "Hugging Face's Trainer": trainer,
+    "In torch": in_torch,
     "Lightning": lightning,
     "The paper's settings": vectors,
     "A Hugging Face folder": folder_of_a_language_model,

@@ -119,19 +119,22 @@ def _next_to_go(
 
     Information that can look at a few nodes by themselves is asked for the losses of all nodes once; then the nodes
     with the least are removed among themselves, the losses of these being computed anew each time, as long as they lose
-    no more than the least of the others did. Where no others are left, that goes on to the last.
+    no more than the least of the others did. Where no others are left, that goes on to the last, and nothing is asked.
     """
-    if once is not None:
+    losses, number = torch.zeros_like(marginal), len(marginal) - len(gone)
+    whole = once is None and number <= _NEAR and isinstance(information, Separable)
+    if whole:
+        left = _without(gone, len(marginal))
+    elif once is not None:
         left = once[len(gone) :]
-        losses = torch.zeros_like(marginal)
     else:
         losses = information.losses()
-        left = _by_loss(losses, marginal)[: len(marginal) - len(gone)]
-    most = len(left) if len(left) <= _NEAR else max(int(_SHARE * len(left)), 1)
+        left = _by_loss(losses, marginal)[:number]
+    most = number if number <= _NEAR else max(int(_SHARE * number), 1)
     few = left[: _NEAR if once is not None else min(4 * most, _NEAR)]
     near = information.among(few) if isinstance(information, Separable) else None
     if near is None:
-        node = int(left[0])
+        node = _least(information.losses(), marginal) if whole else int(left[0])
         lost = information.loss(node)
         information.remove(node)
         return [(node, lost)]
@@ -144,6 +147,13 @@ def _next_to_go(
     found = [(int(few[place]), lost) for place, lost in places]
     information.remove_all([node for node, _ in found])
     return found
+
+
+def _without(gone: Sequence[int], number: int) -> Tensor:
+    """The nodes that are left of so many, ascending."""
+    left = torch.ones(number, dtype=torch.bool)
+    left[list(gone)] = False
+    return left.nonzero().flatten()
 
 
 def _go_among(near: Nearby, marginal: Floats, bound: float, most: int) -> list[tuple[int, float]]:
