@@ -175,7 +175,7 @@ def _listed(folder: Path, classes: Mapping[str, int] | None) -> tuple[list[Path]
 
 
 def count_classes(folder: Path, classes: Mapping[str, int] | None) -> int | None:
-    """How many class folders are numbered by their order; None where the model knows their names."""
+    """The number of class folders that are numbered by their order; None where the model knows their names."""
     names = _folders(folder / "train" if (folder / "train").is_dir() else folder)
     return None if classes and all(name in classes for name in names) else len(names)
 
