@@ -36,7 +36,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def size_at(module: nn.Module, path: str) -> Any:
-    """The value that a module holds at a path such as "heads", "shape.0" or "config.heads"; None where there is none."""
+    """The value that a module holds at a path such as "heads", "shape.0" or "config.heads", None if it holds none."""
     made_of = _made_of(module)
     value: Any = module if made_of is None else made_of
     for place in path.split("."):
@@ -52,7 +52,7 @@ def _part(value: Any, place: str) -> Any:
 
 
 def set_size(module: nn.Module, path: str, size: int) -> None:
-    """Sets the size that a module holds at a path. Objects on the way are copied first: others that hold them keep theirs."""
+    """Sets the size that a module holds at a path. What is on the way is copied: others that hold it keep theirs."""
     name, *places = path.split(".")
     made_of = _made_of(module)
     if made_of is None:
@@ -93,7 +93,7 @@ def _changed(value: Any, places: list[str], size: int) -> Any:
 
 
 def _made_of(module: nn.Module) -> dict[str, Any] | None:
-    """The state that the copies of a module are made of, if its class says so and it is not the module's parts themselves."""
+    """The state that the copies of a module are made of, if its class says so and it does not hold all its parts."""
     state = getattr(type(module), "__getstate__", None)
     if state is getattr(nn.Module, "__getstate__", None):
         return None
