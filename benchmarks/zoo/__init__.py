@@ -19,6 +19,7 @@ from benchmarks.zoo import (
     modern,
     odd,
     recurrent,
+    streams,
     unusual,
 )
 from benchmarks.zoo.registry import PATTERNS, Pattern
@@ -40,5 +41,6 @@ __all__ = [
     "modern",
     "odd",
     "recurrent",
+    "streams",
     "unusual",
 ]

@@ -15,6 +15,7 @@ _GROUPS = (
 )
 _HALVES = "it does not see that halves which are multiplied, or split at one size, have to stay equally wide"
 _HEADS = "it leaves the dimensions of a head independent in its graph; its pruner is told the number of heads"
+_FILLED = f"{_HEADS}; it does not see that the code takes the width of the stream for that of all heads"
 _PAIRS = "chunk and cat: it couples what is only concatenated, and its groups leave out the second half"
 _TIED = "it does not couple the layers that one embedding ties together"
 _CONV1D = "not compared: the layers are Conv1D of transformers, neither linear layers nor convolutions of torch"
@@ -39,6 +40,10 @@ _DIFFERENCES = {
     "Parametrized: discriminator with spectral norm": "it finds no groups: the weights are computed",
     "Functional calls on parameters": "it finds no groups: there are no modules",
     "Conformer with relative positions": f"{_HEADS}; its groups leave out the half of the channels that gates",
+    "ViT by hand, sizes from the stream": _FILLED,
+    "GPT by hand, sizes from the stream": _FILLED,
+    "Swin by hand, sizes from the stream": _FILLED,
+    "DiT": _FILLED,
     "KAN": "it finds no groups: there are no modules",
     "SegFormer": f"{_HEADS}; it does not see that a reshape ties the sequence reduction to the stream",
     "wav2vec 2.0": f"{_HEADS}; {_GROUPS}",

@@ -128,3 +128,51 @@ def test_a_stream_from_whose_width_another_is_computed_stays_for_the_line_that_f
     assert not found.groups
     reason = next(f for f in found.frozen if f.name == "stem")
     assert (reason.op, reason.source) == ("view", f"test_trials.py:{forward.__code__.co_firstlineno + 2}")
+
+
+class Checked(nn.Module):
+    """A layer that compares what it is given with a size that it holds, as a model of several stages does."""
+
+    def __init__(self, dim: int, check) -> None:
+        super().__init__()
+        self.dim, self.check, self.up, self.down = dim, check, nn.Linear(dim, 6), nn.Linear(6, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(self, x)
+        return x + self.down(F.relu(self.up(x)))
+
+
+def by_assertion(layer, x):
+    assert x.shape[-1] == layer.dim, "expected another width"
+
+
+def by_error(layer, x):
+    if layer.dim != x.size(2):
+        raise ValueError(f"Expected {layer.dim} features")
+
+
+def against_a_number(layer, x):
+    if x.shape[-1] != 16:
+        raise ValueError("Expected 16 features")
+
+
+@pytest.mark.parametrize("check", [by_assertion, by_error])
+def test_a_size_that_layers_compare_with_what_they_are_given_follows_the_stream(check, tmp_path):
+    torch.manual_seed(0)
+    net = Stack(Attention(16, 4), Checked(16, check), Checked(16, check)).eval()
+    x = normal(2, 6, 5)
+    found = mipp.inspect(net, x)
+    expected = {"stem": 4, "blocks.1.up": 6, "blocks.2.up": 6}
+    assert {name: group.size for name, group in found.groups.items()} == expected
+    result = halve(net, [normal(16, 6, 5, seed=seed) for seed in range(3)])
+    small = result.model.eval()
+    assert {block.dim for block in small.blocks[1:]} == {small.stem.out_features}
+    result.save(tmp_path / "saved")
+    assert torch.equal(mipp.load(tmp_path / "saved", net)(x), small(x))
+
+
+def test_a_stream_that_is_compared_with_a_number_in_the_code_stays_and_names_the_line():
+    net = Stack(Checked(16, against_a_number))
+    found = mipp.inspect(net, normal(2, 6, 5))
+    assert list(found.groups) == ["blocks.0.up"]
+    assert {f.name for f in found.frozen} == {"stem", "blocks.0.down", "head"}

@@ -47,12 +47,14 @@ class Findings:
         attributes: Module attributes that hold the size of a doubt, and how they count it.
         ties: Atoms that go together, because the code writes the one size where the other is meant.
         multiples: The number of nodes that groups can lose at a time, where no rule knows it.
+        compared: Atoms whose number module attributes hold that the code compares with a size.
     """
 
     rejected: Mapping[int, Reason] = field(default_factory=dict)
     attributes: Mapping[tuple[str, str], Counted] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
     multiples: Mapping[str, int] = field(default_factory=dict)
+    compared: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
 
 
 class Draft:
@@ -116,7 +118,8 @@ class Draft:
         listed |= {owner(name) for name in listed if name in self._owners}
         frozen += tuple(f for f in self._unused if f.name not in listed)
         attributes = {(a.module, a.name): nodes.size(a.atoms) for a in w.attributes}
-        found = {key: c.of(nodes.size(w.doubts[c.number].atoms)) for key, c in findings.attributes.items()}
+        found = {key: nodes.size(atoms) for key, atoms in findings.compared.items()}
+        found |= {key: c.of(nodes.size(w.doubts[c.number].atoms)) for key, c in findings.attributes.items()}
         return PruningGraph(
             groups=aliased,
             frozen=(*frozen, *self._rest(nodes, frozen)),
@@ -148,6 +151,12 @@ class Draft:
         """One atom of every node of a group, shape [nodes]."""
         first = group.slices[0]
         return self._walk.slots[first.tensor, first.axis][torch.from_numpy(first.positions[:, 0])]
+
+    def axes_of(self, group: NodeGroup) -> Mapping[int, Tensor]:
+        """The atoms along axes that consist of the nodes of a group, by their number."""
+        axes = [self._walk.slots[s.tensor, s.axis] for s in group.slices if (s.tensor, s.axis) in self._walk.slots]
+        whole = {s.positions.size for s in group.slices}
+        return {len(atoms): atoms for atoms in axes if len(atoms) in whole}
 
     def _nodes(self, stay: Sequence[tuple[Tensor, Reason]], ties: Sequence[Tie]) -> "_Nodes":
         sets = resolve(self._walk, stay, ties)

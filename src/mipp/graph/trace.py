@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dis import opname
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -351,6 +352,22 @@ def line_that_failed(error: UnsupportedModelError) -> str:
             found = f"{Path(filename).name}:{step.tb_lineno}"
         step = step.tb_next
     return found
+
+
+def module_that_refused(error: UnsupportedModelError) -> str | None:
+    """Path of the module whose code raised, as an assertion does, what ended a pass; None if an op raised it."""
+    step = error.__cause__.__traceback__ if error.__cause__ is not None else None
+    frames: list[FrameType] = []
+    raised = False
+    while step is not None:
+        frames.append(step.tb_frame)
+        raised = opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
+        step = step.tb_next
+    root = next((frame.f_locals["model"] for frame in frames if frame.f_code is run.__code__), None)
+    if root is None or not raised:
+        return None
+    paths = {id(module): path for path, module in root.named_modules()}
+    return next((paths[id(own)] for f in reversed(frames) if id(own := f.f_locals.get("self")) in paths), None)
 
 
 @contextmanager

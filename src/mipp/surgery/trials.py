@@ -10,15 +10,16 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
-from torch import nn
+from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.builder import Draft, Findings
 from mipp.graph.call import Call
-from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph
-from mipp.graph.trace import forward, line_that_failed
+from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph, Size
+from mipp.graph.trace import forward, line_that_failed, module_that_refused
 from mipp.graph.trees import plain_in
+from mipp.modules.sizes import held, numbers
 from mipp.plan.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply
 from mipp.surgery.doubts import by_group, cluster, company, in_blocks, names_in, near
@@ -121,7 +122,11 @@ class _TrialCut:
         self.model, self.call, self.freeze = model, call, freeze
         self.draft = Draft(model, call)
         self.findings = Findings(multiples=multiples)
-        self.graph = self.draft.graph(freeze, self.findings)
+        self._compared: dict[tuple[str, str], Tensor] = {}
+        self.graph = self._draw(self.findings)
+
+    def _draw(self, findings: Findings) -> PruningGraph:
+        return self.draft.graph(self.freeze, replace(findings, compared=dict(self._compared)))
 
     def settle(self) -> bool:
         """Returns whether a trial cut of all groups holds at once; otherwise those that remain are to be tried."""
@@ -141,7 +146,7 @@ class _TrialCut:
             if not settled and not self.align(names_in(self.graph, part), part):
                 rejected = {**self.findings.rejected, **self._explain(part)}
                 self.findings = replace(self.findings, rejected=rejected)
-        self.graph = self.draft.graph(self.freeze, self.findings)
+        self.graph = self._draw(self.findings)
         return False
 
     def holds_alone(self, name: str) -> bool:
@@ -165,7 +170,7 @@ class _TrialCut:
             while multiple > 1:
                 multiples = {**base.multiples, **dict.fromkeys(names, multiple)}
                 tried = replace(base, multiples=multiples)
-                graph = self.draft.graph(self.freeze, tried)
+                graph = self._draw(tried)
                 if not (self._holds(graph, names) and self._holds(graph, names, equal=names)):
                     break
                 found, multiple = tried, multiple // 2
@@ -176,7 +181,7 @@ class _TrialCut:
 
     def _explain(self, doubts: Sequence[Doubt]) -> dict[int, Reason]:
         """The reasons why nodes in doubt stay: where the cut network fails at another line, what that line says."""
-        graph = self.draft.graph(self.freeze, self.findings)
+        graph = self._draw(self.findings)
         line = self._line_that_fails(graph, names_in(graph, doubts))
         there = next((d.reason for d in (*doubts, *self.graph.doubts) if line and d.reason.source == line), None)
         return {d.number: there or d.reason for d in doubts}
@@ -239,7 +244,7 @@ class _TrialCut:
             doubts: Sizes that do not follow their group where it is cut alone.
             unsettled: Other groups that cannot be cut alone either.
         """
-        graph = self.draft.graph(self.freeze, self.findings)
+        graph = self._draw(self.findings)
         mine = names_in(graph, doubts)
         for name in mine:
             alike = [n for n, g in graph.groups.items() if g.size == graph.groups[name].size and n != name]
@@ -259,7 +264,7 @@ class _TrialCut:
             The doubts that are unsettled still.
         """
         done: set[str] = set()
-        graph = self.draft.graph(self.freeze, self.findings)
+        graph = self._draw(self.findings)
         for stream, names in in_blocks(graph, unsettled):
             tied = {stream, *names}
             doubts = [d for part in unsettled for d in part if tied & d.count.per_node.keys()]
@@ -273,7 +278,7 @@ class _TrialCut:
         atoms = [self.draft.atoms_of(graph.groups[name]) for name in names]
         ties = ((own.repeat_interleave(len(wide) // len(own)), wide) for own in atoms)
         self.findings = replace(before, ties=(*before.ties, *ties))
-        tied = names_in(self.draft.graph(self.freeze, self.findings), doubts)
+        tied = names_in(self._draw(self.findings), doubts)
         if tied and self._remedy(doubts):
             return True
         self.findings = before
@@ -281,7 +286,7 @@ class _TrialCut:
 
     def _needed(self, mine: Collection[str], name: str, others: Sequence[str], findings: Findings) -> list[str]:
         """Those of other groups that have to be cut along with one so that it can be cut; none if all do not help."""
-        graph = self.draft.graph(self.freeze, findings)
+        graph = self._draw(findings)
 
         def holds(some: Sequence[str]) -> bool:
             return self._holds(graph, [*mine, *some], equal=[name, *some])
@@ -296,11 +301,40 @@ class _TrialCut:
 
     def _settles(self, doubts: Sequence[Doubt], findings: Findings) -> bool:
         """True if a trial cut of the groups in doubt holds."""
-        graph = self.draft.graph(self.freeze, findings)
+        graph = self._draw(findings)
         return self._holds(graph, names_in(graph, doubts))
 
     def _holds(self, graph: PruningGraph, names: Iterable[str], equal: Collection[str] = ()) -> bool:
         """True if a cut of these groups agrees with its mask; those in `equal` lose equally many nodes."""
+        names = list(names)
         plan = _unequal(graph, self.model, names, equal)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
-        return not removes or agrees_at_once(plan, self.model, self.call) or agrees(plan, self.model, self.call)
+        if not removes or agrees_at_once(plan, self.model, self.call) or agrees(plan, self.model, self.call):
+            return True
+        return self._holds_beyond_checks(graph, names, equal)
+
+    def _holds_beyond_checks(self, graph: PruningGraph, names: Sequence[str], equal: Collection[str]) -> bool:
+        """True if a cut holds once an attribute follows with which a module compares the size that it is given."""
+        path = self._refusing(graph, names, equal)
+        own = held(self.model.get_submodule(path)) if path is not None else {}
+        for (attribute, number), name in product(numbers(own), names):
+            key, group = (path or "", attribute), graph.groups[name]
+            atoms = self.draft.axes_of(group).get(number)
+            if atoms is None or key in graph.attributes:
+                continue
+            follows = replace(graph, attributes={**graph.attributes, key: Size(0, {name: number // group.size})})
+            if self._refusing(follows, names, equal) != path:
+                self._compared[key] = atoms
+                if self._holds(follows, names, equal):
+                    return True
+                del self._compared[key]
+        return False
+
+    def _refusing(self, graph: PruningGraph, names: Iterable[str], equal: Collection[str]) -> str | None:
+        """Path of the module whose code refuses what it is given in the cut network, None if none does."""
+        try:
+            with silent():
+                forward(apply(_unequal(graph, self.model, names, equal), self.model), self.call)
+        except UnsupportedModelError as error:
+            return module_that_refused(error)
+        return None
