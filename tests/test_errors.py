@@ -3,7 +3,7 @@
 import pytest
 
 from mipp import errors
-from mipp.errors import InternalError, MippError, clip, few, quote
+from mipp.errors import InternalError, MippError, amount, clip, few, quote
 
 
 class Mute:
@@ -19,6 +19,13 @@ def test_a_quote_is_short_whatever_was_given(value):
 def test_short_texts_are_quoted_as_they_are():
     assert quote("digits") == "'digits'"
     assert clip("digits") == "digits"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(2378370.0, "2,378,370"), (999.5, "999.5"), (0.001, "0.001"), (1, "1"), (1234.6, "1,235")]
+)
+def test_an_amount_is_written_out(value, text):
+    assert amount(value) == text
 
 
 def test_a_few_names_stand_for_all():

@@ -61,6 +61,11 @@ def clip(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
+def amount(value: float) -> str:
+    """A number for a message: whole from 1,000 on, below with six digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+
+
 def few(names: Iterable[str]) -> str:
     """The first three names, and how many more there are."""
     names = list(names)

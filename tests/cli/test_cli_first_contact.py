@@ -14,6 +14,10 @@ from mipp.cli.texts import Table
 from mipp.errors import CalibrationError
 
 
+def test_the_list_of_commands_is_not_cut_off():
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]
+
+
 def save_digits(name, form=lambda images: images):
     np.save(name, form(np.random.default_rng(0).normal(size=(40, 1, 8, 8)).astype(np.float32)))
 

@@ -17,7 +17,7 @@ class TestErrors:
         ("arguments", "expected"),
         [
             (["prun"], "No such command 'prun'. Did you mean 'prune'?"),
-            (["inspect", "nets:Net"], "Missing option '--input'"),
+            (["inspect", "nets:Net"], "Missing option '--input'. See mipp inspect --help."),
             (["inspect", "nets:Net", "--inptu", "2,4"], "No such option"),
             (prune("--nodes", "4", "--seed", "x"), "'--seed'"),
             (["inspect", "nets", "--input", "2,4"], "expected an import path: package.module:factory"),

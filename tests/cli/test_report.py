@@ -21,6 +21,11 @@ class TestReportAndExport:
         assert torch.export.load("small.pt2").module()(torch.randn(5, 4)).shape == (5, 3)
         assert "small.pt2 exists already" in refusal(*options)
 
+    def test_of_a_curve_one_of_its_folders_is_named(self):
+        budgets = ("--budgets", "nodes=0.75,nodes=0.5")
+        run("frontier", "nets:Net", "--data", "data.safetensors", *budgets, "--out", "curve")
+        assert "expected one of curve/nodes=0.5, curve/nodes=0.75." in refusal("report", "curve")
+
     def test_what_is_no_saved_result_is_refused(self, tmp_path):
         assert "There is no small/report.json" in refusal("report", "small")
         (tmp_path / "report.json").write_text("{")

@@ -35,7 +35,7 @@ def _common(
     """Options of every command; `Group` reads --debug."""
 
 
-@app.command("demo")
+@app.command("demo", short_help="Train, prune and fine-tune a small network, in a minute.")
 def _demo(
     *,
     out: Annotated[
@@ -111,7 +111,7 @@ def _prune(
     )
 
 
-@app.command("frontier")
+@app.command("frontier", short_help="Prune to several budgets: quality against size.")
 @options.expand(source=options.DATA, choice=options.CHOICE)
 def _frontier(
     model: options.Model,
@@ -146,7 +146,7 @@ def _frontier(
     )
 
 
-@app.command("select")
+@app.command("select", short_help="Select the inputs (pixels) that inform a model.")
 @options.expand(source=options.DATA)
 def _select(
     model: options.Model,
@@ -184,7 +184,7 @@ def _select(
     )
 
 
-@app.command("compare")
+@app.command("compare", short_help="Compare methods, budgets and seeds in a table and plots.")
 def _compare(
     *,
     model: Annotated[
@@ -246,7 +246,7 @@ def _report(
     run(folder, html=html, json=json)
 
 
-@app.command("export")
+@app.command("export", short_help="Export a model to ONNX or torch.export, and check it.")
 def _export(
     model: options.Model,
     *,
@@ -267,7 +267,7 @@ def _export(
     run(ModelSource(model, weights, trust_remote_code), input, dynamic, out=out, json=json)
 
 
-@app.command("methods")
+@app.command("methods", short_help="List the methods, and the fields that --set changes.")
 def _methods(*, json: options.Json = False) -> None:
     """List the pruning methods and the fields that --set can change."""
     from mipp.cli.methods import run

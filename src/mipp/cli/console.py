@@ -21,5 +21,5 @@ def note(text: str, *, quiet: bool) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return next(iter(str(error).splitlines()), "")
+    """The first line of what an error says, without a full stop."""
+    return next(iter(str(error).splitlines()), "").rstrip(".")

@@ -81,7 +81,9 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         _write(kind, str(error), as_json=as_json)
         return REFUSED
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line, in all its versions
-        _write(kind, error.format_message(), as_json=as_json)
+        context = getattr(error, "ctx", None)
+        words = () if context is None else context.command_path.split()[1:]
+        _write(kind, f"{error.format_message()} See {' '.join(('mipp', *words, '--help'))}.", as_json=as_json)
         return REFUSED
     if isinstance(error, OSError) and error.filename is not None:  # of a file that an argument names
         _write(kind, f"{clip(str(error.filename))} cannot be used: {error.strerror}. Choose another.", as_json=as_json)

@@ -7,7 +7,7 @@ from math import lcm
 
 from torch import Tensor, nn
 
-from mipp.errors import InfeasibleBudgetError, MippError, quote
+from mipp.errors import InfeasibleBudgetError, MippError, amount, quote
 from mipp.graph.axes import Reason
 from mipp.graph.call import Call
 from mipp.methods.base import Method
@@ -154,7 +154,7 @@ def _describe_excess(plan: PruningPlan, method: Method, budget: Budget, cost: Co
     limits = budget.without(budget.estimated).limits(cost)
     needed = {name: (cost.value(name, widths), limit) for name, limit in limits.items()}
     return [
-        f"{quote(method)} returned a plan of {value:,.6g} {name}, more than the {limit:,.6g} of the budget."
+        f"{quote(method)} returned a plan of {amount(value)} {name}, more than the {amount(limit)} of the budget."
         for name, (value, limit) in needed.items()
         if value > limit * (1 + 1e-9)
     ]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mipp.errors import InfeasibleBudgetError
+from mipp.errors import InfeasibleBudgetError, amount
 from mipp.graph.nodes import width_unit
 from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
@@ -187,10 +187,10 @@ class _Allocator:
     def _infeasible(self, constraint: str, limits: Mapping[str, float]) -> InfeasibleBudgetError:
         smallest, dense = self._value(constraint, self.widths), self.cost.dense(constraint)
         return InfeasibleBudgetError(
-            f"The budget asks for at most {limits[constraint]:,.6g} {constraint}, but the frozen layers and the least "
-            f"that min_keep={self.budget.min_keep} and round_to={self.budget.round_to} leave in "
-            f"{len(self.cost.groups)} group(s) need at least {smallest:,.6g} of {dense:,.6g}; raise {constraint} to "
-            f"{_round_up(smallest / dense)} or more."
+            f"The budget asks for at most {amount(limits[constraint])} {constraint}, but the frozen layers and the "
+            f"least that min_keep={self.budget.min_keep} and round_to={self.budget.round_to} leave in all "
+            f"{len(self.cost.groups)} groups need at least {amount(smallest)} of {amount(dense)}; raise {constraint} "
+            f"to {_round_up(smallest / dense)} or more."
         )
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mipp.errors import MippError, PlanMismatchError, clip, quote
+from mipp.errors import MippError, PlanMismatchError, clip, few, quote
 from mipp.modules.copies import cast, fill, state_of
 from mipp.plan.plan import PruningPlan, load_plan
 from mipp.report.data import Report
@@ -131,9 +131,9 @@ def read_report(folder: Path) -> Report:
     try:
         return Report.from_dict(read_json(path))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise PlanMismatchError(
-            f"There is no {clip(str(path))}; expected a folder that `mipp prune --out` or save() wrote."
-        ) from error
+        inside = sorted(str(found.parent) for found in folder.glob(f"*/{REPORT}"))
+        expected = f"one of {few(inside)}" if inside else "a folder that `mipp prune --out` or save() wrote"
+        raise PlanMismatchError(f"There is no {clip(str(path))}; expected {expected}.") from error
     except (OSError, FormError, MippError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PlanMismatchError(
