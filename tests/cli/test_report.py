@@ -24,7 +24,7 @@ class TestReportAndExport:
     def test_of_a_curve_one_of_its_folders_is_named(self):
         budgets = ("--budgets", "nodes=0.75,nodes=0.5")
         run("frontier", "nets:Net", "--data", "data.safetensors", *budgets, "--out", "curve")
-        assert "expected one of curve/nodes=0.5, curve/nodes=0.75." in refusal("report", "curve")
+        assert "In it are curve/nodes=0.5, curve/nodes=0.75." in refusal("report", "curve")
 
     def test_what_is_no_saved_result_is_refused(self, tmp_path):
         assert "There is no small/report.json" in refusal("report", "small")

@@ -132,8 +132,10 @@ def read_report(folder: Path) -> Report:
         return Report.from_dict(read_json(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         inside = sorted(str(found.parent) for found in folder.glob(f"*/{REPORT}"))
-        expected = f"one of {few(inside)}" if inside else "a folder that `mipp prune --out` or save() wrote"
-        raise PlanMismatchError(f"There is no {clip(str(path))}; expected {expected}.") from error
+        there = f" In it are {few(inside)}." if inside else ""
+        raise PlanMismatchError(
+            f"There is no {clip(str(path))}; expected a folder that `mipp prune --out` or save() wrote.{there}"
+        ) from error
     except (OSError, FormError, MippError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PlanMismatchError(
