@@ -1,6 +1,7 @@
 """Sizes that the code computes from attributes: of heads, of those beside others, of settings that modules share."""
 
 from dataclasses import dataclass
+from enum import Enum
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +77,12 @@ class Layers(nn.Module):
         return self.head(x)
 
 
+class Kind(Enum):
+    """Settings that refuse to be watched."""
+
+    SMALL = 1
+
+
 def assert_cut_and_saved(model: nn.Module, result: mipp.Result, folder) -> None:
     x = normal(3, 5, 12, seed=7)
     model.requires_grad_(False)
@@ -92,6 +99,13 @@ def test_settings_that_layers_share_follow_each_layer_by_itself(kind, tmp_path):
     assert {result.plan.groups[f"layers.{number}.qkv"].size for number in (0, 1)} == {2}
     assert config == kind(**vars(Settings()))
     assert_cut_and_saved(model, result, tmp_path / "saved")
+
+
+def test_settings_that_cannot_be_watched_are_all_taken_as_read():
+    model = Layers(Packed(Settings()), Packed(Settings())).eval()
+    model.layers[0].kind = Kind.SMALL
+    assert mipp.inspect(model, normal(2, 5, 12)).groups["layers.0.qkv"].size == 2
+    assert model.layers[0].kind is Kind.SMALL
 
 
 @pytest.mark.parametrize("take", TAKES)

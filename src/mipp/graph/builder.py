@@ -271,8 +271,8 @@ class _Nodes:
 
     def doubt(self, number: int, doubt: WalkDoubt) -> list[Doubt]:
         count = self.size(doubt.atoms)
-        module = self.walk.program.ops[doubt.op].module
-        return [Doubt(number, module, doubt.size, count, doubt.reason)] if count.per_node else []
+        op = self.walk.program.ops[doubt.op]
+        return [Doubt(number, op.holder or op.module, doubt.size, count, doubt.reason)] if count.per_node else []
 
     def uneven_axes(self) -> list[tuple[Tensor, Reason]]:
         """Axes that ops run over and on which nodes of one group have different numbers of positions."""

@@ -52,6 +52,7 @@ class Op:
     Attributes:
         module: Path of the innermost module whose `forward` made the call, "" for the model itself.
         source: "file.py:12", the innermost line outside torch.
+        holder: Path of the module whose method made the call, where that is another one inside of `module`; else "".
     """
 
     index: int
@@ -61,6 +62,7 @@ class Op:
     outputs: tuple[int, ...]
     module: str
     source: str
+    holder: str = ""
 
     @property
     def name(self) -> str:

@@ -6,11 +6,8 @@ Ops without a rule are decomposed until one is known or nothing is left to decom
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dis import opname
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
+from mipp.graph.frames import innermost_frame, line_of, module_in
 from mipp.graph.hints import hint_at_inputs
 from mipp.graph.program import Op, Program, Ref, Value, guard
 from mipp.graph.registry import has_rule
@@ -31,7 +29,6 @@ from mipp.modules.cells import CELLS
 from mipp.modules.copies import canonical_names, has_memory
 from mipp.runtime.mistakes import border, reraise_own
 
-_LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
 _SCATTERS = {
     torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
@@ -120,6 +117,7 @@ class _Recorder(OpStream):
         self._sharing: dict[int, list[int]] = {}
         self._stale: set[int] = set()
         self._named = canonical_names(model)
+        self._paths = {id(module): path for path, module in model.named_modules()}
 
     def add_inputs(self, call: Call) -> None:
         for tensor in call.tensors:
@@ -142,8 +140,9 @@ class _Recorder(OpStream):
         if isinstance(out, Tensor) and id(out) in self._named and not func._schema.is_mutable:
             return out  # a parameter as it is, such as one that is cast to the type it has
         program, number = self.program, len(self.program.ops)
-        source = _source_line()
-        op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source)
+        frame = innermost_frame()
+        source, holder = line_of(frame), self._holder(frame)
+        op = Op(number, _functional(func), ref_args, ref_kwargs, (), self.modules[-1], source, holder)
         if self._stale.intersection(op.inputs):
             self.refuse(f"{op.name} at {source} reads a tensor that was changed in place through another one")
         chosen = op.name == "index" and any(self._branches_on_values(r) for r in op.args[1] if r is not None)
@@ -188,6 +187,11 @@ class _Recorder(OpStream):
             for tensor in [t for t in list(self._index.keys()) if self._index[t] == x.index]:
                 self._index[tensor] = result
                 self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(result)
+
+    def _holder(self, frame: FrameType | None) -> str:
+        """Path of the module whose method stands in a frame, where that was not run as a module itself."""
+        path = module_in(frame, self._paths)
+        return path if path.startswith(f"{self.modules[-1]}." if self.modules[-1] else "") else ""
 
     def on_copy(self, tensor: Tensor, copied: Tensor) -> None:
         self._index[copied] = self.index_of(tensor)
@@ -242,7 +246,7 @@ class _Listed(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is Tensor.tolist and self._recorder.is_computed(args[0]):
-            self._recorder.refuse(f"the code at {_source_line()} takes a list of numbers out of a tensor")
+            self._recorder.refuse(f"the code at {line_of(innermost_frame())} takes a list of numbers out of a tensor")
         return func(*args, **(kwargs or {}))
 
 
@@ -331,43 +335,6 @@ def _functional(func: OpOverload) -> OpOverload:
 
 def _types(func: OpOverload) -> list[str]:
     return [str(argument.type) for argument in func._schema.arguments]
-
-
-def _source_line() -> str:
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not run.__code__:
-        filename = frame.f_code.co_filename
-        if not filename.startswith(_LIBRARY_FOLDERS):
-            return f"{Path(filename).name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
-
-
-def line_that_failed(error: UnsupportedModelError) -> str:
-    """The innermost line of the model's code that a failed pass stood in, "" if it is not known."""
-    step, found = error.__cause__.__traceback__ if error.__cause__ is not None else None, ""
-    while step is not None:
-        filename = step.tb_frame.f_code.co_filename
-        if not filename.startswith(_LIBRARY_FOLDERS):
-            found = f"{Path(filename).name}:{step.tb_lineno}"
-        step = step.tb_next
-    return found
-
-
-def module_that_refused(error: UnsupportedModelError) -> str | None:
-    """Path of the module whose code raised, as an assertion does, what ended a pass; None if an op raised it."""
-    step = error.__cause__.__traceback__ if error.__cause__ is not None else None
-    frames: list[FrameType] = []
-    raised = False
-    while step is not None:
-        frames.append(step.tb_frame)
-        raised = opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
-        step = step.tb_next
-    root = next((frame.f_locals["model"] for frame in frames if frame.f_code is run.__code__), None)
-    if root is None or not raised:
-        return None
-    paths = {id(module): path for path, module in root.named_modules()}
-    return next((paths[id(own)] for f in reversed(frames) if id(own := f.f_locals.get("self")) in paths), None)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def _noting(model: nn.Module) -> Iterator[dict[int, set[str]]]:
                 try:
                     object.__setattr__(one, "__class__", _watched(kind, noted))  # frozen ones refuse their own
                     changed[id(one)] = one, kind
-                except TypeError:  # classes that are not of Python: all may be read
+                except Exception:  # classes not of Python, enumerations, and others of their own kind: all may be read
                     noted[id(one)] = set(vars(one))
     try:
         yield noted

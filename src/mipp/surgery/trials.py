@@ -16,8 +16,9 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.builder import Draft, Findings
 from mipp.graph.call import Call
+from mipp.graph.frames import line_that_failed, module_that_refused
 from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph, Size
-from mipp.graph.trace import forward, line_that_failed, module_that_refused
+from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in
 from mipp.modules.sizes import held, numbers
 from mipp.plan.plan import PruningPlan, shapes
