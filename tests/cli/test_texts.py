@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mipp.cli.texts import Pieces
+from mipp.cli.errors import CommandError
+from mipp.cli.texts import Pieces, Table
 
 
 class Uniform(nn.Module):
@@ -26,3 +27,10 @@ def test_pieces_are_calibrated_on_once_and_those_held_out_never():
 def test_perplexity_of_knowing_nothing_is_the_number_of_tokens():
     pieces = Pieces(torch.randint(0, 16, (20, 5)))
     assert pieces.perplexity(Uniform())["perplexity"] == pytest.approx(16, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "column"), [("notes.txt", "text"), ("table.csv", "text"), ("table.csv", None)])
+def test_a_text_has_no_columns(tmp_path, name, column):
+    (tmp_path / name).write_text("text,label\nwords,1\n")
+    with pytest.raises(CommandError, match="is read as text, without columns; expected a table as .jsonl"):
+        Table(tmp_path / name, column).texts()

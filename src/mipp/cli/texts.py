@@ -68,7 +68,7 @@ class Table:
 
         Raises:
             CalibrationError: The file cannot be read, or a row holds no text.
-            CommandError: There is no such column.
+            CommandError: There is no such column, or the file is no table that can be read.
         """
         try:
             if self.path.suffix == ".jsonl":
@@ -76,6 +76,11 @@ class Table:
                 return self._checked([_row(line) for line in lines if line.strip()])
             if self.path.suffix == ".parquet" or self.path.is_dir():
                 return self._checked(_load_table(self.path))
+            if self.column is not None or self.path.suffix in (".csv", ".tsv"):
+                raise CommandError(
+                    f"{self.path} is read as text, without columns; expected a table as .jsonl, .parquet or a folder of "
+                    "`datasets`, or text and no --column."
+                )
             return [self.path.read_text(encoding="utf-8")]
         except FileNotFoundError as error:
             raise CalibrationError(f"There is no file {self.path} to read text from.") from error
