@@ -170,11 +170,20 @@ def test_a_hugging_face_folder_comes_back_as_one(language_model, monkeypatch, bu
         "16",
         "--params",
         "0.9",
-        "--trust-remote-code",
         "--out",
         "two",
     )
     assert mipp.from_pretrained("two").num_parameters() < found.num_parameters()
+
+
+def test_a_pruned_folder_is_a_model_like_any_other(language_model, monkeypatch):
+    """Without code of the folder; and it is exported without its cache."""
+    monkeypatch.chdir(language_model)
+    run("prune", "hf:llama", "--text", "notes.txt", "--length", "16", "--params", "0.9", "--out", "small")
+    (language_model / "small" / "modeling_pruned.py").write_text("raise SystemExit('code of the folder ran')")
+    inspected = json.loads(run("inspect", "hf:small", "--input", "1,16:int64", "--json").stdout)
+    assert inspected["params"] == mipp.from_pretrained("small").num_parameters()
+    run("export", "hf:small", "--input", "2,16:int64", "--out", "small.pt2", "--dynamic", "0")
 
 
 def test_a_wrong_column_and_too_short_a_text_are_named(language_model, monkeypatch):
@@ -215,7 +224,7 @@ def test_a_curve_reads_tokenizer_and_earlier_plan_once(language_model, monkeypat
         really = getattr(importlib.import_module(module), name)
         monkeypatch.setattr(f"{module}.{name}", lambda *given, f=really, n=name: read.append(n) or f(*given))
     budgets = ("--budgets", "params=0.9,params=0.8")
-    run("frontier", "hf:small", *data, *budgets, "--trust-remote-code", "--out", "curve")
+    run("frontier", "hf:small", *data, *budgets, "--out", "curve")
     assert sorted(read) == ["load_plan", "processor"]
     dense = [group.size for group in mipp.load_plan("small/plan.json").groups.values()]
     for name in ("params=0.9", "params=0.8"):

@@ -85,6 +85,16 @@ def test_samples_and_length_may_change(suffix, tmp_path):
     torch.testing.assert_close(found, model.eval()(tokens).logits.detach(), rtol=1e-3, atol=1e-4)
 
 
+def test_a_decoder_is_exported_without_its_cache(tmp_path):
+    llamas = pytest.importorskip("llamas")
+    model = llamas.llama().eval()
+    assert model.config.use_cache
+    assert export(model, llamas.ids(2), tmp_path / "model.pt2") < 1e-3
+    assert model.config.use_cache
+    found = torch.export.load(tmp_path / "model.pt2").module()(**llamas.ids(2))
+    torch.testing.assert_close(found.logits, model(**llamas.ids(2)).logits, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dynamic", [3, "ab", b"a", (-2,), (5,), (0, 2), (0.5,), (True,), (None,), {0: 1}, (2**63,)])
 def test_dynamic_dimensions_are_those_of_the_inputs(dynamic, tmp_path):
     with pytest.raises(mipp.MippError, match=r"^dynamic=.*counted from 0, such as \(0, 1\); here they are below 2"):

@@ -16,7 +16,8 @@ import mipp
 from mipp.cli.console import first_line, only_results_on_stdout
 from mipp.cli.errors import CommandError, unknown
 from mipp.errors import MissingRequirementError, few
-from mipp.runtime.typed import FormError
+from mipp.runtime.typed import FormError, read_json
+from mipp.storage.places import PRUNED_FORM
 from mipp.storage.tensor_files import read_tensors
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "module", "params")
@@ -83,6 +84,8 @@ def _from_hugging_face(source: ModelSource) -> nn.Module:
     """The class that the configuration names, with weights as `from_pretrained` finds them."""
     transformers = require("transformers", "hf:...")
     options = {"trust_remote_code": source.trust_remote_code}
+    if _is_pruned(Path(source.within)):
+        return mipp.from_pretrained(source.within)
     try:
         config = transformers.AutoConfig.from_pretrained(source.within, **options)
         remote = getattr(config, "auto_map", None) or {}
@@ -90,13 +93,21 @@ def _from_hugging_face(source: ModelSource) -> nn.Module:
         names += config.architectures or []
         kind = next((getattr(transformers, n) for n in names if hasattr(transformers, n)), transformers.AutoModel)
         found = kind.from_pretrained(source.within, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise CommandError(
             f"{source.name} cannot be loaded: {first_line(error)}. Expected a folder that save_pretrained wrote, or a "
             "name that the hub knows (and a network that reaches it)."
         ) from error
     assert isinstance(found, nn.Module)
     return found
+
+
+def _is_pruned(folder: Path) -> bool:
+    """True for the folder of a pruned model with widths of its own, which needs no code of the folder."""
+    try:
+        return PRUNED_FORM in read_json(folder / "config.json")
+    except (OSError, FormError, TypeError):
+        return False
 
 
 def _from_timm(source: ModelSource) -> nn.Module:

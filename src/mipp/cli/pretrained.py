@@ -8,8 +8,8 @@ from pathlib import Path
 import mipp
 from mipp.cli.models import ModelSource, require
 from mipp.runtime.typed import read_json
-from mipp.storage.hugging_face import KEY, save_pretrained
-from mipp.storage.places import PAGE, PLAN, REPORT
+from mipp.storage.hugging_face import save_pretrained
+from mipp.storage.places import PAGE, PLAN, PRUNED_FORM, REPORT
 
 _CARD = """---
 library_name: transformers
@@ -41,7 +41,7 @@ def save(result: mipp.Result, source: ModelSource, processor: object | None, dat
         (part / PLAN).write_text(result.plan.to_json(), encoding="utf-8")
         (part / REPORT).write_text(json.dumps(result.report.to_dict(), indent=1), encoding="utf-8")
         result.report.to_html(part / PAGE)
-        stock = KEY not in read_json(part / "config.json")
+        stock = PRUNED_FORM not in read_json(part / "config.json")
         (part / "README.md").write_text(_card(result, source, data, named, stock=stock), encoding="utf-8")
 
     return save_pretrained(result.model, out, processor, add)

@@ -78,8 +78,8 @@ class Table:
                 return self._checked(_load_table(self.path))
             if self.column is not None or self.path.suffix in (".csv", ".tsv"):
                 raise CommandError(
-                    f"{self.path} is read as text, without columns; expected a table as .jsonl, .parquet or a folder of "
-                    "`datasets`, or text and no --column."
+                    f"{self.path} is read as text, without columns; expected a table as .jsonl, .parquet or a folder "
+                    "of `datasets`, or text and no --column."
                 )
             return [self.path.read_text(encoding="utf-8")]
         except FileNotFoundError as error:

@@ -35,7 +35,8 @@ TOLERANCE = 1e-3
 def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[int] | None = None) -> float:
     """Writes a model in eval mode as ONNX (`.onnx`) or as a program of torch.export (`.pt2`), and runs what it wrote.
 
-    Dimensions that are not dynamic are those of the example.
+    Dimensions that are not dynamic are those of the example. Of a Hugging Face decoder the cache is no output: no file
+    could hold it.
 
     Args:
         model: Pruned or not; not changed.
@@ -53,7 +54,7 @@ def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[i
         MippError: The file exists, `dynamic` names no dimensions of the inputs, the model cannot be exported, or the
             file computes something else.
     """
-    path, call, model = as_path(path), as_call(example), working_copy(unwrap(model))
+    path, call, model = as_path(path), as_call(example), _without_cache(working_copy(unwrap(model)))
     _check_dynamic(dynamic, call)
     writers = {".onnx": _onnx, ".pt2": _torch}
     if path.suffix not in writers:
@@ -68,6 +69,14 @@ def export(model: nn.Module, example: Any, path: str | Path, dynamic: Sequence[i
                 f"most {TOLERANCE}. Nothing is left there. Export in float32, and avoid code that depends on values."
             )
     return gap
+
+
+def _without_cache(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "use_cache", False) is True:
+            config.use_cache = False  # the copy's own
+    return model
 
 
 def _check_dynamic(dynamic: Any, call: Call) -> None:

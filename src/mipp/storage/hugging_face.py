@@ -23,10 +23,8 @@ from mipp.plan.plan import shapes
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
 from mipp.runtime.typed import FormError, as_type, read_json
-from mipp.storage.places import new_folder
+from mipp.storage.places import PRUNED_FORM, new_folder
 
-KEY = "pruned"
-"""Of the configuration: what the model is a pruned form of, shapes and sizes."""
 _MODELLING = "modeling_pruned"
 _FILE = '''"""A pruned {base}: the same code with other widths, which are in config.json under "{key}"."""
 
@@ -104,7 +102,7 @@ def save_pretrained(
             tokenizer.save_pretrained(part)
         if widths["shapes"]:
             _note_widths(part / "config.json", model, base, widths)
-            text = _FILE.format(base=base, key=KEY, function=inspect.getsource(set_widths))
+            text = _FILE.format(base=base, key=PRUNED_FORM, function=inspect.getsource(set_widths))
             (part / f"{_MODELLING}.py").write_text(text.replace("Any]", "object]"), encoding="utf-8")
         add(part)
     return not widths["shapes"]
@@ -240,7 +238,7 @@ def _note_widths(path: Path, model: Any, base: str, widths: Mapping[str, Any]) -
     name = f"{_MODELLING}.Pruned{base}"
     config["architectures"] = [f"Pruned{base}"]
     config["auto_map"] = dict.fromkeys(("AutoModel", *_auto_classes(model.config, base)), name)
-    config[KEY] = {"base": base, "widths": dict(widths)}
+    config[PRUNED_FORM] = {"base": base, "widths": dict(widths)}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

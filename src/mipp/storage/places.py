@@ -12,6 +12,8 @@ from mipp.errors import MippError
 from mipp.runtime.paths import as_path
 
 PLAN, WEIGHTS, PAGE, REPORT = "plan.json", "model.safetensors", "report.html", "report.json"
+PRUNED_FORM = "pruned"
+"""In the config.json of a Hugging Face folder: what the model is a pruned form of, shapes and sizes."""
 
 
 @contextmanager

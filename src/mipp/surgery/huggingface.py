@@ -15,8 +15,9 @@ Change = tuple[Any, str, int]
 
 
 _UNDESCRIBED = (
-    "No configuration of {} describes these widths, so from_pretrained cannot load what save_pretrained writes: use "
-    "Result.save and mipp.load, or ask for equal widths with Budget(uniform=True), excluding what then still differs."
+    "No configuration of {} describes these widths, so stock from_pretrained cannot load what the model's own "
+    "save_pretrained writes: use mipp.save_pretrained and mipp.from_pretrained, as `mipp prune hf:... --out` does, or "
+    "ask for equal widths with Budget(uniform=True), excluding what then still differs."
 )
 
 
