@@ -10,6 +10,7 @@ one, a target that is linear in X has (almost) infinite information.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,20 +45,28 @@ class GaussianInformation:
         self, xx: Tensor | Features, xy: Tensor, yy: Tensor, blocks: Tensor, noise: Tensor, samples: int
     ) -> None:
         features = xx if isinstance(xx, Features) else Features.of(xx)
-        self.num_nodes = len(blocks)
-        self.samples = samples
-        self._xx = features.covariance
-        white, self._clear = _whitening(yy.double(), noise.double())
-        self._xy = xy.double() @ white / features.spread[:, None]
+        self._begin(features, _ByMoments(features, xy, yy, noise), blocks, samples)
+
+    @classmethod
+    def of_linear(
+        cls, features: Features, weight: Tensor, blocks: Tensor, noise: Tensor, samples: int
+    ) -> "GaussianInformation":
+        """Information about Y = weight X with noise that is clear; weight of shape [targets, features]."""
+        made = cls.__new__(cls)
+        made._begin(features, _ByWeight(features, weight, noise), blocks, samples)
+        return made
+
+    def _begin(self, features: Features, target: "_Target", blocks: Tensor, samples: int) -> None:
+        self.num_nodes, self.samples = len(blocks), samples
+        self._xx, self._target = features.covariance, target
         self._blocks = blocks.to(self._xx.device)
         self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=self._xx.device)
         self._refresh(features.precision)
 
     def marginal(self) -> Tensor:
         own = self._xx[self._blocks[:, :, None], self._blocks[:, None, :]]
-        cross = self._xy[self._blocks]
         own = own + RIDGE * eye(own.shape[-1], own)
-        return -0.5 * _log_det_plus_one(own, -cross @ cross.mT).cpu()
+        return -0.5 * _log_det_plus_one(own, self._target.known(self._blocks, own)).cpu()
 
     def losses(self) -> Tensor:
         alive = torch.nonzero(self._alive).flatten()
@@ -97,7 +106,7 @@ class GaussianInformation:
             CalibrationError: There are too few samples for the test.
         """
         features = int((self._xx.diagonal()[self._remaining()] > 0).sum())
-        targets, width = self._xy.shape[1], int((self._xx.diagonal()[self._blocks[node]] > 0).sum())
+        targets, width = self._target.count, int((self._xx.diagonal()[self._blocks[node]] > 0).sum())
         freedom = self.samples - 1 - features
         if width * targets == 0 and self.samples > 1:
             return 0.0
@@ -112,8 +121,7 @@ class GaussianInformation:
     def total(self) -> float:
         """I(X_S; Y + noise) of all features still there, in nats."""
         left = self._remaining()
-        xx, xy = self._xx[left][:, left] + RIDGE * eye(len(left), self._xx), self._xy[left]
-        return -0.5 * float(torch.logdet(_residual(xy, torch.linalg.solve(xx, xy), clear=self._clear)))
+        return self._target.total(left, self._xx[left][:, left] + RIDGE * eye(len(left), self._xx))
 
     def _losses_of(self, nodes: Tensor) -> Tensor:
         a, k = self._a.blocks[nodes], self._k.blocks[nodes]
@@ -132,13 +140,10 @@ class GaussianInformation:
         row = left.new_full((len(self._xx),), -1)
         row[left] = torch.arange(len(left), device=left.device)
         a = invert(self._xx[left][:, left] + RIDGE * eye(len(left), self._xx)) if precision is None else precision
-        xy = self._xy[left]
-        b = a @ xy
-        rest = torch.linalg.cholesky(_residual(xy, b, clear=self._clear))
+        k = self._target.given(left, a, row[own])
         if not torch.equal(row[own], left):
-            a, b = a[row[own]][:, row[own]], b[row[own]]
-        half = torch.linalg.solve_triangular(rest, b.mT, upper=False)
-        self._k = _Precision(torch.addmm(a, half.mT, half), alive, self._blocks.shape)
+            a = a[row[own]][:, row[own]]
+        self._k = _Precision(k, alive, self._blocks.shape)
         self._a = _Precision(a.clone() if a is precision else a, alive, self._blocks.shape)
         self._stale, self._fresh = 0, len(own)
 
@@ -146,11 +151,16 @@ class GaussianInformation:
 def linear_information(
     features: Features, weight: Tensor, blocks: Tensor, noise: Tensor, samples: int
 ) -> GaussianInformation:
-    """Information about Y = weight X, shape [targets, features]; more targets than features are first summed up.
+    """Information about Y = weight X, shape [targets, features].
 
-    With noise N, all that Y tells of X lies in W' N^-1 Y, whose covariance given X is W' N^-1 W: of its square root Q
-    the columns are as good a weight, with noise of one.
+    Where there are many targets with clear noise N, the precision of X given Y is taken from W' N^-1 W, with no look at
+    the targets themselves. Of other noise more targets than features are first summed up: all that Y tells of X lies in
+    W' N^-1 Y, whose covariance given X is W' N^-1 W. Of its square root Q the columns are as good a weight, with noise
+    of one.
     """
+    many = 2 * len(weight) >= weight.shape[1]
+    if many and bool(((noise > 0) & (noise >= _CLEAR_NOISE * _variances(features, weight))).all()):
+        return GaussianInformation.of_linear(features, weight, blocks, noise, samples)
     if len(weight) > weight.shape[1] and bool((noise > 0).all()):
         values, vectors = torch.linalg.eigh((weight.mT / noise) @ weight)
         live = values > 1e-14 * values[-1]
@@ -158,6 +168,79 @@ def linear_information(
         noise = noise.new_ones(len(weight))
     xy = features.with_target(weight)
     return GaussianInformation(features, xy, weight @ xy, blocks, noise, samples)
+
+
+def _variances(features: Features, weight: Tensor) -> Tensor:
+    """Those of Y = weight X, to the digits of float32, shape [targets]."""
+    scaled = (weight * features.spread).float()
+    variances: Tensor = (scaled @ features.covariance.float()).mul_(scaled).sum(1)
+    return variances.double()
+
+
+class _Target(Protocol):
+    """What is known of a target and how it goes together with the features, these in units of their spread.
+
+    Attributes:
+        count: Number of targets that differ.
+    """
+
+    count: int
+
+    def known(self, blocks: Tensor, own: Tensor) -> Tensor:
+        """What knowing the target adds to the covariances of blocks, shape [nodes, width, width]."""
+
+    def given(self, left: Tensor, precision: Tensor, rows: Tensor) -> Tensor:
+        """The precision of some of the features that are left, given the target; without it, it is `precision`."""
+
+    def total(self, left: Tensor, covariance: Tensor) -> float:
+        """The information of the features that are left, in nats."""
+
+
+class _ByMoments:
+    """A target of which covariances are known: with the features, and with itself."""
+
+    def __init__(self, features: Features, xy: Tensor, yy: Tensor, noise: Tensor) -> None:
+        white, self._clear = _whitening(yy.double(), noise.double())
+        self._xy, self.count = xy.double() @ white / features.spread[:, None], white.shape[1]
+
+    def known(self, blocks: Tensor, own: Tensor) -> Tensor:
+        cross = self._xy[blocks]
+        return -cross @ cross.mT
+
+    def given(self, left: Tensor, precision: Tensor, rows: Tensor) -> Tensor:
+        xy = self._xy[left]
+        b = precision @ xy
+        rest = torch.linalg.cholesky(_residual(xy, b, clear=self._clear))
+        if len(rows) != len(left) or not torch.equal(rows, torch.arange(len(left), device=left.device)):
+            precision, b = precision[rows][:, rows], b[rows]
+        half = torch.linalg.solve_triangular(rest, b.mT, upper=False)
+        return torch.addmm(precision, half.mT, half)
+
+    def total(self, left: Tensor, covariance: Tensor) -> float:
+        xy = self._xy[left]
+        return -0.5 * float(torch.logdet(_residual(xy, torch.linalg.solve(covariance, xy), clear=self._clear)))
+
+
+class _ByWeight:
+    """A target Y = weight X with noise N: given Y, the precision of X is larger by W' N^-1 W, and that is all."""
+
+    def __init__(self, features: Features, weight: Tensor, noise: Tensor) -> None:
+        scaled = weight.double() * features.spread / noise.double().sqrt()[:, None]
+        self.count = min(scaled.shape)
+        self._precision = torch.addmm(features.precision, scaled.mT, scaled)
+        self._covariance = invert(self._precision)
+
+    def known(self, blocks: Tensor, own: Tensor) -> Tensor:
+        return self._covariance[blocks[:, :, None], blocks[:, None, :]] - own
+
+    def given(self, left: Tensor, precision: Tensor, rows: Tensor) -> Tensor:
+        whole = len(left) == len(self._covariance)
+        k = self._precision if whole else invert(self._covariance[left][:, left])
+        return k[rows][:, rows]
+
+    def total(self, left: Tensor, covariance: Tensor) -> float:
+        rest = self._covariance[left][:, left]
+        return 0.5 * float(torch.logdet(covariance) - torch.logdet(rest))
 
 
 class _Precision:
