@@ -7,7 +7,7 @@ rows than inputs, the rows are kept and solved for instead, which gives the same
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import Protocol
 
 import torch
@@ -290,26 +290,22 @@ class _ByRows:
 def best_ridge(solver: Solver) -> float:
     """The ridge of `RIDGES` that leaves the least on samples held out, in all groups together.
 
-    The search starts in the middle and goes on as long as the error falls. Where rows are too few to hold any out, it
-    is the largest.
+    The search starts in the middle and goes up as long as the error falls, or else down. Where rows are too few to hold
+    any out, it is the largest.
     """
     if not solver.can_hold_out:
         return RIDGES[-1]
-    errors: dict[int, float] = {}
 
-    def measure(places: Sequence[int]) -> None:
-        new = [place for place in places if 0 <= place < len(RIDGES) and place not in errors]
-        if new:
-            found = torch.stack([solver.held_out_error(RIDGES[place]) for place in new])
-            errors.update(zip(new, found.nan_to_num(nan=math.inf, posinf=math.inf).tolist(), strict=True))
+    @cache
+    def error(place: int) -> float:
+        return float(solver.held_out_error(RIDGES[place]).nan_to_num(nan=math.inf, posinf=math.inf))
 
     best = _FIRST
-    while True:
-        measure((best - 1, best, best + 1))
-        nearest = min(errors, key=lambda place: (errors[place], -place))
-        if nearest == best:
-            return RIDGES[best]
-        best = nearest
+    while best + 1 < len(RIDGES) and error(best + 1) <= error(best):
+        best += 1
+    while 0 < best <= _FIRST and error(best - 1) < error(best):
+        best -= 1
+    return RIDGES[best]
 
 
 class _Inverse:

@@ -151,11 +151,10 @@ class RowSums:
         count = float(self._count)
         total = count or 1
         x, r = self._x / total, self._r / total
-        lower = self._xx.tril()
-        xx = (lower + lower.tril(-1).mT).baddbmm_(x[:, :, None], x[:, None], alpha=-count)
-        xr = torch.baddbmm(self._xr, x[:, :, None], r[:, None], alpha=-count)
-        rr = self._rr - count * r.square().sum(1)
-        own = CrossMoments(count, x + about, r, xx / total, xr / total, rr / total)
+        xx = _mirror(torch.baddbmm(self._xx, x[:, :, None], x[:, None], beta=1 / total, alpha=-count / total))
+        xr = torch.baddbmm(self._xr, x[:, :, None], r[:, None], beta=1 / total, alpha=-count / total)
+        rr = self._rr / total - count / total * r.square().sum(1)
+        own = CrossMoments(count, x + about, r, xx, xr, rr)
         return own if not is_sharded() else _pool(own)
 
     def _zeros(self, *shape: int) -> Tensor:
@@ -178,7 +177,17 @@ def _pool(own: CrossMoments) -> CrossMoments:
 
 def _add_lower_gram(total: Tensor, rows: Tensor) -> None:
     """Adds the lower triangle, and a little more, of the products of rows with themselves, shape [groups, rows, n]."""
-    count = rows.shape[2]
+    for strip in _strips(rows.shape[2]):
+        total[:, strip.start :, strip] += rows[:, :, strip.start :].mT @ rows[:, :, strip]
+
+
+def _mirror(total: Tensor) -> Tensor:
+    """Completes, in place, what `_add_lower_gram` has summed up."""
+    for strip in _strips(total.shape[2]):
+        total[:, strip, strip.stop :] = total[:, strip.stop :, strip].mT
+    return total
+
+
+def _strips(count: int) -> list[slice]:
     width = max(_NARROW, -(-count // _STRIPS))
-    for start in range(0, count, width):
-        total[:, start:, start : start + width] += rows[:, :, start:].mT @ rows[:, :, start : start + width]
+    return [slice(start, start + width) for start in range(0, count, width)]

@@ -32,7 +32,18 @@ class Moments:
     ) -> None:
         self.count, self.products, self.widened = 0, products, False
         self.mean = torch.zeros(features, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(features, features, dtype=torch.float64, device=device)  # below the diagonal: anything
+
+    @property
+    def scatter(self) -> Tensor:
+        """Second moment about the mean, summed, shape [features, features]."""
+        upper = self._sums.triu()
+        return upper + upper.triu(1).mT
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return int(self._sums.nbytes)
 
     def update(self, samples: Tensor) -> None:
         """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
@@ -42,31 +53,31 @@ class Moments:
             samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
         if are_extreme(samples):
             self.widened, samples = True, samples.double()
-        part = Moments(samples.shape[1], samples.device)
-        part.count, middle = len(samples), samples.mean(0)
-        kind = torch.float64 if samples.dtype == torch.float64 else self.products
-        product = samples.new_zeros(part.scatter.shape, dtype=kind)
+        middle, kind = samples.mean(0), torch.float64 if samples.dtype == torch.float64 else self.products
+        product, off = samples.new_zeros(self._sums.shape, dtype=kind), torch.zeros_like(self.mean)
         for some in samples.split(max(_ROWS, samples.shape[1])):
             values = some.to(kind) - middle.to(kind)
-            part.mean.add_(values.sum(0))
+            off += values.sum(0)
             for start in range(0, samples.shape[1], _COLUMNS):  # symmetric: the upper triangle is enough
                 stop = start + _COLUMNS
                 product[start:stop, start:] = values[:, start:stop].mT @ values[:, start:]
-            part.scatter.add_(product)
-        part.scatter.add_(part.scatter.triu_().triu(1).mT)
-        off = part.mean / part.count  # the rounding error of `middle` as the mean
-        part.scatter.addr_(off, off, alpha=-part.count)
-        part.mean = middle.double() + off
-        self.merge(part)
+            self._sums.add_(product)
+        off /= len(samples)  # the rounding error of `middle` as the mean
+        self._sums.addr_(off, off, alpha=-len(samples))
+        self._move(middle.double() + off, len(samples))
 
     def merge(self, other: "Moments") -> None:
         """Adds the samples behind other moments."""
         if other.count == 0:
             return
-        total = self.count + other.count
-        shift = other.mean - self.mean
-        self.scatter.add_(other.scatter).addr_(shift, shift, alpha=self.count * other.count / total)
-        self.mean.add_(shift, alpha=other.count / total)
+        self._sums.add_(other._sums)
+        self._move(other.mean, other.count)
+
+    def _move(self, mean: Tensor, count: int) -> None:
+        """Takes the mean on to where it is with more samples, whose scatter about their own has been added."""
+        total, shift = self.count + count, mean - self.mean
+        self._sums.addr_(shift, shift, alpha=self.count * count / total)
+        self.mean.add_(shift, alpha=count / total)
         self.count = total
 
     def pool(self) -> "Moments":
@@ -79,7 +90,7 @@ class Moments:
         total.count = round(float(sums[-1]))
         total.mean = sums[:-1] / max(total.count, 1)
         shift = self.mean - total.mean
-        total.scatter = sum_shards(torch.addr(self.scatter, shift, shift, alpha=self.count))
+        total._sums = sum_shards(torch.addr(self.scatter, shift, shift, alpha=self.count))
         return total
 
     def at(self, places: Tensor) -> "Moments":
@@ -87,7 +98,7 @@ class Moments:
         places = places.to(self.mean.device)
         part = Moments(0, self.mean.device, self.products)
         part.count, part.mean, part.widened = self.count, self.mean[places], self.widened
-        part.scatter = self.scatter.index_select(0, places).index_select(1, places)
+        part._sums = self.scatter.index_select(0, places).index_select(1, places)
         return part
 
     @property
@@ -98,7 +109,7 @@ class Moments:
     @property
     def variance(self) -> Tensor:
         """Diagonal of the covariance, shape [features]."""
-        return self.scatter.diagonal() / max(self.count, 1)
+        return self._sums.diagonal() / max(self.count, 1)
 
     @property
     def raw(self) -> Tensor:

@@ -140,7 +140,7 @@ class Measured:
 
     def __init__(self, statistics: Mapping[int, SiteStatistics], limit: float) -> None:
         self.statistics = statistics
-        moments = {id(m): m.scatter.nbytes for own in statistics.values() for m in own.inputs}
+        moments = {id(m): m.nbytes for own in statistics.values() for m in own.inputs}
         self._left = limit - sum(moments.values())
         self._features: dict[int, Features] = {}
 
