@@ -63,15 +63,24 @@ def test_removals_of_many_at_once_lose_as_little_as_the_greedy_order(seed):
     assert found.loss[-1] == pytest.approx(greedy.loss[-1])
 
 
-@pytest.mark.parametrize("targets", [3, 40])
-def test_a_linear_target_is_known_by_its_weight(targets):
-    """Also where there are more targets than features, which are summed up first."""
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("targets", [3, 7, 40])
+def test_a_linear_target_is_known_by_its_weight(targets, scale):
+    """Also where there are more targets than features, and where the noise is hardly any."""
     xx, weight, noise = linear(5, 2, targets, 3)
+    noise = scale * noise
     blocks = torch.arange(10).reshape(5, 2)
     direct = GaussianInformation(xx, xx @ weight.mT, weight @ xx @ weight.mT, blocks, noise, 1000)
     found = linear_information(Features.of(xx), weight, blocks, noise, 1000)
-    for _ in range(2):
+    torch.testing.assert_close(found.marginal(), direct.marginal(), rtol=1e-6, atol=1e-9)
+    for _ in range(3):
+        torch.testing.assert_close(found.among(torch.tensor([0])).losses(), found.losses()[:1].numpy())
         torch.testing.assert_close(found.losses(), direct.losses(), rtol=1e-6, atol=1e-9)
         assert found.total() == pytest.approx(direct.total(), rel=1e-6)
-        found.remove(int(direct.losses().argmin()))
-        direct.remove(int(direct.losses().argmin()))
+        assert found.confidence(0, 0.1) == pytest.approx(direct.confidence(0, 0.1), rel=1e-6)
+        node = 1 + int(direct.losses()[1:].argmin())
+        found.remove(node)
+        direct.remove(node)
+    for one in (found, direct):
+        one._refresh()
+    torch.testing.assert_close(found.losses(), direct.losses(), rtol=1e-6, atol=1e-9)

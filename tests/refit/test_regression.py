@@ -92,3 +92,18 @@ def test_with_fewer_rows_than_inputs_the_refit_does_no_harm_on_fresh_data():
         ).model
         errors[name] = float((small(fresh) - model(fresh)).detach().square().mean())
     assert errors["held out"] < errors["cut"] < errors["least squares"]
+
+
+@pytest.mark.parametrize("place", range(len(RIDGES)))
+def test_the_ridge_of_the_least_error_is_found_in_few_trials(place):
+    tried: list[float] = []
+
+    class Valley:
+        can_hold_out = True
+
+        def held_out_error(self, ridge):
+            tried.append(ridge)
+            return torch.tensor(float(abs(RIDGES.index(ridge) - place)))
+
+    assert best_ridge(Valley()) == RIDGES[place]
+    assert len(tried) == len(set(tried)) <= abs(place - RIDGES.index(0.1)) + 3
