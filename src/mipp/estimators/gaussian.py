@@ -178,7 +178,7 @@ def _variances(features: Features, weight: Tensor) -> Tensor:
 
 
 class _Target(Protocol):
-    """What is known of a target and how it goes together with the features, these in units of their spread.
+    """A target, and how it goes together with the features, these in units of their spread.
 
     Attributes:
         count: Number of targets that differ.
@@ -187,7 +187,7 @@ class _Target(Protocol):
     count: int
 
     def known(self, blocks: Tensor, own: Tensor) -> Tensor:
-        """What knowing the target adds to the covariances of blocks, shape [nodes, width, width]."""
+        """The change of the covariances of blocks where the target is known, shape [nodes, width, width]."""
 
     def given(self, left: Tensor, precision: Tensor, rows: Tensor) -> Tensor:
         """The precision of some of the features that are left, given the target; without it, it is `precision`."""
