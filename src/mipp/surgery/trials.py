@@ -12,7 +12,7 @@ from itertools import product
 
 from torch import Tensor, nn
 
-from mipp.errors import UnsupportedModelError
+from mipp.errors import InternalError, UnsupportedModelError
 from mipp.graph.axes import Reason
 from mipp.graph.builder import Draft, Findings
 from mipp.graph.call import Call
@@ -204,6 +204,8 @@ class _TrialCut:
                 forward(apply(_unequal(graph, self.model, names), self.model), self.call)
         except UnsupportedModelError as error:
             return line_that_failed(error)
+        except InternalError:  # as in `_refusing`
+            return ""
         return ""
 
     @cached_property
@@ -338,4 +340,6 @@ class _TrialCut:
                 forward(apply(_unequal(graph, self.model, names, equal), self.model), self.call)
         except UnsupportedModelError as error:
             return module_that_refused(error)
+        except InternalError:  # a layer of ours in the place of the model's, which was given half of a node
+            return None
         return None
