@@ -104,6 +104,19 @@ def test_heads_go_with_as_many_channels_of_the_stream_as_they_are_wide(name, tmp
     assert torch.equal(mipp.load(tmp_path / "saved", net)(x), result.model.eval()(x))
 
 
+def test_heads_that_hardly_change_the_outputs_are_counted_right():
+    """As in a network at its start, whose attention is all but an average: float32 shows no miscount."""
+    torch.manual_seed(0)
+    net = Stack(Attention(16, 4), Attention(16, 4)).eval()
+    for block in net.blocks:
+        nn.init.normal_(block.qkv.weight, std=1e-3)
+    found = mipp.inspect(net, normal(2, 6, 5))
+    assert found.groups["stem"].size == 4
+    assert {key for key in found.graph.attributes if key[1] == "num_heads"} == {
+        (f"blocks.{number}", "num_heads") for number in (0, 1)
+    }
+
+
 def test_two_streams_of_one_width_each_have_their_own_heads():
     class Both(nn.Module):
         def __init__(self) -> None:

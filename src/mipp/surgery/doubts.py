@@ -37,11 +37,12 @@ def in_blocks(graph: PruningGraph, unsettled: Sequence[Sequence[Doubt]]) -> Iter
     for doubt in (d for part in unsettled for d in part if not d.count.fixed and len(d.count.per_node) == 1):
         unsure.setdefault(next(iter(doubt.count.per_node)), set()).add(doubt.size)
     for stream, group in graph.groups.items():
-        near = {s.tensor for s in group.slices}
+        near, lengths = {s.tensor for s in group.slices}, {s.positions.size for s in group.slices}
         tied = [
             name
             for name, sizes in unsure.items()
-            if name != stream and group.size in sizes and any(s.tensor in near for s in graph.groups[name].slices)
+            if name != stream and lengths & sizes and any(s.tensor in near for s in graph.groups[name].slices)
+            if group.size % graph.groups[name].size == 0
         ]
         heads = [name for name in tied if 1 < graph.groups[name].size < group.size]
         if not heads:

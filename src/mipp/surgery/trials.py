@@ -312,7 +312,11 @@ class _TrialCut:
         names = list(names)
         plan = _unequal(graph, self.model, names, equal)
         removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
-        if not removes or agrees_at_once(plan, self.model, self.call) or agrees(plan, self.model, self.call):
+        # heads that are counted wrongly may differ by less than rounding, as those of networks at their start do
+        in_doubt = any(not d.count.per_node.keys().isdisjoint(names) for d in graph.doubts)
+        if not removes or (not in_doubt and agrees_at_once(plan, self.model, self.call)):
+            return True
+        if agrees(plan, self.model, self.call):
             return True
         return self._holds_beyond_checks(graph, names, equal)
 

@@ -92,3 +92,47 @@ def test_heads_joined_with_a_part_that_is_turned_by_angles_of_a_buffer_are_nodes
     assert {name: (group.size, *group.producers) for name, group in found.groups.items()} == {"q": (3, "q", "kv")}
     assert {f.name for f in found.frozen} == {"k", "o"}
     cut_equals_masked(random_plan(found.graph, net), net, as_call(x))
+
+
+def test_heads_whose_values_get_a_constant_beside_them_are_nodes():
+    """Linear attention sums its weights by a value of ones, as EfficientViT does."""
+
+    def forward(m, x):
+        q, k, v = m.qkv(x).unflatten(-1, (-1, 6)).transpose(1, 2).chunk(3, -1)
+        q, k, v = F.relu(q), F.relu(k), F.pad(v, (0, 1), value=1)
+        y = q @ (k.mT @ v)
+        return m.o((y[..., :-1] / (y[..., -1:] + 1)).transpose(1, 2).flatten(2))
+
+    net = Net(forward, qkv=nn.Linear(5, 18), o=nn.Linear(6, 3)).double().eval()
+    x = torch.randn(2, 7, 5, dtype=torch.float64)
+    found = mipp.inspect(net, x)
+    assert {name: group.size for name, group in found.groups.items()} == {"qkv": 3}
+    cut_equals_masked(random_plan(found.graph, net), net, as_call(x))
+
+
+def test_channels_that_patches_are_summed_into_are_nodes():
+    """Weights for the neighbours of every place, as in VOLO; and patches that a convolution makes."""
+
+    def forward(m, x):
+        v = m.v(x)
+        n, channels, side, _ = v.shape
+        patches = F.unfold(v, 3, padding=1).reshape(n, channels, 9, side**2)
+        mixed = (patches * m.a(x).flatten(2).softmax(1)[:, None]).reshape(n, 9 * channels, side**2)
+        return m.o(F.relu(F.fold(mixed, (side, side), 3, padding=1)) + m.b(F.fold(m.p(x).flatten(2), (4, 4), 1)))
+
+    layers = {"v": nn.Conv2d(3, 5, 1), "a": nn.Conv2d(3, 9, 1), "o": nn.Conv2d(5, 2, 1)}
+    net = Net(forward, **layers, p=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 5, 1)).double().eval()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    found = mipp.inspect(net, x)
+    assert {name: group.size for name, group in found.groups.items()} == {"v": 5, "p": 6}
+    cut_equals_masked(random_plan(found.graph, net), net, as_call(x))
+
+
+def test_the_positions_of_a_patch_go_together():
+    net = Net(
+        lambda m, x: m.o(F.fold(m.p(x).flatten(2), (8, 8), 2, stride=2)), p=nn.Conv2d(3, 20, 1), o=nn.Conv2d(5, 2, 1)
+    ).double()
+    found = mipp.inspect(net, torch.randn(2, 3, 4, 4, dtype=torch.float64))
+    slices = {(s.tensor, s.axis): s.positions.tolist() for s in found.groups["p"].slices}
+    assert slices["p.weight", 0] == [list(range(4 * i, 4 * i + 4)) for i in range(5)]
+    assert slices["o.weight", 1] == each(5)

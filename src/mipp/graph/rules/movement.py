@@ -225,6 +225,20 @@ def pixel_unshuffle(op: Op, w: Walk) -> Sequence[Planes]:
     ]
 
 
+@rule("col2im")
+def col2im(op: Op, w: Walk) -> Sequence[Planes]:
+    """The run of kernel positions that are summed into one channel is one node."""
+    x, kernel = op.args[0], torch.Size(op.arguments["kernel_size"]).numel()
+    planes, channel = fixed_rows(op, w, x, [-1]), len(w.shape(x)) - 2
+    plane = along(planes, [channel])
+    if plane is not None:
+        runs = plane.unflatten(channel, (-1, kernel))
+        w.atoms.unite_along(runs, [channel + 1], Reason("patches of a fixed size", op.name, op.source))
+        first = runs.select(channel + 1, 0)
+        planes = (*without(planes, [channel]), *([first] if varying(first) else []))
+    return [tuple(p.unsqueeze(-1) for p in planes)]
+
+
 @rule("im2col")
 def im2col(op: Op, w: Walk) -> Sequence[Planes]:
     """Every channel becomes a run of kernel positions."""
@@ -247,7 +261,9 @@ def pad(op: Op, w: Walk) -> Sequence[Planes]:
     constant = op.name in ("constant_pad_nd", "pad") and op.arguments.get("mode", "constant") == "constant"
     if not constant or min(amounts, default=0) < 0:
         return [fixed_rows(op, w, x, padded)]
-    return [tuple(_pad(p, amounts) for p in w.of(x))]
+    tables = tuple(p for p in w.of(x) if len(varying(p)) > 1 and set(varying(p)) & set(padded))
+    rows = w.hold_planes(tables, padded, Reason(f"{op.name} takes fixed positions", op.name, op.source))
+    return [(*(_pad(p, amounts) for p in w.of(x) if all(p is not table for table in tables)), *rows)]
 
 
 def _pad(plane: Tensor, amounts: Sequence[int]) -> Tensor:
