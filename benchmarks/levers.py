@@ -3,19 +3,17 @@
     MIPP_DATA_DIR=... python -m benchmarks.levers --weights FOLDER [--network NAME] [--choice NAME]
 
 LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder) and ResNet-20 on CIFAR-10. No test image
-is read. "outputs" scales the losses of a group by what they do to the outputs: with a half and a quarter of its nodes
-masked, KL(dense || masked) on 256 images over the nats that this takes.
+is read. "outputs" is `worth="outputs"`: the losses of a group are scaled by what losing half of it does to the outputs.
 """
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Literal
 from unittest.mock import patch
 
 import torch
@@ -31,10 +29,7 @@ from benchmarks.record import Record, Row
 from benchmarks.workloads import EPOCHS, lenet5
 from mipp import zoo
 from mipp.methods import MIPP, Method
-from mipp.methods.mipp import mipp as method
 from mipp.plan import elimination
-from mipp.plan.elimination import Elimination
-from mipp.plan.task import Task
 from mipp.statistics import shrinkage
 
 HELD_OUT = 4096
@@ -48,11 +43,11 @@ NETWORKS: Mapping[str, tuple[dict[str, float], ...]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting: the weight of scarcity, steps, whether losses are scaled by their effect, rows an input to believe."""
+    """A setting: the weight of scarcity, steps, what nats are worth, rows an input to believe."""
 
     scarcity: float = 0.3
     steps: int = 4
-    outputs: bool = False
+    worth: Literal["nats", "outputs"] = "nats"
     rows: int = 3
 
 
@@ -64,9 +59,9 @@ CHOICES: Mapping[str, Choice | None] = {
     "steps=8": Choice(steps=8),
     "scarcity=1, steps=8": Choice(1, 8),
     "scarcity=3, steps=8": Choice(3, 8),
-    "outputs": Choice(outputs=True),
-    "outputs, scarcity=1": Choice(1, outputs=True),
-    "outputs, scarcity=0": Choice(0, outputs=True),
+    "outputs": Choice(worth="outputs"),
+    "outputs, scarcity=1": Choice(1, worth="outputs"),
+    "outputs, scarcity=0": Choice(0, worth="outputs"),
     "osscar": None,
 }
 
@@ -94,13 +89,11 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], samples: in
     model, data = _network(network, weights), _data(network)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     images, held_out = data.normalise(order[:samples]), data.normalise(order[-HELD_OUT:])
-    chosen: Method = mipp.methods.all()["osscar"]() if choice is None else MIPP(steps=choice.steps)
+    chosen: Method = mipp.methods.all()["osscar"]() if choice is None else MIPP(steps=choice.steps, worth=choice.worth)
     with ExitStack() as stack:
         if choice is not None:
             stack.enter_context(patch.object(elimination, "_SCARCITY", choice.scarcity))
             stack.enter_context(patch.object(shrinkage, "_ROWS_PER_INPUT", choice.rows))
-        if choice is not None and choice.outputs:
-            stack.enter_context(_scaled_by_outputs(images[:256]))
         result = mipp.prune(
             model, list(images.split(min(128, samples // 2))), mipp.Budget(**budget), chosen,  # type: ignore[arg-type]
             exclude=EXCLUDED if network == "resnet20" else (), progress=False,
@@ -111,43 +104,6 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], samples: in
         "kl": round(_divergence(said, found), 4),
         "widths": result.plan.widths,
     }
-
-
-def _scaled_by_outputs(images: Tensor) -> Any:
-    """Scales the curves of every group by their effect on the outputs, each time that widths are chosen."""
-    towards_kept, allocate = MIPP._towards_kept, method._allocate
-    factors: dict[str, float] = {}
-
-    def scaled(curves: Mapping[str, Elimination], *given: Any) -> dict[str, int]:
-        changed = {
-            name: replace(curve, loss=tuple(factors.get(name, 1.0) * loss for loss in curve.loss))
-            for name, curve in curves.items()
-        }
-        return allocate(changed, *given)
-
-    def measured(self: MIPP, task: Task, source: Any, budget: Any, whole: Mapping[str, Elimination]) -> Any:
-        factors.update(_factors(task, whole, images))
-        return towards_kept(self, task, source, budget, whole)
-
-    stack = ExitStack()
-    stack.enter_context(patch.object(method, "_allocate", scaled))
-    stack.enter_context(patch.object(MIPP, "_towards_kept", measured))
-    return stack
-
-
-def _factors(task: Task, curves: Mapping[str, Elimination], images: Tensor) -> dict[str, float]:
-    """KL of the outputs over nats, by group: the geometric mean at a half and a quarter of its nodes gone."""
-    said = logits(task.model, images)
-    found = {}
-    for name, curve in curves.items():
-        ratios = []
-        for gone in {max(1, len(curve.order) // 2), max(1, len(curve.order) // 4)}:
-            kept = {n: range(group.size) for n, group in task.graph.groups.items()}
-            kept[name] = curve.kept(len(curve.order) - gone)  # type: ignore[assignment]
-            masked = mipp.mask(task.plan(kept, "masked", mipp.Budget()), task.model)
-            ratios.append(math.log(max(_divergence(said, logits(masked, images)), 1e-9) / max(curve.loss[gone], 1e-9)))
-        found[name] = math.exp(sum(ratios) / len(ratios))
-    return found
 
 
 def _divergence(said: Tensor, found: Tensor) -> float:

@@ -41,6 +41,20 @@ Source = Callable[[NodeGroup, Kept], Information]
 
 def by_moments(task: Task, positions: int, noise: float) -> Source:
     """Second moments suffice where the target is linear: one pass serves all groups."""
+    found = measured(task, positions)
+
+    def source(group: NodeGroup, kept: Kept) -> Information:
+        alive = _alive(task, group, kept)
+        parts: list[Information] = []
+        for site in task.graph.readers(group):
+            parts.extend(_about(site, group, found, alive, noise))
+        return SumInformation(parts or [_by_weights(task, group)])
+
+    return source
+
+
+def measured(task: Task, positions: int) -> "Measured":
+    """The statistics of one dense pass, made once."""
 
     def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
@@ -48,16 +62,7 @@ def by_moments(task: Task, positions: int, noise: float) -> Source:
         task.notes.extend(note_few_rows(task.graph.program, found))
         return Measured(found, limit)
 
-    measured = task.once(f"statistics at {positions} positions", measure)
-
-    def source(group: NodeGroup, kept: Kept) -> Information:
-        alive = _alive(task, group, kept)
-        found: list[Information] = []
-        for site in task.graph.readers(group):
-            found.extend(_about(site, group, measured, alive, noise))
-        return SumInformation(found or [_by_weights(task, group)])
-
-    return source
+    return task.once(f"statistics at {positions} positions", measure)
 
 
 def by_samples(

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import torch
 
-from mipp.errors import CalibrationError, MippError, MissingRequirementError
+from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, estimate, make_estimator
 from mipp.graph.nodes import NodeGroup
-from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, target_shrank
+from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, target_shrank
+from mipp.methods.mipp.worth import Worth, has_normalised_streams, measure_worth, weigh
 from mipp.plan.allocation import Measure, allocate, kinds
 from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
@@ -57,6 +58,10 @@ class MIPP:
             again, towards the nodes that the step before keeps downstream.
         share: With a confidence: and more than this share of what all nodes of its group carry. Without either, more
             samples make more nodes significant; with one, the choice settles.
+        worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
+            the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where streams are
+            normalised row by row, as in transformers: there nats of one layer can be worth a hundred of another.
+            Convolutional networks lose by it. It needs `estimator="gaussian"`, `collapse=None` and `activation="pre"`.
     """
 
     estimator: str | Estimator = "gaussian"
@@ -70,6 +75,7 @@ class MIPP:
     positions: int = 64
     steps: int = 4
     share: float = 0.0
+    worth: Literal["auto", "outputs", "nats"] = "auto"
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -127,7 +133,10 @@ class MIPP:
             for group in self._groups(task)
             if group.name not in budget.widths
         }
-        widths = _allocate(self._towards_kept(task, source, budget, whole), task.cost, budget, task.measure)
+        worth = self._worth(task, whole)
+        widths = _allocate(
+            self._towards_kept(task, source, budget, whole, worth), worth, task.cost, budget, task.measure
+        )
         return self._by_width(task, source, budget, widths, whole)
 
     def information(self, task: Task) -> dict[str, float]:
@@ -144,13 +153,13 @@ class MIPP:
         return groups if self.direction == "forward" else groups[::-1]
 
     def _towards_kept(
-        self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination]
+        self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination], worth: Worth
     ) -> Mapping[str, Elimination]:
         """The information about the nodes still kept that removals lose, measured at each step towards the budget."""
         curves = whole
         for step in range(1, self.steps if budget.limits(task.cost) else 1):
             eased = budget.ease(task.cost, step / self.steps)
-            widths = _allocate(curves, task.cost, eased, task.cost.estimate)
+            widths = _allocate(curves, worth, task.cost, eased, task.cost.estimate)
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
                 group.name: self._elimination(task, source, group, kept)
@@ -243,17 +252,36 @@ class MIPP:
         """The nodes kept so far, where they limit the target."""
         return {} if self.direction == "forward" else kept
 
-    def _source(self, task: Task, *, test: bool = False) -> Source:
+    def _worth(self, task: Task, whole: Mapping[str, Elimination]) -> Worth:
+        """What the nats of groups are worth; nothing where all count alike."""
+        wanted = self.worth == "outputs" or (self.worth == "auto" and has_normalised_streams(task.graph))
+        if not (wanted and self._needs_moments_only()):
+            return {}
+        try:
+            return measure_worth(task, measured(task, self.positions).statistics, whole)
+        except UnsupportedModelError as error:
+            if self.worth == "outputs":
+                raise
+            task.notes.append(f"The nats of all groups counted alike, since their worth could not be measured: {error}")
+            return {}
+
+    def _needs_moments_only(self) -> bool:
         moments_suffice = getattr(make_estimator(self.estimator), "needs_moments_only", False)
-        if moments_suffice and self.collapse is None and self.activation == "pre":
+        return moments_suffice and self.collapse is None and self.activation == "pre"
+
+    def _source(self, task: Task, *, test: bool = False) -> Source:
+        if self._needs_moments_only():
             return by_moments(task, self.positions, self.noise)
         reading = Reading(self.collapse, self.activation, self.positions)
         test = test and isinstance(make_estimator(self.estimator), Gaussian)  # the others read no noise
         return by_samples(task, reading, self.noise, self.estimate, test=test)
 
 
-def _allocate(curves: Mapping[str, Elimination], cost: Cost, budget: Budget, measure: Measure | None) -> dict[str, int]:
-    priced = {name: with_scarcity(curve) for name, curve in curves.items()}
+def _allocate(
+    curves: Mapping[str, Elimination], worth: Worth, cost: Cost, budget: Budget, measure: Measure | None
+) -> dict[str, int]:
+    weighed = weigh(curves, worth) if worth else curves
+    priced = {name: with_scarcity(curve) for name, curve in weighed.items()}
     return allocate(priced, cost, budget, measure=measure).widths
 
 

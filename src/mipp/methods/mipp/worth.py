@@ -1,0 +1,169 @@
+"""What the information of a group is worth: how far the outputs move when half of its nodes go."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mipp.data.calibration import Batch, pieces
+from mipp.graph.downstream import downstream, result_of
+from mipp.graph.layers import as_layer, is_stored_transposed, swap_axes
+from mipp.graph.nodes import NodeGroup, PruningGraph, Site
+from mipp.graph.program import Op, Ref, execute
+from mipp.graph.row_norms import row_norm
+from mipp.plan.elimination import Elimination
+from mipp.plan.task import Task
+from mipp.refit.losses import Values, floating, relative_error
+from mipp.runtime.distributed import sum_shards
+from mipp.statistics.observing import SiteStatistics, rotate
+from mipp.statistics.paths import Paths
+
+_EVERY = 32  # of the calibration samples, one in so many is looked at,
+_FEWEST, _MOST = 2, 64  # and so many
+_RIDGE = 1e-3
+_FAR = 1e6  # where outputs are no numbers
+
+Worth = Mapping[str, tuple[int, float]]
+"""By group: how many nodes went, and how far the outputs moved."""
+
+
+def has_normalised_streams(graph: PruningGraph) -> bool:
+    """True if a layer that reads nodes leads to a value that is normalised row by row, as in transformers."""
+    program = graph.program
+    ops = [program.ops[site.op] for group in graph.groups.values() for site in graph.readers(group)]
+    return any(row_norm(program, result_of(program, op, downstream(program, op))) for op in ops)
+
+
+def measure_worth(task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination]) -> Worth:
+    """Takes away half of the nodes of one group after the other, those that its curve loses first.
+
+    The weights that read the others make up for them as far as second moments tell. What a few samples show of the
+    outputs is then compared with the dense ones: the squared error relative to their variance, and the divergence of
+    what may be logits.
+
+    Args:
+        task: What is pruned; samples of its first batch are looked at.
+        statistics: Moments of the inputs of the readers, by op.
+        curves: Orders of removal, by group.
+
+    Raises:
+        UnsupportedModelError: The model cannot be run op by op.
+    """
+
+    def measure() -> dict[str, Any]:
+        outputs, found = _Outputs(task), {}
+        for name in task.progress(list(curves), "worth of the groups", len(curves)):
+            group = task.graph.groups[name]
+            sites = [site for site in task.graph.readers(group) if site.op in statistics]
+            gone = (group.size + 1) // 2
+            if sites and gone < group.size:
+                kept = curves[name].order[gone:]
+                weights = {site.op: _repair(group, site, statistics[site.op], kept) for site in sites}
+                found[name] = gone, outputs.distance(sites, weights)
+        return found
+
+    return task.step(f"worth of {', '.join(curves)}", measure)
+
+
+def weigh(curves: Mapping[str, Elimination], worth: Worth) -> dict[str, Elimination]:
+    """Curves in the unit of the outputs: where half of the nodes have gone, the loss is how far the outputs moved.
+
+    Groups of which nothing is known are worth what the others are in the mean (geometric).
+    """
+    rates = {
+        name: moved / curves[name].loss[gone]
+        for name, (gone, moved) in worth.items()
+        if name in curves and 0 < curves[name].loss[gone] < math.inf
+    }
+    logs = [math.log(rate) for rate in rates.values() if rate > 0]
+    usual = math.exp(sum(logs) / len(logs)) if logs else 1.0
+    return {
+        name: Elimination(curve.order, tuple(rates.get(name, usual) * loss for loss in curve.loss))
+        for name, curve in curves.items()
+    }
+
+
+class _Outputs:
+    """The dense outputs of a few samples, and how far they move when some layers have other weights."""
+
+    @torch.no_grad()
+    def __init__(self, task: Task) -> None:
+        call = _few(task).call
+        self._path = Paths(task.model, task.graph).find(call)
+        self._inputs = dict(zip(self._path.program.inputs, call.tensors, strict=True))
+        self._dense, self._at = dict(self._inputs), 0  # values in front of an op
+        self._targets = self._run(dict(self._inputs), 0)
+
+    @torch.no_grad()
+    def distance(self, sites: Sequence[Site], weights: Mapping[int, Tensor]) -> float:
+        """The mean over all processes.
+
+        Args:
+            sites: The layers.
+            weights: By op, shape [outputs, inputs per group, ...].
+        """
+        ops = [(op, weights[site.op]) for site in sites for op in self._path.uses(site)]
+        start = min((op.index for op, _ in ops), default=len(self._path.program.ops))
+        values = self._values_before(start)
+        for op, weight in ops:
+            place = as_layer(op.name, op.arguments)["weight"]
+            if isinstance(place, Ref):
+                values[place.index] = _as_stored(op, weight)
+        distance = _distance(self._run(values, start), self._targets)
+        total = sum_shards(torch.tensor([distance if math.isfinite(distance) else _FAR, 1.0], dtype=torch.float64))
+        return float(total[0] / total[1])
+
+    def _values_before(self, start: int) -> dict[int, Tensor]:
+        if start < self._at:
+            self._dense, self._at = dict(self._inputs), 0
+        execute(self._path.program, self._dense, self._path.bound, (self._at, start))
+        self._at = start
+        return dict(self._dense)
+
+    def _run(self, values: dict[int, Tensor], start: int) -> Values:
+        program, bound = self._path.program, self._path.bound
+        execute(program, values, bound, (start, len(program.ops)), program.outputs)
+        return floating([values[index] if index in values else bound[index] for index in program.outputs])
+
+
+def _few(task: Task) -> Batch:
+    total = sum(batch.samples for batch in task.batches)
+    return next(iter(pieces(task.batches[0], None, min(max(total // _EVERY, _FEWEST), _MOST))))
+
+
+def _as_stored(op: Op, weight: Tensor) -> Tensor:
+    stored = is_stored_transposed(op.name, op.arguments)
+    return swap_axes(weight, op.arguments.get("groups", 1)) if stored else weight
+
+
+def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequence[int]) -> Tensor:
+    """The weight of a reader that reads some nodes of a group only: of all such, what comes closest to the outputs."""
+    weight = statistics.weight
+    reads = torch.ones(weight[0].numel(), dtype=torch.bool)
+    reads[site.features_of(group, weight).flatten()] = False
+    reads[site.features_of(group, weight)[list(kept)].flatten()] = True
+    rows = rotate(site.by_group(weight), statistics.basis)
+    parts = statistics.parts or [torch.arange(rows.shape[-1])]
+    repaired = torch.zeros_like(rows)
+    moments = iter(statistics.inputs)
+    for own, made in zip(rows, repaired, strict=True):
+        for part in parts:
+            second, left = next(moments).raw.cpu(), reads[part]
+            ridge = _RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+            known = second[left][:, left] + ridge * torch.eye(int(left.sum()), dtype=torch.float64)
+            made[:, part[left]] = torch.linalg.solve(known, second[left] @ own[:, part].mT).mT
+    back = None if statistics.basis is None else statistics.basis.mT
+    return rotate(repaired, back).flatten(0, 1).view(weight.shape).to(weight)
+
+
+def _distance(outputs: Values, targets: Values) -> float:
+    total = 0.0
+    for output, target in zip(outputs, targets, strict=True):
+        total += float(relative_error(output, target))
+        if output.ndim > 1 and output.shape[-1] > 1:
+            found, wanted = (logits.float().log_softmax(-1).flatten(0, -2) for logits in (output, target))
+            total += float(F.kl_div(found, wanted, reduction="batchmean", log_target=True))
+    return total

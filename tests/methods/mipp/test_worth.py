@@ -1,0 +1,123 @@
+"""What the information of a group is worth, against a copy with other weights and least squares on samples."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mipp
+from mipp.data.calibration import Calibration, read
+from mipp.methods import MIPP
+from mipp.methods.mipp.carried import measured
+from mipp.methods.mipp.worth import has_normalised_streams, measure_worth, weigh
+from mipp.plan.elimination import Elimination
+from mipp.plan.task import Task
+
+
+class Branches(nn.Module):
+    """Two branches alike, of which the outputs feel one a hundred times as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.loud, self.soft = (nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)) for _ in range(2))
+        self.soft.load_state_dict(self.loud.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.loud(x[:, :8]), 0.01 * self.soft(x[:, 8:])], 1).sum(1)
+
+
+class PreNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down, self.head = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 3)
+        self.last = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.down(F.gelu(self.up(self.norm(x))))
+        return self.head(self.last(x))
+
+
+DATA = torch.randn(256, 16, generator=torch.Generator().manual_seed(1))
+
+
+def task_of(model: nn.Module, data: Tensor) -> Task:
+    found = mipp.inspect(model, data[:4])
+    return Task(model, found.graph, found.cost, read(Calibration(list(data.split(64))), None))
+
+
+def test_what_the_outputs_feel_more_keeps_more_nodes():
+    model = Branches().eval()
+    for worth, at_least in (("nats", 0), ("outputs", 5)):
+        widths = mipp.prune(model, [DATA], mipp.Budget(nodes=0.5), MIPP(worth=worth), progress=False).plan.widths
+        assert widths["loud.0"] - widths["soft.0"] >= at_least
+        assert worth == "outputs" or abs(widths["loud.0"] - widths["soft.0"]) <= 2
+
+
+def test_outputs_move_as_those_of_a_copy_with_the_weights_of_least_squares():
+    model = Branches().eval()
+    task = task_of(model, DATA)
+    order = tuple(range(16))
+    curve = Elimination(order, (0.0, *order))
+    worth = measure_worth(task, measured(task, 64).statistics, {"loud.0": curve})
+    kept = list(order[8:])
+    with torch.no_grad():
+        hidden = F.relu(model.loud[0](DATA[:, :8])).double()
+        weight = model.loud[2].weight.double()
+        second = hidden.mT @ hidden / len(hidden)
+        ridge = 1e-3 * second.diagonal().mean() * torch.eye(8, dtype=torch.float64)
+        other = copy.deepcopy(model)
+        other.loud[2].weight.zero_()
+        solved = torch.linalg.solve(second[kept][:, kept] + ridge, second[kept] @ weight.mT).mT
+        other.loud[2].weight[:, kept] = solved.float()
+        found, dense = other(DATA[:8]), model(DATA[:8])
+        error = (found - dense).square().mean() / dense.var(correction=0)
+        divergence = F.kl_div(found.log_softmax(1), dense.log_softmax(1), reduction="batchmean", log_target=True)
+    assert worth["loud.0"][0] == 8
+    assert worth["loud.0"][1] == pytest.approx(float(error + divergence), rel=1e-3)
+
+
+def test_weighed_curves_pass_through_what_was_measured():
+    curves = {name: Elimination((0, 1, 2, 3), (0.0, 1.0, 2.0, 4.0, 8.0)) for name in "abc"}
+    weighed = weigh(curves, {"a": (2, 0.5), "b": (2, 8.0)})
+    assert weighed["a"].loss == (0.0, 0.25, 0.5, 1.0, 2.0)
+    assert weighed["b"].loss[2] == 8.0
+    assert weighed["c"].loss[2] == pytest.approx(2.0)  # the geometric mean of the others
+
+
+@pytest.mark.parametrize("worth", ["auto", "outputs", "nats"])
+@pytest.mark.parametrize("kind", [PreNorm, Branches])
+def test_worth_is_measured_on_request_and_where_streams_are_normalised(kind, worth, monkeypatch):
+    torch.manual_seed(0)
+    model, asked = kind().eval(), []
+    monkeypatch.setattr("mipp.methods.mipp.mipp.measure_worth", lambda *given: asked.append(given) or {})
+    data = [torch.randn(64, 8 if kind is PreNorm else 16)]
+    assert has_normalised_streams(mipp.inspect(model, data[0]).graph) == (kind is PreNorm)
+    mipp.prune(model, data, mipp.Budget(nodes=0.5), MIPP(worth=worth), progress=False)
+    assert bool(asked) == (worth == "outputs" or (worth == "auto" and kind is PreNorm))
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Conv2d(3, 8, 3), lambda: nn.Conv2d(3, 8, 3, groups=1, padding=1)])
+def test_convolutions_and_their_readers_can_be_weighed(make):
+    torch.manual_seed(0)
+    model = nn.Sequential(make(), nn.ReLU(), nn.Conv2d(8, 12, 3, groups=2), nn.ReLU(), nn.Conv2d(12, 4, 3)).eval()
+    images = torch.randn(16, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    result = mipp.prune(model, [images], mipp.Budget(macs=0.5), MIPP(worth="outputs"), progress=False)
+    assert result.report.to_dict()
+    with pytest.raises(mipp.MippError, match="worth"):
+        MIPP(worth="loud")
+
+
+def test_where_worth_cannot_be_measured_nats_count_alike_and_the_report_says_so(monkeypatch):
+    def fails(*_: object) -> None:
+        raise mipp.UnsupportedModelError("no op by op.")
+
+    monkeypatch.setattr("mipp.methods.mipp.mipp.measure_worth", fails)
+    torch.manual_seed(0)
+    model, data = PreNorm().eval(), [torch.randn(64, 8)]
+    found = mipp.prune(model, data, mipp.Budget(nodes=0.5), progress=False)
+    assert any("counted alike" in note and "no op by op" in note for note in found.report.notes)
+    with pytest.raises(mipp.UnsupportedModelError, match="no op by op"):
+        mipp.prune(model, data, mipp.Budget(nodes=0.5), MIPP(worth="outputs"), progress=False)
