@@ -1,4 +1,4 @@
-"""What the information of a group is worth, against a copy with other weights and least squares on samples."""
+"""The worth of a group, against a copy with other weights and least squares on samples."""
 
 import copy
 

@@ -253,7 +253,7 @@ class MIPP:
         return {} if self.direction == "forward" else kept
 
     def _worth(self, task: Task, whole: Mapping[str, Elimination]) -> Worth:
-        """What the nats of groups are worth; nothing where all count alike."""
+        """The worth of the nats of groups; nothing where all count alike."""
         wanted = self.worth == "outputs" or (self.worth == "auto" and has_normalised_streams(task.graph))
         if not (wanted and self._needs_moments_only()):
             return {}

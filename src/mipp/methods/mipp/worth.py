@@ -1,4 +1,4 @@
-"""What the information of a group is worth: how far the outputs move when half of its nodes go."""
+"""The worth of the information of a group: how far the outputs move when half of its nodes go."""
 
 import math
 from collections.abc import Mapping, Sequence
