@@ -23,13 +23,8 @@ _ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
-class HRank(OneShot):
-    """Scores a node by the mean rank of its feature map (Lin et al. 2020).
-
-    Attributes:
-        samples: About how many calibration samples the ranks are averaged over.
-        scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
-    """
+class _OfMaps(OneShot):
+    """Scores of nodes from their feature maps, averaged over samples."""
 
     samples: int = 128
     scope: Scope = "local"
@@ -37,14 +32,25 @@ class HRank(OneShot):
 
     def __post_init__(self) -> None:
         check_settings(self)
-        _check_samples(self, self.samples)
+        if self.samples < 1:
+            raise MippError(f"{type(self).__name__}(samples={self.samples}): expected at least one.")
+
+
+@dataclass(frozen=True)
+class HRank(_OfMaps):
+    """Scores a node by the mean rank of its feature map (Lin et al. 2020).
+
+    Attributes:
+        samples: About how many calibration samples the ranks are averaged over.
+        scope: "local" keeps the same fraction of every group; "global" compares scores across groups.
+    """
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         return _average(task, self.samples, _ranks)
 
 
 @dataclass(frozen=True)
-class CHIP(OneShot):
+class CHIP(_OfMaps):
     """Scores a node by how much the nuclear norm of all feature maps falls without its own (Sui et al. 2021).
 
     Attributes:
@@ -53,20 +59,9 @@ class CHIP(OneShot):
     """
 
     samples: int = 32
-    scope: Scope = "local"
-    needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        _check_samples(self, self.samples)
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         return _average(task, self.samples, _independences)
-
-
-def _check_samples(method: object, samples: int) -> None:
-    if samples < 1:
-        raise MippError(f"{type(method).__name__}(samples={samples}): expected at least one.")
 
 
 def _ranks(maps: Tensor) -> Tensor:
