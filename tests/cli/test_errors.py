@@ -22,6 +22,8 @@ class TestErrors:
             (prune("--nodes", "4", "--seed", "x"), "'--seed'"),
             (["inspect", "nets", "--input", "2,4"], "expected an import path: package.module:factory"),
             (["inspect", "resnet56", "--input", "2,4"], "expected an import path: mipp.zoo:resnet56"),
+            (["inspect", "nets.py:Net", "--input", "2,4"], "expected an import path, without .py: nets:Net."),
+            (prune("--nodes", "4", "--method", "taylor", data="data.npy"), "taylor needs labels; expected a data set"),
             (["inspect", "nest:Net", "--input", "2,4"], "nest cannot be imported; expected a module that is installed"),
             (["inspect", "nets:Nett", "--input", "2,4"], "No factory in nets is called 'Nett'; did you mean 'Net'?"),
             (["inspect", "nets:Needy", "--input", "2,4"], "nets:Needy needs width, depth; expected a factory without"),

@@ -119,9 +119,22 @@ def test_prune_with_recover_reports_what_it_did_and_leaves_the_model():
     assert all(torch.equal(state[k], v) for k, v in dense.state_dict().items())
 
 
-def test_one_batch_cannot_be_held_out():
-    with pytest.raises(mipp.CalibrationError, match="two calibration batches"):
-        mipp.prune(network(), batches(1), mipp.Budget(nodes=0.3), recover="distill", progress=False)
+@pytest.mark.parametrize("by", ["network", "blocks"])
+def test_of_a_single_batch_an_eighth_is_held_out(by):
+    recover = mipp.Distillation(epochs=2, by=by)
+    dense, whole = network(), torch.cat(batches(2))
+    parts = [whole[: len(whole) // 8], whole[len(whole) // 8 :]]
+    one, two = (
+        mipp.prune(dense, data, mipp.Budget(nodes=0.3), recover=recover, progress=False) for data in ([whole], parts)
+    )
+    assert any("held-out loss" in note for note in one.report.notes)
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_one_sample_cannot_be_held_out():
+    with pytest.raises(mipp.CalibrationError, match="there is one of 1 samples that cannot be divided"):
+        mipp.prune(network(), [batches(1)[0][:1]], mipp.Budget(nodes=0.3), recover="distill", progress=False)
 
 
 def test_an_unknown_way_to_recover_is_refused():

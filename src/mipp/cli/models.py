@@ -153,6 +153,8 @@ def _import(path: str) -> Any:
             f"mipp.zoo:{known[path].__name__}" if path in known else "package.module:factory, such as mipp.zoo:resnet56"
         )
         raise CommandError(f"The model is '{path}'; expected an import path: {hint}.")
+    if name.endswith(".py"):
+        raise CommandError(f"The model is '{path}'; expected an import path, without .py: {name[:-3]}:{attribute}.")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     with only_results_on_stdout():

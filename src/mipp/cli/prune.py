@@ -97,6 +97,11 @@ def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chos
             f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "
             "compare` trains, and so does mipp.prune(train=...) in Python."
         )
+    if mipp.methods.needs_of(method).labels and data.loss_fn is None:
+        raise CommandError(
+            f"{chosen.method} needs labels; expected a data set by name, --labels FILE.npy beside a .npy file, a "
+            ".safetensors file with 'labels', or --images with a folder for each class."
+        )
     if not all(budget.has_target for budget in budgets) and getattr(method, "confidence", None) is None:
         raise CommandError(
             "Nothing says how small the network is to be; expected --macs 0.5, --params, --nodes, --latency-ms, "

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -65,18 +66,29 @@ def distill(
         The held-out loss of the outputs before and after.
 
     Raises:
-        CalibrationError: There are fewer than two batches.
+        CalibrationError: There is one batch only, and it cannot be divided.
     """
+    task = replace(task, batches=_divided(task.batches))
     if len(task.batches) < 2:
         raise CalibrationError(
-            'recover="distill" needs two calibration batches, one of them to hold out; there are '
-            f"{len(task.batches)}. Pass more or smaller batches."
+            'recover="distill" needs two calibration batches, one of them to hold out; there is one of '
+            f"{task.batches[0].samples} samples that cannot be divided. Pass another."
         )
     with modes_kept(small), differentiable_recurrence(small):
         if options.by == "blocks" or (options.by is None and not _fits(small, task, options.batch_size)):
             with suppress(UnsupportedModelError):  # it cannot be run in pieces
                 return distill_by_regions(small, dense, plan, task, options, journal)
         return _Distiller(small, dense, plan, task, options).run(task.progress)
+
+
+def _divided(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """The batches; of a single one, an eighth of its samples and the others."""
+    first = batches[0]
+    held = max(1, first.samples // 8)
+    if len(batches) > 1 or not first.divisible or first.samples < 2:
+        return batches
+    parts = (0, held), (held, first.samples)
+    return [Batch(first.call.part(*part), part[1] - part[0], number=n) for n, part in enumerate(parts)]
 
 
 def _fits(small: nn.Module, task: Task, batch_size: int) -> bool:
