@@ -132,6 +132,17 @@ def test_a_mistake_of_the_model_is_not_reported_as_ours():
         halve(model, [normal(32, 6)])
 
 
+def test_an_assertion_of_the_model_by_torch_is_not_reported_as_ours():
+    """As of sizes that a model refuses, by the form of assertions that can be exported."""
+
+    def forward(m, x):
+        torch._assert(x.shape[1] % 4 == 0, "expected multiples of 4")
+        return m.b(m.a(x))
+
+    with pytest.raises(mipp.UnsupportedModelError, match="raised AssertionError: expected multiples of 4"):
+        mipp.inspect(linear_layers(forward, 6, 32, 3), normal(32, 6))
+
+
 def test_a_pass_that_calls_exit_is_refused():
     with pytest.raises(mipp.UnsupportedModelError, match="raised SystemExit"):
         halve(linear_layers(lambda m, x: sys.exit(0), 6, 32, 3), [normal(32, 6)])

@@ -247,7 +247,7 @@ class _Listed(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.tolist and self._recorder.is_computed(args[0]):
             self._recorder.refuse(f"the code at {line_of(innermost_frame())} takes a list of numbers out of a tensor")
-        return func(*args, **(kwargs or {}))
+        return call_op(func, args, kwargs or {})
 
 
 def trace(model: nn.Module, call: Call) -> Program:

@@ -199,14 +199,8 @@ class _TrialCut:
 
     def _line_that_fails(self, graph: PruningGraph, names: Iterable[str]) -> str:
         """The line of the model's code at which a cut of groups fails, "" if it runs or the line is not known."""
-        try:
-            with silent():
-                forward(apply(_unequal(graph, self.model, names), self.model), self.call)
-        except UnsupportedModelError as error:
-            return line_that_failed(error)
-        except InternalError:  # as in `_refusing`
-            return ""
-        return ""
+        failure = self._failure(graph, names)
+        return line_that_failed(failure) if failure is not None else ""
 
     @cached_property
     def _reads(self) -> Reads:
@@ -311,18 +305,22 @@ class _TrialCut:
         """True if a cut of these groups agrees with its mask; those in `equal` lose equally many nodes."""
         names = list(names)
         plan = _unequal(graph, self.model, names, equal)
-        removes = any(width < plan.groups[name].size for name, width in plan.widths.items())
+        if all(width == plan.groups[name].size for name, width in plan.widths.items()):
+            return True
+        if (failure := self._failure(graph, names, equal)) is not None:  # seen in one pass of the smaller network
+            return self._holds_beyond_checks(graph, names, equal, module_that_refused(failure))
         # heads that are counted wrongly may differ by less than rounding, as those of networks at their start do
         in_doubt = any(not d.count.per_node.keys().isdisjoint(names) for d in graph.doubts)
-        if not removes or (not in_doubt and agrees_at_once(plan, self.model, self.call)):
-            return True
-        if agrees(plan, self.model, self.call):
-            return True
-        return self._holds_beyond_checks(graph, names, equal)
+        return (not in_doubt and agrees_at_once(plan, self.model, self.call)) or agrees(plan, self.model, self.call)
 
-    def _holds_beyond_checks(self, graph: PruningGraph, names: Sequence[str], equal: Collection[str]) -> bool:
-        """True if a cut holds once an attribute follows with which a module compares the size that it is given."""
-        path = self._refusing(graph, names, equal)
+    def _holds_beyond_checks(
+        self, graph: PruningGraph, names: Sequence[str], equal: Collection[str], path: str | None
+    ) -> bool:
+        """True if a cut holds once an attribute follows with which a module compares the size that it is given.
+
+        Args:
+            path: The module that refuses it, None if an op fails.
+        """
         own = held(self.model.get_submodule(path)) if path is not None else {}
         for (attribute, number), name in product(numbers(own), names):
             key, group = (path or "", attribute), graph.groups[name]
@@ -330,20 +328,23 @@ class _TrialCut:
             if atoms is None or key in graph.attributes:
                 continue
             follows = replace(graph, attributes={**graph.attributes, key: Size(0, {name: number // group.size})})
-            if self._refusing(follows, names, equal) != path:
+            failure = self._failure(follows, names, equal)
+            if failure is None or module_that_refused(failure) != path:
                 self._compared[key] = atoms
                 if self._holds(follows, names, equal):
                     return True
                 del self._compared[key]
         return False
 
-    def _refusing(self, graph: PruningGraph, names: Iterable[str], equal: Collection[str]) -> str | None:
-        """Path of the module whose code refuses what it is given in the cut network, None if none does."""
+    def _failure(
+        self, graph: PruningGraph, names: Iterable[str], equal: Collection[str] = ()
+    ) -> UnsupportedModelError | None:
+        """The error that ends a pass of the network with groups cut, None if it runs."""
         try:
             with silent():
                 forward(apply(_unequal(graph, self.model, names, equal), self.model), self.call)
         except UnsupportedModelError as error:
-            return module_that_refused(error)
-        except InternalError:  # a layer of ours in the place of the model's, which was given half of a node
-            return None
+            return error
+        except InternalError as error:  # a layer of ours in the place of the model's, which was given half of a node
+            return UnsupportedModelError(str(error))
         return None
