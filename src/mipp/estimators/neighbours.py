@@ -58,17 +58,32 @@ class Neighbours:
 
     def remove(self, node: int) -> None:
         """Takes a node away."""
+        if self._width == 1:
+            self._remove_feature(node)
+            return
         rows = self._rows(node)
         done = self._half[..., : self._used]
         columns = self._parts[..., rows] - done @ done[..., rows, :].swapaxes(-1, -2)
         pivot = columns[..., rows, :]
-        root = np.sqrt(pivot) if self._width == 1 else np.linalg.cholesky(pivot)
-        half = columns / root if self._width == 1 else columns @ np.linalg.inv(root).swapaxes(-1, -2)
+        half = columns @ np.linalg.inv(np.linalg.cholesky(pivot)).swapaxes(-1, -2)
         self._half[..., self._used : self._used + self._width] = half
         self._used += self._width
         own = half.reshape(*self._blocks.shape[:-1], self._width)
         self._blocks = self._blocks - own @ own.swapaxes(-1, -2)
         self._blocks[..., node, :, :] = np.eye(self._width)
+
+    def _remove_feature(self, node: int) -> None:
+        """The same for nodes of one feature each, whose halves lie in rows."""
+        row = self._parts[:, :, node]
+        if self._used:
+            done = self._half[:, :, : self._used]
+            row = row - np.matmul(done[..., None, :, node], done)[..., 0, :]
+        half = row / np.sqrt(row[..., node, None])
+        self._half[:, :, self._used] = half
+        self._used += 1
+        own = self._blocks[..., 0, 0]
+        own -= half * half
+        own[..., node] = 1
 
     def _rows(self, node: int) -> slice:
         return slice(node * self._width, (node + 1) * self._width)

@@ -64,7 +64,8 @@ class SumNearby:
         return sum(part.loss(node) for part in self._parts)
 
     def losses(self) -> Floats:
-        found: Floats = np.sum([np.asarray(part.losses()) for part in self._parts], 0)
+        first, *others = (np.asarray(part.losses()) for part in self._parts)
+        found: Floats = sum(others, first)
         return found
 
     def remove(self, node: int) -> None:

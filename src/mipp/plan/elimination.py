@@ -162,9 +162,12 @@ def _go_among(near: Nearby, marginal: Floats, bound: float, most: int) -> list[t
     left = np.ones(len(marginal), bool)
     while len(found) < most:
         losses = np.where(left, near.losses(), np.inf)
-        finite = np.abs(losses[np.isfinite(losses)])
-        tie = losses.min() + (1e-9 * finite.max() if len(finite) else 0.0)
-        place = int(np.where(losses <= tie, marginal, np.inf).argmin())
+        place, largest = int(losses.argmin()), losses[left].max()
+        if not np.isfinite(largest):
+            largest = np.where(np.isfinite(losses), losses, 0).max()
+        tied = losses <= losses[place] + 1e-9 * max(largest, -losses[place], 0.0)
+        if np.count_nonzero(tied) != 1:
+            place = int(np.where(tied, marginal, np.inf).argmin())
         if found and losses[place] > bound:
             break
         found.append((place, float(losses[place])))

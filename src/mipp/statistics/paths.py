@@ -62,8 +62,12 @@ class Paths:
         self._named = tensors_by_name(model)
         self._known: dict[Hashable, list[Path]] = {}
 
-    def find(self, call: Call) -> Path:
+    def find(self, call: Call, beside: Path | None = None) -> Path:
         """The path of a call.
+
+        Args:
+            call: The call.
+            beside: Its path in the model that this one was cut from; constants that are the same there were checked.
 
         Raises:
             UnsupportedModelError: The call raised, or it cannot be run op by op.
@@ -72,14 +76,15 @@ class Paths:
         for path in known:
             if follows(path.program, call.tensors, path.bound):
                 return path
-        known.append(self._trace(call))
+        known.append(self._trace(call, beside))
         return known[-1]
 
-    def _trace(self, call: Call) -> Path:
+    def _trace(self, call: Call, beside: Path | None) -> Path:
         program = trace(self._model, call)
         if program.not_replayable:
             raise UnsupportedModelError(program.not_replayable)
-        if program.constants and not _constant(program, trace(self._model, call.map(lambda t: t.flip(0)))):
+        checked = not program.constants or (beside is not None and _constant(program, beside.program))
+        if not checked and not _constant(program, trace(self._model, call.map(lambda t: t.flip(0)))):
             raise UnsupportedModelError("the code makes tensors from values outside of torch, others for other samples")
         bound = {i: self._named[v.name] for i, v in enumerate(program.values) if v.name in self._named}
         expected = self._graph.program

@@ -129,7 +129,7 @@ class Stream:
         if index in self.left_out:
             return None
         try:
-            path = self._paths.find(batch.call)
+            path = self._paths.find(batch.call, None if beside is None else beside.path(index))
         except UnsupportedModelError as error:
             if beside is None:
                 with name_batch(batch):
