@@ -84,3 +84,15 @@ def test_a_linear_target_is_known_by_its_weight(targets, scale):
     for one in (found, direct):
         one._refresh()
     torch.testing.assert_close(found.losses(), direct.losses(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_nodes_lose_the_same_after_those_that_went_first_are_forgotten(width):
+    """More go than are remembered."""
+    nodes = 40
+    whole = information(nodes, width, 20, 2)
+    near = whole.among(torch.arange(nodes))
+    for node in torch.randperm(nodes, generator=torch.Generator().manual_seed(0)).tolist():
+        assert near.loss(node) == pytest.approx(whole.loss(node), rel=1e-6)
+        near.remove(node)
+        whole.remove(node)

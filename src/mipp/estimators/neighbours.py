@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_PENDING = 32  # nodes that are removed before those that are gone are dropped, where nodes have several features
 _ALL = -1 + 1e-15  # of the precision a node has given the target: it cannot lose more
 
 
@@ -26,7 +28,9 @@ class Neighbours:
     def __init__(self, parts: Floats, num_nodes: int) -> None:
         features = parts.shape[-1]
         self.num_nodes, self._width = num_nodes, features // num_nodes
-        self._parts, self._half, self._used = parts, np.empty(parts.shape), 0
+        self._alive = np.ones(num_nodes, bool)
+        self._pending = features if self._width == 1 else _PENDING * self._width
+        self._begin(parts, np.arange(num_nodes))
         own = np.arange(features).reshape(num_nodes, -1)
         self._blocks = parts[..., own[:, :, None], own[:, None, :]]  # up to date; of `_parts` the rest is not
 
@@ -61,16 +65,31 @@ class Neighbours:
         if self._width == 1:
             self._remove_feature(node)
             return
+        if self._used == self._pending:
+            self._drop()
         rows = self._rows(node)
-        done = self._half[..., : self._used]
-        columns = self._parts[..., rows] - done @ done[..., rows, :].swapaxes(-1, -2)
-        pivot = columns[..., rows, :]
-        half = columns @ np.linalg.inv(np.linalg.cholesky(pivot)).swapaxes(-1, -2)
-        self._half[..., self._used : self._used + self._width] = half
+        done = self._half[:, :, : self._used]
+        columns = self._parts[:, :, rows] - done[..., rows].swapaxes(-1, -2) @ done
+        half = np.linalg.inv(np.linalg.cholesky(columns[..., rows])) @ columns
+        self._half[:, :, self._used : self._used + self._width] = half
         self._used += self._width
-        own = half.reshape(*self._blocks.shape[:-1], self._width)
-        self._blocks = self._blocks - own @ own.swapaxes(-1, -2)
+        own = half.swapaxes(-1, -2).reshape(*half.shape[:2], -1, self._width, self._width)
+        self._blocks[:, :, self._nodes] -= own @ own.swapaxes(-1, -2)
         self._blocks[..., node, :, :] = np.eye(self._width)
+        self._alive[node] = False
+
+    def _drop(self) -> None:
+        """Forgets the nodes that are gone; what their removal does to the others is done."""
+        left = self._alive[self._nodes]
+        rows = np.flatnonzero(np.repeat(left, self._width))
+        done = self._half.take(rows, -1)
+        parts = self._parts.take(rows, -2).take(rows, -1)
+        self._begin(parts - done.swapaxes(-1, -2) @ done, self._nodes[left])
+
+    def _begin(self, parts: Floats, nodes: Ints) -> None:
+        """Starts with the nodes whose features these parts hold, none of them removed."""
+        self._parts, self._nodes, self._used = parts, nodes, 0
+        self._half = np.empty((*parts.shape[:2], min(self._pending, parts.shape[-1]), parts.shape[-1]))
 
     def _remove_feature(self, node: int) -> None:
         """The same for nodes of one feature each, whose halves lie in rows."""
@@ -86,4 +105,5 @@ class Neighbours:
         own[..., node] = 1
 
     def _rows(self, node: int) -> slice:
-        return slice(node * self._width, (node + 1) * self._width)
+        place = int(np.searchsorted(self._nodes, node))
+        return slice(place * self._width, (place + 1) * self._width)
