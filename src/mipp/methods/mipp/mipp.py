@@ -61,7 +61,8 @@ class MIPP:
         worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
             the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where streams are
             normalised row by row, as in transformers: there nats of one layer can be worth a hundred of another.
-            Convolutional networks gain nothing by it. It needs `estimator="gaussian"`, `collapse=None` and `activation="pre"`.
+            Convolutional networks gain nothing by it. It needs `estimator="gaussian"`, `collapse=None` and
+            `activation="pre"`.
     """
 
     estimator: str | Estimator = "gaussian"
