@@ -21,11 +21,27 @@ pytestmark = [
 ]
 
 
-def fetched(layers: int, width: int, **options) -> int:
+class Residual(nn.Module):
+    """A block of a transformer without its attention: the stream is normalised row by row."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, width), nn.Linear(width, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(self.up(self.norm(x)).relu())
+
+
+def hidden_layer(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU())
+
+
+def fetched(layers: int, width: int, layer=hidden_layer, **options) -> int:
     """Values that one call fetches for a network of hidden layers, in four batches."""
     torch.manual_seed(0)
-    hidden = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(layers)]
-    model = nn.Sequential(nn.Linear(8, width), nn.ReLU(), *hidden, nn.Linear(width, 4)).to(DEVICE).eval()
+    hidden = [layer(width) for _ in range(layers)]
+    ends = (nn.Linear(8, 8), nn.Linear(8, 4)) if layer is Residual else (nn.Linear(8, width), nn.Linear(width, 4))
+    model = nn.Sequential(ends[0], nn.ReLU(), *hidden, ends[1]).to(DEVICE).eval()
     batches = torch.randn(512, 8).to(DEVICE).split(128)
     with simulated_device.Reads(DEVICE) as seen:
         mipp.prune(model, batches, mipp.Budget(nodes=0.6), progress=False, **options)
@@ -41,6 +57,11 @@ def test_a_group_costs_at_most_25_transfers_in_selection_and_25_in_the_refit():
     selection, both = per_group(128, compensate=False), per_group(128)
     assert selection <= 25
     assert both - selection <= 25
+
+
+def test_a_group_of_a_normalised_stream_costs_at_most_40_transfers_in_selection():
+    """What it is worth is looked at, too."""
+    assert per_group(128, layer=Residual, compensate=False) <= 40
 
 
 def test_where_selection_is_on_the_device_a_doubling_of_the_nodes_adds_a_constant(monkeypatch):

@@ -145,16 +145,20 @@ def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequ
     reads = torch.ones(weight[0].numel(), dtype=torch.bool)
     reads[site.features_of(group, weight).flatten()] = False
     reads[site.features_of(group, weight)[list(kept)].flatten()] = True
-    rows = rotate(site.by_group(weight), statistics.basis)
+    groups = weight.detach().double().flatten(1).unflatten(0, (site.groups, -1))
+    rows = rotate(groups, statistics.basis)
     parts = statistics.parts or [torch.arange(rows.shape[-1])]
     repaired = torch.zeros_like(rows)
     moments = iter(statistics.inputs)
     for own, made in zip(rows, repaired, strict=True):
         for part in parts:
-            second, left = next(moments).raw.cpu(), reads[part]
+            second, left = next(moments).raw, reads[part].nonzero().flatten().to(own.device)
+            part = part.to(own.device)
+            known = second[left][:, left]
             ridge = _RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-            known = second[left][:, left] + ridge * torch.eye(int(left.sum()), dtype=torch.float64)
-            made[:, part[left]] = torch.linalg.solve(known, second[left] @ own[:, part].mT).mT
+            known.diagonal().add_(ridge)
+            factor = torch.linalg.cholesky_ex(known)[0]
+            made[:, part[left]] = torch.cholesky_solve(second[left] @ own[:, part].mT, factor).mT
     back = None if statistics.basis is None else statistics.basis.mT
     return rotate(repaired, back).flatten(0, 1).view(weight.shape).to(weight)
 
