@@ -60,7 +60,7 @@ def test_a_group_costs_at_most_25_transfers_in_selection_and_25_in_the_refit():
 
 
 def test_a_group_of_a_normalised_stream_costs_at_most_40_transfers_in_selection():
-    """What it is worth is looked at, too."""
+    """Its worth is measured, too."""
     assert per_group(128, layer=Residual, compensate=False) <= 40
 
 
