@@ -6,6 +6,7 @@ from cases import assert_same, named
 from networks import assert_equal_results, prune_chain, state_of
 
 import mipp
+from mipp.runtime.default_device import accelerator
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -36,3 +37,14 @@ def test_a_default_device_of_the_caller_is_left_to_the_caller(method, tmp_path):
 def test_the_device_is_that_of_the_model():
     result = prune_chain(device="cpu")
     assert {p.device.type for p in result.model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("found", [None, torch.device("cuda"), RuntimeError("Cannot access accelerator device")])
+def test_where_there_is_no_accelerator_old_and_new_versions_of_torch_say_the_same(monkeypatch, found):
+    def current() -> torch.device | None:
+        if isinstance(found, RuntimeError):
+            raise found
+        return found
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current)
+    assert accelerator() == (None if isinstance(found, RuntimeError) else found)

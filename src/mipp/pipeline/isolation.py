@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from mipp.runtime.default_device import own_default_device
+from mipp.runtime.default_device import accelerator, own_default_device
 from mipp.runtime.random_states import own_random_states
 
 
@@ -15,9 +15,9 @@ def isolate(seed: int) -> Iterator[None]:
 
     The caller's settings are as they were afterwards.
     """
-    accelerator = torch.accelerator.current_accelerator() or torch.device("cuda")
+    device = accelerator() or torch.device("cuda")
     with ExitStack() as stack:
-        for kind in filter(torch.is_autocast_enabled, ("cpu", accelerator.type)):
+        for kind in filter(torch.is_autocast_enabled, ("cpu", device.type)):
             # without the cache: it is emptied at the end of the outermost block, and weights are trained inside of it
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.enter_context(own_default_device())

@@ -17,6 +17,7 @@ from mipp.plan.budget import Budget
 from mipp.plan.latency import TIMERS, Latency, LayerTimes
 from mipp.plan.plan import PruningPlan
 from mipp.plan.quantities import Floats
+from mipp.runtime.default_device import accelerator
 from mipp.surgery.cut import apply
 
 SIZES = 8
@@ -85,8 +86,8 @@ def layer_ms(model: nn.Module, call: Call, ops: Sequence[int], names: Sequence[s
 
 
 def _now(call: Call) -> float:
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is not None and any(tensor.device.type == accelerator.type for tensor in call.tensors):
+    device = accelerator()
+    if device is not None and any(tensor.device.type == device.type for tensor in call.tensors):
         torch.accelerator.synchronize()
     return perf_counter()
 

@@ -33,3 +33,11 @@ def callers_default_device() -> Iterator[None]:
         return
     with default:
         yield
+
+
+def accelerator() -> torch.device | None:
+    """The accelerator of this machine, None if there is none."""
+    try:
+        return torch.accelerator.current_accelerator()
+    except RuntimeError:  # what torch 2.6 says of it
+        return None

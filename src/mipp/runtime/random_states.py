@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from mipp.runtime.default_device import accelerator
+
 
 @contextmanager
 def own_random_states(seed: int | None = None) -> Iterator[None]:
@@ -15,14 +17,14 @@ def own_random_states(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: What they begin with; None: with the caller's.
     """
-    accelerator = torch.accelerator.current_accelerator() or torch.device("cuda")
+    device = accelerator() or torch.device("cuda")
     devices = range(torch.accelerator.device_count())
-    if seed is None and accelerator.type == "cuda" and not torch.cuda.is_initialized():
+    if seed is None and device.type == "cuda" and not torch.cuda.is_initialized():
         devices = range(0)  # to ask for states would start it, which takes seconds and breaks processes forked later
     python = random.getstate()
     numpy = np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices, device_type=accelerator.type):
+        with torch.random.fork_rng(devices, device_type=device.type):
             if seed is not None:
                 torch.manual_seed(int(seed))
                 random.seed(int(seed))
