@@ -189,3 +189,21 @@ def test_a_stream_that_is_compared_with_a_number_in_the_code_stays_and_names_the
     found = mipp.inspect(net, normal(2, 6, 5))
     assert list(found.groups) == ["blocks.0.up"]
     assert {f.name for f in found.frozen} == {"stem", "blocks.0.down", "head"}
+
+
+def test_a_size_that_is_compared_follows_where_nothing_else_is_in_doubt():
+    """The first trial finds it, and there is no second: `nn.Transformer` compares its inputs with `d_model`."""
+    torch.manual_seed(0)
+    net = Net(
+        lambda m, x: m.head(m.body(m.embed(x), m.embed(x))),
+        embed=nn.Linear(5, 16),
+        body=nn.Transformer(16, 4, 1, 1, 24, batch_first=True),
+        head=nn.Linear(16, 3),
+    ).eval()
+    x = normal(2, 6, 5)
+    found = mipp.inspect(net, x)
+    assert found.groups["embed"].size == 16
+    assert ("body", "d_model") in found.graph.attributes
+    double = net.double()
+    for seed in range(3):
+        cut_equals_masked(random_plan(found.graph, double, seed), double, as_call(x.double()))
