@@ -13,7 +13,7 @@ from mipp.graph.tracker import Walk
 @rule("pointwise", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias")
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "lift_fresh")
 @rule("hardswish", "log_sigmoid", "log_sigmoid_forward", "rrelu_with_noise", "bernoulli", "native_dropout", "complex")
-@rule("where", "fill", "copy")
+@rule("where", "fill", "copy", "leaky_relu")
 def pointwise(op: Op, w: Walk) -> Sequence[Planes]:
     """Also of every op that torch tags as pointwise."""
     return meet(op, w)
