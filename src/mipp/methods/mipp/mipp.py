@@ -60,7 +60,7 @@ class MIPP:
             samples make more nodes significant; with one, the choice settles.
         worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
             the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where streams are
-            normalised row by row, as in transformers: there nats of one layer can be worth a hundred of another.
+            normalised row by row, as in transformers: there a nat of one layer can be worth tens of another.
             Convolutional networks gain nothing by it. It needs `estimator="gaussian"`, `collapse=None` and
             `activation="pre"`.
     """
