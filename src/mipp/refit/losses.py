@@ -123,9 +123,14 @@ def output_loss(outputs: Values, targets: Values) -> Tensor:
     for output, target in zip(outputs, targets, strict=True):
         parts.append(relative_error(output, target))
         if output.ndim == 2 and output.shape[1] > 1:
-            logs = output.float().log_softmax(1), target.float().log_softmax(1)
-            parts.append(nn.functional.kl_div(*logs, reduction="batchmean", log_target=True))
+            parts.append(divergence(output, target))
     return torch.stack(parts).sum()
+
+
+def divergence(output: Tensor, target: Tensor) -> Tensor:
+    """KL(target || output) of logits along the last dimension, the mean over all others."""
+    found, wanted = (logits.float().log_softmax(-1).flatten(0, -2) for logits in (output, target))
+    return nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
 
 
 def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -> Tensor:

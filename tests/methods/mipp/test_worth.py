@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import mipp
 from mipp.data.calibration import Calibration, read
+from mipp.graph.program import execute
 from mipp.methods import MIPP
 from mipp.methods.mipp.carried import measured
 from mipp.methods.mipp.worth import has_normalised_streams, measure_worth, weigh
@@ -99,6 +100,31 @@ def test_worth_is_measured_on_request_and_where_streams_are_normalised(kind, wor
     assert bool(asked) == (worth == "outputs" or (worth == "auto" and kind is PreNorm))
 
 
+def test_convolutions_of_groups_are_mended_by_least_squares_on_their_patches():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.Flatten()).eval()
+    images = torch.randn(64, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    task, order = task_of(model, images), (0, 3, 1, 2)  # a node is a channel of each half
+    moved = measure_worth(task, measured(task, 64).statistics, {"0": Elimination(order, (0.0, *map(float, order)))})[
+        "0"
+    ]
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        hidden = model[:2](images).double()
+        for half in range(2):
+            rows = F.unfold(hidden[:, 4 * half : 4 * half + 4], 3).transpose(1, 2).flatten(0, 1)
+            places = torch.tensor([9 * channel + place for channel in (1, 2) for place in range(9)])
+            weight, own = (net[2].weight[3 * half : 3 * half + 3].flatten(1) for net in (model, other))
+            second = rows.mT @ rows / len(rows)
+            ridge = 1e-3 * second.diagonal().mean() * torch.eye(len(places), dtype=torch.float64)
+            solved = torch.linalg.solve(second[places][:, places] + ridge, second[places] @ weight.double().mT).mT
+            own.zero_()[:, places] = solved.float()
+        found, dense = other(images[:2]), model(images[:2])
+        error = (found - dense).square().mean() / dense.var(correction=0)
+        divergence = F.kl_div(found.log_softmax(1), dense.log_softmax(1), reduction="batchmean", log_target=True)
+    assert moved == (2, pytest.approx(float(error + divergence), rel=1e-3))
+
+
 @pytest.mark.parametrize("make", [lambda: nn.Conv2d(3, 8, 3), lambda: nn.Conv2d(3, 8, 3, groups=1, padding=1)])
 def test_convolutions_and_their_readers_can_be_weighed(make):
     torch.manual_seed(0)
@@ -106,8 +132,57 @@ def test_convolutions_and_their_readers_can_be_weighed(make):
     images = torch.randn(16, 3, 10, 10, generator=torch.Generator().manual_seed(0))
     result = mipp.prune(model, [images], mipp.Budget(macs=0.5), MIPP(worth="outputs"), progress=False)
     assert result.report.to_dict()
+    assert result.report.after.macs <= 0.5 * result.report.before.macs
     with pytest.raises(mipp.MippError, match="worth"):
         MIPP(worth="loud")
+
+
+class Chain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(5)), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def test_what_is_in_front_of_a_group_is_computed_once(monkeypatch):
+    torch.manual_seed(0)
+    task, spans = task_of(Chain().eval(), torch.randn(64, 8)), []
+    curves = {name: Elimination(tuple(range(8)), tuple(map(float, range(9)))) for name in reversed(task.graph.groups)}
+    statistics = measured(task, 64).statistics
+
+    def counted(program, values, bound, span, keep=()):
+        spans.append(span)
+        execute(program, values, bound, span, keep)
+
+    monkeypatch.setattr("mipp.methods.mipp.worth.execute", counted)
+    assert list(measure_worth(task, statistics, curves)) == list(curves)
+    before = [span for span in spans if span[1] < len(task.graph.program.ops)]
+    assert len(before) == len(curves) == 5
+    assert [start for start, _ in before[1:]] == [stop for _, stop in before[:-1]]
+
+
+def test_processes_are_averaged_and_one_that_cannot_measure_stops_all(monkeypatch):
+    task = task_of(Branches().eval(), DATA)
+    curve = {"loud.0": Elimination(tuple(range(16)), tuple(map(float, range(17))))}
+    statistics = measured(task, 64).statistics
+    alone = measure_worth(task, statistics, curve)["loud.0"][1]
+    task.finished.clear()
+    monkeypatch.setattr("mipp.methods.mipp.worth.gather", lambda own: [own, {"loud.0": 3 * own["loud.0"]}])
+    assert measure_worth(task, statistics, curve)["loud.0"][1] == pytest.approx(2 * alone)
+    task.finished.clear()
+    monkeypatch.setattr("mipp.methods.mipp.worth.gather", lambda own: [own, "another path"])
+    with pytest.raises(mipp.UnsupportedModelError, match="another path"):
+        measure_worth(task, statistics, curve)
+
+
+def test_a_budget_of_widths_alone_needs_no_worth(monkeypatch):
+    asked: list[object] = []
+    monkeypatch.setattr("mipp.methods.mipp.mipp.measure_worth", lambda *given: asked.append(given) or {})
+    torch.manual_seed(0)
+    mipp.prune(PreNorm().eval(), [torch.randn(64, 8)], mipp.Budget(widths={"up": 5}), progress=False)
+    assert not asked
 
 
 def test_where_worth_cannot_be_measured_nats_count_alike_and_the_report_says_so(monkeypatch):

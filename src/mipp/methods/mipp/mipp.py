@@ -134,7 +134,7 @@ class MIPP:
             for group in self._groups(task)
             if group.name not in budget.widths
         }
-        worth = self._worth(task, whole)
+        worth = self._worth(task, whole) if whole and budget.limits(task.cost) else {}
         widths = _allocate(
             self._towards_kept(task, source, budget, whole, worth), worth, task.cost, budget, task.measure
         )

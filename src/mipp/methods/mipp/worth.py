@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mipp.data.calibration import Batch, pieces
+from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import downstream, result_of
-from mipp.graph.layers import as_layer, is_stored_transposed, swap_axes
+from mipp.graph.layers import as_layer
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
-from mipp.graph.program import Op, Ref, execute
+from mipp.graph.program import Ref, execute
 from mipp.graph.row_norms import row_norm
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
-from mipp.refit.losses import Values, floating, relative_error
-from mipp.runtime.distributed import sum_shards
+from mipp.refit.losses import Values, divergence, floating, relative_error
+from mipp.runtime.distributed import gather
 from mipp.statistics.observing import SiteStatistics, rotate
 from mipp.statistics.paths import Paths
 
@@ -50,22 +50,40 @@ def measure_worth(task: Task, statistics: Mapping[int, SiteStatistics], curves: 
         curves: Orders of removal, by group.
 
     Raises:
-        UnsupportedModelError: The model cannot be run op by op.
+        UnsupportedModelError: The model cannot be run op by op, in one of the processes at least.
     """
 
     def measure() -> dict[str, Any]:
-        outputs, found = _Outputs(task), {}
-        for name in task.progress(list(curves), "worth of the groups", len(curves)):
-            group = task.graph.groups[name]
-            sites = [site for site in task.graph.readers(group) if site.op in statistics]
-            gone = (group.size + 1) // 2
-            if sites and gone < group.size:
-                kept = curves[name].order[gone:]
-                weights = {site.op: _repair(group, site, statistics[site.op], kept) for site in sites}
-                found[name] = gone, outputs.distance(sites, weights)
-        return found
+        try:
+            own: dict[str, float] | str = _distances(task, statistics, curves)
+        except UnsupportedModelError as error:
+            own = str(error)
+        found = gather(own)  # those of all processes, each of its own samples
+        if (reason := next((one for one in found if isinstance(one, str)), None)) is not None:
+            raise UnsupportedModelError(reason)
+        distances = [one for one in found if not isinstance(one, str)]
+        return {n: (_gone(task.graph.groups[n]), sum(one[n] for one in distances) / len(found)) for n in distances[0]}
 
     return task.step(f"worth of {', '.join(curves)}", measure)
+
+
+def _distances(
+    task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination]
+) -> dict[str, float]:
+    """The distances that the outputs of this process move, by group."""
+    groups = [group for name in curves if _gone(group := task.graph.groups[name]) < group.size]
+    readers = {g.name: [site for site in task.graph.readers(g) if site.op in statistics] for g in groups}
+    outputs, found = _Outputs(task), {}
+    read = sorted((g for g in groups if readers[g.name]), key=lambda g: outputs.start_of(readers[g.name]))
+    for group in task.progress(read, "worth of the groups", len(read)):
+        kept, sites = curves[group.name].order[_gone(group) :], readers[group.name]
+        weights = {site.op: _repair(group, site, statistics[site.op], kept) for site in sites}
+        found[group.name] = outputs.distance(sites, weights)
+    return {name: found[name] for name in curves if name in found}
+
+
+def _gone(group: NodeGroup) -> int:
+    return (group.size + 1) // 2
 
 
 def weigh(curves: Mapping[str, Elimination], worth: Worth) -> dict[str, Elimination]:
@@ -93,32 +111,32 @@ class _Outputs:
     def __init__(self, task: Task) -> None:
         call = _few(task).call
         self._path = Paths(task.model, task.graph).find(call)
-        self._inputs = dict(zip(self._path.program.inputs, call.tensors, strict=True))
-        self._dense, self._at = dict(self._inputs), 0  # values in front of an op
-        self._targets = self._run(dict(self._inputs), 0)
+        self._dense, self._at = dict(zip(self._path.program.inputs, call.tensors, strict=True)), 0  # in front of an op
+        self._targets = self._run(dict(self._dense), 0)
+
+    def start_of(self, sites: Sequence[Site]) -> int:
+        """The first op that is one of some layers."""
+        return min((op.index for site in sites for op in self._path.uses(site)), default=len(self._path.program.ops))
 
     @torch.no_grad()
     def distance(self, sites: Sequence[Site], weights: Mapping[int, Tensor]) -> float:
-        """The mean over all processes.
+        """The distance that they move.
 
         Args:
-            sites: The layers.
+            sites: The layers; none starts before those of an earlier call.
             weights: By op, shape [outputs, inputs per group, ...].
         """
-        ops = [(op, weights[site.op]) for site in sites for op in self._path.uses(site)]
-        start = min((op.index for op, _ in ops), default=len(self._path.program.ops))
+        start = self.start_of(sites)
         values = self._values_before(start)
-        for op, weight in ops:
-            place = as_layer(op.name, op.arguments)["weight"]
-            if isinstance(place, Ref):
-                values[place.index] = _as_stored(op, weight)
+        for site in sites:
+            for op in self._path.uses(site):
+                place = as_layer(op.name, op.arguments)["weight"]
+                if isinstance(place, Ref):
+                    values[place.index] = site.swap_axes(weights[site.op])
         distance = _distance(self._run(values, start), self._targets)
-        total = sum_shards(torch.tensor([distance if math.isfinite(distance) else _FAR, 1.0], dtype=torch.float64))
-        return float(total[0] / total[1])
+        return distance if math.isfinite(distance) else _FAR
 
     def _values_before(self, start: int) -> dict[int, Tensor]:
-        if start < self._at:
-            self._dense, self._at = dict(self._inputs), 0
         execute(self._path.program, self._dense, self._path.bound, (self._at, start))
         self._at = start
         return dict(self._dense)
@@ -134,17 +152,12 @@ def _few(task: Task) -> Batch:
     return next(iter(pieces(task.batches[0], None, min(max(total // _EVERY, _FEWEST), _MOST))))
 
 
-def _as_stored(op: Op, weight: Tensor) -> Tensor:
-    stored = is_stored_transposed(op.name, op.arguments)
-    return swap_axes(weight, op.arguments.get("groups", 1)) if stored else weight
-
-
 def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequence[int]) -> Tensor:
     """The weight of a reader that reads some nodes of a group only: of all such, what comes closest to the outputs."""
     weight = statistics.weight
-    reads = torch.ones(weight[0].numel(), dtype=torch.bool)
-    reads[site.features_of(group, weight).flatten()] = False
-    reads[site.features_of(group, weight)[list(kept)].flatten()] = True
+    features, reads = site.features_of(group, weight), torch.ones(weight[0].numel(), dtype=torch.bool)
+    reads[features.flatten()] = False
+    reads[features[list(kept)].flatten()] = True
     groups = weight.detach().double().flatten(1).unflatten(0, (site.groups, -1))
     rows = rotate(groups, statistics.basis)
     parts = statistics.parts or [torch.arange(rows.shape[-1])]
@@ -168,6 +181,5 @@ def _distance(outputs: Values, targets: Values) -> float:
     for output, target in zip(outputs, targets, strict=True):
         total += float(relative_error(output, target))
         if output.ndim > 1 and output.shape[-1] > 1:
-            found, wanted = (logits.float().log_softmax(-1).flatten(0, -2) for logits in (output, target))
-            total += float(F.kl_div(found, wanted, reduction="batchmean", log_target=True))
+            total += float(divergence(output, target))
     return total
