@@ -132,7 +132,8 @@ class _TrialCut:
     def settle(self) -> bool:
         """Returns whether a trial cut of all groups holds at once; otherwise those that remain are to be tried."""
         if self._holds(self.graph, self.graph.groups):
-            self.graph = self._draw(self.findings)  # with the attributes that the trial found to follow
+            if self._compared:  # attributes that the trial found to follow
+                self.graph = self._draw(self.findings)
             return True
         unsettled: list[list[Doubt]] = []
         for doubts in cluster(self.graph.doubts):
