@@ -409,7 +409,7 @@ def language_headline() -> str:
     columns = [
         f"SmolLM2-135M, perplexity {dense:.1f}",
         "**MIPP**",
-        "as cut, without the refit",
+        "MIPP without the refit",
         "the best other choice",
     ]
     cells = []

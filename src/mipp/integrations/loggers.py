@@ -27,7 +27,7 @@ def log_report(report: Report, writer: Any, step: int = 0) -> None:
         step: The step they are logged under, such as the round of pruning.
 
     Raises:
-        MippError: The writer has none of these functions.
+        MippError: The report is something else, or the writer has none of these functions.
     """
     if not isinstance(report, Report):
         raise MippError(f"report is a {type(report).__name__}; expected result.report.")
