@@ -3,7 +3,7 @@
 import sys
 
 import mipp
-from mipp.cli.models import ModelSource
+from mipp.cli.options import ModelSource
 from mipp.cli.pretrained import _card
 
 

@@ -1,7 +1,7 @@
 """The command `mipp`: argument parsing. What a command does is in the module of its name, imported when it runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,107 +53,58 @@ def _demo(
 
 
 @app.command("inspect")
+@options.expand
 def _inspect(
-    model: options.Model,
-    *,
-    input: options.Input,
-    weights: options.Weights = None,
-    trust_remote_code: options.Trust = False,
-    exclude: options.Exclude = None,
-    json: options.Json = False,
+    model: options.ModelSource, *, input: options.Input, exclude: options.Exclude = None, json: options.Json = False
 ) -> None:
     """Show what can be pruned from a model, and what cannot and why."""
     from mipp.cli.inspect import run
-    from mipp.cli.models import ModelSource
 
-    run(ModelSource(model, weights, trust_remote_code), input, exclude=exclude or [], json=json)
+    run(model, input, exclude=exclude or [], json=json)
 
 
 @app.command("prune")
-@options.expand(source=options.DATA, amounts=options.AMOUNTS, choice=options.CHOICE)
+@options.expand
 def _prune(
-    model: options.Model,
     *,
-    source: dict[str, Any],
-    weights: options.Weights = None,
-    trust_remote_code: options.Trust = False,
-    amounts: dict[str, Any],
-    width: options.Width = None,
-    min_keep: Annotated[int, typer.Option(help=options.LIMIT + "fewest nodes in any group.")] = 1,
-    round_to: Annotated[int, typer.Option(help=options.LIMIT + "widths are multiples of this.")] = 1,
-    uniform: Annotated[
-        bool, typer.Option("--uniform", help=options.LIMIT + "groups of one kind get the same width.")
-    ] = False,
-    runtime: Annotated[
-        str, typer.Option(help=options.LIMIT + "latency is measured in torch or onnxruntime.")
-    ] = "torch",
-    choice: dict[str, Any],
+    source: options.Source,
+    budgeted: options.Budgeted,
+    chosen: options.Chosen,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
-    memory_limit: options.MemoryLimit = None,
     out: Annotated[Path | None, typer.Option(help="New folder for plan, weights and report.")] = None,
-    evaluate: options.Evaluate = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Prune a model to a budget and show what it cost."""
-    from mipp.cli.models import ModelSource
-    from mipp.cli.prune import Budgeted, Chosen, run
-    from mipp.cli.sources import DataSource, Source
+    from mipp.cli.prune import run
 
-    sampled = {name: choice.pop(name) for name in ("max_samples", "seed")}
-    run(
-        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), **sampled),
-        Budgeted(amounts, width or [], min_keep, round_to, uniform, runtime),
-        Chosen(**choice, evaluate=evaluate, checkpoint=checkpoint, memory_limit=memory_limit),
-        out,
-        json=json,
-        quiet=quiet,
-    )
+    run(source, budgeted, chosen, checkpoint, out, json=json, quiet=quiet)
 
 
 @app.command("frontier", short_help="Prune to several budgets: quality against size.")
-@options.expand(source=options.DATA, choice=options.CHOICE)
+@options.expand
 def _frontier(
-    model: options.Model,
     *,
-    source: dict[str, Any],
+    source: options.Source,
+    chosen: options.Chosen,
     budgets: Annotated[
         str, typer.Option(metavar="LIST", help="Such as macs=0.7,macs=0.5,macs=0.3:round_to=8.")
     ] = "macs=0.8,macs=0.65,macs=0.5,macs=0.35,macs=0.25",
-    weights: options.Weights = None,
-    trust_remote_code: options.Trust = False,
-    choice: dict[str, Any],
-    memory_limit: options.MemoryLimit = None,
     out: Annotated[Path | None, typer.Option(help="New folder, with one inside for each budget.")] = None,
-    evaluate: options.Evaluate = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Prune to several budgets from one set of statistics: the curve of quality against size."""
     from mipp.cli.frontier import run
-    from mipp.cli.models import ModelSource
-    from mipp.cli.prune import Chosen
-    from mipp.cli.sources import DataSource, Source
 
-    sampled = {name: choice.pop(name) for name in ("max_samples", "seed")}
-    run(
-        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), **sampled),
-        budgets,
-        Chosen(**choice, evaluate=evaluate, checkpoint=None, memory_limit=memory_limit),
-        out,
-        json=json,
-        quiet=quiet,
-    )
+    run(source, budgets, chosen, out, json=json, quiet=quiet)
 
 
 @app.command("select", short_help="Select the inputs (pixels) that inform a model.")
-@options.expand(source=options.DATA)
+@options.expand
 def _select(
-    model: options.Model,
     *,
-    source: dict[str, Any],
-    weights: options.Weights = None,
-    trust_remote_code: options.Trust = False,
+    source: options.Source,
     num_features: Annotated[
         str | None,
         typer.Option(
@@ -161,76 +112,33 @@ def _select(
         ),
     ] = None,
     settings: options.Settings = None,
-    max_samples: options.MaxSamples = 1024,
-    seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The selection as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The selected pixels, .png or .svg.")] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Select the inputs (pixels) that inform about the first layer of a model, pruned or not."""
-    from mipp.cli.models import ModelSource
     from mipp.cli.select import run
-    from mipp.cli.sources import DataSource, Source
 
-    run(
-        Source(ModelSource(model, weights, trust_remote_code), DataSource(**source), max_samples, seed),
-        settings or [],
-        num_features,
-        out,
-        picture,
-        json=json,
-        quiet=quiet,
-    )
+    run(source, settings or [], num_features, out, picture, json=json, quiet=quiet)
 
 
 @app.command("compare", short_help="Compare methods, budgets and seeds in a table and plots.")
+@options.expand
 def _compare(
     *,
-    model: Annotated[
-        str, typer.Option(metavar="MODEL", help="Import path package.module:factory, such as mipp.zoo:DigitsCNN.")
-    ],
-    data: Annotated[str, typer.Option(metavar="NAME", help="digits, mnist, cifar10 or cifar100.")],
-    methods: options.Methods,
-    budgets: Annotated[str, typer.Option(metavar="LIST", help="Such as macs=0.5,macs=0.2,nodes=0.1:min_keep=0.")],
-    seeds: Annotated[str, typer.Option(metavar="LIST", help="Such as 0,1,2.")] = "0",
+    compared: options.Compared,
+    trained: options.Trained,
     out: Annotated[Path, typer.Option(help="Folder of the results; runs that are in it are not done again.")] = Path(
         "runs/compare"
     ),
-    weights: options.Weights = None,
-    data_dir: options.DataDir = None,
-    before_epochs: Annotated[float, typer.Option(min=0, help="Train this long before pruning.")] = 0,
-    after_epochs: Annotated[float, typer.Option(min=0, help="Train copies this long after pruning.")] = 0,
-    whole_epochs: Annotated[float, typer.Option(min=0, help="A whole training, for imp, oto and scratch.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Before pruning, and in a whole training.")] = 0.05,
-    after_learning_rate: Annotated[float, typer.Option(help="After pruning.")] = 0.01,
-    max_samples: options.MaxSamples = 1024,
-    exclude: options.Exclude = None,
-    compensate: Annotated[
-        bool, typer.Option("--compensate/--no-compensate", help="Also measure with the refit.")
-    ] = True,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a grid of methods, budgets and seeds; finished runs are skipped; one table and the plots."""
-    from mipp.cli.compare import Compared, Trained, run
+    from mipp.cli.compare import run
 
-    run(
-        Compared(model, weights, data, data_dir, methods, budgets, seeds),
-        Trained(
-            before_epochs,
-            after_epochs,
-            whole_epochs,
-            learning_rate,
-            after_learning_rate,
-            max_samples,
-            exclude or [],
-            compensate,
-        ),
-        out,
-        json=json,
-        quiet=quiet,
-    )
+    run(compared, trained, out, json=json, quiet=quiet)
 
 
 @app.command("report")
@@ -247,24 +155,22 @@ def _report(
 
 
 @app.command("export", short_help="Export a model to ONNX or torch.export, and check it.")
+@options.expand
 def _export(
-    model: options.Model,
     *,
+    model: options.ModelSource,
     input: options.Input,
     out: Annotated[Path, typer.Option(metavar="FILE", help="New file: .onnx, or .pt2 for torch.export.")],
     dynamic: Annotated[
         list[int] | None,
         typer.Option(metavar="DIM", help="Dimension that may change later, such as 1 for length. Repeatable."),
     ] = None,
-    weights: options.Weights = None,
-    trust_remote_code: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """Export a model, pruned or not, to ONNX or torch.export, and check what was written."""
     from mipp.cli.export import run
-    from mipp.cli.models import ModelSource
 
-    run(ModelSource(model, weights, trust_remote_code), input, dynamic, out=out, json=json)
+    run(model, input, dynamic, out=out, json=json)
 
 
 @app.command("methods", short_help="List the methods, and the fields that --set changes.")

@@ -2,7 +2,7 @@
 
 import json as _json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -16,37 +16,11 @@ from rich.text import Text
 import mipp
 from mipp.cli import arguments, console
 from mipp.cli.errors import CommandError, unknown
-from mipp.cli.models import ModelSource
+from mipp.cli.models import make_model
+from mipp.cli.options import Compared, ModelSource, Trained
 from mipp.grid.summary import cells, headings
 
 TABLE = "table.md"
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The networks, data, methods and budgets of a comparison."""
-
-    model: str
-    weights: Path | None
-    data: str
-    data_dir: Path | None
-    methods: str
-    budgets: str
-    seeds: str
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Recipes of training before and after pruning, and the size of the calibration data."""
-
-    before_epochs: float
-    after_epochs: float
-    whole_epochs: float
-    learning_rate: float
-    after_learning_rate: float
-    max_samples: int
-    exclude: Sequence[str]
-    compensate: bool
 
 
 def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: bool) -> None:
@@ -107,15 +81,15 @@ def _workload(compared: Compared, trained: Trained) -> mipp.grid.Workload:
     named = compared.model if compared.weights is None else f"{compared.model} {compared.weights}"
     return mipp.grid.Workload(
         named,
-        ModelSource(compared.model, compared.weights).make,
+        partial(make_model, ModelSource(compared.model, compared.weights)),
         mipp.zoo.load(compared.data, "train", compared.data_dir),
         mipp.zoo.load(compared.data, "test", compared.data_dir),
         before=mipp.grid.Recipe(trained.before_epochs, trained.learning_rate),
         after=mipp.grid.Recipe(trained.after_epochs, trained.after_learning_rate),
         whole=mipp.grid.Recipe(trained.whole_epochs, trained.learning_rate),
-        samples=trained.max_samples,
-        exclude=tuple(trained.exclude),
-        compensate=trained.compensate,
+        samples=compared.max_samples,
+        exclude=tuple(compared.exclude or ()),
+        compensate=compared.compensate,
     )
 
 

@@ -8,14 +8,15 @@ import typer
 
 import mipp
 from mipp.cli import arguments, console
-from mipp.cli.models import ModelSource
+from mipp.cli.models import make_model
+from mipp.cli.options import ModelSource
 
 
 def run(model: ModelSource, inputs: Sequence[str], dynamic: Sequence[int] | None, *, out: Path, json: bool) -> None:
     """Exports, checks, and says by how much the file differs from the model."""
     example = arguments.example(inputs)
     with console.only_results_on_stdout():
-        gap = mipp.export.export(model.make(), example, out, dynamic)
+        gap = mipp.export.export(make_model(model), example, out, dynamic)
     if json:
         typer.echo(_json.dumps({"out": str(out), "difference": gap}))
     else:

@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 import mipp
-from mipp.cli import arguments, console, sources
+from mipp.cli import arguments, console
 from mipp.cli.errors import CommandError
-from mipp.cli.prune import Chosen, prepare, refuse_existing, saver, since_dense
+from mipp.cli.options import Chosen, Source
+from mipp.cli.prune import prepare, refuse_existing, saver, since_dense
 from mipp.report import summary
 from mipp.storage.places import PAGE, new_folder
 
 
-def run(source: sources.Source, budgets: str, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool) -> None:
+def run(source: Source, budgets: str, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool) -> None:
     """Prunes to several budgets and prints the curve; each result has a folder, whose report draws it."""
     refuse_existing(out)
     asked = arguments.budgets(budgets)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipp.cli.errors import CommandError
-from mipp.cli.models import ModelSource, require
+from mipp.cli.errors import CommandError, require
+from mipp.cli.options import ModelSource
 from mipp.errors import CalibrationError, clip, few, quote
 from mipp.runtime.typed import FormError, as_type, read_json
 

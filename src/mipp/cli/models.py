@@ -4,9 +4,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 import mipp
 from mipp.cli.console import first_line, only_results_on_stdout
-from mipp.cli.errors import CommandError, unknown
-from mipp.errors import MissingRequirementError, few
+from mipp.cli.errors import CommandError, require, unknown
+from mipp.cli.options import ModelSource
+from mipp.errors import few
 from mipp.runtime.typed import FormError, read_json
 from mipp.storage.places import PRUNED_FORM
 from mipp.storage.tensor_files import read_tensors
@@ -24,60 +23,22 @@ _INSIDE = ("state_dict", "model_state_dict", "model", "net", "module", "params")
 """Keys under which checkpoints of trainings hold the state dict of the model."""
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model as it is named on the command line.
-
-    Attributes:
-        name: An import path package.module:factory; hf:FOLDER_OR_NAME, timm:NAME or torchvision:NAME.
-        weights: A file of weights, or a folder that `mipp prune --out` wrote.
-        trust_remote_code: Run the code in a Hugging Face folder.
-    """
-
-    name: str
-    weights: Path | None = None
-    trust_remote_code: bool = False
-
-    @property
-    def library(self) -> str:
-        """The prefix of the name: hf, timm, torchvision; else nothing."""
-        prefix, colon, _ = self.name.partition(":")
-        return prefix if colon and prefix in _LIBRARIES else ""
-
-    @property
-    def within(self) -> str:
-        """The name behind the prefix."""
-        return self.name.partition(":")[2] if self.library else self.name
-
-    def make(self, seed: int = 0) -> nn.Module:
-        """Makes the model, and loads its weights if there are any."""
-        torch.manual_seed(seed)  # for models that are made on import
-        if self.library:
-            with only_results_on_stdout():
-                made = _LIBRARIES[self.library](self)
-        else:
-            factory = _import(self.name)
-            torch.manual_seed(seed)
-            made = _make(self.name, factory)
-        if self.weights is None:
-            return made
-        if self.weights.is_dir():
-            return mipp.load(self.weights, made)
-        _load(made, self.name, self.weights)
+def make_model(source: ModelSource, seed: int = 0) -> nn.Module:
+    """Makes a model, and loads its weights if there are any."""
+    torch.manual_seed(seed)  # for models that are made on import
+    if source.library:
+        with only_results_on_stdout():
+            made = _MAKERS[source.library](source)
+    else:
+        factory = _import(source.name)
+        torch.manual_seed(seed)
+        made = _make(source.name, factory)
+    if source.weights is None:
         return made
-
-
-def require(name: str, purpose: str, install: str = "") -> ModuleType:
-    """Imports a library that only some commands need.
-
-    Raises:
-        MissingRequirementError: It is not installed; the message has the line that installs it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        line = f"pip install {install or name}"
-        raise MissingRequirementError(f"{purpose} needs {name}, which cannot be imported ({error}): {line}") from error
+    if source.weights.is_dir():
+        return mipp.load(source.weights, made)
+    _load(made, source.name, source.weights)
+    return made
 
 
 def _from_hugging_face(source: ModelSource) -> nn.Module:
@@ -138,7 +99,7 @@ def _downloaded(source: ModelSource, make: Callable[[], Any]) -> nn.Module:
     return found
 
 
-_LIBRARIES: dict[str, Callable[[ModelSource], nn.Module]] = {
+_MAKERS: dict[str, Callable[[ModelSource], nn.Module]] = {
     "hf": _from_hugging_face,
     "timm": _from_timm,
     "torchvision": _from_torchvision,

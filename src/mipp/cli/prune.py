@@ -1,7 +1,7 @@
 """`mipp prune`."""
 
 import json as _json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,59 +13,27 @@ from torch import nn
 import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
-from mipp.cli.models import ModelSource
+from mipp.cli.options import Budgeted, Chosen, ModelSource, Source
 from mipp.storage.places import PAGE, PLAN
 
 
-@dataclass(frozen=True)
-class Budgeted:
-    """The options of the budget, as text where a float and an int differ."""
-
-    amounts: Mapping[str, str | None]
-    width: Sequence[str]
-    min_keep: int
-    round_to: int
-    uniform: bool
-    runtime: Any
-
-    def budget(self) -> mipp.Budget:
-        """The budget itself."""
-        amounts: dict[str, Any] = {
-            name: arguments.amount(name, text) for name, text in self.amounts.items() if text is not None
-        }
-        return mipp.Budget(
-            **amounts,
-            widths=arguments.widths(self.width),
-            min_keep=self.min_keep,
-            round_to=self.round_to,
-            uniform=self.uniform,
-            runtime=self.runtime,
-        )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The method, and how `mipp.prune` is to run."""
-
-    method: str
-    settings: Sequence[str] | None
-    exclude: Sequence[str] | None
-    compensate: bool
-    recover: str | None
-    evaluate: bool | None
-    device: str | None
-    checkpoint: Path | None
-    memory_limit: str | None
-
-
 def run(
-    source: sources.Source, budgeted: Budgeted, chosen: Chosen, out: Path | None, *, json: bool, quiet: bool
+    source: Source,
+    budgeted: Budgeted,
+    chosen: Chosen,
+    checkpoint: Path | None,
+    out: Path | None,
+    *,
+    json: bool,
+    quiet: bool,
 ) -> None:
     """Prunes, saves and prints the report."""
     refuse_existing(out)
     with console.only_results_on_stdout():
-        call = prepare(source, [budgeted.budget()], chosen, quiet=quiet)
-        result = mipp.prune(call.model, call.calibration, call.budgets[0], call.method, **call.options)
+        call = prepare(source, [_budget(budgeted)], chosen, quiet=quiet)
+        result = mipp.prune(
+            call.model, call.calibration, call.budgets[0], call.method, checkpoint=checkpoint, **call.options
+        )
     (result,) = since_dense([result], source.model, quiet=quiet)
     if out is not None:
         saver(source)(result, out, out)
@@ -75,6 +43,19 @@ def run(
     else:
         Console().print(result.report)
     console.note(_what_next(out, source.model, resumed=result.resumed), quiet=quiet)
+
+
+def _budget(given: Budgeted) -> mipp.Budget:
+    amounts = {name: arguments.amount(name, text) for name, text in given.amounts.items() if text is not None}
+    runtime: Any = given.runtime
+    return mipp.Budget(
+        **amounts,
+        widths=arguments.widths(given.width or ()),
+        min_keep=given.min_keep,
+        round_to=given.round_to,
+        uniform=given.uniform,
+        runtime=runtime,
+    )
 
 
 @dataclass(frozen=True)
@@ -88,10 +69,10 @@ class Call:
     options: dict[str, Any]
 
 
-def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chosen, *, quiet: bool) -> Call:
+def prepare(source: Source, budgets: Sequence[mipp.Budget], chosen: Chosen, *, quiet: bool) -> Call:
     """Opens the model and the data, and refuses what cannot be pruned from the command line."""
     method, device = arguments.method(chosen.method, chosen.settings or []), sources.device(chosen.device)
-    model, data = source.holding_out(bool(chosen.evaluate)).open()
+    model, data = sources.open_source(source, hold_out=bool(chosen.evaluate))
     if mipp.methods.needs_of(method).training:
         raise CommandError(
             f"{chosen.method} trains the network, and no option says how; expected a method that does not. `mipp "
@@ -123,7 +104,6 @@ def prepare(source: sources.Source, budgets: Sequence[mipp.Budget], chosen: Chos
         "device": device,
         "seed": source.seed,
         "progress": not quiet,
-        "checkpoint": chosen.checkpoint,
         "memory_limit": chosen.memory_limit,
     }
     return Call(model, mipp.Calibration(data.batches, source.max_samples), budgets, method, options)
@@ -150,7 +130,7 @@ def refuse_existing(out: Path | None) -> None:
         )
 
 
-def saver(source: sources.Source) -> Callable[[mipp.Result, Path, Path], object]:
+def saver(source: Source) -> Callable[[mipp.Result, Path, Path], object]:
     """A function `save(result, folder, name)`; of a Hugging Face model, it makes a folder of that kind.
 
     The name is that of the folder in the end, for the card of the model.

@@ -11,11 +11,12 @@ from rich.progress import track
 import mipp
 from mipp.cli import arguments, console, sources
 from mipp.cli.errors import CommandError
+from mipp.cli.options import Source
 from mipp.selectors.pixels import DEFAULT_METHOD
 
 
 def run(
-    source: sources.Source,
+    source: Source,
     settings: Sequence[str],
     num_features: str | None,
     out: Path | None,
@@ -48,9 +49,9 @@ def run(
 
 
 def _select(
-    source: sources.Source, method: mipp.methods.MIPP, num_features: float | None, *, quiet: bool
+    source: Source, method: mipp.methods.MIPP, num_features: float | None, *, quiet: bool
 ) -> mipp.InputSelection:
-    model, data = source.open()
+    model, data = sources.open_source(source)
     calibration = mipp.Calibration(data.batches, source.max_samples)
     console = Console(stderr=True)
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from mipp.cli.arrays import open_arrays
 from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError
 from mipp.cli.images import ImageFolder, count_classes, known_transform, open_images, transform_of
-from mipp.cli.models import ModelSource
+from mipp.cli.models import make_model
+from mipp.cli.options import DataSource, ModelSource, Source
 from mipp.cli.texts import Table, open_text
 from mipp.errors import CalibrationError, clip
 from mipp.modules.copies import working_copy
@@ -33,81 +33,17 @@ class Data:
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None
 
 
-@dataclass(frozen=True)
-class DataSource:
-    """Calibration data as they are named on the command line: one of the first three fields.
-
-    Attributes:
-        data: A data set of the zoo, a .safetensors or a .npy file.
-        images: A folder of images.
-        text: A file of text, or a table.
-        data_dir: Folder of the zoo's data.
-        size, mean, std: How images are read.
-        skip_bad: Leave out images that cannot be read.
-        length: Tokens in a piece of text.
-        tokenizer: Folder or name of the tokenizer.
-        column: Column of a table.
-        labels: Classes of the samples of a .npy file, another .npy file.
-        hold_out: Of a file with labels, keep a fifth to measure accuracy on.
-    """
-
-    data: str | None = None
-    images: Path | None = None
-    text: Path | None = None
-    data_dir: Path | None = None
-    size: int | None = None
-    mean: str | None = None
-    std: str | None = None
-    skip_bad: bool = False
-    length: int = 128
-    tokenizer: str | None = None
-    column: str | None = None
-    labels: Path | None = None
-    hold_out: bool = False
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("data", "images", "text") if getattr(self, name) is not None]
-        if self.labels is not None and self.data is None:
-            raise CommandError("--labels belongs to --data FILE.npy; images have their labels from class folders.")
-        if len(given) != 1:
-            found = " and ".join(f"--{name}" for name in given) or "none of them is given"
-            raise CommandError(f"Calibration data are one of --data, --images and --text; {found}.")
-
-    @property
-    def words(self) -> str:
-        """The kind of the data, for people."""
-        return self.data or (f"images in {self.images}" if self.images else f"text in {self.text}")
-
-    def open(self, source: ModelSource, model: nn.Module, max_samples: int, seed: int) -> Data:
-        """The data themselves, for a model."""
-        if self.images is not None:
-            return _image_data(self, source, model, seed)
-        if self.text is not None:
-            table = Table(self.text, self.column, self.skip_bad)
-            pieces = open_text(table, source, self.tokenizer, self.length)
-            causal = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
-            return Data(iter(pieces.batches(seed)), None, pieces.perplexity if causal else None)
-        assert self.data is not None
-        return _named_data(self, source, model, max_samples, seed)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model and what it is calibrated on."""
-
-    model: ModelSource
-    data: DataSource
-    max_samples: int
-    seed: int
-
-    def holding_out(self, wanted: bool) -> "Source":  # noqa: FBT001
-        """The same source; of a file with labels, a fifth is kept to measure accuracy on."""
-        return replace(self, data=replace(self.data, hold_out=wanted))
-
-    def open(self) -> tuple[nn.Module, Data]:
-        """The model and the data themselves."""
-        made = self.model.make(self.seed)
-        return made, self.data.open(self.model, made, self.max_samples, self.seed)
+def open_source(source: Source, *, hold_out: bool = False) -> tuple[nn.Module, Data]:
+    """A model and the data themselves; of a file with labels, a fifth may be kept to measure accuracy on."""
+    model, options = make_model(source.model, source.seed), source.data
+    if options.images is not None:
+        return model, _image_data(options, source.model, model, source.seed)
+    if options.text is not None:
+        table = Table(options.text, options.column, options.skip_bad)
+        pieces = open_text(table, source.model, options.tokenizer, options.length)
+        causal = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+        return model, Data(iter(pieces.batches(source.seed)), None, pieces.perplexity if causal else None)
+    return model, _named_data(source, model, hold_out=hold_out)
 
 
 def _image_data(options: DataSource, source: ModelSource, model: nn.Module, seed: int) -> Data:
@@ -175,27 +111,28 @@ def _list(numbers: tuple[float, ...]) -> str:
     return ",".join(f"{number:g}" for number in numbers)
 
 
-def _named_data(options: DataSource, source: ModelSource, like: nn.Module, max_samples: int, seed: int) -> Data:
+def _named_data(source: Source, like: nn.Module, *, hold_out: bool) -> Data:
     """A data set of the zoo, shuffled, or a file, in its own order."""
+    options, model = source.data, source.model
     assert options.data is not None
     if options.data in mipp.zoo.DATA_SETS:
         if options.labels is not None:
             raise CommandError(f"--labels {options.labels}: {options.data} has labels of its own; leave them out.")
         train, test = (mipp.zoo.load(options.data, split, options.data_dir) for split in ("train", "test"))
-        batches = train.batches(_BATCH, limit=max_samples, generator=torch.Generator().manual_seed(seed))
+        batches = train.batches(_BATCH, limit=source.max_samples, generator=torch.Generator().manual_seed(source.seed))
         return Data(batches, nn.functional.cross_entropy, lambda m: {"accuracy": mipp.zoo.accuracy(m, test)})
     arrays = open_arrays(options.data, options.labels, like)
-    if source.library and arrays.look_raw and known_transform(source) is not None:
+    if model.library and arrays.look_raw and known_transform(model) is not None:
         note(
-            f"All values of {options.data} are at least 0, and {source.name} was trained on normalised images, (pixels "
+            f"All values of {options.data} are at least 0, and {model.name} was trained on normalised images, (pixels "
             "- mean) / std, which are negative too: are they normalised?",
             quiet=False,
         )
     if not arrays.has_classes:
         return Data(arrays.batches(), None, None)
-    if not options.hold_out:
+    if not hold_out:
         return Data(arrays.batches(), nn.functional.cross_entropy, None)
-    held_out, own = arrays.split(seed)
+    held_out, own = arrays.split(source.seed)
     return Data(own.batches(), nn.functional.cross_entropy, lambda m: measure_accuracy(m, held_out.batches()))
 
 

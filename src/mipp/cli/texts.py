@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mipp.cli.console import first_line, note
-from mipp.cli.errors import CommandError
-from mipp.cli.models import ModelSource, require
+from mipp.cli.errors import CommandError, require
+from mipp.cli.options import ModelSource
 from mipp.errors import CalibrationError
 from mipp.runtime.typed import FormError, as_type, parse_json
 
