@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Atoms, Planes, Reason, along, varying
+from mipp.graph.axes import FIXED, Atoms, Planes, Reason, along, merge, varying
 from mipp.graph.findings import Alignment, Attribute, Term, WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.program import Op, Program, Ref
 from mipp.graph.registry import rule_of
@@ -105,6 +105,19 @@ class Walk:
                 plane = plane.narrow(d, 0, min(1, plane.shape[d]))
             kept.append(plane)
         return tuple(p for p in kept if varying(p))
+
+    def merge(self, op: Op, operands: Sequence[tuple[Planes, tuple[int, ...]]]) -> Planes:
+        """Planes of the result of an op whose operands, each with its shape, meet position by position."""
+        return merge(operands, self.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))
+
+    def elastic(self, op: Op, shape: Sequence[int], dims: Sequence[int], sizes: str) -> Planes:
+        """Planes along dimensions of which any position can go, provided that the code computes how many there are."""
+        planes = []
+        for dim in dims:
+            atoms = self.atoms.elastic(shape[dim])
+            planes.append(atoms.reshape([-1 if d == dim else 1 for d in range(len(shape))]))
+            self.doubts.append(WalkDoubt(op.index, shape[dim], atoms, Reason(f"{op.name} {sizes}", op.name, op.source)))
+        return tuple(planes)
 
     def is_weight(self, ref: Ref) -> bool:
         """True if a value is computed from nothing but parameters, buffers and constants."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Planes, Reason, along, merge, varying, without
+from mipp.graph.axes import FIXED, Planes, Reason, along, varying, without
 from mipp.graph.findings import Alignment, Attribute, Term, WalkDoubt, WalkReduction, WalkSite
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
@@ -37,8 +37,7 @@ def addmm(op: Op, w: Walk) -> Sequence[Planes]:
     batch = "b" * (op.name == "baddbmm")
     factors = [Factor(1, w.of(a), w.shape(a), batch + "rx"), Factor(2, w.of(b), w.shape(b), batch + "xs")]
     planes = product(op, w, factors, batch + "rs")
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    return [merge([(planes, w.program.values[op.outputs[0]].shape), (w.of(c), w.shape(c))], w.atoms, reason)]
+    return [w.merge(op, [(planes, w.program.values[op.outputs[0]].shape), (w.of(c), w.shape(c))])]
 
 
 def _linear(op: Op, w: Walk, x: Ref, weight: Ref, bias: Any, reads_axis: int) -> Planes:

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from mipp.graph.axes import Planes, Reason, along, merge, varying, without
-from mipp.graph.findings import WalkDoubt
+from mipp.graph.axes import Planes, Reason, along, varying, without
 from mipp.graph.program import Op
 from mipp.graph.registry import rule
 from mipp.graph.rules.steps import meet, pair, per_channel
@@ -36,15 +35,8 @@ def create(op: Op, w: Walk) -> Sequence[Planes]:
 def uniform(op: Op, w: Walk) -> Sequence[Planes]:
     """Any position of a uniform tensor can go, provided that the code computes the size."""
     shape = w.program.values[op.outputs[0]].shape
-    planes = []
-    for dim, size in enumerate(shape):
-        if size > 1:
-            atoms = w.atoms.elastic(size)
-            planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(shape))]))
-            w.doubts.append(
-                WalkDoubt(op.index, size, atoms, Reason(f"{op.name} of the fixed size {size}", op.name, op.source))
-            )
-    return [tuple(planes)]
+    dims = [d for d, size in enumerate(shape) if size > 1]
+    return [tuple(plane for d in dims for plane in w.elastic(op, shape, [d], f"of the fixed size {shape[d]}"))]
 
 
 @rule("prelu")
@@ -52,8 +44,7 @@ def prelu(op: Op, w: Walk) -> Sequence[Planes]:
     x, slopes = op.args[0], op.args[1]
     if max(w.shape(slopes), default=1) == 1:  # one for all positions
         return [w.of(x)]
-    reason = Reason("prelu meets positions of a fixed size", op.name, op.source)
-    return [merge([(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))], w.atoms, reason)]
+    return [w.merge(op, [(w.of(x), w.shape(x)), per_channel(w, slopes, len(w.shape(x)))])]
 
 
 @rule("fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine_cachemask")
@@ -68,9 +59,8 @@ def quantize(op: Op, w: Walk) -> Sequence[Planes]:
 def quantize_channels(op: Op, w: Walk) -> Sequence[Planes]:
     """A scale and a zero point for every position along one axis."""
     x, ndim = op.args[0], len(w.shape(op.args[0]))
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     lifted = [per_channel(w, v, ndim, op.arguments["axis"] % ndim) for v in op.args[1:3]]
-    planes = merge([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
+    planes = w.merge(op, [(w.of(x), w.shape(x)), *lifted])
     return [planes for _ in op.outputs]
 
 

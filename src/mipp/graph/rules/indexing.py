@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import Planes, Reason, along, merge, varying, without
+from mipp.graph.axes import Planes, Reason, along, varying, without
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
 from mipp.graph.rules.rows import doubt_ends, span, takes_rows
@@ -41,7 +41,7 @@ def place(op: Op, w: Walk) -> Sequence[Planes]:
         (fixed_rows(op, w, Ref(i), sorted(fixed)), tuple(1 if d in fixed else n for d, n in enumerate(shape)))
         for i, shape in zip(op.inputs, aligned, strict=True)
     ]
-    return [merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+    return [w.merge(op, operands)]
 
 
 @rule("index")
@@ -60,12 +60,10 @@ def index_put(op: Op, w: Walk) -> Sequence[Planes]:
         around = (1,) * start, (1,) * (ndim - start - len(w.shape(mask)))
         shape = (*around[0], *w.shape(mask), *around[1])
         planes = tuple(p.reshape((*around[0], *p.shape, *around[1])) for p in w.of(mask))
-        operands = [(w.of(x), w.shape(x)), (planes, shape)]
-        return [merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))]
+        return [w.merge(op, [(w.of(x), w.shape(x)), (planes, shape)])]
     kept, found = _index_planes(op, w, len(w.shape(values)))
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     shape = np.broadcast_shapes(w.shape(values), *(p.shape for p in found))
-    merge([(found, shape), (w.of(values), w.shape(values))], w.atoms, reason)
+    w.merge(op, [(found, shape), (w.of(values), w.shape(values))])
     return [kept]
 
 
@@ -151,8 +149,7 @@ def put_slice(op: Op, w: Walk) -> Sequence[Planes]:
 
 def _put_rows(op: Op, w: Walk, dim: int, parts: Sequence[tuple[Planes, tuple[int, ...]]]) -> Planes:
     """The values written and those that were there meet in all dimensions but the one that is written along."""
-    operands = [(planes, tuple(1 if d == dim else n for d, n in enumerate(shape))) for planes, shape in parts]
-    return merge(operands, w.atoms, Reason(f"{op.name} meets positions of a fixed size", op.name, op.source))
+    return w.merge(op, [(planes, tuple(1 if d == dim else n for d, n in enumerate(shape))) for planes, shape in parts])
 
 
 def _move_dims(plane: Tensor, target: dict[int, int], ndim: int) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, move_plane, varying, without
+from mipp.graph.axes import FIXED, Planes, Reason, along, line, move_plane, varying, without
 from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
@@ -41,15 +41,9 @@ def expand(op: Op, w: Walk) -> Sequence[Planes]:
 def _grown(op: Op, w: Walk) -> Planes:
     """Planes along the dimensions that had one position: any of the copies can go if the code computes their number."""
     before, after = w.shape(op.args[0]), w.program.values[op.outputs[0]].shape
-    planes = []
-    for dim, size in enumerate(after):
-        place = dim - len(after) + len(before)
-        if size > 1 and (place < 0 or before[place] == 1):
-            atoms = w.atoms.elastic(size)
-            planes.append(atoms.reshape([size if d == dim else 1 for d in range(len(after))]))
-            reason = Reason(f"{op.name} to the fixed sizes {list(after)}", op.name, op.source)
-            w.doubts.append(WalkDoubt(op.index, size, atoms, reason))
-    return tuple(planes)
+    fresh = len(after) - len(before)
+    dims = [d for d, size in enumerate(after) if size > 1 and (d < fresh or before[d - fresh] == 1)]
+    return w.elastic(op, after, dims, f"to the fixed sizes {list(after)}")
 
 
 @rule("expand_as", "view_as", "reshape_as")
@@ -60,8 +54,7 @@ def resize_as(op: Op, w: Walk) -> Sequence[Planes]:
         planes, own = w.of(op.args[0]), w.shape(op.args[0])
     else:
         planes, own = _move(op, w, op.args[0], lambda t: t.reshape(shape))[0], shape
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    return [merge([(planes, own), (w.of(op.args[1]), shape)], w.atoms, reason)]
+    return [w.merge(op, [(planes, own), (w.of(op.args[1]), shape)])]
 
 
 @rule("view", "reshape", "_unsafe_view", "unflatten")
@@ -205,13 +198,18 @@ def pixel_shuffle(op: Op, w: Walk) -> Sequence[Planes]:
     """The r x r channels that fill one block of pixels are one node."""
     x, factor = op.args[0], op.arguments["upscale_factor"] ** 2
     planes, channel = fixed_rows(op, w, x, [-2, -1]), len(w.shape(x)) - 3
+    return [_unite_runs(op, w, planes, channel, factor)]
+
+
+def _unite_runs(op: Op, w: Walk, planes: Planes, channel: int, length: int) -> Planes:
+    """Planes in which each run of so many channels is one node, and one position."""
     plane = along(planes, [channel])
     if plane is None:
-        return [planes]
-    blocks = plane.unflatten(channel, (-1, factor))
-    w.atoms.unite_along(blocks, [channel + 1], Reason("pixels of a fixed size", op.name, op.source))
-    first = blocks.select(channel + 1, 0)
-    return [(*without(planes, [channel]), *([first] if varying(first) else []))]
+        return planes
+    runs = plane.unflatten(channel, (-1, length))
+    w.atoms.unite_along(runs, [channel + 1], Reason(f"{op.name} makes blocks of a fixed size", op.name, op.source))
+    first = runs.select(channel + 1, 0)
+    return (*without(planes, [channel]), *([first] if varying(first) else []))
 
 
 @rule("pixel_unshuffle")
@@ -229,13 +227,7 @@ def pixel_unshuffle(op: Op, w: Walk) -> Sequence[Planes]:
 def col2im(op: Op, w: Walk) -> Sequence[Planes]:
     """The run of kernel positions that are summed into one channel is one node."""
     x, kernel = op.args[0], torch.Size(op.arguments["kernel_size"]).numel()
-    planes, channel = fixed_rows(op, w, x, [-1]), len(w.shape(x)) - 2
-    plane = along(planes, [channel])
-    if plane is not None:
-        runs = plane.unflatten(channel, (-1, kernel))
-        w.atoms.unite_along(runs, [channel + 1], Reason("patches of a fixed size", op.name, op.source))
-        first = runs.select(channel + 1, 0)
-        planes = (*without(planes, [channel]), *([first] if varying(first) else []))
+    planes = _unite_runs(op, w, fixed_rows(op, w, x, [-1]), len(w.shape(x)) - 2, kernel)
     return [tuple(p.unsqueeze(-1) for p in planes)]
 
 
@@ -295,14 +287,14 @@ def cat(op: Op, w: Walk) -> Sequence[Planes]:
         for r, row in zip(refs, whole, strict=True)
     ]
     if all(p is None for p in joined):
-        return [merge(flat, w.atoms, reason)]
+        return [w.merge(op, flat)]
     pieces = [
         torch.full([s[d] if d == dim else 1 for d in range(ndim)], FIXED) if p is None else p
         for p, s in zip(joined, shapes, strict=True)
     ]
     common = np.broadcast_shapes(*(p.narrow(dim, 0, 1).shape for p in pieces))
     pieces = [p.expand([p.shape[d] if d == dim else n for d, n in enumerate(common)]) for p in pieces]
-    return [(torch.cat(pieces, dim), *merge(flat, w.atoms, reason))]
+    return [(torch.cat(pieces, dim), *w.merge(op, flat))]
 
 
 def _by_rows(w: Walk, part: Ref, dim: int, rows: Sequence[int], reason: Reason) -> Tensor | None:
@@ -321,10 +313,8 @@ def _by_rows(w: Walk, part: Ref, dim: int, rows: Sequence[int], reason: Reason) 
 
 @rule("stack")
 def stack(op: Op, w: Walk) -> Sequence[Planes]:
-    operands = [(w.of(r), w.shape(r)) for r in op.args[0]]
-    planes = merge(operands, w.atoms, Reason("stack meets positions of a fixed size", op.name, op.source))
-    dim = op.arguments["dim"] % (len(operands[0][1]) + 1)
-    return [tuple(p.unsqueeze(dim) for p in planes)]
+    dim = op.arguments["dim"] % (len(w.shape(op.args[0][0])) + 1)
+    return [tuple(p.unsqueeze(dim) for p in w.merge(op, [(w.of(r), w.shape(r)) for r in op.args[0]]))]
 
 
 def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Planes]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mipp.graph.axes import Planes, Reason, along, merge, varying
+from mipp.graph.axes import Planes, Reason, along, varying
 from mipp.graph.findings import Attribute, WalkDoubt, WalkReduction
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
@@ -15,14 +15,13 @@ from mipp.graph.tracker import Walk
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
 def batch_norm(op: Op, w: Walk) -> Sequence[Planes]:
     x, ndim = op.args[0], len(w.shape(op.args[0]))
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
     mixed = Reason(f"{op.name} runs over the axis", op.name, op.source)
     behind = [d for d in range(ndim) if d != 1]
     fresh = bool(op.arguments.get("training")) or not isinstance(op.arguments.get("running_mean"), Ref)
     own = w.rows(x, behind, mixed) if fresh or op.name == "instance_norm" else w.of(x)
     vectors = [op.arguments.get(k) for k in ("weight", "bias", "running_mean", "running_var")]
     lifted = [per_channel(w, v, ndim) for v in vectors if isinstance(v, Ref)]
-    planes = merge([(own, w.shape(x)), *lifted], w.atoms, reason)
+    planes = w.merge(op, [(own, w.shape(x)), *lifted])
     channels = along(planes, [1])
     if op.name == "instance_norm" and channels is not None and w.counting.get(op.module) == "num_features":
         w.attributes.append(Attribute(op.module, w.counting[op.module], channels.reshape(-1)))
@@ -36,8 +35,7 @@ def layer_norm(op: Op, w: Walk) -> Sequence[Planes]:
     first = ndim - len(shape)
     vectors = [v for v in (op.arguments.get("weight"), op.arguments.get("bias")) if isinstance(v, Ref)]
     lifted = [(tuple(p.reshape((1,) * first + tuple(p.shape)) for p in w.of(v)), w.shape(v)) for v in vectors]
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merge([(w.of(x), w.shape(x)), *lifted], w.atoms, reason)
+    planes = w.merge(op, [(w.of(x), w.shape(x)), *lifted])
     for plane in planes:
         own = [d for d in varying(plane) if d >= first]
         if len(own) == 1 == len(varying(plane)):
@@ -50,7 +48,7 @@ def layer_norm(op: Op, w: Walk) -> Sequence[Planes]:
                 size = Reason(f"{op.name} over the fixed sizes {shape}", op.name, op.source)
                 w.doubts.append(WalkDoubt(op.index, shape[dim - first], line, size))
         elif own:
-            w.atoms.hold(plane, own, reason)
+            w.atoms.hold(plane, own, Reason(f"{op.name} runs over the axis", op.name, op.source))
     return [planes, *[() for _ in op.outputs[1:]]]
 
 
@@ -60,9 +58,11 @@ def group_norm(op: Op, w: Walk) -> Sequence[Planes]:
     x, ndim = op.args[0], len(w.shape(op.args[0]))
     groups = op.arguments["num_groups"] if op.name == "group_norm" else op.arguments["group"]
     vectors = [v for v in (op.arguments.get("weight"), op.arguments.get("bias")) if isinstance(v, Ref)]
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merge([(w.of(x), w.shape(x)), *(per_channel(w, v, ndim) for v in vectors)], w.atoms, reason)
-    w.freeze(tuple(p for p in planes if set(varying(p)) - {0, 1}), reason)
+    planes = w.merge(op, [(w.of(x), w.shape(x)), *(per_channel(w, v, ndim) for v in vectors)])
+    w.freeze(
+        tuple(p for p in planes if set(varying(p)) - {0, 1}),
+        Reason(f"{op.name} meets positions of a fixed size", op.name, op.source),
+    )
     plane = along(planes, [1])
     if plane is not None and varying(plane) == (1,):
         _norm_groups(op, w, plane, groups, len(vectors))
@@ -89,8 +89,7 @@ def _norm_groups(op: Op, w: Walk, plane: torch.Tensor, groups: int, vectors: int
 def weight_norm(op: Op, w: Walk) -> Sequence[Planes]:
     """A direction over its own length, times a length: of all positions but those of one dimension."""
     v, g, dim = op.args[0], op.args[1], op.arguments["dim"]
-    reason = Reason("weight norm meets positions of a fixed size", op.name, op.source)
-    planes = merge([(w.of(v), w.shape(v)), (w.of(g), w.shape(g))], w.atoms, reason)
+    planes = w.merge(op, [(w.of(v), w.shape(v)), (w.of(g), w.shape(g))])
     for plane in planes:
         own = varying(plane)
         if own != (dim,) and len(own) == 1:

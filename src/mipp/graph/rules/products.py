@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mipp.graph.axes import FIXED, Planes, Reason, along, line, merge, varying, without
+from mipp.graph.axes import FIXED, Planes, Reason, along, line, varying, without
 from mipp.graph.findings import Term, WalkReduction
 from mipp.graph.program import Op, Ref
 
@@ -40,8 +40,7 @@ def product(op: Op, w: "Walk", factors: Sequence[Factor], out: str) -> Planes:
     for letter in letters:
         if letter not in out:
             factors = _sum_over(op, w, factors, letter)
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    return merge([_permute(f, out) for f in factors], w.atoms, reason)
+    return w.merge(op, [_permute(f, out) for f in factors])
 
 
 def find_line(factors: Sequence[Factor], letter: str, size: int) -> Tensor:

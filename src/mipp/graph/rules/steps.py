@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mipp.graph.axes import Planes, Reason, merge
+from mipp.graph.axes import Planes, Reason
 from mipp.graph.program import Op, Ref
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ def meet(op: Op, w: "Walk") -> Sequence[Planes]:
         op.inputs, key=lambda i: not w.is_weight(Ref(i))
     )  # a weight that is computed is read by its own axes
     operands = [(w.of(Ref(i)), w.program.values[i].shape) for i in ordered]
-    reason = Reason(f"{op.name} meets positions of a fixed size", op.name, op.source)
-    planes = merge(operands, w.atoms, reason)
+    planes = w.merge(op, operands)
     return [planes for _ in op.outputs]
 
 
