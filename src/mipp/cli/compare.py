@@ -1,16 +1,13 @@
 """`mipp compare`."""
 
-import json as _json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import typer
 from filelock import Timeout
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
 import mipp
@@ -50,9 +47,11 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     (out / TABLE).write_text(mipp.grid.markdown(summaries) + "\n", encoding="utf-8")
     pictures = mipp.grid.draw(rows, out)
     if json:
-        typer.echo(_json.dumps({"rows": rows, "resumed": bool(there), "out": str(out)}))
+        console.show({"rows": rows, "resumed": bool(there), "out": str(out)}, "", json=True)
         return
-    screen, table = Console(), _table(summaries)
+    screen, table = Console(), console.table(headings(summaries), names=2)
+    for summary in summaries:
+        table.add_row(*map(Text, cells(summary, summaries)))
     needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
     Console(width=max(screen.width, needed)).print(table)
     for message in dict.fromkeys(row["error"] for row in rows if "error" in row):
@@ -91,12 +90,3 @@ def _workload(compared: Compared, trained: Trained) -> mipp.grid.Workload:
         exclude=tuple(compared.exclude or ()),
         compensate=compared.compensate,
     )
-
-
-def _table(summaries: Sequence[mipp.grid.Summary]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, heading in enumerate(headings(summaries)):
-        table.add_column(heading, justify="right" if number > 1 else "left", no_wrap=True)
-    for summary in summaries:
-        table.add_row(*map(Text, cells(summary, summaries)))
-    return table

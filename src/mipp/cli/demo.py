@@ -1,7 +1,6 @@
 """`mipp demo`: a small network, trained, pruned to a half and to a fifth, and fine-tuned, in about half a minute."""
 
 import copy
-import json as _json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import typer
 from rich.console import Console, Group
 from rich.progress import Progress
 from rich.table import Table
@@ -18,7 +16,7 @@ from rich.text import Text
 from torch import nn
 
 import mipp
-from mipp.cli.console import note
+from mipp.cli.console import note, show, table
 from mipp.cli.errors import CommandError
 from mipp.report import figures
 from mipp.storage.folder import read_report
@@ -37,14 +35,10 @@ def run(out: Path, *, seed: int, epochs: int, json: bool, quiet: bool) -> None:
     with _one_thread():
         results = _results(seed, epochs, quiet=quiet)
     _save(results, out)
-    if json:
-        record = {f"{100 * share:.0f}": result.report.to_dict() for share, result in results.items()}
-        typer.echo(_json.dumps({"reports": record, "out": str(out)}))
-        return
     reports = {share: result.report for share, result in results.items()}
-    console = Console()
-    console.print(_measure(reports), "", _information(reports), sep="\n")
-    note(_what_next(out), quiet=quiet)
+    record = {f"{100 * share:.0f}": report.to_dict() for share, report in reports.items()}
+    show({"reports": record, "out": str(out)}, Group(_measure(reports), "", _information(reports)), json=json)
+    note(_what_next(out), quiet=quiet or json)
 
 
 def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]:
@@ -79,14 +73,14 @@ def _results(seed: int, epochs: int, *, quiet: bool) -> dict[float, mipp.Result]
 
 
 def _measure(reports: Mapping[float, mipp.report.Report]) -> Group:
-    table = _table("", "accuracy", FINE_TUNED, "parameters", "MACs", "latency")
+    shown = table(("", "accuracy", FINE_TUNED, "parameters", "MACs", "latency"))
     dense = [report.before for report in reports.values()]
     fastest = min(dense, key=lambda measures: measures.latency_ms or 0.0)  # the dense model was measured each time
-    table.add_row("dense", *_cells(fastest, None))
+    shown.add_row("dense", *_cells(fastest, None))
     for share, report in reports.items():
-        table.add_row(f"{100 * share:.0f} %", *_cells(report.after, report.stages[FINE_TUNED]))
+        shown.add_row(f"{100 * share:.0f} %", *_cells(report.after, report.stages[FINE_TUNED]))
     return _with_caption(
-        table, f"accuracy on the test images; latency of {_BATCH} images on one thread of this machine"
+        shown, f"accuracy on the test images; latency of {_BATCH} images on one thread of this machine"
     )
 
 
@@ -99,23 +93,16 @@ def _cells(measures: mipp.report.Measures, tuned: mipp.report.Measures | None) -
 
 def _information(reports: Mapping[float, mipp.report.Report]) -> Group:
     headings = [f"{100 * share:.0f} %: {what}" for share in reports for what in ("nodes", "nats kept")]
-    table = _table("group", *headings)
+    shown = table(("group", *headings))
     for lines in zip(*(report.groups for report in reports.values()), strict=True):
-        table.add_row(lines[0].name, *(cell for line in lines for cell in (f"{line.kept} of {line.size}", _nats(line))))
-    return _with_caption(table, "nats: what a group tells the nodes that read it and are kept")
+        shown.add_row(lines[0].name, *(cell for line in lines for cell in (f"{line.kept} of {line.size}", _nats(line))))
+    return _with_caption(shown, "nats: what a group tells the nodes that read it and are kept")
 
 
 def _nats(line: mipp.report.GroupLine) -> str:
     if line.nats is None or line.total_nats is None:
         return figures.ABSENT
     return f"{line.total_nats - line.nats:.1f} of {line.total_nats:.1f}"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-    return table
 
 
 def _with_caption(table: Table, caption: str) -> Group:

@@ -1,10 +1,7 @@
 """`mipp export`."""
 
-import json as _json
 from collections.abc import Sequence
 from pathlib import Path
-
-import typer
 
 import mipp
 from mipp.cli import arguments, console
@@ -17,7 +14,5 @@ def run(model: ModelSource, inputs: Sequence[str], dynamic: Sequence[int] | None
     example = arguments.example(inputs)
     with console.only_results_on_stdout():
         gap = mipp.export.export(make_model(model), example, out, dynamic)
-    if json:
-        typer.echo(_json.dumps({"out": str(out), "difference": gap}))
-    else:
-        typer.echo(f"Wrote {out}; it was run, and differs from the model by {gap:.1g} of the largest output.")
+    written = f"Wrote {out}; it was run, and differs from the model by {gap:.1g} of the largest output."
+    console.show({"out": str(out), "difference": gap}, written, json=json)

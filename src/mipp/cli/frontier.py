@@ -1,11 +1,8 @@
 """`mipp frontier`."""
 
-import json as _json
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
 import mipp
@@ -33,11 +30,9 @@ def run(source: Source, budgets: str, chosen: Chosen, out: Path | None, *, json:
         with new_folder(out) as part:
             for name, result in zip(names, results, strict=True):
                 save(result, part / name, out / name)
-    if json:
-        rows = [{"budget": name, "report": r.report.to_dict()} for name, r in zip(names, results, strict=True)]
-        typer.echo(_json.dumps({"results": rows, "out": None if out is None else str(out)}))
-    else:
-        Console().print(_table(names, results))
+    rows = [{"budget": name, "report": r.report.to_dict()} for name, r in zip(names, results, strict=True)]
+    record = {"results": rows, "out": None if out is None else str(out)}
+    console.show(record, _table(names, results), json=json)
     written = "Nothing was written; --out FOLDER saves every network with its report."
     if out is not None:
         written = f"Saved in {out}, a folder for each budget: {out / names[0] / PAGE} and the others draw the curve."
@@ -47,10 +42,7 @@ def run(source: Source, budgets: str, chosen: Chosen, out: Path | None, *, json:
 def _table(names: Sequence[str], results: Sequence[mipp.Result]) -> Table:
     """A row for the dense network and for each result; a column for each quantity."""
     columns = [summary.rows(result.report) for result in results]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("budget")
-    for row in columns[0]:
-        table.add_column(row.label, justify="right", no_wrap=True)
+    table = console.table(["budget", *(row.label for row in columns[0])])
     table.add_row("dense", *(row.cells[0] for row in columns[0]))
     for name, rows in zip(names, columns, strict=True):
         table.add_row(name, *(row.cells[1] for row in rows))

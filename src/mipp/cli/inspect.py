@@ -1,10 +1,6 @@
 """`mipp inspect`."""
 
-import json as _json
 from collections.abc import Sequence
-
-import typer
-from rich.console import Console
 
 import mipp
 from mipp.cli import arguments, console
@@ -17,7 +13,4 @@ def run(model: ModelSource, inputs: Sequence[str], *, exclude: Sequence[str], js
     example = arguments.example(inputs)
     with console.only_results_on_stdout():
         inspection = mipp.inspect(make_model(model), example, exclude)
-    if json:
-        typer.echo(_json.dumps(inspection.to_dict()))
-    else:
-        Console().print(inspection)
+    console.show(inspection.to_dict(), inspection, json=json)

@@ -1,17 +1,15 @@
 """`mipp methods`."""
 
 import inspect
-import json as _json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import mipp
+from mipp.cli import console
 from mipp.cli.arguments import field_names
 
 _STAGES = {"any": "before or after training", "initialisation": "before training", "trained": "after training"}
@@ -20,9 +18,6 @@ _STAGES = {"any": "before or after training", "initialisation": "before training
 def run(*, json: bool) -> None:
     """Prints every method with what it needs and its fields."""
     listed = {name: _describe(make()) for name, make in mipp.methods.all().items()}
-    if json:
-        typer.echo(_json.dumps(listed))
-        return
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -30,7 +25,7 @@ def run(*, json: bool) -> None:
         fields = "  ".join(f"{field}={default}" for field, default in method["fields"].items())
         about = "\n".join(line for line in (_requirements(method["needs"]), fields) if line)
         table.add_row(name, Text(method["summary"]).append(f"\n{about}", style="dim"))
-    Console().print(table)
+    console.show(listed, table, json=json)
 
 
 def _describe(method: object) -> dict[str, Any]:

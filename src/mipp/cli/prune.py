@@ -1,13 +1,10 @@
 """`mipp prune`."""
 
-import json as _json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import typer
-from rich.console import Console
 from torch import nn
 
 import mipp
@@ -37,11 +34,8 @@ def run(
     (result,) = since_dense([result], source.model, quiet=quiet)
     if out is not None:
         saver(source)(result, out, out)
-    if json:
-        record = {"report": result.report.to_dict(), "kept": result.plan.kept, "resumed": result.resumed}
-        typer.echo(_json.dumps({**record, "out": None if out is None else str(out)}))
-    else:
-        Console().print(result.report)
+    record = {"report": result.report.to_dict(), "kept": result.plan.kept, "resumed": result.resumed}
+    console.show({**record, "out": None if out is None else str(out)}, result.report, json=json)
     console.note(_what_next(out, source.model, resumed=result.resumed), quiet=quiet)
 
 

@@ -1,11 +1,8 @@
 """`mipp report`."""
 
-import json as _json
 from pathlib import Path
 
-import typer
-from rich.console import Console
-
+from mipp.cli import console
 from mipp.storage.folder import read_report
 
 
@@ -14,7 +11,4 @@ def run(folder: Path, *, html: Path | None, json: bool) -> None:
     report = read_report(folder)
     if html is not None:
         report.to_html(html)
-    if json:
-        typer.echo(_json.dumps(report.to_dict()))
-    else:
-        Console().print(report)
+    console.show(report.to_dict(), report, json=json)

@@ -4,7 +4,6 @@ import json as _json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import typer
 from rich.console import Console
 from rich.progress import track
 
@@ -40,10 +39,8 @@ def run(
         selection.picture(picture)
     if out is not None:
         out.write_text(_json.dumps(selection.to_dict()) + "\n", encoding="utf-8")
-    if json:
-        typer.echo(_json.dumps(selection.to_dict()))
-    else:
-        Console().print(f"{len(selection.kept)} of {len(selection.information)} inputs selected.")
+    told = f"{len(selection.kept)} of {len(selection.information)} inputs selected."
+    console.show(selection.to_dict(), told, json=json)
     written = [str(path) for path in (out, picture) if path is not None]
     console.note(f"Wrote {' and '.join(written)}." if written else "Nothing was written; see --out.", quiet=quiet)
 
