@@ -1,5 +1,7 @@
 """Settings are checked against the types of their fields."""
 
+from dataclasses import dataclass
+
 import pytest
 
 import mipp
@@ -13,3 +15,19 @@ def test_settings_of_their_types_pass_and_a_wrong_field_is_named():
     object.__setattr__(settings, "epochs", "many")
     with pytest.raises(MippError, match="epochs"):
         check_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [("(0, 1)", [0.5], [0, 1]), ("[0, 1)", [0], [1, -1]), ("(0, 1]", [1], [0]), ("(0, inf]", [float("inf")], [0, -1])],
+)
+def test_a_number_outside_of_its_interval_is_named_and_none_has_none(interval, inside, outside):
+    @dataclass
+    class Settings:
+        share: float | None
+
+    for share in [*inside, None]:
+        check_settings(Settings(share), share=interval)
+    for share in outside:
+        with pytest.raises(MippError, match=rf"Settings\(share={share}\): expected (a number in|a positive number)"):
+            check_settings(Settings(share), share=interval)

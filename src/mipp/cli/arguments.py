@@ -1,10 +1,9 @@
 """Text from the command line turned into numbers, widths, tensors and fields of methods."""
 
 import math
-import types
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ import mipp
 from mipp.cli.errors import CommandError, unknown
 from mipp.errors import clip, quote
 from mipp.plan.registry import CONSTRAINTS
+from mipp.runtime.settings import alternatives
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "int32": torch.int32}
 _WORDS: dict[object, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}
@@ -166,21 +166,14 @@ def _is_number(text: str) -> bool:
 
 def _value(what: str, text: str, hint: Any) -> Any:
     """The text as the first of the hinted types that takes it."""
-    for kind in _alternatives(hint):
+    kinds = [choice if kind is Literal else kind for kind, choice in alternatives(hint)]
+    for kind in kinds:
         try:
             return _as(kind, text)
         except ValueError:
             continue
-    expected = " or ".join(_name(kind) for kind in _alternatives(hint))
+    expected = " or ".join(map(_name, kinds))
     raise CommandError(f"{clip(what)}: expected {expected}.")
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    if get_origin(hint) in (Union, types.UnionType):
-        return [kind for part in get_args(hint) for kind in _alternatives(part)]
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    return [hint]
 
 
 def _as(kind: Any, text: str) -> Any:

@@ -18,6 +18,7 @@ from mipp.cli.options import DataSource, ModelSource, Source
 from mipp.cli.texts import Table, open_text
 from mipp.errors import CalibrationError, clip
 from mipp.modules.copies import working_copy
+from mipp.modules.placement import device_of
 
 _BATCH = 128
 _EVALUATED = 1000
@@ -101,8 +102,7 @@ def measure_accuracy(model: nn.Module, batches: Iterable[Any], most: float = mat
 
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    output = model(inputs.to(home))
+    output = model(inputs.to(device_of(model)))
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits
 

@@ -12,6 +12,7 @@ from mipp.cli.console import first_line, note
 from mipp.cli.errors import CommandError, require
 from mipp.cli.options import ModelSource
 from mipp.errors import CalibrationError
+from mipp.modules.placement import device_of
 from mipp.runtime.typed import FormError, as_type, parse_json
 
 _BATCH, _EVALUATED = 8, 64
@@ -39,7 +40,7 @@ class Pieces:
     def perplexity(self, model: nn.Module) -> dict[str, float]:
         """Perplexity of a language model on what is held out."""
         total = count = 0.0
-        home = next((t.device for t in model.parameters()), torch.device("cpu"))
+        home = device_of(model)
         with torch.no_grad():
             for chunk in self.tokens[-self._held_out :].split(_BATCH):
                 logits = model(input_ids=chunk.to(home)).logits[:, :-1].float().flatten(0, 1)

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mipp.errors import MippError
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import differentiable, gradient, hessian_product, parameters_of
 from mipp.methods.common.scores import InRounds, Structure, node_scores
@@ -43,9 +42,7 @@ class GraSP(OneShot):
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if not self.temperature > 0:
-            raise MippError(f"GraSP(temperature={self.temperature}): expected a positive number.")
+        check_settings(self, temperature="(0, inf]")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         model = differentiable(task.model, batch_statistics=True)

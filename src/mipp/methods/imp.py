@@ -12,7 +12,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import MippError
 from mipp.methods.base import Needs, require_target
 from mipp.methods.common.scores import fraction_kept, matrices, select_in_rounds, silence
 from mipp.methods.common.slices import weights_by_node
@@ -47,9 +46,7 @@ class IMP:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if not (0 < self.per_round < 1 and 0 < self.rewind < 1):
-            raise MippError(f"IMP(per_round={self.per_round}, rewind={self.rewind}): expected both between 0 and 1.")
+        check_settings(self, per_round="(0, 1)", rewind="(0, 1)")
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Prunes in rounds until the budget holds; returns the early weights of the whole network with the plan."""

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
 from mipp.graph.nodes import Site
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.inputs import by_weight, groups_read, maps_of, readers_of, watch
@@ -31,9 +30,7 @@ class _OfMaps(OneShot):
     needs: ClassVar[Needs] = Needs(memory="the feature maps of a batch", stage="trained", widths="equal")
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if self.samples < 1:
-            raise MippError(f"{type(self).__name__}(samples={self.samples}): expected at least one.")
+        check_settings(self, samples="[1, inf)")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import MippError
 from mipp.methods.base import Needs, Scope, require_target, select
 from mipp.methods.common.slices import axis_factor, weights_by_node
 from mipp.methods.common.training import train
@@ -61,12 +60,7 @@ class OTO:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if not (0 < self.start < 1 and 0 < self.ramp <= 1 and 0 <= self.half_space < 1):
-            raise MippError(
-                f"OTO(start={self.start}, ramp={self.ramp}, half_space={self.half_space}): expected each between 0 and "
-                "1."
-            )
+        check_settings(self, start="(0, 1)", ramp="(0, 1]", half_space="[0, 1)")
 
     def plan(self, task: Task, budget: Budget) -> tuple[PruningPlan, dict[str, Tensor]]:
         """Trains until the budget holds; returns the trained weights of the whole network with the plan."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mipp.data.calibration import Batch
-from mipp.errors import MippError
 from mipp.graph.call import Call
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.gradients import derivatives, differentiable, loss_on, parameters_of, require_loss
@@ -47,12 +46,7 @@ class ProsPr(OneShot):
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if self.steps < 0 or not self.learning_rate > 0:
-            raise MippError(
-                f"ProsPr(steps={self.steps}, learning_rate={self.learning_rate}): expected steps of 0 or more, and a "
-                "positive learning_rate."
-            )
+        check_settings(self, steps="[0, inf)", learning_rate="(0, inf]")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         require_loss(task)

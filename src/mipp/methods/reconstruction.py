@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.base import Needs, require_target, select_by
 from mipp.methods.common.inputs import by_weight, readers_of, statistics_of
@@ -38,9 +37,7 @@ class OSSCAR:
     needs: ClassVar[Needs] = Needs(stage="trained")
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if not self.ridge > 0:
-            raise MippError(f"OSSCAR(ridge={self.ridge}): expected a positive number.")
+        check_settings(self, ridge="(0, inf]")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Removes nodes at one price per unit of cost until the budget holds."""

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from mipp.data.calibration import Batch
-from mipp.errors import MippError
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.methods.base import Needs, OneShot, Scope, require_target, select_by
 from mipp.methods.common.gradients import (
@@ -78,9 +77,7 @@ class SOSPI:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if self.samples < 1:
-            raise MippError(f"SOSPI(samples={self.samples}): expected at least one.")
+        check_settings(self, samples="[1, inf)")
 
     def plan(self, task: Task, budget: Budget) -> PruningPlan:
         """Removes the nodes that change the loss least until the budget holds."""

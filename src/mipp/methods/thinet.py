@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
 from mipp.graph.nodes import Site
 from mipp.methods.base import Needs, OneShot, Scope, require_target, select
 from mipp.methods.common.inputs import by_weight, groups_read, readers_of, watch
@@ -46,9 +45,7 @@ class ThiNet(OneShot):
     needs: ClassVar[Needs] = Needs(memory="a matrix of nodes x nodes per layer", stage="trained", widths="equal")
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if self.locations < 1:
-            raise MippError(f"ThiNet(locations={self.locations}): expected at least one.")
+        check_settings(self, locations="[1, inf)")
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         return _rank(self._grams(task))

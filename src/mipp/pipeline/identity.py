@@ -14,7 +14,7 @@ from mipp.graph.trees import plain_in, results_in, tensors_in
 from mipp.modules.copies import state_of, working_copy
 from mipp.runtime.versions import versions
 from mipp.storage.fingerprint import fingerprint, hash_function, hash_modules, hash_value
-from mipp.storage.identity import Identity, summary
+from mipp.storage.identity import Identity, Numbers, summary
 
 if TYPE_CHECKING:
     from mipp.pipeline.options import Options
@@ -39,7 +39,7 @@ def identify(prepared: "Prepared", budget: "Budget") -> Identity:
     }
     outputs, losses = _first_outputs(task.model, task.batches[0], task.loss_fn)
     tolerance = max(_TOLERANCE, 8 * task.noise)
-    return Identity(hashes, [*write_ops(task.graph.program), *held], outputs, losses, tolerance)
+    return Identity(hashes, (*write_ops(task.graph.program), *held), outputs, losses, tolerance)
 
 
 def hash_options(options: "Options") -> dict[str, str]:
@@ -84,9 +84,7 @@ def _hash_batches(batches: Any) -> str:
 
 
 @torch.no_grad()
-def _first_outputs(
-    model: nn.Module, batch: Batch, loss_fn: Callable[..., Tensor] | None
-) -> tuple[list[list[float]], list[list[float]]]:
+def _first_outputs(model: nn.Module, batch: Batch, loss_fn: Callable[..., Tensor] | None) -> tuple[Numbers, Numbers]:
     """Numbers that stand for the outputs of a model, and for the loss if it can be computed."""
     output = forward(working_copy(model), batch.call)
     losses: list[Tensor] = []

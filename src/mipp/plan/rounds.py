@@ -29,6 +29,14 @@ def positions_to_keep(plan: "PruningPlan") -> dict[Axis, Ints]:
     return {axis: np.flatnonzero(stay) for axis, stay in stays.items()}
 
 
+def places_to_keep(r: Reduction, plan: "PruningPlan") -> Ints:
+    """Positions that stay, ascending, of an axis that an op runs over; an emptied group leaves its first."""
+    stay = np.ones(r.length, bool)
+    for name, positions in r.positions.items():
+        stay[np.delete(positions, list(plan.kept[name] or (0,)), axis=0)] = False
+    return np.flatnonzero(stay)
+
+
 def compose(first: "PruningPlan", second: "PruningPlan") -> "PruningPlan":
     """One plan that removes from the first model what two plans remove one after the other.
 
@@ -123,20 +131,13 @@ class _Rounds:
         for r in self.second.reductions:
             key = (r.module, r.op, r.call, r.reads)
             known = found.get(key)
-            stay = np.arange(r.length) if known is None else self._stay(known)
+            stay = np.arange(r.length) if known is None else places_to_keep(known, self.first)
             new = {self.added[n]: stay[p] for n, p in r.positions.items() if n in self.added}
             if known is not None:
                 found[key] = replace(known, positions={**known.positions, **new})
             elif new:
                 found[key] = replace(r, positions=new)
         return tuple(found.values())
-
-    def _stay(self, r: Reduction) -> Ints:
-        """Positions of an axis that an op runs over which the first plan keeps."""
-        stay = np.ones(r.length, bool)
-        for name, positions in r.positions.items():
-            stay[np.delete(positions, list(self.first.kept[name] or (0,)), axis=0)] = False
-        return np.flatnonzero(stay)
 
     def _kept(self, axis: Axis) -> Ints:
         name, dim = axis

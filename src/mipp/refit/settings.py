@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mipp.errors import MippError
 from mipp.runtime.settings import check_settings
 
 
@@ -30,13 +29,7 @@ class Refit:
     allow_bias: bool = False
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        fine = (self.ridge is None or self.ridge > 0) and (self.positions is None or self.positions >= 1)
-        if not (fine and (self.variations is None or self.variations >= 0)):
-            raise MippError(
-                f"Refit(ridge={self.ridge}, positions={self.positions}, variations={self.variations}): expected ridge "
-                "and positions to be positive, variations to be 0 or more, or None."
-            )
+        check_settings(self, ridge="(0, inf]", positions="[1, inf)", variations="[0, inf)")
 
 
 @dataclass(frozen=True)
@@ -64,10 +57,4 @@ class Distillation:
     by: Literal["network", "blocks"] | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if not (self.seconds > 0 and self.learning_rate > 0) or self.epochs < 0 or self.batch_size < 1:
-            raise MippError(
-                f"Distillation(seconds={self.seconds}, epochs={self.epochs}, batch_size={self.batch_size}, "
-                f"learning_rate={self.learning_rate}): expected seconds and learning_rate to be positive, epochs of 0 "
-                "or more, and at least one sample in a batch."
-            )
+        check_settings(self, seconds="(0, inf]", epochs="[0, inf)", batch_size="[1, inf)", learning_rate="(0, inf]")

@@ -16,22 +16,39 @@ from mipp.errors import MippError, quote
 _LARGEST = 2**63
 
 
-def check_settings(settings: Any, error: type[MippError] = MippError) -> None:
+def check_settings(settings: Any, error: type[MippError] = MippError, **intervals: str) -> None:
     """Refuses a dataclass with a field of another type: numbers, truths, words and choices; others are not looked at.
 
     Numbers are those of Python and NumPy; NaN is none, and whole ones have 64 bits.
 
+    Args:
+        settings: The dataclass.
+        error: What is raised.
+        intervals: Numbers that a field may be, such as "(0, 1]"; a field that may be None may be that too.
+
     Raises:
-        MippError: A field is of another type; it is named.
+        MippError: A field is of another type, or outside of its interval; it is named.
     """
     hints: dict[str, Any] = {}
     with suppress(NameError):  # of a type that only its module knows
         hints = get_type_hints(type(settings))
     for field in fields(settings):
-        value, kinds = getattr(settings, field.name), list(_alternatives(hints.get(field.name)))
+        value, kinds = getattr(settings, field.name), list(alternatives(hints.get(field.name)))
         if all(kind in _TESTS for kind, _ in kinds) and not any(_TESTS[kind](value, choice) for kind, choice in kinds):
             expected = " or ".join(_NAMES.get(kind, repr(choice)) for kind, choice in kinds)
             raise error(f"{type(settings).__name__}({field.name}={quote(value)}): expected {expected}.")
+    for name, interval in intervals.items():
+        value = getattr(settings, name)
+        if value is not None and not _is_within(value, interval):
+            expected = _INTERVALS.get(interval, f"a number in {interval}")
+            raise error(f"{type(settings).__name__}({name}={quote(value)}): expected {expected}.")
+
+
+def _is_within(number: float, interval: str) -> bool:
+    """True if a number is in an interval, such as "[0, 1)", of which a bracket holds the end and a parenthesis not."""
+    low, high = map(float, interval[1:-1].split(","))
+    closed = [end for end, sign in ((low, interval[0]), (high, interval[-1])) if sign in "[]"]
+    return low < number < high or number in closed
 
 
 def is_whole(value: Any) -> bool:
@@ -66,11 +83,11 @@ def check_function(name: str, function: object, *arguments: str) -> None:
         ) from mismatch
 
 
-def _alternatives(hint: Any) -> Iterator[tuple[Any, Any]]:
+def alternatives(hint: Any) -> Iterator[tuple[Any, Any]]:
     """Types that a hint admits; of a `Literal`, it and each of its choices."""
     if get_origin(hint) in (Union, UnionType):
         for part in get_args(hint):
-            yield from _alternatives(part)
+            yield from alternatives(part)
     elif get_origin(hint) is Literal:
         yield from ((Literal, choice) for choice in get_args(hint))
     else:
@@ -91,4 +108,5 @@ _TESTS: dict[Any, Callable[[Any, Any], bool]] = {
     type(None): lambda value, _: value is None,
     Literal: lambda value, choice: type(value) is type(choice) and value == choice,
 }
+_INTERVALS = {"(0, inf]": "a positive number", "[0, inf)": "0 or more", "[1, inf)": "1 or more"}
 _NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}

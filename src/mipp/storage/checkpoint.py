@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -129,7 +129,7 @@ class Checkpoint:
 
     def _begin(self, identity: Identity) -> None:
         with self._writing(), _part(self._journal) as part:
-            part.write_bytes(_line({"identity": identity.to_dict()}))
+            part.write_bytes(_line({"identity": asdict(identity)}))
 
     def _read(self, identity: Identity) -> None:
         """Takes over what an earlier run noted, and cuts the journal back to its last whole line."""
@@ -142,7 +142,7 @@ class Checkpoint:
             )
         try:
             head, *entries = map(_entry, whole.splitlines())
-            found = Identity.from_dict(head["identity"])
+            found: Identity = as_type(Identity, head["identity"], "identity")
             for entry in entries:
                 dict.__setitem__(self.finished, entry["step"], entry["value"])
                 self._sums.update({entry["step"]: entry["weights"]} if "weights" in entry else {})

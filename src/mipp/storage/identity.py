@@ -1,13 +1,13 @@
 """The identity of a run: all that its result depends on, by which runs are told apart and differences are named."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 Differences = dict[str, list[str]]
 """What differs, in a few words, by what it belongs to: {"options": ["seed"]}."""
+Numbers = tuple[tuple[float, ...], ...]
 _PARTS, _LONGEST = 512, 160
 
 
@@ -26,25 +26,11 @@ class Identity:
         tolerance: By how much such numbers may differ, relative to the largest of their output.
     """
 
-    hashes: Mapping[str, Mapping[str, str]]
-    program: Sequence[str] = ()
-    outputs: Sequence[Sequence[float]] = ()
-    losses: Sequence[Sequence[float]] = ()
+    hashes: dict[str, dict[str, str]]
+    program: tuple[str, ...] = ()
+    outputs: Numbers = ()
+    losses: Numbers = ()
     tolerance: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Identity":
-        """Reads what `to_dict` wrote.
-
-        Raises:
-            TypeError: It is something else.
-        """
-        hashes = {name: dict(parts) for name, parts in data["hashes"].items()}
-        outputs, losses = ([[float(n) for n in one] for one in data[name]] for name in ("outputs", "losses"))
-        return cls(hashes, [str(line) for line in data["program"]], outputs, losses, float(data["tolerance"]))
 
     def differences(self, other: "Identity") -> Differences:
         """The differences to another identity; programs and outputs count where the data that they saw are the same."""
@@ -64,24 +50,22 @@ class Identity:
             return [line]
         return self._of_numbers(self.outputs, other.outputs, "its outputs for the first batch", other)
 
-    def _of_numbers(
-        self, mine: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], what: str, other: "Identity"
-    ) -> list[str]:
+    def _of_numbers(self, mine: Numbers, theirs: Numbers, what: str, other: "Identity") -> list[str]:
         if list(map(len, mine)) != list(map(len, theirs)):
             return [f"the shapes of {what}"]
         apart = max((_distance(*pair) for pair in zip(mine, theirs, strict=True)), default=0.0)
         return [f"{what}, by {apart:.2g} of the largest"] if apart > max(self.tolerance, other.tolerance) else []
 
 
-def summary(tensors: Sequence[Tensor]) -> list[list[float]]:
+def summary(tensors: Sequence[Tensor]) -> Numbers:
     """Means and root mean squares of parts of each tensor: few numbers, in which each entry has its share."""
     found = []
     for tensor in tensors:
         flat = tensor.detach().flatten().cpu()
         flat = (flat.real + flat.imag if flat.is_complex() else flat).double().nan_to_num(0.0, 0.0, 0.0)
         parts = flat.tensor_split(min(_PARTS, len(flat))) if len(flat) else ()
-        found.append([float(f"{n:.7g}") for part in parts for n in (part.mean(), part.square().mean().sqrt())])
-    return found
+        found.append(tuple(float(f"{n:.7g}") for part in parts for n in (part.mean(), part.square().mean().sqrt())))
+    return tuple(found)
 
 
 def _distance(one: Sequence[float], other: Sequence[float]) -> float:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
-from mipp.graph.axes import Ints
 from mipp.graph.call import Call
 from mipp.graph.nodes import Reduction
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.modules.weight_norm import settle
 from mipp.plan.plan import PruningPlan
+from mipp.plan.rounds import places_to_keep
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
 from mipp.runtime.random_states import own_random_states
@@ -40,7 +40,7 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
         PlanMismatchError: The plan belongs to another model; the first difference is named.
     """
     same = copy_for(plan, model)
-    silence(same, {n: _complement(g.size, plan.kept[n]) for n, g in plan.groups.items()}, plan)
+    silence(same, {n: np.setdiff1d(np.arange(g.size), plan.kept[n]) for n, g in plan.groups.items()}, plan)
     settle(dict(same.named_parameters()))
     kept = _axes_to_keep(plan)
     if kept:
@@ -52,16 +52,10 @@ def _axes_to_keep(plan: PruningPlan) -> dict[tuple[str, str, int], list[tuple[Re
     """Positions that stay on the axes that ops run over, for every op that loses some."""
     kept: dict[tuple[str, str, int], list[tuple[Reduction, Tensor]]] = {}
     for r in plan.reductions:
-        stay = np.ones(r.length, bool)
-        for name, positions in r.positions.items():
-            stay[positions[_complement(len(positions), plan.kept[name] or (0,))]] = False
-        if not stay.all():
-            kept.setdefault((r.module, r.op, r.call), []).append((r, torch.from_numpy(np.flatnonzero(stay))))
+        stay = places_to_keep(r, plan)
+        if len(stay) < r.length:
+            kept.setdefault((r.module, r.op, r.call), []).append((r, torch.from_numpy(stay)))
     return kept
-
-
-def _complement(size: int, kept: Sequence[int]) -> Ints:
-    return np.setdiff1d(np.arange(size), np.asarray(kept, np.int64))
 
 
 class MaskedForward:

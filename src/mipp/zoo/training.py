@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from mipp.data.augmentation import Moves, move_images
 from mipp.errors import MippError
+from mipp.modules.copies import modes_kept
+from mipp.modules.placement import device_of
 from mipp.zoo.data import ImageData
 
 _TAUGHT, _TEMPERATURE = 0.9, 4.0
@@ -62,7 +63,7 @@ def fit(
     """
     if device is not None:
         model.to(device)
-    home = _device(model)
+    home = device_of(model) or torch.device("cpu")
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(epochs * max(1, len(data) // batch_size)))
     optimiser = torch.optim.SGD(
@@ -70,7 +71,8 @@ def fit(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step, steps))
     loss = torch.zeros(())
-    with _mode(model, training=True):
+    with modes_kept(model):
+        model.train()
         batches = islice(_endless(data.to(home), batch_size, generator), steps)
         for step, (images, labels) in enumerate(batches, start=1):
             inputs = (
@@ -104,9 +106,10 @@ def accuracy(model: nn.Module, data: ImageData, batch_size: int = 512, limit: in
         limit: use the first `limit` images only; None uses all.
         top: how many guesses a network has.
     """
-    home = _device(model)
+    home = device_of(model) or torch.device("cpu")
     correct = total = 0
-    with _mode(model, training=False):
+    with modes_kept(model):
+        model.eval()
         for images, labels in data.batches(batch_size, limit=limit):
             guesses = model(images.to(home)).topk(top, dim=1).indices
             correct += int((guesses == labels.to(home)[:, None]).sum())
@@ -130,18 +133,3 @@ def _endless(data: ImageData, batch_size: int, generator: torch.Generator) -> It
     size = min(batch_size, len(data))
     while True:
         yield from data.batches(size, limit=len(data) // size * size, generator=generator)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    before = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before.items():
-            module.training = was_training

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, PruningGraph
-from mipp.methods.base import Scope, require_target, select
+from mipp.methods.base import require_target, select
 from mipp.methods.common.slices import axis_factor, weights_by_node
 from mipp.modules.copies import full_copy
 from mipp.modules.weight_norm import effective, settle
@@ -57,9 +56,7 @@ class InRounds:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if self.rounds < 1:
-            raise MippError(f"{type(self).__name__}(rounds={self.rounds}): expected at least one round.")
+        check_settings(self, rounds="[1, inf)")
 
     def scores(self, task: Task, model: nn.Module) -> Scores:
         """Score of every node by group, shape [size], from a copy of the model in which removed nodes are silent."""
@@ -77,7 +74,6 @@ def select_in_rounds(
     budget: Budget,
     rounds: int,
     rank: Callable[[nn.Module, Mapping[str, Sequence[int]]], Scores],
-    scope: Scope = "global",
 ) -> dict[str, tuple[int, ...]]:
     """The nodes to keep when scores are taken anew `rounds` times, while the network shrinks geometrically.
 
@@ -87,12 +83,11 @@ def select_in_rounds(
         budget: What must hold in the end; after t of T rounds the fraction kept is its t/T-th power.
         rounds: T.
         rank: Scores of all nodes from a copy of the model in which the nodes removed so far are silent, and the nodes
-            kept so far. Removed nodes stay last in rank.
-        scope: As of `OneShot`.
+            kept so far. Removed nodes stay last in rank; scores compete across groups.
     """
     require_target(method, budget)
     whole = {name: torch.zeros(group.size) for name, group in task.graph.groups.items()}
-    select(task, whole, budget.without(budget.estimated), scope)  # a budget that cannot be met is refused at once
+    select(task, whole, budget.without(budget.estimated), "global")  # a budget that cannot be met is refused at once
     kept: dict[str, tuple[int, ...]] = {name: tuple(range(group.size)) for name, group in task.graph.groups.items()}
     by_estimate = replace(task, measure=task.cost.estimate)
     for number in task.progress(range(1, rounds + 1), "rounds"):
@@ -100,8 +95,8 @@ def select_in_rounds(
         silence(masked, task.graph, kept)
         scores = _order_of_removal(rank(masked, kept), kept)
         if number < rounds:
-            kept = select(by_estimate, scores, _on_the_way(budget, task.cost, number / rounds), scope)
-    return select(task, scores, budget, scope)
+            kept = select(by_estimate, scores, _on_the_way(budget, task.cost, number / rounds), "global")
+    return select(task, scores, budget, "global")
 
 
 @torch.no_grad()
