@@ -49,15 +49,6 @@ class _Finished(_Result):
     keep: dict[str, float]
     collapsed: tuple[str, ...]
     seconds: _Seconds
-    macs: float | None = None
-    params: float | None = None
-    nodes: float | None = None
-    activations: float | None = None
-
-    def __post_init__(self) -> None:
-        numbers = [*self.accuracy.values(), *self.keep.values(), self.macs, self.params, self.nodes, self.activations]
-        if not all(number is None or math.isfinite(number) for number in numbers):
-            raise FormError("it has a number that is not finite")
 
 
 def read_row(path: Path) -> Row:
@@ -69,9 +60,15 @@ def read_row(path: Path) -> Row:
     """
     try:
         row = read_json(path)
-        found = as_type(_Refused if "error" in row else _Finished, row)
+        if "error" in row:
+            return {**row, **asdict(as_type(_Refused, row))}
+        found = asdict(as_type(_Finished, row))
+        found |= as_type(dict[str, float | None], {name: row.get(name) for name in COSTS})
+        numbers = [*found["accuracy"].values(), *found["keep"].values(), *(found[name] or 0 for name in COSTS)]
+        if not all(map(math.isfinite, numbers)):
+            raise FormError("it has a number that is not finite")
     except (FormError, TypeError) as error:
         raise MippError(
             f"{clip(str(path))} is no result of a run ({error}); remove it, and the run is done again."
         ) from error
-    return {**row, **asdict(found)}
+    return {**row, **found}
