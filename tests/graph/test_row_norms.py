@@ -7,7 +7,7 @@ from torch import nn
 
 from mipp.data.calibration import Calibration, read
 from mipp.graph.builder import Draft
-from mipp.graph.row_norms import RowNorm, row_norm
+from mipp.graph.row_norms import RowNorm, row_norm, row_norm_behind
 
 
 class Stream(nn.Module):
@@ -51,6 +51,8 @@ def test_a_norm_of_rows_is_found_however_it_is_written(name):
     program = Draft(Stream(behind).eval(), batch.call).graph().program
     added = [op.outputs[0] for op in program.ops if op.name == "add" and len(op.inputs) == 2]
     assert row_norm(program, added[0]) == expected
+    _, outer, _ = (op for op in program.ops if op.name == "linear")
+    assert row_norm_behind(program, outer) == expected
 
 
 @pytest.mark.parametrize("name", ["layer norm", "rms norm", "variance"])

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mipp.graph.downstream import Downstream, downstream, result_of
 from mipp.graph.program import Op, Program, Ref
 
 _TRANSPARENT = ("to", "_to_copy", "type_as", "float", "dropout", "clone", "detach", "alias", "contiguous")
@@ -39,6 +40,17 @@ def row_norm(program: Program, value: int) -> RowNorm | None:
         if found is not None:
             return found
     return None
+
+
+def row_norm_behind(program: Program, op: Op, after: Downstream | None = None) -> RowNorm | None:
+    """The norm over rows that reads what a layer leads to: its output, with the batch norm and the sum that follow it.
+
+    Args:
+        program: The pass.
+        op: The layer.
+        after: What follows it, where that is known.
+    """
+    return row_norm(program, result_of(program, op, downstream(program, op) if after is None else after))
 
 
 def _readers(program: Program, value: int) -> Iterator[Op]:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
-from mipp.graph.downstream import Downstream, downstream, norm_scale, result_of
+from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program
-from mipp.graph.row_norms import row_norm
+from mipp.graph.row_norms import row_norm_behind
 from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
@@ -353,7 +353,7 @@ def _missing(sides: Sequence[tuple[Tensor, Tensor]], after: Downstream, factor: 
 
 def _row_weights(program: Program, op: Op, after: Downstream, sides: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
     """The weight of the error in each row where what the layer leads to is normalised row by row, else None."""
-    norm = row_norm(program, result_of(program, op, after)) if after.norm < 0 else None
+    norm = row_norm_behind(program, op, after) if after.norm < 0 else None
     if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
         return None
     return norm.weigh(reduce(add, (there for there, _ in sides)))

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import UnsupportedModelError
-from mipp.graph.downstream import downstream, result_of
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
 from mipp.graph.program import Ref, execute
-from mipp.graph.row_norms import row_norm
+from mipp.graph.row_norms import row_norm_behind
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
 from mipp.refit.losses import Values, divergence, floating, relative_error
@@ -34,7 +33,7 @@ def has_normalised_streams(graph: PruningGraph) -> bool:
     """True if a layer that reads nodes leads to a value that is normalised row by row, as in transformers."""
     program = graph.program
     ops = [program.ops[site.op] for group in graph.groups.values() for site in graph.readers(group)]
-    return any(row_norm(program, result_of(program, op, downstream(program, op))) for op in ops)
+    return any(row_norm_behind(program, op) for op in ops)
 
 
 def measure_worth(task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination]) -> Worth:
