@@ -6,7 +6,7 @@ import pytest
 
 import mipp
 from mipp.errors import MippError
-from mipp.runtime.settings import check_settings
+from mipp.runtime.settings import check_settings, required_parameters
 
 
 def test_settings_of_their_types_pass_and_a_wrong_field_is_named():
@@ -31,3 +31,8 @@ def test_a_number_outside_of_its_interval_is_named_and_none_has_none(interval, i
     for share in outside:
         with pytest.raises(MippError, match=rf"Settings\(share={share}\): expected (a number in|a positive number)"):
             check_settings(Settings(share), share=interval)
+
+
+def test_parameters_without_a_default_are_required():
+    assert required_parameters(lambda a, *more, b=1, **others: None) == ["a"]
+    assert required_parameters(min) == []

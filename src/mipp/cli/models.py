@@ -15,6 +15,7 @@ from mipp.cli.console import first_line, only_results_on_stdout
 from mipp.cli.errors import CommandError, require, unknown
 from mipp.cli.options import ModelSource
 from mipp.errors import few
+from mipp.runtime.settings import required_parameters
 from mipp.runtime.typed import FormError, read_json
 from mipp.storage.places import PRUNED_FORM
 from mipp.storage.tensor_files import read_tensors
@@ -143,7 +144,7 @@ def _factories(module: Any) -> list[str]:
         for name, value in named.items()
         if isinstance(value, nn.Module)
         or (isinstance(value, type) and issubclass(value, nn.Module))
-        or (inspect.isfunction(value) and not _required_parameters(value) and _may_make_a_model(value))
+        or (inspect.isfunction(value) and not required_parameters(value) and _may_make_a_model(value))
     ]
 
 
@@ -157,7 +158,7 @@ def _make(path: str, factory: Any) -> nn.Module:
         return factory
     if not callable(factory):
         raise CommandError(f"{path} is a {type(factory).__name__}; expected an nn.Module, or what returns one.")
-    if missing := _required_parameters(factory):
+    if missing := required_parameters(factory):
         raise CommandError(
             f"{path} needs {', '.join(missing)}; expected a factory without required arguments. Write one, such as "
             f"`def net(): return {path.rpartition(':')[2]}(...)` in net.py, and name it: net:net."
@@ -170,15 +171,6 @@ def _make(path: str, factory: Any) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise CommandError(f"{path}() returned a {type(made).__name__}; expected an nn.Module.")
     return made
-
-
-def _required_parameters(factory: Callable[..., Any]) -> list[str]:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (ValueError, TypeError):
-        return []
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in optional]
 
 
 def _load(made: nn.Module, path: str, weights: Path) -> None:

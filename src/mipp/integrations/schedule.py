@@ -1,11 +1,11 @@
 """Schedules: to which budgets a training prunes, and when."""
 
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 from mipp.errors import MippError, quote
 from mipp.plan.budget import Budget
+from mipp.runtime.settings import is_whole
 
 Unit = Literal["steps", "epochs"]
 
@@ -33,9 +33,9 @@ class Schedule:
         """Makes a schedule.
 
         Args:
-            every: See above.
-            unit: See above.
-            first: See above.
+            every: As the attribute.
+            unit: As the attribute.
+            first: As the attribute.
             budget: Arguments of `mipp.Budget`: a list holds one value for each round, anything else is for all.
 
         Raises:
@@ -91,4 +91,4 @@ class Schedule:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+    return is_whole(value) and int(value) >= 1

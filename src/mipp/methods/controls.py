@@ -4,8 +4,7 @@ Sources: Frankle et al., Pruning Neural Networks at Initialization: Why are We M
 2009.08576; Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, arXiv 1810.05270.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.runtime.random_states import own_random_states
+from mipp.runtime.settings import required_parameters
 from mipp.surgery.cut import apply
 
 
@@ -100,19 +100,12 @@ def _draw(module: nn.Module) -> None:
     """Draws the weights of a layer as it does at first, and shuffles those that this leaves as they were."""
     before = [p.clone() for p in module.parameters(recurse=False)]
     reset = getattr(module, "reset_parameters", None)
-    if callable(reset) and not _require_reset(reset):
+    if callable(reset) and not required_parameters(reset):
         reset()
     for parameter, old in zip(module.parameters(recurse=False), before, strict=True):
         flat = old.flatten()
         if torch.equal(parameter, old) and not torch.equal(flat, flat[:1].expand_as(flat)):
             parameter.copy_(flat[torch.randperm(len(flat), device=flat.device)].view_as(old))
-
-
-def _require_reset(function: Callable[..., object]) -> bool:
-    """True if a method cannot be called without arguments."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    given = inspect.signature(function).parameters.values()
-    return any(p.default is p.empty and p.kind not in kinds for p in given)
 
 
 def _put_back(plan: PruningPlan, model: nn.Module, small: nn.Module) -> dict[str, Tensor]:

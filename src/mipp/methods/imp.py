@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from mipp.methods.base import Needs, require_target
 from mipp.methods.common.scores import fraction_kept, matrices, select_in_rounds, silence
-from mipp.methods.common.slices import weights_by_node
+from mipp.methods.common.slices import sum_by_node
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
 from mipp.plan.budget import Budget
@@ -70,7 +69,6 @@ def _norms(task: Task, model: nn.Module, kept: Mapping[str, Sequence[int]]) -> d
     tensors = matrices(model)
     found = {}
     for name, group in task.graph.groups.items():
-        norms = [part.norm(dim=1) for part in weights_by_node(group, tensors, reads=False)]
-        total = torch.stack(norms).sum(0) if norms else torch.zeros(group.size, dtype=torch.float64)
+        total = sum_by_node(group, tensors, lambda weights: weights.norm(dim=1), reads=False)
         found[name] = total / total[list(kept[name])].mean().clamp_min(1e-300) if kept[name] else total
     return found

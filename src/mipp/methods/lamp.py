@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.scores import matrices
-from mipp.methods.common.slices import weights_by_node
+from mipp.methods.common.slices import sum_by_node
 from mipp.plan.task import Task
 
 
@@ -31,8 +31,7 @@ class LAMP(OneShot):
         tensors = matrices(task.model)
         found = {}
         for name, group in task.graph.groups.items():
-            squares = [part.square().sum(1) for part in weights_by_node(group, tensors, reads=False)]
-            found[name] = relative(sum(squares, torch.zeros(group.size, dtype=torch.float64)))
+            found[name] = relative(sum_by_node(group, tensors, lambda w: w.square().sum(1), reads=False))
         return found
 
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.scores import matrices
-from mipp.methods.common.slices import weights_by_node
+from mipp.methods.common.slices import sum_by_node
 from mipp.plan.task import Task
 
 
@@ -36,9 +35,7 @@ class Magnitude(OneShot):
         return {name: self._scores(group, tensors) for name, group in task.graph.groups.items()}
 
     def _scores(self, group: NodeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
-        score = torch.zeros(group.size, dtype=torch.float64)
-        for part in weights_by_node(group, tensors, reads=False):
-            score += part.norm(p=self.order, dim=1)
+        score = sum_by_node(group, tensors, lambda weights: weights.norm(p=self.order, dim=1), reads=False)
         return score / score.mean().clamp_min(1e-300) if self.normalize and self.scope == "global" else score
 
 

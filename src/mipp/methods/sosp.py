@@ -24,7 +24,7 @@ from mipp.methods.common.gradients import (
     loss_of_output,
     parameters_of,
 )
-from mipp.methods.common.slices import weights_by_node
+from mipp.methods.common.slices import sum_by_node
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import PruningPlan
@@ -108,11 +108,8 @@ def _producing(task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _along(task: Task, products: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sums of weight times derivative over the weights that produce each node, shape [size]."""
-    found = {}
-    for name, group in task.graph.groups.items():
-        sums = [part.sum(1) for part in weights_by_node(group, products, reads=False)]
-        found[name] = torch.stack(sums).sum(0) if sums else torch.zeros(group.size, dtype=torch.float64)
-    return found
+    groups = task.graph.groups.items()
+    return {name: sum_by_node(group, products, lambda part: part.sum(1), reads=False) for name, group in groups}
 
 
 def _singles(task: Task, samples: int) -> list[Batch]:

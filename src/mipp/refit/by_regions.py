@@ -47,29 +47,16 @@ class Journal(Protocol):
         """Notes weights by name."""
 
 
-def distill_by_regions(
-    small: nn.Module,
-    dense: nn.Module,
-    plan: PruningPlan,
-    task: Task,
-    options: Distillation,
-    journal: Journal | None = None,
-) -> tuple[float, float]:
+class ByRegions:
     """Trains the regions of `small` in place, from input to output; see `mipp.refit.distillation.distill`.
 
     The weights of a region are those that did best on held-out batches; if the outputs of the whole network are then
     no nearer to the dense ones on these, all weights stay as they were.
 
-    Returns:
-        The held-out loss of the outputs before and after.
-
     Raises:
         UnsupportedModelError: The model cannot be run in pieces.
     """
-    return _RegionWise(small, dense, plan, task, options, journal).run()
 
-
-class _RegionWise:
     def __init__(
         self,
         small: nn.Module,
@@ -77,7 +64,7 @@ class _RegionWise:
         plan: PruningPlan,
         task: Task,
         options: Distillation,
-        journal: Journal | None,
+        journal: Journal | None = None,
     ) -> None:
         self.small, self.task, self.options, self.journal = small, task, options, journal
         images = all(t.ndim == 4 for t in task.batches[0].call.tensors)
@@ -213,7 +200,7 @@ class _RegionWise:
 class _Lesson:
     """The training of one region."""
 
-    def __init__(self, work: _RegionWise, region: Region, number: int) -> None:
+    def __init__(self, work: ByRegions, region: Region, number: int) -> None:
         self.work, self.region = work, region
         self.number, self.wish = number, work.wish_for(number)
         self.norm = row_norm(work.task.graph.program, region.value) if region.value >= 0 else None

@@ -18,7 +18,7 @@ from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import fill, modes_kept, state_of
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit.by_regions import Journal, distill_by_regions
+from mipp.refit.by_regions import ByRegions, Journal
 from mipp.refit.descent import Descent
 from mipp.refit.learner import audible_factors, learning_copy, narrow_products, silence, widen
 from mipp.refit.losses import Runner, Values, feature_loss, features, output_loss
@@ -77,7 +77,7 @@ def distill(
     with modes_kept(small), differentiable_recurrence(small):
         if options.by == "blocks" or (options.by is None and not _fits(small, task, options.batch_size)):
             with suppress(UnsupportedModelError):  # it cannot be run in pieces
-                return distill_by_regions(small, dense, plan, task, options, journal)
+                return ByRegions(small, dense, plan, task, options, journal).run()
         return _Distiller(small, dense, plan, task, options).run(task.progress)
 
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -150,10 +150,4 @@ def _tell_apart(names: list[str]) -> list[str]:
 
 
 def _runs(labels: list[str]) -> tuple[Band, ...]:
-    runs: list[Band] = []
-    for label in labels:
-        if runs and runs[-1].label == label:
-            runs[-1] = Band(label, runs[-1].size + 1)
-        else:
-            runs.append(Band(label, 1))
-    return tuple(runs)
+    return tuple(Band(label, len(list(run))) for label, run in groupby(labels))

@@ -83,6 +83,16 @@ def check_function(name: str, function: object, *arguments: str) -> None:
         ) from mismatch
 
 
+def required_parameters(function: Callable[..., object]) -> list[str]:
+    """Names of the parameters without which a function cannot be called; none where it tells nothing."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # written in C
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
+
+
 def alternatives(hint: Any) -> Iterator[tuple[Any, Any]]:
     """Types that a hint admits; of a `Literal`, it and each of its choices."""
     if get_origin(hint) in (Union, UnionType):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mipp.graph.call import Call
-from mipp.graph.rules.steps import hold, pair
+from mipp.graph.rules.steps import hold, pair, repeat
 from mipp.graph.trace import trace
 from mipp.graph.tracker import Walk
 
@@ -37,3 +37,9 @@ def test_a_length_that_is_held_freezes_its_plane():
     assert hold(op, walk, op.args[0], [1]) == [()]
     sets = walk.atoms.resolve()
     assert (sets.reason_of[sets.at(plane.numpy())] >= 0).all()
+
+
+def test_positions_are_repeated_where_a_plane_varies():
+    plane, other = torch.tensor([[3, 5]]), torch.tensor([[1], [2]])
+    assert [p.tolist() for p in repeat((plane, other), 1, 2)] == [[[3, 3, 5, 5]], [[1], [2]]]
+    assert repeat((plane,), 1, 1)[0] is plane

@@ -6,6 +6,7 @@ from mipp.graph.axes import Planes, Reason, merge, varying
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
 from mipp.graph.rules.products import Factor, product
+from mipp.graph.rules.steps import repeat
 from mipp.graph.tracker import Walk
 
 
@@ -17,7 +18,7 @@ def attention(op: Op, w: Walk) -> Sequence[Planes]:
     batch = "abcdefgh"[: ndim - 2]
     repeats = w.shape(q)[ndim - 3] // w.shape(k)[ndim - 3] if ndim > 2 and op.arguments.get("enable_gqa") else 1
     reason = Reason(f"{op.name} runs over the axis", op.name, op.source)
-    keys, values = (_repeat(w.of(r), ndim - 3, repeats) for r in (k, v))
+    keys, values = (repeat(w.of(r), ndim - 3, repeats) for r in (k, v))
     for planes in (w.of(q), keys, values):
         for plane in planes:
             w.atoms.hold(plane, [ndim - 2], reason)
@@ -39,10 +40,3 @@ def attention(op: Op, w: Walk) -> Sequence[Planes]:
 def _repeat_shape(lead: tuple[int, ...], times: int) -> tuple[int, ...]:
     """The dimensions in front of keys or values: one head for all queries stays one."""
     return lead if times == 1 else (*lead[:-1], lead[-1] * times)
-
-
-def _repeat(planes: Planes, dim: int, times: int) -> Planes:
-    """Planes of keys or values as the query heads meet them."""
-    if times == 1:
-        return planes
-    return tuple(p.repeat_interleave(times, dim) if dim in varying(p) else p for p in planes)

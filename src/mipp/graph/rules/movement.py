@@ -13,7 +13,7 @@ from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
 from mipp.graph.rules.rows import doubt_ends, is_of_rows, span, takes_rows, unite_rows
-from mipp.graph.rules.steps import fixed_rows, hold, pair
+from mipp.graph.rules.steps import fixed_rows, hold, pair, repeat
 from mipp.graph.tracker import Walk, freeze_all
 
 
@@ -215,12 +215,7 @@ def _unite_runs(op: Op, w: Walk, planes: Planes, channel: int, length: int) -> P
 @rule("pixel_unshuffle")
 def pixel_unshuffle(op: Op, w: Walk) -> Sequence[Planes]:
     x, factor = op.args[0], op.arguments["downscale_factor"] ** 2
-    channel = len(w.shape(x)) - 3
-    return [
-        tuple(
-            p.repeat_interleave(factor, channel) if channel in varying(p) else p for p in fixed_rows(op, w, x, [-2, -1])
-        )
-    ]
+    return [repeat(fixed_rows(op, w, x, [-2, -1]), len(w.shape(x)) - 3, factor)]
 
 
 @rule("col2im")
@@ -235,13 +230,8 @@ def col2im(op: Op, w: Walk) -> Sequence[Planes]:
 def im2col(op: Op, w: Walk) -> Sequence[Planes]:
     """Every channel becomes a run of kernel positions."""
     x, kernel = op.args[0], torch.Size(op.arguments["kernel_size"]).numel()
-    planes = fixed_rows(op, w, x, [-2, -1])
-    return [
-        tuple(
-            p.squeeze(-1).repeat_interleave(kernel, p.ndim - 3) if p.ndim - 3 in varying(p) else p.squeeze(-1)
-            for p in planes
-        )
-    ]
+    planes = repeat(fixed_rows(op, w, x, [-2, -1]), len(w.shape(x)) - 3, kernel)
+    return [tuple(p.squeeze(-1) for p in planes)]
 
 
 @rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mipp.graph.axes import Planes, Reason
+from mipp.graph.axes import Planes, Reason, varying
 from mipp.graph.program import Op, Ref
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ def pair(op: Op, w: "Walk", plane: Tensor, dim: int, parts: int) -> Tensor:
         fixed = Reason(f"{op.name} pairs positions with ones of a fixed size", op.name, op.source)
         w.atoms.unite_along(plane.unflatten(dim, (parts, -1)), [dim], fixed)
     return plane
+
+
+def repeat(planes: Planes, dim: int, times: int) -> Planes:
+    """Planes in which each position of a dimension stands so many times, one after the other."""
+    return tuple(p.repeat_interleave(times, dim) if times > 1 and dim in varying(p) else p for p in planes)
 
 
 def per_channel(w: "Walk", vector: Ref, ndim: int, dim: int = 1) -> tuple[Planes, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mipp.data.calibration import name_batch
 from mipp.errors import MippError
 from mipp.graph.nodes import NodeGroup, Site
-from mipp.methods.common.slices import weights_by_node
+from mipp.methods.common.slices import sum_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import format_bytes
@@ -151,7 +151,4 @@ def by_weight(task: Task, group: NodeGroup) -> Tensor:
     It is as if the nodes were independent and of one variance; the report gets a note.
     """
     task.notes.append(f"What reads '{group.name}' is no layer that can be observed: its nodes are ranked by weight.")
-    gain = torch.zeros(group.size, dtype=torch.float64)
-    for weights in weights_by_node(group, dict(task.model.named_parameters()), reads=True):
-        gain += weights.square().sum(1)
-    return gain
+    return sum_by_node(group, dict(task.model.named_parameters()), lambda w: w.square().sum(1), reads=True)

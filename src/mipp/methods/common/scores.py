@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mipp.graph.nodes import NodeGroup, PruningGraph
 from mipp.methods.base import require_target, select
-from mipp.methods.common.slices import axis_factor, weights_by_node
+from mipp.methods.common.slices import axis_factor, sum_by_node
 from mipp.modules.copies import full_copy
 from mipp.modules.weight_norm import effective, settle
 from mipp.plan.budget import Budget
@@ -41,10 +41,11 @@ def node_scores(graph: PruningGraph, weights: Scores, structure: Structure) -> d
 
 
 def _of_group(group: NodeGroup, weights: Scores, structure: Structure) -> Tensor:
-    total = torch.zeros(group.size, dtype=torch.float64)
-    for part in weights_by_node(group, weights, reads=True if structure == "gate" else None):
-        total += (part if structure == "gate" else part.square() if structure == "l2" else part.abs()).sum(1)
-    return total.sqrt() if structure == "l2" else total
+    if structure == "gate":
+        return sum_by_node(group, weights, lambda part: part.sum(1), reads=True)
+    if structure == "l2":
+        return sum_by_node(group, weights, lambda part: part.square().sum(1), reads=None).sqrt()
+    return sum_by_node(group, weights, lambda part: part.abs().sum(1), reads=None)
 
 
 class InRounds:

@@ -1,6 +1,6 @@
 """The entries of tensors that nodes consist of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from mipp.graph.nodes import NodeGroup, ParamSlice
 
 
-def weights_by_node(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None = None) -> Iterator[Tensor]:
+def weights_by_node(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: bool | None) -> Iterator[Tensor]:
     """The weights of each node of a group, slice by slice, in float64 on the CPU, shape [nodes, entries].
 
     Args:
@@ -22,6 +22,14 @@ def weights_by_node(group: NodeGroup, tensors: Mapping[str, Tensor], *, reads: b
             tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # the new axis comes last
             rows = tensor.double().cpu().movedim(s.axis, 0)
             yield rows.reshape(len(rows), -1)[torch.from_numpy(s.positions)].flatten(1)
+
+
+def sum_by_node(
+    group: NodeGroup, tensors: Mapping[str, Tensor], score: Callable[[Tensor], Tensor], *, reads: bool | None
+) -> Tensor:
+    """The sum over the slices of a score of the weights of each node, shape [nodes]; 0 where there are none."""
+    parts = map(score, weights_by_node(group, tensors, reads=reads))
+    return sum(parts, torch.zeros(group.size, dtype=torch.float64))
 
 
 def axis_factor(part: ParamSlice, values: Tensor, tensor: Tensor) -> Tensor:
