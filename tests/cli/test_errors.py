@@ -10,8 +10,6 @@ from safetensors.torch import save_file
 
 import mipp
 import mipp.zoo
-from mipp.cli.errors import require
-from mipp.errors import MissingRequirementError
 
 
 class TestErrors:
@@ -116,8 +114,3 @@ class TestErrors:
         assert answer.exit_code == code
         assert answer.stderr.splitlines()[-1].startswith(text)
         assert answer.stdout == ""
-
-
-def test_a_library_that_is_not_there_is_named_with_the_line_that_installs_it():
-    with pytest.raises(MissingRequirementError, match=r"--purpose needs not_there.*pip install its-name"):
-        require("not_there", "--purpose", "its-name")

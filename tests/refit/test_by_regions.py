@@ -130,9 +130,9 @@ def branching_run(other_way, strange=lambda _: False):
 def test_the_path_by_which_a_batch_computes_the_same_does_not_matter_to_regions(monkeypatch):
     monkeypatch.setattr(by_regions, "narrow_products", lambda _: nullcontext())  # bfloat16 tells the formulas apart
     regions = []
-    learn = by_regions._RegionWise._learn
+    learn = by_regions.ByRegions._learn
     monkeypatch.setattr(
-        by_regions._RegionWise, "_learn", lambda work, *a: (regions.append(work.regions), learn(work, *a))
+        by_regions.ByRegions, "_learn", lambda work, *a: (regions.append(work.regions), learn(work, *a))
     )
     data, found = branching_run(lambda x: bool(x[0, 0] > 0))
     assert {bool(x[0, 0] > 0) for x in data} == {True, False}

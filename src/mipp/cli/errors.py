@@ -1,18 +1,16 @@
 """Errors of the command: one paragraph and an exit code; the traceback is shown on request."""
 
-import importlib
 import json
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from types import ModuleType
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from mipp.errors import InternalError, MippError, MissingRequirementError, clip, quote
+from mipp.errors import InternalError, MippError, clip, quote
 from mipp.runtime.mistakes import is_own
 
 START = """mipp makes a trained PyTorch network smaller. Five things one does:
@@ -75,19 +73,6 @@ def unknown(what: str, name: str, names: Iterable[str]) -> CommandError:
     near = get_close_matches(clip(name).lower(), names, 1, 0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}."
     return CommandError(f"No {what} is called '{clip(name)}'; {hint}")
-
-
-def require(name: str, purpose: str, install: str = "") -> ModuleType:
-    """Imports a library that only some commands need.
-
-    Raises:
-        MissingRequirementError: It is not installed; the message has the line that installs it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        line = f"pip install {install or name}"
-        raise MissingRequirementError(f"{purpose} needs {name}, which cannot be imported ({error}): {line}") from error
 
 
 def _report(error: BaseException, *, as_json: bool) -> int:

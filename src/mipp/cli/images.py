@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipp.cli.errors import CommandError, require
+from mipp.cli.errors import CommandError
 from mipp.cli.options import ModelSource
 from mipp.errors import CalibrationError, clip, few, quote
+from mipp.runtime.requirements import require
 from mipp.runtime.typed import FormError, as_type, read_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 import mipp
 from mipp.cli.console import first_line, only_results_on_stdout
-from mipp.cli.errors import CommandError, require, unknown
+from mipp.cli.errors import CommandError, unknown
 from mipp.cli.options import ModelSource
 from mipp.errors import few
+from mipp.runtime.requirements import require
 from mipp.runtime.settings import required_parameters
 from mipp.runtime.typed import FormError, read_json
 from mipp.storage.places import PRUNED_FORM

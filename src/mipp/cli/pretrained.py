@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import mipp
-from mipp.cli.errors import require
 from mipp.cli.options import ModelSource
+from mipp.runtime.requirements import require
 from mipp.runtime.typed import read_json
 from mipp.storage.hugging_face import save_pretrained
 from mipp.storage.places import PAGE, PLAN, PRUNED_FORM, REPORT

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mipp.cli.console import first_line, note
-from mipp.cli.errors import CommandError, require
+from mipp.cli.errors import CommandError
 from mipp.cli.options import ModelSource
 from mipp.errors import CalibrationError
 from mipp.modules.placement import device_of
+from mipp.runtime.requirements import require
 from mipp.runtime.typed import FormError, as_type, parse_json
 
 _BATCH, _EVALUATED = 8, 64

@@ -1,19 +1,17 @@
 """Export to ONNX and torch.export, with a check that what was written computes what the model computes."""
 
-import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mipp.data.calibration import as_call
-from mipp.errors import MippError, MissingRequirementError, quote
+from mipp.errors import MippError, quote
 from mipp.graph.call import Call
 from mipp.graph.trace import forward
 from mipp.graph.trees import tensors_in
@@ -22,6 +20,7 @@ from mipp.modules.wrappers import unwrap
 from mipp.runtime.mistakes import admit_mistakes, reraise_own
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
+from mipp.runtime.requirements import EXPORT, require
 from mipp.runtime.settings import is_whole
 from mipp.storage.places import new_file
 from mipp.surgery.proof import distance
@@ -117,7 +116,7 @@ def onnx_session(
     Returns:
         The session, and the inputs by name as arrays.
     """
-    runtime, *_ = (_require(name) for name in ("onnxruntime", "onnx", "onnxscript"))
+    runtime, *_ = (require(name, "ONNX", EXPORT) for name in ("onnxruntime", "onnx", "onnxscript"))
     with _quiet("torch.onnx"):
         torch.onnx.export(_program(model, call, dynamic), (), path, dynamo=True, verbose=False, external_data=False)
     options = runtime.SessionOptions()
@@ -150,16 +149,6 @@ def _export(model: nn.Module, call: Call, dynamic: Sequence[int] | None) -> torc
         raise MippError(
             f"torch.export cannot follow {type(model).__name__} ({type(error).__name__}: {reason}). Export needs a "
             "forward without branches on values of tensors, and dimensions that may change where dynamic names them."
-        ) from error
-
-
-def _require(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingRequirementError(
-            f'ONNX needs the package {name}, which is not installed: pip install "torch-mipp[export]". A name in .pt2 '
-            "needs no other package."
         ) from error
 
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mipp.errors import MissingRequirementError
 from mipp.grid.results import COSTS, Row
 from mipp.grid.summary import Summary, format_budget, stages_of, summarise
 from mipp.plan.registry import CONSTRAINTS
+from mipp.runtime.requirements import DEMO, require
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -33,13 +33,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 @contextmanager
 def _figure(path: Path, columns: int, height: float = 4) -> Iterator[Any]:
     """Axes side by side, of a figure that is saved and closed afterwards."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingRequirementError(
-            "Plots need matplotlib, which is not installed; pip install 'torch-mipp[demo]'."
-        ) from error
-    figure = Figure(figsize=(5 * columns, height), layout="constrained")
+    figure = require("matplotlib.figure", "A plot", DEMO).Figure(figsize=(5 * columns, height), layout="constrained")
     yield figure.subplots(1, columns, squeeze=False)[0]
     figure.savefig(path)
 

@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mipp.errors import MissingRequirementError
 from mipp.integrations.rounds import Rounds
 from mipp.integrations.schedule import Schedule
+from mipp.runtime.requirements import require
 
 if TYPE_CHECKING:
     from mipp.integrations.lightning import LightningPruning
@@ -24,9 +24,5 @@ def __getattr__(name: str) -> Any:
     if name not in _FOUND_IN:
         raise AttributeError(f"module 'mipp.integrations' has no attribute '{name}'")
     module, package = _FOUND_IN[name]
-    try:
-        return getattr(import_module(module), name)
-    except ImportError as error:
-        raise MissingRequirementError(
-            f"{name} needs the package {package}, which cannot be imported: pip install {package}"
-        ) from error
+    require(package, name)
+    return getattr(import_module(module), name)

@@ -24,6 +24,7 @@ from mipp.plan.elimination import Progress, backward_elimination, terc
 from mipp.runtime.default_device import own_default_device
 from mipp.runtime.mistakes import admit_mistakes
 from mipp.runtime.random_states import own_random_states
+from mipp.runtime.requirements import DEMO, require
 from mipp.selectors.number import count_features
 from mipp.statistics.layer_samples import Reading, observe_sites
 
@@ -66,14 +67,7 @@ class InputSelection:
         Raises:
             MissingRequirementError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingRequirementError(
-                "The picture needs matplotlib, which cannot be imported; expected it to be installed: "
-                'pip install "torch-mipp[demo]"'
-            ) from error
-        figure = Figure(figsize=(4, 4), layout="constrained")
+        figure = require("matplotlib.figure", "The picture", DEMO).Figure(figsize=(4, 4), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(np.atleast_2d(self.mask), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
         axes.set(xticks=[], yticks=[], title=f"{len(self.kept)} of {len(self.information)} inputs selected")

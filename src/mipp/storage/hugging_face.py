@@ -11,21 +11,22 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from mipp.errors import MippError, MissingRequirementError, PlanMismatchError, clip, quote
+from mipp.errors import MippError, PlanMismatchError, clip, quote
 from mipp.plan.plan import shapes
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
+from mipp.runtime.requirements import require
 from mipp.runtime.typed import FormError, as_type, read_json
 from mipp.storage.places import PRUNED_FORM, new_folder
 
 _MODELLING = "modeling_pruned"
+_PURPOSE = "A folder of a Hugging Face model"
 _FILE = '''"""A pruned {base}: the same code with other widths, which are in config.json under "{key}"."""
 
 import copy
@@ -120,7 +121,7 @@ def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
         MissingRequirementError: transformers is not installed.
         PlanMismatchError: The folder is not of this form.
     """
-    folder, transformers = as_path(folder), _transformers()
+    folder, transformers = as_path(folder), require("transformers", _PURPOSE)
     try:
         config: _Config = as_type(_Config, read_json(folder / "config.json"))
         noted = config.pruned
@@ -244,7 +245,7 @@ def _note_widths(path: Path, model: Any, base: str, widths: Mapping[str, Any]) -
 
 def _auto_classes(config: Any, base: str) -> list[str]:
     """Auto classes of transformers that make this class, such as AutoModelForCausalLM."""
-    transformers = _transformers()
+    transformers = require("transformers", _PURPOSE)
     found = []
     for name in dir(transformers):
         mapping = getattr(getattr(transformers, name), "_model_mapping", None) if name.startswith("AutoModel") else None
@@ -253,13 +254,3 @@ def _auto_classes(config: Any, base: str) -> list[str]:
             if base in {kind.__name__ for kind in (made if isinstance(made, tuple) else (made,))}:
                 found.append(name)
     return found
-
-
-def _transformers() -> ModuleType:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingRequirementError(
-            "Folders of Hugging Face models need transformers, which cannot be imported: pip install transformers"
-        ) from error
-    return transformers

@@ -1,7 +1,6 @@
 """Readers of published data sets, in the layout in which they are published; nothing is downloaded."""
 
 import gzip
-import importlib
 import math
 import os
 import zlib
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mipp.errors import MissingRequirementError
+from mipp.runtime.requirements import DEMO, require
 from mipp.zoo.data import DataSetError, ImageData
 
 DATA_DIR_VARIABLE = "MIPP_DATA_DIR"
@@ -69,13 +68,7 @@ def digits(split: str) -> ImageData:
         DataSetError: if there is no such split.
     """
     _check_split(split)
-    try:
-        bunch = importlib.import_module("sklearn.datasets").load_digits()
-    except ImportError as error:
-        raise MissingRequirementError(
-            "the digits come with scikit-learn, which cannot be imported; expected it to be installed: "
-            'pip install "torch-mipp[demo]"'
-        ) from error
+    bunch = require("sklearn.datasets", "The data set digits", DEMO).load_digits()
     labels = torch.as_tensor(bunch.target, dtype=torch.int64)
     pixels = (torch.as_tensor(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
     is_test = torch.zeros(len(labels), dtype=torch.bool)
