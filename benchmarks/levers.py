@@ -18,7 +18,6 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import mipp
@@ -26,7 +25,7 @@ from benchmarks.allocation import logits
 from benchmarks.cifar import EXCLUDED, SAMPLES
 from benchmarks.cifar_networks import dense
 from benchmarks.record import Record, Row
-from benchmarks.workloads import EPOCHS, lenet5
+from benchmarks.workloads import trained_lenet5
 from mipp import zoo
 from mipp.methods import MIPP, Method
 from mipp.plan import elimination
@@ -115,13 +114,7 @@ def _divergence(said: Tensor, found: Tensor) -> float:
 def _network(name: str, weights: Path) -> nn.Module:
     if name == "resnet20":
         return dense(name, weights)
-    seed = int(name.split("-")[1])
-    model, path = lenet5(seed), weights / f"{name}.safetensors"
-    if not path.exists():
-        zoo.fit(model, _data(name), epochs=EPOCHS, batch_size=128, seed=seed)
-        save_file(model.state_dict(), path)
-    model.load_state_dict(load_file(path))
-    return model.eval()
+    return trained_lenet5(int(name.split("-")[1]), weights)
 
 
 @cache

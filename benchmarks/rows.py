@@ -17,7 +17,7 @@ from benchmarks.cifar import SAMPLES, pretrained
 from benchmarks.defaults import agreement, predictions
 from benchmarks.record import Record, Row
 from mipp import zoo
-from mipp.refit import least_squares
+from mipp.plan.effort import EFFORTS, Effort
 
 HELD_OUT, DRAWS = 8192, 3
 PER_INPUT = (64, 128, 1024)
@@ -40,7 +40,7 @@ def main() -> None:
 
 def measure(model: nn.Module, images: Tensor, held_out: Tensor, dense: Tensor, rows: int) -> Row:
     """Percentage of held-out images on which the pruned network says what the dense one says."""
-    with patch.object(least_squares, "_ROWS_PER_INPUT", rows):
+    with patch.dict(EFFORTS, default=Effort(rows_per_input=rows)):
         return agreement(model, images, held_out, dense)
 
 

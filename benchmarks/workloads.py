@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
@@ -47,6 +48,16 @@ def lenet5(seed: int, device: str = "cpu") -> nn.Module:
     """LeNet-5 as its layers are initialised."""
     torch.manual_seed(seed)
     return zoo.LeNet5().to(device)
+
+
+def trained_lenet5(seed: int, folder: Path) -> nn.Module:
+    """LeNet-5 with the weights in the folder, or trained and kept there."""
+    model, path = lenet5(seed), folder / f"lenet5-{seed}.safetensors"
+    if not path.exists():
+        zoo.fit(model, zoo.load("mnist", "train"), epochs=EPOCHS, batch_size=128, seed=seed)
+        save_file(model.state_dict(), path)
+    model.load_state_dict(load_file(path))
+    return model.eval()
 
 
 def resnet20(weights: Path, device: str = "cpu", images: int | None = None) -> grid.Workload:

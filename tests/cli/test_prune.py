@@ -64,6 +64,11 @@ class TestPrune:
         assert 0 <= report["after"]["metrics"]["accuracy"] <= 100
         assert result_of(*options, "--no-evaluate")["report"]["after"]["metrics"] == {}
 
+    def test_a_level_of_effort_is_recorded_and_an_unknown_one_refused(self):
+        report = result_of(*prune("--nodes", "4", "--effort", "fast"))["report"]
+        assert "effort='fast'" in report["call"]
+        assert "effort='quick' is unknown" in refusal(*prune("--nodes", "4", "--effort", "quick"))
+
     def test_a_checkpoint_is_taken_up(self):
         options = prune("--nodes", "4", "--checkpoint", "point")
         assert not result_of(*options)["resumed"]

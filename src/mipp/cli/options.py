@@ -31,7 +31,6 @@ Weights = Annotated[
     ),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the named data; or set MIPP_DATA_DIR.")]
-MaxSamples = Annotated[int, typer.Option(min=1, help="Calibration samples to read.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: the result, or {'error': {'type', 'message'}}.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes: only the result.")]
@@ -127,7 +126,9 @@ class Source:
 
     model: ModelSource
     data: DataSource
-    max_samples: MaxSamples = 1024
+    max_samples: Annotated[
+        int | None, typer.Option(min=1, help="Calibration samples to read, 1,024 unless --effort says otherwise.")
+    ] = None
     seed: Seed = 0
 
 
@@ -176,6 +177,9 @@ class Chosen:
             help="Accuracy on the test split, by default where there is one; of a file with labels, on a fifth of it.",
         ),
     ] = None
+    effort: Annotated[
+        str, typer.Option(metavar="LEVEL", help="fast, default or best: how many samples and rows it takes.")
+    ] = "default"
     device: Annotated[str | None, typer.Option(help="Where to work, such as cuda.")] = None
     memory_limit: Annotated[
         str | None, typer.Option(metavar="BYTES", help="What may be kept in memory, such as 2GB; 4GB by default.")
@@ -200,7 +204,7 @@ class Compared:
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Such as 0,1,2.")] = "0"
     weights: Weights = None
     data_dir: DataDir = None
-    max_samples: MaxSamples = 1024
+    max_samples: Annotated[int, typer.Option(min=1, help="Calibration samples to read.")] = 1024
     exclude: Exclude = None
     compensate: Annotated[bool, typer.Option("--compensate/--no-compensate", help="Also measure with the refit.")] = (
         True

@@ -1,6 +1,6 @@
 """`mipp prune`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Call:
     """The arguments of `mipp.prune`."""
 
     model: nn.Module
-    calibration: mipp.Calibration
+    calibration: mipp.Calibration | Iterable[Any]
     budgets: Sequence[mipp.Budget]
     method: mipp.methods.Method
     options: dict[str, Any]
@@ -99,8 +99,9 @@ def prepare(source: Source, budgets: Sequence[mipp.Budget], chosen: Chosen, *, q
         "seed": source.seed,
         "progress": not quiet,
         "memory_limit": chosen.memory_limit,
+        "effort": chosen.effort,
     }
-    return Call(model, mipp.Calibration(data.batches, source.max_samples), budgets, method, options)
+    return Call(model, data.calibration(source.max_samples), budgets, method, options)
 
 
 def since_dense(results: list[mipp.Result], model: ModelSource, *, quiet: bool) -> list[mipp.Result]:

@@ -49,7 +49,7 @@ def _select(
     source: Source, method: mipp.methods.MIPP, num_features: float | None, *, quiet: bool
 ) -> mipp.InputSelection:
     model, data = sources.open_source(source)
-    calibration = mipp.Calibration(data.batches, source.max_samples)
+    calibration = data.calibration(source.max_samples)
     console = Console(stderr=True)
 
     def progress(nodes: list[int]) -> Iterable[int]:

@@ -33,6 +33,10 @@ class Data:
     loss_fn: Callable[..., Tensor] | None
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None
 
+    def calibration(self, max_samples: int | None) -> mipp.Calibration | Iterable[Any]:
+        """The batches with the number of samples to read; by themselves where none is given."""
+        return self.batches if max_samples is None else mipp.Calibration(self.batches, max_samples)
+
 
 def open_source(source: Source, *, hold_out: bool = False) -> tuple[nn.Module, Data]:
     """A model and the data themselves; of a file with labels, a fifth may be kept to measure accuracy on."""

@@ -62,9 +62,9 @@ class Calibration:
             check_function("forward", self.forward, "model", "batch")
 
     @classmethod
-    def of(cls, data: "Calibration | Iterable[Any]") -> "Calibration":
-        """The data as they are, or batches with the settings that hold by default."""
-        return data if isinstance(data, Calibration) else cls(data)
+    def of(cls, data: "Calibration | Iterable[Any]", max_samples: int = 1024) -> "Calibration":
+        """The data as they are, or batches of which so many samples are read."""
+        return data if isinstance(data, Calibration) else cls(data, max_samples)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def identify(prepared: "Prepared", budget: "Budget") -> Identity:
 
 def hash_options(options: "Options") -> dict[str, str]:
     """Hashes of the options that a result depends on."""
-    return {name: hash_value(getattr(options, name)) for name in ("recover", "memory_limit", "exclude", "seed")}
+    return {
+        name: hash_value(getattr(options, name)) for name in ("recover", "memory_limit", "exclude", "seed", "effort")
+    }
 
 
 def hash_model(model: nn.Module) -> dict[str, str]:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from mipp.errors import MippError, quote
 from mipp.pipeline.checks import check_option, check_seed, list_patterns
+from mipp.plan.effort import Effort, effort_of
 from mipp.refit.settings import Distillation, Refit
 from mipp.runtime.paths import as_path
 from mipp.runtime.settings import check_function
 
-_RECORDED = ("exclude", "compensate", "recover", "device", "seed", "memory_limit")
+_RECORDED = ("exclude", "compensate", "recover", "device", "seed", "memory_limit", "effort")
 _FUNCTIONS = {
     "evaluate": ("model",),
     "loss_fn": ("output", "labels"),
@@ -42,6 +43,7 @@ class Options:
     progress: bool = True
     checkpoint: str | Path | None = None
     memory_limit: int | str | None = None
+    effort: Literal["fast", "default", "best"] = "default"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", list_patterns(self.exclude))
@@ -56,8 +58,14 @@ class Options:
         check_option("device", self.device, torch.device | str, "a device of torch such as 'cuda'")
         check_option("progress", self.progress, bool | int, "True or False")
         check_seed(self.seed)
+        effort_of(self.effort)
         if self.checkpoint is not None:
             as_path(self.checkpoint)
+
+    @property
+    def level(self) -> Effort:
+        """The numbers that the level of effort stands for."""
+        return effort_of(self.effort)
 
     @property
     def refit(self) -> Refit | None:

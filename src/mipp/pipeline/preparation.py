@@ -142,6 +142,7 @@ def make_task(
         bars,
         runtime,
         noise,
+        effort=options.level,
     )
 
 

@@ -64,6 +64,7 @@ def prune(
     progress: bool = True,
     checkpoint: str | Path | None = None,
     memory_limit: int | str | None = None,
+    effort: Literal["fast", "default", "best"] = "default",
 ) -> Result:
     """Returns a smaller network that keeps as much as it can of what each layer tells the next.
 
@@ -96,6 +97,9 @@ def prune(
         memory_limit: Bytes, or a string such as "2GB", for what is kept between passes: half for calibration data and
             activations (more goes to temporary files), half for statistics (wide layers get coarser ones, and a note).
             None is 4 GB, on every machine, so that plans do not depend on it. Model and one batch come on top.
+        effort: "fast" reads 256 samples, takes fewer steps towards the budget, and refits layers to fewer rows;
+            "best" reads 4,096 samples. By default 1,024 are read. A `mipp.Calibration` says itself how many, and the
+            method and `mipp.Refit` may say the rest: they win.
 
     An autocast around the call is switched off inside it, for the functions you pass too: statistics are measured,
     and weights refitted, in the precision of the model.
@@ -115,6 +119,7 @@ def prune(
         progress=progress,
         checkpoint=checkpoint,
         memory_limit=memory_limit,
+        effort=effort,
     )
     return _prune(model, calibration, [budget], method, options)[0]
 
@@ -166,7 +171,7 @@ def _prune(
     options: Options,
 ) -> list[Result]:
     """Prepares what serves all budgets, makes all plans, then builds each network and reports on it."""
-    model, data = unwrap(model), Calibration.of(calibration)
+    model, data = unwrap(model), Calibration.of(calibration, options.level.samples)
     method, targets = MIPP() if method is None else method, [Budget() if b is None else b for b in budgets]
     with admit_mistakes(), isolate(options.seed), merge_shards(data.sharded), Bars(enabled=options.progress) as bars:
         check_request(data, targets, method, options)

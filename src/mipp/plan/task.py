@@ -11,6 +11,7 @@ from mipp.data.calibration import Batch
 from mipp.graph.nodes import PruningGraph
 from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
+from mipp.plan.effort import DEFAULT, Effort
 from mipp.plan.plan import PruningPlan
 from mipp.runtime.progress import Progress, silent
 from mipp.runtime.record import Notes, Results
@@ -39,6 +40,7 @@ class Task:
         noise: Difference between two passes of the model over the same batch, relative to its outputs.
         measured: Results for one budget that serve others; see `once`.
         finished: Results of an interrupted run; see `step`.
+        effort: Numbers that the method and the refit take where their own settings say none.
     """
 
     model: nn.Module
@@ -56,6 +58,7 @@ class Task:
     noise: float = 0.0
     measured: Results = field(default_factory=Results)
     finished: MutableMapping[str, Any] = field(default_factory=dict)
+    effort: Effort = DEFAULT
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
         """Returns what `compute` returned for the first budget that asked for this key; its notes are for each."""

@@ -43,9 +43,8 @@ from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
-_ROWS, _ROWS_PER_INPUT, _FEWEST = 65536, 128, 4096
 _SAMPLES = 1024
-_SCARCE, _VARIATIONS = 4, 3
+_SCARCE = 4
 
 
 @torch.no_grad()
@@ -124,7 +123,7 @@ def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options
     _, samples = place(sum(batch.samples for batch in batches))
     tensors = tensors_by_name(small)
     scarce = (_is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
-    return _VARIATIONS if any(scarce) else 0
+    return task.effort.variations if any(scarce) else 0
 
 
 def _is_scarce(site: Site, weight: Tensor, graph: PruningGraph, samples: int) -> bool:
@@ -149,7 +148,7 @@ class _Refitter:
         starts = list(accumulate(own, initial=first))[:-1]
         times = options.variations or 0
         self.first_samples = starts * (1 + times)
-        self.positions, self.samples = options.positions, samples
+        self.positions, self.samples, self.effort = options.positions, samples, task.effort
         self.always_vary = times > 0 and options.variations is not None
         self.own = len(batches)
         batches = Varied(batches, times, starts, samples, self.store) if times else batches
@@ -232,7 +231,7 @@ class _Refitter:
     def cost(self, target: Target) -> float:
         """Operations that it takes to refit a weight, up to a factor: second moments, and solutions with them."""
         inputs = self._weight(target)[0].numel()
-        return float(inputs**2 * (_rows_for(inputs) + 4 * inputs))
+        return float(inputs**2 * (self.effort.rows_for(inputs) + 4 * inputs))
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""
@@ -274,7 +273,7 @@ class _Refitter:
         site, tensor = target.uses[0], self.tensors[target.weight]
         vary = self.always_vary or _is_scarce(site, tensor, self.graph, self.samples)
         count = len(self.full.batches) if vary else self.own
-        rows = _rows_for(weight[0].numel())
+        rows = self.effort.rows_for(weight[0].numel())
         return count, self.positions or ceil(rows / min(self.samples, _SAMPLES) * self.own / count)
 
     def _weight(self, target: Target) -> Tensor:
@@ -357,8 +356,3 @@ def _row_weights(program: Program, op: Op, after: Downstream, sides: Sequence[tu
     if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
         return None
     return norm.weigh(reduce(add, (there for there, _ in sides)))
-
-
-def _rows_for(inputs: int) -> int:
-    """Rows that a layer of so many inputs is fitted to."""
-    return min(_ROWS, max(_FEWEST, _ROWS_PER_INPUT * inputs))

@@ -55,7 +55,8 @@ class MIPP:
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer.
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
-            again, towards the nodes that the step before keeps downstream.
+            again, towards the nodes that the step before keeps downstream. None is 4, or with
+            `effort="fast"` a step for each halving.
         share: With a confidence: and more than this share of what all nodes of its group carry. Without either, more
             samples make more nodes significant; with one, the choice settles.
         worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
@@ -74,7 +75,7 @@ class MIPP:
     activation: Activation = "pre"
     margin: float = 0.0
     positions: int = 64
-    steps: int = 4
+    steps: int | None = None
     share: float = 0.0
     worth: Literal["auto", "outputs", "nats"] = "auto"
 
@@ -83,7 +84,8 @@ class MIPP:
         make_estimator(self.estimator)
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
-        if not (0 <= self.noise < math.inf and self.margin >= 0) or min(self.positions, self.steps) < 1:
+        fewest = self.positions if self.steps is None else min(self.positions, self.steps)
+        if not (0 <= self.noise < math.inf and self.margin >= 0) or fewest < 1:
             raise MippError(
                 f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}): "
                 "expected noise and margin of 0 or more, and at least one position and one step."
@@ -158,8 +160,9 @@ class MIPP:
     ) -> Mapping[str, Elimination]:
         """The information about the nodes still kept that removals lose, measured at each step towards the budget."""
         curves = whole
-        for step in range(1, self.steps if budget.limits(task.cost) else 1):
-            eased = budget.ease(task.cost, step / self.steps)
+        steps = self._steps(task, budget)
+        for step in range(1, steps if budget.limits(task.cost) else 1):
+            eased = budget.ease(task.cost, step / steps)
             widths = _allocate(curves, worth, task.cost, eased, task.cost.estimate)
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
@@ -185,7 +188,7 @@ class MIPP:
             kept[group.name] = elimination.kept(widths[group.name])
             information[group.name] = (elimination.loss[group.size - widths[group.name]], elimination.loss[-1])
             sensitivity[group.name] = elimination.sensitivity()
-        return replace(task.plan(kept, self, budget), information=information, sensitivity=sensitivity)
+        return replace(self._record(task, kept, budget), information=information, sensitivity=sensitivity)
 
     def _by_test(self, task: Task, source: Source, budget: Budget) -> PruningPlan:
         kept: dict[str, tuple[int, ...]] = {}
@@ -207,7 +210,7 @@ class MIPP:
             width = max(len(kept[name]) for name in kind)
             for name in kind:
                 widen(task.graph.groups[name], width)
-        return replace(task.plan(kept, self, budget), information=information)
+        return replace(self._record(task, kept, budget), information=information)
 
     def _widen(
         self, task: Task, source: Source, group: NodeGroup, kept: Kept, width: int
@@ -265,6 +268,14 @@ class MIPP:
                 raise
             task.notes.append(f"The nats of all groups counted alike, since their worth could not be measured: {error}")
             return {}
+
+    def _steps(self, task: Task, budget: Budget) -> int:
+        falls = [task.cost.dense(name) / max(limit, 1e-9) for name, limit in budget.limits(task.cost).items()]
+        return self.steps or task.effort.steps_for(max(falls, default=1.0))
+
+    def _record(self, task: Task, kept: Kept, budget: Budget) -> PruningPlan:
+        """The plan, which names this method with the number that the level of effort stood for."""
+        return task.plan(kept, replace(self, steps=self._steps(task, budget)), budget)
 
     def _needs_moments_only(self) -> bool:
         moments_suffice = getattr(make_estimator(self.estimator), "needs_moments_only", False)

@@ -1,0 +1,58 @@
+"""Levels of effort: numbers of samples, of steps towards a budget, and of rows that a layer is refitted to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, log2
+
+from mipp.errors import MippError, quote
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Numbers for where `Calibration`, `MIPP` and `Refit` say none. The proof of a cut does not depend on them.
+
+    Attributes:
+        samples: Calibration samples to read.
+        steps: Steps in which `MIPP` reaches a budget, at most.
+        by_halves: A step for each halving of what the budget limits, where these are fewer.
+        rows_per_input: A layer is refitted to so many rows for each of its inputs,
+        fewest: and to so many at least,
+        most: and at most; more than 1,024 samples bring more.
+        variations: So many times more are images read, shifted and mirrored, where rows are scarce.
+    """
+
+    samples: int = 1024
+    steps: int = 4
+    by_halves: bool = False
+    rows_per_input: int = 128
+    fewest: int = 4096
+    most: int = 65536
+    variations: int = 3
+
+    def steps_for(self, fall: float) -> int:
+        """Steps to a budget that the dense network exceeds by this factor."""
+        halvings = max(1, ceil(log2(max(fall, 1.0)) - 1e-9))
+        return min(self.steps, halvings) if self.by_halves else self.steps
+
+    def rows_for(self, inputs: int) -> int:
+        """Rows that a layer of so many inputs is refitted to."""
+        return min(self.most, max(self.fewest, self.rows_per_input * inputs))
+
+
+DEFAULT = Effort()
+EFFORTS: Mapping[str, Effort] = {
+    "fast": Effort(samples=256, by_halves=True, most=16384, variations=0),
+    "default": DEFAULT,
+    "best": Effort(samples=4096),
+}
+
+
+def effort_of(name: object) -> Effort:
+    """The level of that name.
+
+    Raises:
+        MippError: There is none.
+    """
+    if not isinstance(name, str) or name not in EFFORTS:
+        raise MippError(f"effort={quote(name)} is unknown; expected {', '.join(map(repr, EFFORTS))}.")
+    return EFFORTS[name]
