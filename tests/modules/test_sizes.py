@@ -11,7 +11,7 @@ from networks import halve, normal
 from torch import nn
 
 import mipp
-from mipp.modules.sizes import held, numbers, set_size, size_at, take_size
+from mipp.modules.sizes import attributes_of, numbers, set_size, size_at, take_size
 
 
 class Rearranged(nn.Module):
@@ -40,7 +40,7 @@ class Held(nn.Module):
 
 def test_integers_are_found_by_their_paths():
     module = Held(SimpleNamespace(widths=[4, 8]))
-    found = {path: n for path, n in numbers(held(module)) if not path.startswith("_")}
+    found = {path: n for path, n in numbers(attributes_of(module)) if not path.startswith("_")}
     assert found == {"heads": 4, "shape.0": 4, "shape.1": 8, "sizes.heads": 4}
     assert size_at(module, "config.widths.1") == 8
     assert [size_at(module, p) for p in ("none", "shape.2", "shape.x", "config.none.0", f"shape.{'9' * 5000}")] == [
@@ -64,7 +64,7 @@ def test_one_size_is_set_and_what_others_hold_stays(path):
 
 def test_a_module_that_says_what_its_copies_are_made_of_is_made_anew():
     module = Rearranged(heads=4).eval()
-    assert dict(numbers(held(module))) == {"lengths.heads": 4}
+    assert dict(numbers(attributes_of(module))) == {"lengths.heads": 4}
     set_size(module, "lengths.heads", 2)
     assert (module._pairs, module.training) == ((("heads", 2),), False)
     assert copy.deepcopy(module)._pairs == module._pairs

@@ -138,11 +138,11 @@ def open_images(
     if held_out is None and _folders(folder) == ["train"]:
         return open_images(folder / "train", transform, classes, seed=seed, skip_bad=skip_bad)
     if (folder / "train").is_dir() and held_out is not None:
-        own = _listed(folder / "train", classes)
-        other = _listed(held_out, _numbers_of(folder / "train", held_out, classes))
+        own = _list_files(folder / "train", classes)
+        other = _list_files(held_out, _numbers_of(folder / "train", held_out, classes))
         measured = None if other[1] is None else _shuffle(other, seed, transform, skip_bad)
         return _shuffle(own, seed, transform, skip_bad), measured
-    paths, labels = _listed(folder, classes)
+    paths, labels = _list_files(folder, classes)
     if labels is None:
         return _shuffle((paths, labels), seed, transform, skip_bad), None
     whole = _shuffle((paths, labels), seed, transform, skip_bad)
@@ -153,10 +153,10 @@ def open_images(
     return first, second
 
 
-def _listed(folder: Path, classes: Mapping[str, int] | None) -> tuple[list[Path], list[int] | None]:
+def _list_files(folder: Path, classes: Mapping[str, int] | None) -> tuple[list[Path], list[int] | None]:
     """Files of images, with the number of their class where they are in class folders."""
     own = sorted(path for path in folder.iterdir() if _is_image(path))
-    numbered = _numbered(folder, classes)
+    numbered = _number_folders(folder, classes)
     if own and numbered:
         files, folders = few(path.name for path in own), few(name for name, _ in numbered)
         raise CalibrationError(
@@ -187,7 +187,7 @@ def _folders(folder: Path) -> list[str]:
     return sorted(path.name for path in inside if any(_images_in(path)))
 
 
-def _numbered(folder: Path, classes: Mapping[str, int] | None) -> list[tuple[str, int]]:
+def _number_folders(folder: Path, classes: Mapping[str, int] | None) -> list[tuple[str, int]]:
     """Names of class folders with images, and the number of each."""
     names = _folders(folder)
     known = classes if classes and all(name in classes for name in names) else {}
@@ -200,10 +200,10 @@ def _numbers_of(train: Path, held_out: Path, classes: Mapping[str, int] | None) 
     Raises:
         CalibrationError: One of them has none.
     """
-    numbers: Mapping[str, int] = dict(_numbered(train, classes))
+    numbers: Mapping[str, int] = dict(_number_folders(train, classes))
     if classes and all(name in classes for name in numbers):
         numbers = classes
-    strange = [name for name, _ in _numbered(held_out, None) if name not in numbers]
+    strange = [name for name, _ in _number_folders(held_out, None) if name not in numbers]
     if numbers and strange:
         raise CalibrationError(f"{held_out} has the class folder '{strange[0]}', which {train} has not.")
     return numbers

@@ -77,7 +77,7 @@ def _from_timm(source: ModelSource) -> nn.Module:
     timm = require("timm", "timm:...")
     if source.within not in timm.list_models():
         raise unknown("model of timm", source.within, timm.list_models())
-    found = _downloaded(source, lambda: timm.create_model(source.within, pretrained=source.weights is None))
+    found = _download(source, lambda: timm.create_model(source.within, pretrained=source.weights is None))
     return found
 
 
@@ -86,10 +86,10 @@ def _from_torchvision(source: ModelSource) -> nn.Module:
     if source.within not in models.list_models():
         raise unknown("model of torchvision", source.within, models.list_models())
     weights = None if source.weights is not None else "DEFAULT"
-    return _downloaded(source, lambda: models.get_model(source.within, weights=weights))
+    return _download(source, lambda: models.get_model(source.within, weights=weights))
 
 
-def _downloaded(source: ModelSource, make: Callable[[], Any]) -> nn.Module:
+def _download(source: ModelSource, make: Callable[[], Any]) -> nn.Module:
     try:
         found = make()
     except (OSError, RuntimeError) as error:

@@ -75,9 +75,9 @@ class Table:
         try:
             if self.path.suffix == ".jsonl":
                 lines = self.path.read_text(encoding="utf-8").split("\n")
-                return self._checked([_row(line) for line in lines if line.strip()])
+                return self._check([_row(line) for line in lines if line.strip()])
             if self.path.suffix == ".parquet" or self.path.is_dir():
-                return self._checked(_load_table(self.path))
+                return self._check(_load_table(self.path))
             if self.column is not None or self.path.suffix in (".csv", ".tsv"):
                 raise CommandError(
                     f"{self.path} is read as text, without columns; expected a table as .jsonl, .parquet or a folder "
@@ -89,7 +89,7 @@ class Table:
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise CalibrationError(f"{self.path} cannot be read as text ({first_line(error)}).") from error
 
-    def _checked(self, rows: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    def _check(self, rows: Sequence[Mapping[str, Any] | None]) -> list[str]:
         names = list(dict.fromkeys(name for row in rows[:_LOOKED_AT] for name in row or {}))
         if self.column not in names:
             found = ", ".join(names) or "none"

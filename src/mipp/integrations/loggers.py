@@ -48,7 +48,7 @@ def log_report(report: Report, writer: Any, step: int = 0) -> None:
 
 def _numbers(report: Report) -> Iterator[tuple[str, float]]:
     for stage, measures in {"dense": report.before, "pruned": report.after, **report.stages}.items():
-        yield from ((f"{stage}/{name}", value) for name, value in _measured(measures))
+        yield from ((f"{stage}/{name}", value) for name, value in _sizes_and_metrics(measures))
     for line in report.groups:
         yield f"kept/{line.name}", line.kept
         if line.information_kept is not None:
@@ -67,6 +67,6 @@ def _with_plain_names(numbers: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _measured(measures: Measures) -> Iterator[tuple[str, float]]:
+def _sizes_and_metrics(measures: Measures) -> Iterator[tuple[str, float]]:
     sizes = {name: value for name, value in vars(measures).items() if name != "metrics" and value is not None}
     yield from {**sizes, **measures.metrics}.items()

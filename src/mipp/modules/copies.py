@@ -59,7 +59,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     Overridden ways of saving do not change what the model itself holds.
     """
     found = {name: value for name, value in nn.Module.state_dict(model).items() if isinstance(value, Tensor)}
-    return found | {name: tensor.detach() for name, tensor in _held_tensors(model).items()}
+    return found | {name: tensor.detach() for name, tensor in _tensors_to_save(model).items()}
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -71,7 +71,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         MippError: A value has another shape than the tensor of its name.
     """
-    held = _held_tensors(model)
+    held = _tensors_to_save(model)
     if others := {name: value for name, value in state.items() if name not in held}:
         whole = nn.Module.state_dict(model)  # with the versions of the modules, which overridden loading asks for
         whole.update(others)
@@ -86,7 +86,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             held[name].copy_(state[name])
 
 
-def _held_tensors(model: nn.Module) -> dict[str, Tensor]:
+def _tensors_to_save(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by each of their names."""
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules(remove_duplicate=False):

@@ -13,9 +13,9 @@ from torch import nn
 _LONGEST = 9  # digits of a place in a tuple
 
 
-def held(module: nn.Module) -> Mapping[str, Any]:
+def attributes_of(module: nn.Module) -> Mapping[str, Any]:
     """The attributes of a module by name; where it is made anew from others, these."""
-    made_of = _made_of(module)
+    made_of = _state_of(module)
     return vars(module) if made_of is None else made_of
 
 
@@ -37,7 +37,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 def size_at(module: nn.Module, path: str) -> Any:
     """The value that a module holds at a path such as "heads", "shape.0" or "config.heads", None if it holds none."""
-    made_of = _made_of(module)
+    made_of = _state_of(module)
     value: Any = module if made_of is None else made_of
     for place in path.split("."):
         value = _part(value, place)
@@ -54,18 +54,18 @@ def _part(value: Any, place: str) -> Any:
 def set_size(module: nn.Module, path: str, size: int) -> None:
     """Sets the size that a module holds at a path. What is on the way is copied: others that hold it keep theirs."""
     name, *places = path.split(".")
-    made_of = _made_of(module)
+    made_of = _state_of(module)
     if made_of is None:
-        setattr(module, name, _changed(getattr(module, name), places, size))
+        setattr(module, name, _replace(getattr(module, name), places, size))
         return
     training = module.training
-    module.__setstate__({**made_of, name: _changed(made_of[name], places, size)})
+    module.__setstate__({**made_of, name: _replace(made_of[name], places, size)})
     module.training = training
 
 
 def take_size(module: nn.Module, other: nn.Module, path: str) -> None:
     """Gives a module what another of its kind holds at the start of a path, with all that stands behind it."""
-    name, made_of = path.partition(".")[0], _made_of(other)
+    name, made_of = path.partition(".")[0], _state_of(other)
     if made_of is not None:
         training = module.training
         module.__setstate__(dict(made_of))
@@ -74,12 +74,12 @@ def take_size(module: nn.Module, other: nn.Module, path: str) -> None:
         module.__dict__[name] = vars(other)[name]
 
 
-def _changed(value: Any, places: list[str], size: int) -> Any:
+def _replace(value: Any, places: list[str], size: int) -> Any:
     """A copy of a value with another size at its places."""
     if not places:
         return size
     first, *rest = places
-    new = _changed(_part(value, first), rest, size)
+    new = _replace(_part(value, first), rest, size)
     if type(value) in (tuple, list, torch.Size):
         return type(value)(new if i == int(first) else entry for i, entry in enumerate(value))
     if type(value) is dict:
@@ -92,7 +92,7 @@ def _changed(value: Any, places: list[str], size: int) -> Any:
     return copied
 
 
-def _made_of(module: nn.Module) -> dict[str, Any] | None:
+def _state_of(module: nn.Module) -> dict[str, Any] | None:
     """The state that the copies of a module are made of, if its class says so and it does not hold all its parts."""
     state = getattr(type(module), "__getstate__", None)
     if state is getattr(nn.Module, "__getstate__", None):

@@ -62,7 +62,7 @@ def compose(first: "PruningPlan", second: "PruningPlan") -> "PruningPlan":
         kept=kept,
         groups=groups,
         tensors=first.tensors,
-        attributes={**rounds.attributes(), **_named(second.attributes, first.attributes, rounds.added)},
+        attributes={**rounds.attributes(), **_rename(second.attributes, first.attributes, rounds.added)},
         reductions=rounds.reductions(),
         information={**first.information, **{rounds.added.get(n, n): v for n, v in second.information.items()}},
         heads=first.heads,
@@ -93,7 +93,7 @@ class _Rounds:
             axis = (s.tensor, s.axis)
             if axis not in self.again or not own:
                 continue
-            places = np.searchsorted(self._kept(axis), s.positions[list(own)])
+            places = np.searchsorted(self._positions_of(axis), s.positions[list(own)])
             removed = ~np.isin(places, self.again[axis])
             if (removed != removed[:, :1]).any():
                 raise PlanMismatchError(
@@ -112,7 +112,7 @@ class _Rounds:
 
     def in_first(self, s: ParamSlice) -> ParamSlice:
         """A slice of the second plan, with positions in the first model."""
-        return replace(s, positions=self._kept((s.tensor, s.axis))[s.positions])
+        return replace(s, positions=self._positions_of((s.tensor, s.axis))[s.positions])
 
     def attributes(self) -> dict[tuple[str, str], Size]:
         """Sizes that the first plan knows; groups that are new leave the fixed part."""
@@ -139,12 +139,12 @@ class _Rounds:
                 found[key] = replace(r, positions=new)
         return tuple(found.values())
 
-    def _kept(self, axis: Axis) -> Ints:
+    def _positions_of(self, axis: Axis) -> Ints:
         name, dim = axis
         return self.keep.get(axis, np.arange(self.first.tensors[name][dim]))
 
 
-def _named(
+def _rename(
     second: Mapping[tuple[str, str], Size], first: Mapping[tuple[str, str], Size], names: Mapping[str, str]
 ) -> dict[tuple[str, str], Size]:
     """Sizes that only the second plan knows, of groups that are new, under their names in the composed plan.

@@ -68,7 +68,7 @@ def distill(
     Raises:
         CalibrationError: There is one batch only, and it cannot be divided.
     """
-    task = replace(task, batches=_divided(task.batches))
+    task = replace(task, batches=_divide(task.batches))
     if len(task.batches) < 2:
         raise CalibrationError(
             'recover="distill" needs two calibration batches, one of them to hold out; there is one of '
@@ -81,7 +81,7 @@ def distill(
         return _Distiller(small, dense, plan, task, options).run(task.progress)
 
 
-def _divided(batches: Sequence[Batch]) -> Sequence[Batch]:
+def _divide(batches: Sequence[Batch]) -> Sequence[Batch]:
     """The batches; of a single one, an eighth of its samples and the others."""
     first = batches[0]
     held = max(1, first.samples // 8)

@@ -59,7 +59,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
     """
     folder = as_path(folder)
     plan = load_plan(folder / PLAN)
-    small = apply(plan, _made(model))
+    small = apply(plan, _make(model))
     if any(tensor.is_meta for tensor in (*small.parameters(), *small.buffers())):
         raise MippError(
             f"The {type(small).__name__} given to load is on the meta device, where what is not saved has no values. "
@@ -75,7 +75,7 @@ def load(folder: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.M
 
 
 @border
-def _made(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+def _make(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """The dense model, made by the function that makes one where it was given."""
     with callers_default_device():
         return model() if callable(model) and not isinstance(model, nn.Module) else model

@@ -15,7 +15,7 @@ from mipp.graph.call import Call
 from mipp.graph.nodes import Counted, Doubt
 from mipp.graph.trace import forward
 from mipp.modules.copies import working_copy
-from mipp.modules.sizes import held, numbers, size_at
+from mipp.modules.sizes import attributes_of, numbers, size_at
 
 _FEW = 6  # of which three at a time are tried
 Reads = Mapping[str, frozenset[str]]
@@ -79,7 +79,7 @@ def _noting(model: nn.Module) -> Iterator[dict[int, set[str]]]:
             kind = type(one)
             if id(one) not in changed:
                 try:
-                    object.__setattr__(one, "__class__", _watched(kind, noted))  # frozen ones refuse their own
+                    object.__setattr__(one, "__class__", _watch(kind, noted))  # frozen ones refuse their own
                     changed[id(one)] = one, kind
                 except Exception:  # classes not of Python, enumerations, and others of their own kind: all may be read
                     noted[id(one)] = set(vars(one))
@@ -90,7 +90,7 @@ def _noting(model: nn.Module) -> Iterator[dict[int, set[str]]]:
             object.__setattr__(one, "__class__", kind)
 
 
-def _watched(kind: Any, noted: dict[int, set[str]]) -> type:
+def _watch(kind: Any, noted: dict[int, set[str]]) -> type:
     def read(self: Any, name: str) -> Any:
         noted.setdefault(id(self), set()).add(name)
         return kind.__getattribute__(self, name)
@@ -105,7 +105,7 @@ def _is_plain(value: Any) -> bool:
 
 def _equal(model: nn.Module, doubt: Doubt) -> Iterator[str]:
     """Integers of the doubt's module, and entries of its tuples and dicts, that have the size in doubt."""
-    values = held(model.get_submodule(doubt.module))
+    values = attributes_of(model.get_submodule(doubt.module))
     yield from (path for path, number in numbers(values) if number == doubt.size)
 
 

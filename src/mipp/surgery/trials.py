@@ -20,7 +20,7 @@ from mipp.graph.frames import line_that_failed, module_that_refused
 from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph, Size
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in
-from mipp.modules.sizes import held, numbers
+from mipp.modules.sizes import attributes_of, numbers
 from mipp.plan.plan import PruningPlan, shapes
 from mipp.surgery.cut import apply
 from mipp.surgery.doubts import by_group, cluster, company, in_blocks, names_in, near
@@ -250,7 +250,7 @@ class _TrialCut:
             companies = [near(graph, name, alike), *company(alike, unsettled)]
             for names, others in product(remedies(self.model, doubts), filter(None, companies)):
                 findings = self._with_attributes(doubts, names)
-                if tied := self._needed(mine, name, others, findings):
+                if tied := self._fewest_ties(mine, name, others, findings):
                     atoms = [self.draft.atoms_of(graph.groups[n]) for n in (name, *tied)]
                     self.findings = replace(findings, ties=(*findings.ties, *((atoms[0], a) for a in atoms[1:])))
                     return True
@@ -283,7 +283,7 @@ class _TrialCut:
         self.findings = before
         return False
 
-    def _needed(self, mine: Collection[str], name: str, others: Sequence[str], findings: Findings) -> list[str]:
+    def _fewest_ties(self, mine: Collection[str], name: str, others: Sequence[str], findings: Findings) -> list[str]:
         """Those of other groups that have to be cut along with one so that it can be cut; none if all do not help."""
         graph = self._draw(findings)
 
@@ -323,7 +323,7 @@ class _TrialCut:
         Args:
             path: The module that refuses it, None if an op fails.
         """
-        own = held(self.model.get_submodule(path)) if path is not None else {}
+        own = attributes_of(self.model.get_submodule(path)) if path is not None else {}
         for (attribute, number), name in product(numbers(own), names):
             key, group = (path or "", attribute), graph.groups[name]
             atoms = self.draft.axes_of(group).get(number)

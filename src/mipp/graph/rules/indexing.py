@@ -87,7 +87,7 @@ def _index_planes(op: Op, w: Walk, ndim: int) -> tuple[Planes, Planes]:
         dim += covers
     numbers = _numbers(op, w, touched) if op.name == "index" else None
     by_rows = numbers is not None and takes_rows(op, w, touched[0], numbers)
-    planes = _taken(w, x, touched[0], numbers) if by_rows else fixed_rows(op, w, x, touched)
+    planes = _take_planes(w, x, touched[0], numbers) if by_rows else fixed_rows(op, w, x, touched)
     left = [d for d in range(len(w.shape(x))) if d not in touched]
     start = touched[0] if spans == list(range(spans[0], spans[-1] + 1)) else 0
     places = {d: i if i < start else i + ndim - len(left) for i, d in enumerate(left)}
@@ -110,7 +110,7 @@ def _constant(w: Walk, ref: Ref) -> Tensor | None:
     return w.program.constants.get(index)
 
 
-def _taken(w: Walk, x: Ref, dim: int, numbers: Sequence[int] | None) -> Planes:
+def _take_planes(w: Walk, x: Ref, dim: int, numbers: Sequence[int] | None) -> Planes:
     """The planes along the other dimensions, at the first of the positions that are taken."""
     first = numbers[0] if numbers else 0
     planes = (p.select(dim, first).unsqueeze(dim) if p.shape[dim] > 1 else p for p in w.of(x))

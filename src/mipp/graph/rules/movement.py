@@ -29,16 +29,16 @@ def move(op: Op, w: Walk) -> Sequence[Planes]:
         dim = op.arguments["dimension"] % len(w.shape(x))
         return [tuple(p.unsqueeze(-1) for p in fixed_rows(op, w, x, [dim]))]
     planes = _move(op, w, x, lambda t: op.func(t, *op.args[1:], **op.kwargs))
-    return [(*planes[0], *_grown(op, w))] if op.name in ("repeat", "tile", "repeat_interleave") else planes
+    return [(*planes[0], *_copies(op, w))] if op.name in ("repeat", "tile", "repeat_interleave") else planes
 
 
 @rule("expand", "broadcast_to")
 def expand(op: Op, w: Walk) -> Sequence[Planes]:
     shape = w.program.values[op.outputs[0]].shape
-    return [(*_move(op, w, op.args[0], lambda t: t.expand(shape))[0], *_grown(op, w))]
+    return [(*_move(op, w, op.args[0], lambda t: t.expand(shape))[0], *_copies(op, w))]
 
 
-def _grown(op: Op, w: Walk) -> Planes:
+def _copies(op: Op, w: Walk) -> Planes:
     """Planes along the dimensions that had one position: any of the copies can go if the code computes their number."""
     before, after = w.shape(op.args[0]), w.program.values[op.outputs[0]].shape
     fresh = len(after) - len(before)
