@@ -7,7 +7,6 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
 from mipp.estimators.base import Samples, classes_of, register
 from mipp.estimators.gaussian import GaussianInformation
 from mipp.runtime.settings import check_settings
@@ -28,9 +27,7 @@ class Gaussian:
     basis: int = 1
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        if self.basis < 1:
-            raise MippError(f"Gaussian(basis={self.basis}): expected 1 (the feature itself) or more.")
+        check_settings(self, basis="[1, inf)")
 
     @property
     def needs_moments_only(self) -> bool:

@@ -11,7 +11,6 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
 from mipp.estimators.base import Samples, register
 from mipp.estimators.perceptrons import Perceptrons, check_hidden, surprise
 from mipp.estimators.prepared import prepare, split_by_image
@@ -51,15 +50,13 @@ class MLP:
     reference: Literal["fixed", "running"] = "fixed"
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        for name, least in (
-            ("num_estimators", 2),
-            ("initial_iterations", 1),
-            ("ordering_iterations", 1),
-            ("retrain_iterations", 1),
-        ):
-            if getattr(self, name) < least:
-                raise MippError(f"MLP({name}={getattr(self, name)}): expected {least} or more.")
+        check_settings(
+            self,
+            num_estimators="[2, inf)",
+            initial_iterations="[1, inf)",
+            ordering_iterations="[1, inf)",
+            retrain_iterations="[1, inf)",
+        )
         check_hidden(self, self.hidden)
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> "MLPInformation":

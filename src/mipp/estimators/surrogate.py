@@ -11,7 +11,6 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.errors import MippError
 from mipp.estimators.base import Samples, register
 from mipp.estimators.perceptrons import Perceptrons, check_hidden, surprise
 from mipp.estimators.prepared import prepare, split_by_image
@@ -36,10 +35,8 @@ class Surrogate:
     iterations: int = 600
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        check_settings(self, iterations="[1, inf)")
         check_hidden(self, self.hidden)
-        if self.iterations < 1:
-            raise MippError(f"Surrogate(iterations={self.iterations}): expected 1 or more.")
 
     def __call__(self, samples: Samples, generator: torch.Generator) -> "SurrogateInformation":
         return SurrogateInformation(samples, self, generator)
