@@ -132,7 +132,7 @@ class _Outputs:
                 place = as_layer(op.name, op.arguments)["weight"]
                 if isinstance(place, Ref):
                     values[place.index] = site.swap_axes(weights[site.op])
-        distance = _distance(self._run(values, start), self._targets)
+        distance = output_distance(self._run(values, start), self._targets)
         return distance if math.isfinite(distance) else _FAR
 
     def _values_before(self, start: int) -> dict[int, Tensor]:
@@ -175,7 +175,8 @@ def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequ
     return rotate(repaired, back).flatten(0, 1).view(weight.shape).to(weight)
 
 
-def _distance(outputs: Values, targets: Values) -> float:
+def output_distance(outputs: Values, targets: Values) -> float:
+    """The squared error relative to the variance of the targets, and KL over a last dimension of several."""
     total = 0.0
     for output, target in zip(outputs, targets, strict=True):
         total += float(relative_error(output, target))

@@ -1,0 +1,132 @@
+"""Widths by trial: networks that keep other widths are refitted, and the nearest to the dense outputs stays."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+
+from mipp.errors import UnsupportedModelError
+from mipp.graph.trace import forward
+from mipp.methods.mipp.worth import output_distance
+from mipp.modules.copies import working_copy
+from mipp.plan.budget import Budget
+from mipp.plan.elimination import Elimination
+from mipp.plan.plan import PruningPlan
+from mipp.plan.task import Task
+from mipp.refit.least_squares import refit
+from mipp.refit.losses import floating
+from mipp.refit.settings import Refit
+from mipp.runtime.distributed import gather
+from mipp.runtime.progress import silent
+from mipp.surgery.cut import apply
+
+_SHARE = 0.1  # of the nodes of a group, that go to another one
+_FAR = 1e6  # where outputs are no numbers
+
+Widths = Mapping[str, int]
+Choose = Callable[[Widths], PruningPlan]
+"""The nodes to keep at given widths."""
+
+
+def try_widths(
+    task: Task, budget: Budget, plan: PruningPlan, curves: Mapping[str, Elimination], choose: Choose, trials: int
+) -> PruningPlan:
+    """The best of several plans, by how far the refitted networks are from the dense one on the calibration data.
+
+    In a trial a tenth of the nodes of one group make room for nodes of another one. A plan that comes nearer is kept at
+    once, and what follows starts from there; it ends when no such move helps, or the trials are used up. Moves that
+    lose least by the curves come first. Nothing is tried where the budget is of measured times, or of uniform widths.
+
+    Args:
+        task: What is pruned.
+        budget: What must hold.
+        plan: The plan to start with.
+        curves: Priced losses of the groups whose widths may change.
+        choose: Makes a plan of widths.
+        trials: How many networks are made at most, besides the one to start with.
+    """
+    if budget.uniform or budget.estimated:
+        return plan
+    left = iter(task.progress(range(trials), "trials of widths", trials))
+    try:
+        best = _distance(task, plan)
+        tried, improved = {_key(plan.widths)}, True
+        while improved:
+            improved = False
+            for widths in _moves(task, budget, plan.widths, curves):
+                if _key(widths) in tried:
+                    continue
+                if next(left, None) is None:
+                    return plan
+                tried.add(_key(widths))
+                other = choose(widths)
+                distance = _distance(task, other)
+                if distance < best:
+                    plan, best, improved = other, distance, True
+                    break
+    except UnsupportedModelError as error:
+        task.notes.append(f"No other widths were tried, since the network could not be refitted: {error}")
+    return plan
+
+
+def _distance(task: Task, plan: PruningPlan) -> float:
+    """How far the outputs of the refitted network are from the dense ones, the mean over the calibration samples."""
+
+    def measure() -> float:
+        if obstacle := task.graph.program.not_replayable:
+            raise UnsupportedModelError(obstacle)
+        small = apply(plan, task.model)
+        refit(small, task.model, plan, replace(task, progress=silent), Refit())
+        models, total, samples = [working_copy(model) for model in (small, task.model)], 0.0, 0
+        for batch in task.batches:
+            found, dense = (floating(forward(model, batch.call)) for model in models)
+            with torch.no_grad():
+                total += batch.samples * output_distance(found, dense)
+            samples += batch.samples
+        parts = gather((total, samples))
+        distance = sum(part for part, _ in parts) / sum(count for _, count in parts)
+        return distance if math.isfinite(distance) else _FAR
+
+    return task.step(f"trial of {json.dumps({n: list(nodes) for n, nodes in plan.kept.items()})}", measure)
+
+
+def _moves(task: Task, budget: Budget, widths: Widths, curves: Mapping[str, Elimination]) -> list[dict[str, int]]:
+    """Widths one move away that the budget allows, those that lose least first."""
+    found = list(_neighbours(task, budget, widths, curves))
+
+    def loss(moved: Widths) -> float:
+        return sum(curve.loss[len(curve.order) - moved[name]] for name, curve in curves.items())
+
+    return sorted(found, key=loss)
+
+
+def _neighbours(
+    task: Task, budget: Budget, widths: Widths, curves: Mapping[str, Elimination]
+) -> Iterator[dict[str, int]]:
+    """Widths in which one group gives nodes away, and another has as many more as the budget then allows."""
+    limits = {name: limit * (1 + 1e-12) for name, limit in budget.limits(task.cost).items()}
+
+    def holds(moved: Widths) -> bool:
+        array = task.cost.widths(moved)
+        return all(task.cost.value(name, array) <= limit for name, limit in limits.items())
+
+    units = {name: task.graph.groups[name].unit(budget.round_to) for name in curves}
+    for giver, unit in units.items():
+        given = max(round(_SHARE * widths[giver] / unit), 1) * unit
+        rest = (widths[giver] - given) // unit * unit
+        if rest < max(task.graph.groups[giver].least(budget.min_keep), unit):
+            continue
+        for taker in (name for name in units if name != giver):
+            low, high = 0, (task.graph.groups[taker].size - widths[taker]) // units[taker]
+            while low < high:  # the most that still holds
+                middle = (low + high + 1) // 2
+                fits = holds({**widths, giver: rest, taker: widths[taker] + middle * units[taker]})
+                low, high = (middle, high) if fits else (low, middle - 1)
+            if low:
+                yield {**widths, giver: rest, taker: widths[taker] + low * units[taker]}
+
+
+def _key(widths: Widths) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(widths.items()))
