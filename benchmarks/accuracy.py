@@ -41,6 +41,7 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("resnet56", {"macs": 1 / 2.11}),
     ("resnet56", {"macs": 1 / 2.57}),
     ("resnet20", {"macs": 0.5}),
+    ("resnet20", {"macs": 1 / 3}),
     ("vgg11", {"params": 0.2}),
     ("mobilenetv2", {"macs": 0.7}),
     ("vit", {"macs": 0.7}),

@@ -26,6 +26,12 @@ def lenet_after() -> str:
     return "\n\n".join([*tables, footnote(data)])
 
 
+def lenet_refit() -> str:
+    """LeNet-5 pruned after training, in closed form: refitted accuracy, one column for each budget."""
+    data = load("methods_lenet_refit")
+    return f"{_by_budget(data, 'refitted')}\n\n{footnote(data)}"
+
+
 def resnet20() -> str:
     """ResNet-20 at half of its MACs, by method: one column for each stage."""
     data = load("methods_resnet")

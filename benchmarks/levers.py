@@ -4,6 +4,8 @@
 
 LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder) and ResNet-20 on CIFAR-10. No test image
 is read. "outputs" is `worth="outputs"`: the losses of a group are scaled by what losing half of it does to the outputs.
+"again" keeps the widths and chooses the nodes of each group again, from the inputs on, by what they tell the layers
+behind them in the refitted network in which the group is still whole.
 """
 
 import argparse
@@ -27,8 +29,12 @@ from benchmarks.cifar_networks import dense
 from benchmarks.record import Record, Row
 from benchmarks.workloads import trained_lenet5
 from mipp import zoo
+from mipp.data.calibration import read
 from mipp.methods import MIPP, Method
 from mipp.plan import elimination
+from mipp.plan.plan import PruningPlan
+from mipp.plan.task import Task
+from mipp.refit.least_squares import refit
 from mipp.statistics import shrinkage
 
 HELD_OUT = 4096
@@ -42,12 +48,14 @@ NETWORKS: Mapping[str, tuple[dict[str, float], ...]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting: the weight of scarcity, steps, what nats are worth, rows an input to believe."""
+    """A setting: the weight of scarcity, steps, what nats are worth, rows an input to believe, trials, nodes again."""
 
     scarcity: float = 0.3
     steps: int = 4
     worth: Literal["nats", "outputs"] = "nats"
     rows: int = 3
+    trials: int = 0
+    again: bool = False
 
 
 CHOICES: Mapping[str, Choice | None] = {
@@ -61,6 +69,10 @@ CHOICES: Mapping[str, Choice | None] = {
     "outputs": Choice(worth="outputs"),
     "outputs, scarcity=1": Choice(1, worth="outputs"),
     "outputs, scarcity=0": Choice(0, worth="outputs"),
+    "again": Choice(again=True),
+    "trials=8": Choice(trials=8),
+    "trials=24": Choice(trials=24),
+    "trials=24, again": Choice(trials=24, again=True),
     "osscar": None,
 }
 
@@ -88,21 +100,45 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], samples: in
     model, data = _network(network, weights), _data(network)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     images, held_out = data.normalise(order[:samples]), data.normalise(order[-HELD_OUT:])
-    chosen: Method = mipp.methods.all()["osscar"]() if choice is None else MIPP(steps=choice.steps, worth=choice.worth)
+    batches, exclude = list(images.split(min(128, samples // 2))), EXCLUDED if network == "resnet20" else ()
+    chosen: Method = mipp.methods.all()["osscar"]()
+    if choice is not None:
+        chosen = MIPP(steps=choice.steps, worth=choice.worth, trials=choice.trials)
     with ExitStack() as stack:
         if choice is not None:
             stack.enter_context(patch.object(elimination, "_SCARCITY", choice.scarcity))
             stack.enter_context(patch.object(shrinkage, "_ROWS_PER_INPUT", choice.rows))
-        result = mipp.prune(
-            model, list(images.split(min(128, samples // 2))), mipp.Budget(**budget), chosen,  # type: ignore[arg-type]
-            exclude=EXCLUDED if network == "resnet20" else (), progress=False,
-        )  # fmt: skip
-    found, said = logits(result.model, held_out), logits(model, held_out)
+        limits = mipp.Budget(**budget)  # type: ignore[arg-type]
+        result = mipp.prune(model, batches, limits, chosen, exclude=exclude, progress=False)
+    small, plan = result.model, result.plan
+    if choice is not None and choice.again:
+        plan = chosen_again(model, batches, plan, exclude)
+        small = refitted(model, batches, plan, exclude)
+    found, said = logits(small, held_out), logits(model, held_out)
     return {
         "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
         "kl": round(_divergence(said, found), 4),
-        "widths": result.plan.widths,
+        "widths": plan.widths,
     }
+
+
+def chosen_again(model: nn.Module, batches: list[Tensor], plan: PruningPlan, exclude: tuple[str, ...]) -> PruningPlan:
+    """The plan with as many nodes of each group, chosen by what they tell in the network that is cut in front of it."""
+    for name, width in plan.widths.items():
+        whole = plan.with_kept({name: range(plan.groups[name].size)})
+        small = refitted(model, batches, whole, exclude)
+        budget = mipp.Budget(widths={**whole.widths, name: width})
+        found = mipp.prune(small, batches, budget, MIPP(), exclude=exclude, compensate=False, progress=False)
+        plan = plan.with_kept({name: found.plan.kept[name]})
+    return plan
+
+
+def refitted(model: nn.Module, batches: list[Tensor], plan: PruningPlan, exclude: tuple[str, ...]) -> nn.Module:
+    """The network that a plan leaves, refitted."""
+    found, small = mipp.inspect(model, batches[0], exclude), mipp.apply(plan, model)
+    task = Task(model, found.graph, found.cost, read(mipp.Calibration(batches), None))
+    refit(small, model, plan, task, mipp.Refit())
+    return small
 
 
 def _divergence(said: Tensor, found: Tensor) -> float:

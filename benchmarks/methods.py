@@ -3,7 +3,8 @@
     MIPP_DATA_DIR=... python -m benchmarks.methods PIECE [--weights FOLDER] [--minutes 120] [--smoke]
 
 Pieces: `lenet-before` and `lenet-after` (LeNet-5 on MNIST, pruned before or after 5 epochs of training, and trained for
-1 and for 5 more), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed;
+1 and for 5 more), `lenet-refit` (after training, straight after pruning and refitted only: more seeds, and MIPP with
+widths by trial), `resnet` (ResNet-20 on CIFAR-10, trained; straight after, refitted, and after one epoch; one seed;
 also the time of each method, and Torch-Pruning and, where it is installed, NVIDIA Model Optimizer). A piece stops
 between runs when its minutes are over; called again it goes on from what its result file holds, and called several
 times at once, its processes share the runs. `--smoke` takes few images and methods, and writes elsewhere.
@@ -23,24 +24,27 @@ from benchmarks.record import RESULTS, Record
 from benchmarks.rivals import installed, rivals
 from benchmarks.workloads import MATCHED, SEEDS, SPARSE, folder, lenet, peers, resnet20
 from mipp import grid
-from mipp.methods import Method, needs_of
+from mipp.methods import MIPP, Method, needs_of
 from mipp.plan.budget import Budget
 
 LENET = [*MATCHED, *SPARSE]
 RESNET = [Budget(macs=0.5)]
+REFIT_SEEDS = range(5)
+TRIALS = 24
 SMOKE = ("mipp", "l1", "taylor", "snip", "imp", "oto")
 Clock = Callable[[], bool]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("piece", choices=["lenet-before", "lenet-after", "resnet"])
+    parser.add_argument("piece", choices=["lenet-before", "lenet-after", "lenet-refit", "resnet"])
     parser.add_argument("--weights", type=Path, help="folder of the pretrained .safetensors files")
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     stop = time.monotonic() + 60 * options.minutes
-    piece = resnet if options.piece == "resnet" else partial(_lenet, options.piece)
+    pieces = {"resnet": resnet, "lenet-refit": lenet_refit}
+    piece = pieces.get(options.piece) or partial(_lenet, options.piece)
     piece(options.weights, lambda: time.monotonic() < stop, smoke=options.smoke)
 
 
@@ -49,6 +53,16 @@ def _lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> 
     work = lenet(trained=piece == "lenet-after", images=2048 if smoke else None)
     budgets, seeds = (LENET[:1], [0]) if smoke else (LENET, SEEDS)
     _grid(piece, work, grid.runs(_peers(smoke=smoke), budgets, seeds), on_time, smoke=smoke)
+
+
+def lenet_refit(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
+    """LeNet-5 on MNIST, trained: methods that train nothing themselves, four budgets, five seeds, in closed form."""
+    work = lenet(trained=True, further=False, images=2048 if smoke else None)
+    needs = {name: needs_of(method) for name, method in _peers(smoke=smoke).items()}
+    methods = {n: m for n, m in _peers(smoke=smoke).items() if not (needs[n].training or needs[n].reweights)}
+    methods |= {f"mipp, trials={TRIALS}": MIPP(trials=TRIALS)}
+    budgets, seeds = (LENET[:1], [0]) if smoke else (LENET, REFIT_SEEDS)
+    _grid("lenet-refit", work, grid.runs(methods, budgets, seeds), on_time, smoke=smoke)
 
 
 def resnet(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.cost_tables import growth, inspections, memory_full, passes
 from benchmarks.feature_tables import feature_selection
-from benchmarks.grid_tables import lenet_after, lenet_before, resnet20
+from benchmarks.grid_tables import lenet_after, lenet_before, lenet_refit, resnet20
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
 from benchmarks.papers import sources_of
 from benchmarks.people import people
@@ -440,7 +440,7 @@ TABLES = {
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers,
         rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection,
-        people, hostile, kills, real, language_headline, lenet_before, lenet_after, resnet20,
+        people, hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip
 

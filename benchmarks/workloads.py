@@ -20,11 +20,12 @@ SPARSE = [Budget(nodes=0.3, min_keep=0), Budget(nodes=0.1, min_keep=0)]
 RUNS = Path("runs")
 
 
-def lenet(*, trained: bool, images: int | None = None, device: str = "cpu") -> grid.Workload:
+def lenet(*, trained: bool, further: bool = True, images: int | None = None, device: str = "cpu") -> grid.Workload:
     """LeNet-5 on MNIST, pruned after 5 epochs of training or before, and trained for 1 or 5 epochs afterwards.
 
     Args:
         trained: Whether it is pruned after training.
+        further: Whether it is trained afterwards.
         images: Only so many training images, and a quarter as many test images.
         device: Of the network and the data.
     """
@@ -37,7 +38,7 @@ def lenet(*, trained: bool, images: int | None = None, device: str = "cpu") -> g
         train if images is None else train.subset(slice(images)),
         test if images is None else test.subset(slice(images // 4)),
         before=full if trained else grid.Recipe(),
-        after={"1 epoch": grid.Recipe(1, learning_rate=rate), f"{EPOCHS} epochs": grid.Recipe(EPOCHS, rate)},
+        after={"1 epoch": grid.Recipe(1, rate), f"{EPOCHS} epochs": grid.Recipe(EPOCHS, rate)} if further else {},
         whole=full,
         samples=SAMPLES,
         compensate=trained,
