@@ -72,7 +72,7 @@ def try_widths(
 
 
 def _distance(task: Task, plan: PruningPlan) -> float:
-    """How far the outputs of the refitted network are from the dense ones, the mean over the calibration samples."""
+    """The distance of the refitted outputs from the dense ones, the mean over the calibration samples."""
 
     def measure() -> float:
         if obstacle := task.graph.program.not_replayable:
