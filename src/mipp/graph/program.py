@@ -12,7 +12,10 @@ from torch._ops import OpOverload
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trees import leaves
 
-_STRIDELESS = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
+STRIDELESS = {
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
+}
 """Twins of ops that need certain strides, for running a program again."""
 
 
@@ -204,7 +207,7 @@ def _run(program: Program, op: Op, env: dict[int, Tensor], bound: Mapping[int, T
     """Runs one op; False, and nothing in `env`, where a guard sees something else."""
     args = _map_refs(op.args, env, bound)
     kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
-    out = _STRIDELESS.get(op.func, op.func)(*args, **kwargs)
+    out = STRIDELESS.get(op.func, op.func)(*args, **kwargs)
     if op.index in program.guards and guard(out) != program.guards[op.index]:
         return False
     env.update(zip(op.outputs, leaves(out, Tensor), strict=True))

@@ -17,7 +17,7 @@ from mipp.graph.call import Call
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
-from mipp.graph.program import Program, Ref, StrayedError
+from mipp.graph.program import STRIDELESS, Program, Ref, StrayedError
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
@@ -27,6 +27,7 @@ from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.followed import Followed
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import Moments, Variances
+from mipp.statistics.strides import may_turn, turn
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
 
 _WINDOW = ("stride", "padding", "dilation", "output_padding", "transposed")
@@ -114,10 +115,11 @@ def site_statistics(
             for moment, rows in zip(found[op].inputs, pieces, strict=True):
                 moment.update(rows)
 
-    followed = Followed()
+    followed, turned = Followed(), may_turn(graph.program)
     for batch in batches:
+        call = batch.call.map(turn) if turned else batch.call
         with followed.attempt(), name_batch(batch):
-            observe(model, batch.call, graph.program, [*first, *streams], observer, streams, followed.forms)
+            observe(model, call, graph.program, [*first, *streams], observer, streams, followed.forms)
         for op in (op for op in found if twins[op] == op):
             check_finite(graph, sites[op], found[op].inputs, batch)
     followed.tell(notes)
@@ -241,6 +243,7 @@ class _Watch(OpStream):
         self._ahead: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # for a value, the ops that it is to reach
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        func = STRIDELESS.get(func, func)
         schema, name = func._schema.arguments, func.overloadpacket.__name__.rstrip("_")
         given = dict(zip((a.name for a in schema), args, strict=False)) | kwargs
         index, following = self._find(name, given)

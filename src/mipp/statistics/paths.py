@@ -15,6 +15,7 @@ from mipp.graph.trace import trace
 from mipp.graph.uses import match, norm_behind, signature
 from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.runtime.tensor_store import storage_id
+from mipp.statistics.strides import may_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,11 @@ class Path:
     def memory(self) -> frozenset[int]:
         """The memory of what the ops read besides the inputs, as `storage_id` numbers it."""
         return frozenset(map(storage_id, self.bound.values()))
+
+    @cached_property
+    def may_turn(self) -> bool:
+        """True if inputs that are images may have their channels last in memory."""
+        return may_turn(self.program)
 
     def start_of(self, place: int) -> int:
         """The place that corresponds to one in the graph's program: no site that comes after that is before it."""

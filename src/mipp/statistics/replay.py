@@ -10,6 +10,7 @@ from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import StrayedError, execute
 from mipp.runtime.tensor_store import Shelf, TensorStore, storage_id
 from mipp.statistics.paths import Path, Paths, same_path
+from mipp.statistics.strides import turn
 
 Visit = Callable[[int, dict[int, Tensor]], None]
 Wish = Callable[[Path], tuple[Sequence[int], int]]
@@ -115,9 +116,11 @@ class Stream:
         self._states[index], self._at[index] = _State(env, path, shelf), to
 
     def _env(self, index: int, batch: Batch) -> dict[int, Tensor]:
-        state = self._states[index]
-        inputs = self.path(index).program.inputs
-        return dict(zip(inputs, batch.call.tensors, strict=True)) if state is None else state.values()
+        state, path = self._states[index], self.path(index)
+        if state is not None:
+            return state.values()
+        tensors = map(turn, batch.call.tensors) if path.may_turn else batch.call.tensors
+        return dict(zip(path.program.inputs, tensors, strict=True))
 
     def _leave(self, index: int) -> None:
         state = self._states[index]

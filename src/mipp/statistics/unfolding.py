@@ -84,14 +84,15 @@ def align(there: Tensor, here: Tensor, kept: Mapping[int, NDArray[np.bool_]]) ->
 def _select(maps: Tensor, places: Tensor) -> Tensor:
     """Maps [samples, channels, positions] at some positions, shape [samples, places, channels].
 
-    Maps are turned before or after, whichever moves fewer numbers.
+    Maps are turned before or after, whichever moves fewer numbers, unless their channels are last in memory already.
     """
+    turned = maps.transpose(1, 2)
     if torch.equal(places, torch.arange(maps.shape[2])):
-        return maps.transpose(1, 2).contiguous()
+        return turned.contiguous()
     places = places.to(maps.device)
-    if len(places) < maps.shape[2]:
+    if len(places) < maps.shape[2] and not turned.is_contiguous():
         return maps.index_select(2, places).transpose(1, 2).contiguous()
-    return maps.transpose(1, 2).contiguous().index_select(1, places)
+    return turned.contiguous().index_select(1, places)
 
 
 def _pad(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Tensor, list[int], list[int]]:
