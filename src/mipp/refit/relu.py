@@ -12,6 +12,7 @@ from torch import Tensor
 from mipp.refit.regression import Fit, Regression
 from mipp.runtime.distributed import sum_shards
 from mipp.runtime.tensor_store import Stored, TensorStore
+from mipp.statistics.products import times_transposed
 
 
 class Rectified:
@@ -65,7 +66,7 @@ class Rectified:
 
 def apply_fit(fit: Fit, inputs: Tensor) -> Tensor:
     """The outputs that a fit adds, shape [rows, groups x outputs]."""
-    made = torch.baddbmm(fit.offset.to(inputs.dtype)[:, None], inputs, fit.change.to(inputs.dtype))
+    made = times_transposed(inputs, fit.change.mT.to(inputs.dtype)).add_(fit.offset.to(inputs.dtype)[:, None])
     return made.transpose(0, 1).flatten(1)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from mipp.runtime.distributed import is_sharded, sum_shards
+from mipp.statistics.products import add_products, complete, times_transposed
 
 _BLOCK = 1024  # rows, at least, that are multiplied at once
-_STRIPS, _NARROW = 12, 96  # of a product with itself, of which little more than half is computed
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ class RowSums:
             self._xx, self._xr, self.summed = self._zeros(inputs, inputs), self._zeros(inputs, outputs), True
         if self._waiting:
             x, r, _ = self.waiting()
-            _add_lower_gram(self._xx, x)
-            self._xr += x.mT @ r
+            add_products(self._xx, x, self._xr, r)
         self.inputs, self.residuals, self.roots, self._waiting = [], [], [], 0
 
     def waiting(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,7 +123,7 @@ class RowSums:
         """Changes the residuals of rows that come in the order in which they were added; silent inputs are zero."""
         self._r += by.sum(1)
         if self.summed:
-            self._xr += (inputs.mT @ by).index_fill_(1, silent, 0)
+            self._xr += times_transposed(inputs.mT, by.mT).index_fill_(1, silent, 0)
         else:
             self.residuals[self._shifted] = self.residuals[self._shifted] + by
             self._shifted = (self._shifted + 1) % len(self.residuals)
@@ -151,7 +150,7 @@ class RowSums:
         count = float(self._count)
         total = count or 1
         x, r = self._x / total, self._r / total
-        xx = _mirror(torch.baddbmm(self._xx, x[:, :, None], x[:, None], beta=1 / total, alpha=-count / total))
+        xx = complete(torch.baddbmm(self._xx, x[:, :, None], x[:, None], beta=1 / total, alpha=-count / total))
         xr = torch.baddbmm(self._xr, x[:, :, None], r[:, None], beta=1 / total, alpha=-count / total)
         rr = self._rr / total - count / total * r.square().sum(1)
         own = CrossMoments(count, x + about, r, xx, xr, rr)
@@ -173,21 +172,3 @@ def _pool(own: CrossMoments) -> CrossMoments:
     rr = (own.rr + dr.square().sum(1)) * own.count
     xx, xr, rr = (sum_shards(part) / (count or 1) for part in (xx, xr, rr))
     return CrossMoments(count, x, r, xx, xr, rr)
-
-
-def _add_lower_gram(total: Tensor, rows: Tensor) -> None:
-    """Adds the lower triangle, and a little more, of the products of rows with themselves, shape [groups, rows, n]."""
-    for strip in _strips(rows.shape[2]):
-        total[:, strip.start :, strip] += rows[:, :, strip.start :].mT @ rows[:, :, strip]
-
-
-def _mirror(total: Tensor) -> Tensor:
-    """Completes, in place, what `_add_lower_gram` has summed up."""
-    for strip in _strips(total.shape[2]):
-        total[:, strip, strip.stop :] = total[:, strip.stop :, strip].mT
-    return total
-
-
-def _strips(count: int) -> list[slice]:
-    width = max(_NARROW, -(-count // _STRIPS))
-    return [slice(start, start + width) for start in range(0, count, width)]

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from mipp.runtime.distributed import gather, is_sharded, sum_shards
 from mipp.statistics.extremes import are_extreme
+from mipp.statistics.products import add_products, complete
 
-_ROWS = 1024  # that are summed up before they are added to the sum of all
-_COLUMNS = 96
+_ROWS = 8192  # that are taken about the mean at once
 
 
 class Moments:
@@ -37,8 +37,7 @@ class Moments:
     @property
     def scatter(self) -> Tensor:
         """Second moment about the mean, summed, shape [features, features]."""
-        upper = self._sums.triu()
-        return upper + upper.triu(1).mT
+        return complete(self._sums.clone()[None])[0]
 
     @property
     def nbytes(self) -> int:
@@ -54,14 +53,11 @@ class Moments:
         if are_extreme(samples):
             self.widened, samples = True, samples.double()
         middle, kind = samples.mean(0), torch.float64 if samples.dtype == torch.float64 else self.products
-        product, off = samples.new_zeros(self._sums.shape, dtype=kind), torch.zeros_like(self.mean)
+        off = torch.zeros_like(self.mean)
         for some in samples.split(max(_ROWS, samples.shape[1])):
             values = some.to(kind) - middle.to(kind)
             off += values.sum(0)
-            for start in range(0, samples.shape[1], _COLUMNS):  # symmetric: the upper triangle is enough
-                stop = start + _COLUMNS
-                product[start:stop, start:] = values[:, start:stop].mT @ values[:, start:]
-            self._sums.add_(product)
+            add_products(self._sums[None], values[None])
         off /= len(samples)  # the rounding error of `middle` as the mean
         self._sums.addr_(off, off, alpha=-len(samples))
         self._move(middle.double() + off, len(samples))
