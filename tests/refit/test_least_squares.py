@@ -41,8 +41,8 @@ def test_added_biases_lower_the_error():
 
 
 def test_wrong_refit_options_are_refused():
-    for fields in ({"positions": 0}, {"ridge": 0.0}):
-        with pytest.raises(mipp.MippError, match="positive"):
+    for fields, expected in (({"positions": 0}, "positions=0.*1 or more"), ({"ridge": 0.0}, "ridge=0.0.*positive")):
+        with pytest.raises(mipp.MippError, match=expected):
             Refit(**fields)
 
 
