@@ -30,15 +30,12 @@ def resolve(w: Walk, stay: Sequence[tuple[Tensor, Reason]], ties: Sequence[Tie])
 def _is_decided(sets: Sets, plane: Tensor, first: int, second: int) -> bool:
     """True if other ops have united whole rows or columns of a plane, or if nothing of it can go."""
     at = sets.at(plane.numpy())
-    return _is_united(at, first) or _is_united(at, second) or _stays(sets, at)
+    stays = (at < 0) | (sets.reason_of[at] >= 0)
+    return _is_united(at, first) or _is_united(at, second) or bool(stays.all())
 
 
 def _is_united(sets: Ints, dim: int) -> bool:
     return bool((sets == np.take(sets, [0], axis=dim)).all())
-
-
-def _stays(sets: Sets, at: Ints) -> bool:
-    return bool(((at < 0) | (sets.reason_of[at] >= 0)).all())
 
 
 def group_sets(w: Walk, sets: Sets, produced: Sequence[Slot], read: Sequence[Slot]) -> tuple[Ints, list[NodeGroup]]:

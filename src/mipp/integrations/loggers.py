@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mipp.errors import MippError
-from mipp.report import Measures, Report
+from mipp.report import Report
 
 _STRANGE = re.compile(r"[^\w.\- :]")
 
@@ -48,7 +48,8 @@ def log_report(report: Report, writer: Any, step: int = 0) -> None:
 
 def _numbers(report: Report) -> Iterator[tuple[str, float]]:
     for stage, measures in {"dense": report.before, "pruned": report.after, **report.stages}.items():
-        yield from ((f"{stage}/{name}", value) for name, value in _sizes_and_metrics(measures))
+        sizes = {name: value for name, value in vars(measures).items() if name != "metrics" and value is not None}
+        yield from ((f"{stage}/{name}", value) for name, value in {**sizes, **measures.metrics}.items())
     for line in report.groups:
         yield f"kept/{line.name}", line.kept
         if line.information_kept is not None:
@@ -65,8 +66,3 @@ def _with_plain_names(numbers: Mapping[str, float]) -> dict[str, float]:
             plain += "_"
         found[plain] = value
     return found
-
-
-def _sizes_and_metrics(measures: Measures) -> Iterator[tuple[str, float]]:
-    sizes = {name: value for name, value in vars(measures).items() if name != "metrics" and value is not None}
-    yield from {**sizes, **measures.metrics}.items()

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mipp.graph.nodes import NodeGroup
 from mipp.methods.base import Needs, OneShot, Scope
 from mipp.methods.common.scores import matrices
 from mipp.methods.common.slices import sum_by_node
@@ -32,11 +31,12 @@ class Magnitude(OneShot):
 
     def rank(self, task: Task) -> Mapping[str, Tensor]:
         tensors = matrices(task.model)
-        return {name: self._scores(group, tensors) for name, group in task.graph.groups.items()}
-
-    def _scores(self, group: NodeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
-        score = sum_by_node(group, tensors, lambda weights: weights.norm(p=self.order, dim=1), reads=False)
-        return score / score.mean().clamp_min(1e-300) if self.normalize and self.scope == "global" else score
+        found = {}
+        for name, group in task.graph.groups.items():
+            score = sum_by_node(group, tensors, lambda weights: weights.norm(p=self.order, dim=1), reads=False)
+            relative = self.normalize and self.scope == "global"
+            found[name] = score / score.mean().clamp_min(1e-300) if relative else score
+        return found
 
 
 @dataclass(frozen=True)

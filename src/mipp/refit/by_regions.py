@@ -290,7 +290,7 @@ def _in_pieces(batches: Sequence[Batch], size: int, store: TensorStore) -> tuple
     for number, batch in enumerate(batches):
         for piece in pieces(batch, None, size):
             held += [len(found)] * (number % 8 == 0)
-            found.append(_wide(piece))
+            found.append(replace(piece, call=widen(piece.call)))
     if not may_vary(found[0].call):
         return found, held
     samples = [piece.samples for piece in found]
@@ -298,7 +298,3 @@ def _in_pieces(batches: Sequence[Batch], size: int, store: TensorStore) -> tuple
     turns = range(1 + _VARIATIONS)
     varied = Varied(found, _VARIATIONS, starts, sum(samples), store)
     return varied, [turn * len(found) + number for turn in turns for number in held]
-
-
-def _wide(piece: Batch) -> Batch:
-    return replace(piece, call=widen(piece.call))

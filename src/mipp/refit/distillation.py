@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -142,8 +143,8 @@ class _Distiller:
             steps,
             self._loss,
             check,
-            self._go_back,
-            self._silence,
+            lambda: fill(self.learner, state_of(self.small)),
+            partial(silence, self.learner, self.audible),
         ).run(self._shuffle(train) for _ in progress(range(options.epochs), "distillation"))
         return first.outputs, best[0].outputs
 
@@ -158,9 +159,6 @@ class _Distiller:
     def _shuffle(self, train: Sequence[int]) -> Iterator[Batch]:
         for place in torch.randperm(len(train), generator=self.generator).tolist():
             yield from pieces(self.batches[train[place]], None, self.options.batch_size)
-
-    def _go_back(self) -> None:
-        fill(self.learner, state_of(self.small))
 
     def _loss(self, batch: Batch) -> Tensor:
         call = widen(vary(batch.call, self.generator))
@@ -182,9 +180,6 @@ class _Distiller:
         if not self.by_features or values is None or seen is None:
             return output_loss(output, said)
         return feature_loss(values, seen, self.features)
-
-    def _silence(self) -> None:
-        silence(self.learner, self.audible)
 
     def _keep_if_better(self, score: _Score, best: _Score, first: _Score) -> _Score:
         """Loads the weights into the pruned model if they match better than any before."""

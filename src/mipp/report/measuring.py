@@ -63,7 +63,8 @@ def report_on(
         seconds: Seconds by phase.
         options: What else `prune` was called with, for the record of the call.
     """
-    more = [f"{name}={value!r}" for name, value in options.items()]
+    asked, more = ([f"{name}={value!r}" for name, value in some.items()] for some in (plan.budget, options))
+    budget = f"mipp.Budget({', '.join(asked)})"
     kept = plan.widths
     macs = {n: group_macs(task.graph, w) for n, w in (("before", {}), ("after", kept))}
     groups = tuple(
@@ -82,7 +83,7 @@ def report_on(
     return Report(
         model=type(model).__name__,
         method=plan.method,
-        call=f"mipp.prune({', '.join(['model', 'calibration', _write_call(plan.budget), plan.method, *more])})",
+        call=f"mipp.prune({', '.join(['model', 'calibration', budget, plan.method, *more])})",
         budget=dict(plan.budget),
         before=measured[0],
         after=measured[1],
@@ -143,10 +144,6 @@ def _slack(plan: PruningPlan, cost: Cost) -> dict[str, float]:
     budget, widths = Budget(**plan.budget), cost.widths(plan.widths)
     limits = budget.without(budget.estimated).limits(cost)
     return {name: (limit - cost.value(name, widths)) / cost.dense(name) for name, limit in limits.items()}
-
-
-def _write_call(budget: Mapping[str, Any]) -> str:
-    return f"mipp.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})"
 
 
 def machine() -> dict[str, Any]:

@@ -129,10 +129,9 @@ def _bands(names: list[str]) -> tuple[Band, ...]:
     Where that makes too many labels, neighbouring runs share that of the first.
     """
     paths = [name.split(".") for name in names]
-    known = (
-        _runs([".".join(path[:depth]) for path in paths]) for depth in range(1, max(map(len, paths), default=0) + 1)
-    )
-    runs = next((bands for bands in known if len(bands) > 1), ())
+    labels_at = ([".".join(path[:depth]) for path in paths] for depth in range(1, max(map(len, paths), default=0) + 1))
+    known = ([Band(label, len(list(run))) for label, run in groupby(labels)] for labels in labels_at)
+    runs = next((bands for bands in known if len(bands) > 1), [])
     share = math.ceil(len(runs) / _MANY_BANDS)
     joined = [runs[start : start + share] for start in range(0, len(runs), share or 1)]
     room = _WIDE / max(len(names), math.ceil(_WIDE / _WIDEST))
@@ -147,7 +146,3 @@ def _tell_apart(names: list[str]) -> list[str]:
     paths = [name.split(".") for name in names]
     shared = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
     return [".".join(path[max(shared - 1, 0) :]) for path in paths]
-
-
-def _runs(labels: list[str]) -> tuple[Band, ...]:
-    return tuple(Band(label, len(list(run))) for label, run in groupby(labels))

@@ -66,7 +66,8 @@ class Checkpoint:
             if self.resumed:
                 self._read(identity)
             else:
-                self._begin(identity)
+                with self._writing(), _part(self._journal) as part:
+                    part.write_bytes(_line({"identity": asdict(identity)}))
         except BaseException:
             self.close()
             raise
@@ -126,10 +127,6 @@ class Checkpoint:
         """Notes some weights after a step; `fill` gives them back, and leaves all others as they are."""
         self._save(step, weights)
         self.finished[step] = list(notes)
-
-    def _begin(self, identity: Identity) -> None:
-        with self._writing(), _part(self._journal) as part:
-            part.write_bytes(_line({"identity": asdict(identity)}))
 
     def _read(self, identity: Identity) -> None:
         """Takes over what an earlier run noted, and cuts the journal back to its last whole line."""
