@@ -33,7 +33,7 @@ from benchmarks.damage import damage_bytes, damage_json, damage_line, damage_tex
 from benchmarks.record import Record
 from mipp import grid
 from mipp.cli import app
-from mipp.cli.compare import _table
+from mipp.cli.compare import table_of
 from mipp.cli.images import Transform, open_images
 from mipp.cli.texts import Table
 from mipp.integrations.rounds import Rounds
@@ -213,7 +213,7 @@ class Bench:
         (folder / "1.json").write_text(text, encoding="utf-8", errors="surrogatepass")
         summaries = grid.summarise(grid.collect(folder))
         grid.markdown(summaries)
-        Console(file=io.StringIO()).print(_table(summaries))
+        Console(file=io.StringIO()).print(table_of(summaries))
 
     def command(self, random: Random) -> None:
         """An odd command line."""

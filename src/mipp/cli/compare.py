@@ -8,6 +8,7 @@ from filelock import Timeout
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import track
+from rich.table import Table
 from rich.text import Text
 
 import mipp
@@ -49,9 +50,7 @@ def run(compared: Compared, trained: Trained, out: Path, *, json: bool, quiet: b
     if json:
         console.show({"rows": rows, "resumed": bool(there), "out": str(out)}, "", json=True)
         return
-    screen, table = Console(), console.table(headings(summaries), names=2)
-    for summary in summaries:
-        table.add_row(*map(Text, cells(summary, summaries)))
+    screen, table = Console(), table_of(summaries)
     needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
     Console(width=max(screen.width, needed)).print(table)
     for message in dict.fromkeys(row["error"] for row in rows if "error" in row):
@@ -90,3 +89,11 @@ def _workload(compared: Compared, trained: Trained) -> mipp.grid.Workload:
         exclude=tuple(compared.exclude or ()),
         compensate=compared.compensate,
     )
+
+
+def table_of(summaries: Sequence[mipp.grid.Summary]) -> Table:
+    """The summaries as a table, a line each."""
+    table = console.table(headings(summaries), names=2)
+    for summary in summaries:
+        table.add_row(*map(Text, cells(summary, summaries)))
+    return table
