@@ -40,10 +40,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained weights; made if missing")
     parser.add_argument("--draws", type=int, default=3, help="calibration draws")
+    parser.add_argument("--model", action="append", choices=STEPS, help="only this network; may be repeated")
     options = parser.parse_args()
     text = Text(Path(os.environ["MIPP_DATA_DIR"]) / "text" / "tinyshakespeare.txt")
     record = Record("language", length=LENGTH, batch=BATCH, steps=STEPS, rates=RATES, calibration=CALIBRATION, seed=0)
-    for name in STEPS:
+    for name in options.model or STEPS:
         model = trained(name, text, options.weights, record)
         for draw in range(options.draws):
             for kept in KEPT[name]:

@@ -124,6 +124,10 @@ class Site:
         """The positions of the output axis that stay, for a keep-mask over all nodes."""
         return np.where(self.writes >= 0, keep[self.writes], True)
 
+    def inputs_to_keep(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The positions of the input axis that stay."""
+        return np.where(self.reads >= 0, keep[self.reads], True)
+
     def rows_to_keep(self, keep: NDArray[np.bool_]) -> dict[int, NDArray[np.bool_]]:
         """The positions of the axes in front that stay, by dimension."""
         return {dim: np.where(nodes >= 0, keep[nodes], True) for dim, nodes in self.rows.items()}

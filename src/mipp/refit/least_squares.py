@@ -9,7 +9,7 @@ one dense and two pruned passes over the calibration data; where images are read
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate
 from math import ceil, inf, prod
 from operator import add
@@ -31,16 +31,17 @@ from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.refit.recurrence import reads_itself, taught, written_by
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
 from mipp.refit.settings import Refit
 from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
+from mipp.refit.work import Best, Pass, Run, Work
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
 from mipp.statistics.observing import report_not_finite
-from mipp.statistics.paths import Path
-from mipp.statistics.replay import Stream
+from mipp.statistics.replay import Stream, Visit
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
 _SAMPLES = 1024
@@ -162,47 +163,87 @@ class _Refitter:
         """Refits one weight and moves the dense model on to op `following`."""
         self.cut.advance(target.uses[0].op)
         self._check_followed()
-        target = Target(target.weight, [self._as_cut(site) for site in target.uses])
+        work = self._prepare(Target(target.weight, [self._as_cut(site) for site in target.uses]))
+
+        def stay(visit: Visit) -> None:
+            self.full.visit(work.wish, visit, work.count)
+
+        def move_on(visit: Visit) -> None:
+            self.full.advance(following, work.wish, lambda i, dense: visit(i, dense) if i < work.count else None)
+
+        if work.best is None:
+            self._fit(work, stay, move_on)
+            return
+        for is_taught in (True, False):
+            self._fit(replace(work, is_taught=is_taught), stay, stay)
+        last = Pass()
+        move_on(partial(self._read, work, last))
+        work.best.offer(last.error())
+        work.best.restore()
+
+    def _prepare(self, target: Target) -> Work:
         count, self.taken = self._choose_rows(target)
         program, op, after = self._example(target)
         blocks, scale = self._blocks(target), self._scale(program, after)
         rectified = Rectified(*scale, self.store) if len(blocks) == 1 and self._read_by_relu(target) else None
-        columns = blocks[0]
         bias = offset_place(program, op, after if len(target.uses) == 1 else Downstream(), len(target.uses))
-        seen: list[tuple[int, Tensor]] = []
+        bias_scale = torch.ones(()) if bias_of(op) is not None else scale[0]  # without a bias the batch norm takes it
+        best = Best([self.tensors[name] for name in (target.weight, bias) if name]) if self._own(target) else None
+        return Work(target, lambda path: Uses.of(target, path).wish(), count, blocks, bias, bias_scale, rectified, best)
 
-        def wish(path: Path) -> tuple[Sequence[int], int]:
-            return Uses.of(target, path).wish()
+    def _own(self, target: Target) -> bool:
+        """True if what a weight reads depends on what it wrote, on the path of some batch."""
+        paths = {self.full.path(index) for index in self.full.indices()}
+        uses = [(path.program, [op for site in target.uses for op in path.uses(site)]) for path in paths]
+        return len(target.uses) > 1 and any(gather(any(reads_itself(*one) for one in uses)))
 
-        def visit(index: int, dense: dict[int, Tensor]) -> None:
-            if index >= count:
+    def _fit(self, work: Work, stay: Run, move_on: Run) -> None:
+        """Fits a weight once, block of inputs after block: each starts from the residual that the others leave."""
+        target, offset = work.target, torch.zeros(())
+        for columns in work.blocks:
+            found = Pass(columns, self._regression(target, columns, centred=bool(work.bias)))
+            (move_on if columns is work.blocks[-1] else stay)(partial(self._read, work, found))
+            if found.is_empty:
                 return
-            uses, pruned = Uses.of(target, self.full.path(index)), self.cut.values(index, wish)
-            for site, op, behind in uses.sites:
-                x = pruned[as_layer(op.name, op.arguments)["input"].index]
-                inputs = self._inputs(site, op, x, index, target.weight)[:, :, columns]
-                values = [op.outputs[0], *([behind.other] if behind.other >= 0 else [])]
-                sides = [self._sides(site, op, value, dense, pruned) for value in values]
-                missing = _missing(sides, behind, self._scale(uses.program, behind)[1])
-                folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
-                weights = _row_weights(uses.program, op, behind, sides)
-                seen.append((index, regression.update(inputs, by_group(missing, len(inputs)), folds, weights)))
-                if rectified is not None:
-                    rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
+            if work.best is None:
+                self._check_finite(target, found.finite)
+            elif columns is work.blocks[0]:
+                work.best.offer(found.error())
+            if work.best is not None and not found.is_finite():
+                return
+            offset = self._solve(target, found, work.rectified)
+        if work.bias:
+            tensor = self.tensors[work.bias]
+            tensor.add_((offset * work.bias_scale).to(tensor))
 
-        for columns in blocks[:-1]:  # each starts from the residual that the others leave
-            regression = self._regression(target, columns, centred=bool(bias))
-            self.full.visit(wish, visit, count)
-            self._solve(target, regression, columns)
-        columns = blocks[-1]
-        regression = self._regression(target, columns, centred=bool(bias))
-        self.full.advance(following, wish, visit)
-        self._check_finite(target, seen)
-        if not sum(gather(len(seen))):  # no batch comes this way
-            return
-        offset = self._solve(target, regression, columns, rectified)
-        if bias:  # without one of its own, the batch norm takes it
-            self.tensors[bias].add_((offset if bias_of(op) is not None else offset * scale[0]).to(self.tensors[bias]))
+    def _read(self, work: Work, found: Pass, index: int, dense: dict[int, Tensor]) -> None:
+        """Adds the rows of a batch."""
+        target, cut = work.target, self.cut.path(index)
+        uses, pruned = Uses.of(target, self.full.path(index)), self.cut.values(index, work.wish)
+        written = written_by(uses.program, {op.index for _, op, _ in uses.sites}) if work.is_taught else ()
+        for site, op, behind in uses.sites:
+            read = as_layer(op.name, op.arguments)["input"].index
+            x, values = pruned[read], [op.outputs[0], *([behind.other] if behind.other >= 0 else [])]
+            sides = [self._sides(site, op, value, dense, pruned) for value in values]
+            factor = self._scale(uses.program, behind)[1]
+            missing = _missing(sides, behind, factor)
+            if work.best is not None:
+                found.squared.append(missing.double().square().sum())
+            if found.regression is None:
+                continue
+            if work.is_taught:
+                x, out = taught(site, op, cut, (dense[read], x), self.keep)
+                joined = [] if behind.other in written else sides[1:]
+                sides = [(sides[0][0], channels_last(out, channel_dim(op), self.taken)), *joined]
+                missing = _missing(sides, behind, factor)
+            inputs = self._inputs(site, op, x, index, target.weight)[:, :, found.columns]
+            folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
+            weights = _row_weights(uses.program, op, behind, sides)
+            found.finite.append(
+                (index, found.regression.update(inputs, by_group(missing, len(inputs)), folds, weights))
+            )
+            if work.rectified is not None:
+                work.rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
 
     def _example(self, target: Target) -> tuple[Program, Op, Downstream]:
         """The first op with the weight, and what follows it, in the program of some batch; if in none, of the graph."""
@@ -312,11 +353,10 @@ class _Refitter:
             index = next(index for index, fine in seen if not fine)
             report_not_finite(self.graph, target.uses[0], self.full.batches[index])
 
-    def _solve(
-        self, target: Target, regression: Regression, columns: slice, rectified: Rectified | None = None
-    ) -> Tensor:
+    def _solve(self, target: Target, found: Pass, rectified: Rectified | None = None) -> Tensor:
         """Adds to the weight what takes the residual away; returns what to add to the outputs, shape [outputs]."""
-        weight = self._weight(target)
+        weight, columns, regression = self._weight(target), found.columns, found.regression
+        assert regression is not None
         regression.silence(self._silent_inputs(target.uses[0], weight, columns).to(weight.device))
         solver = regression.solver()
         fit = solver.solve(self.ridge or best_ridge(solver))
@@ -331,7 +371,7 @@ class _Refitter:
 
     def _silent_inputs(self, site: Site, weight: Tensor, columns: slice) -> Tensor:
         """The inputs of a cut weight that come from nodes standing in for collapsed groups; they stay silent."""
-        reads = site.reads[np.where(site.reads >= 0, self.keep[site.reads], True)]
+        reads = site.reads[site.inputs_to_keep(self.keep)]
         silent = np.tile(np.isin(reads, self.standing_in), kernel_positions(weight))
         return torch.from_numpy(np.flatnonzero(silent[columns]))
 

@@ -1,0 +1,102 @@
+"""The work on one weight: its settings, and the findings of a pass through the data."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mipp.runtime.distributed import gather
+
+if TYPE_CHECKING:
+    from mipp.refit.regression import Regression
+    from mipp.refit.relu import Rectified
+    from mipp.refit.targets import Target
+    from mipp.statistics.replay import Wish
+
+Run = Callable[[Callable[[int, dict[int, Tensor]], None]], None]
+"""Hands the values of every batch to a function."""
+
+
+@dataclass
+class Best:
+    """The weights with the least error so far.
+
+    Attributes:
+        tensors: The weights, which are changed in place.
+    """
+
+    tensors: Sequence[Tensor]
+    _error: float = math.inf
+    _copies: list[Tensor] = field(default_factory=list)
+
+    def offer(self, error: float) -> None:
+        """Notes the weights as they are; an error that is no number is infinite."""
+        if not self._copies or error < self._error:
+            self._error, self._copies = error, [t.clone() for t in self.tensors]
+
+    def restore(self) -> None:
+        """Sets the weights to the best ones."""
+        for tensor, copied in zip(self.tensors, self._copies, strict=True):
+            tensor.copy_(copied)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The way in which a weight is fitted.
+
+    Attributes:
+        target: The weight.
+        wish: The values wanted of a batch.
+        count: Number of batches, from the first.
+        blocks: Runs of inputs that are fitted one after the other.
+        bias: Name of what takes the offset, "" if nothing does.
+        bias_scale: What the offset is multiplied by there.
+        rectified: Rows in front of a ReLU.
+        best: The best weights so far, where a weight reads what it wrote.
+        is_taught: Whether it reads what the dense network does.
+    """
+
+    target: "Target"
+    wish: "Wish"
+    count: int
+    blocks: Sequence[slice]
+    bias: str
+    bias_scale: Tensor
+    rectified: "Rectified | None"
+    best: Best | None
+    is_taught: bool = False
+
+
+@dataclass
+class Pass:
+    """The findings of a pass.
+
+    Attributes:
+        columns: The inputs that are fitted.
+        regression: Their regression; None where only the error is asked for.
+        finite: For every use the batch, and whether all was finite there.
+        squared: For every use the squared error of the network as it is, if asked for.
+    """
+
+    columns: slice = field(default_factory=lambda: slice(0))
+    regression: "Regression | None" = None
+    finite: list[tuple[int, Tensor]] = field(default_factory=list)
+    squared: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no batch came this way."""
+        return not sum(gather(len(self.finite)))
+
+    def is_finite(self) -> bool:
+        """True if all was finite in all processes; asks the device once."""
+        own = not self.finite or bool(torch.stack([fine for _, fine in self.finite]).all())
+        return all(gather(own))
+
+    def error(self) -> float:
+        """The squared error in all processes; infinite where it is no number."""
+        total = sum(gather(float(torch.stack(self.squared).sum()) if self.squared else 0.0))
+        return total if math.isfinite(total) else math.inf

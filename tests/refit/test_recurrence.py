@@ -1,0 +1,112 @@
+"""A weight that reads what it wrote is fitted to what the dense network reads: then the network runs well by itself."""
+
+import pytest
+import torch
+from networks import normal, squared_error
+from torch import nn
+
+import mipp
+from mipp.graph.call import Call
+from mipp.refit import least_squares
+from mipp.refit.recurrence import reads_itself, written_by
+from mipp.statistics.paths import Paths
+
+
+class Tagger(nn.Module):
+    """Recurrent layers of some kind, and a linear layer."""
+
+    def __init__(self, rnn: nn.Module, width: int) -> None:
+        super().__init__()
+        self.rnn, self.head = rnn, nn.Linear(width, 4)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+class ConvolutionalRNN(nn.Module):
+    """Maps that a convolution carries from step to step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.carry, self.head = (
+            nn.Conv2d(2, 12, 3, padding=1),
+            nn.Conv2d(12, 12, 3, padding=1),
+            nn.Linear(12, 3),
+        )
+
+    def forward(self, x):
+        state = torch.tanh(self.read(x[:, 0]))
+        for step in x.unbind(1):
+            state = torch.tanh(self.read(step) + self.carry(state))
+        return self.head(state.mean((2, 3)))
+
+
+class Twice(nn.Module):
+    """A layer that reads its own output once, or the input both times."""
+
+    def __init__(self, *, nested: bool) -> None:
+        super().__init__()
+        self.nested, self.layer, self.last = nested, nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        first = torch.tanh(self.layer(x))
+        return self.last(torch.tanh(self.layer(first if self.nested else -x)) + first)
+
+
+def recurrent(kind: str) -> tuple[nn.Module, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    if kind == "convolution":
+        model: nn.Module = ConvolutionalRNN()
+        with torch.no_grad():
+            model.carry.weight.mul_(5)
+        return model.eval(), [normal(24, 10, 2, 6, 6, seed=seed) for seed in range(4)]
+    layer = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[kind]
+    model = Tagger(layer(5, 24, batch_first=True), 24)
+    with torch.no_grad():
+        model.rnn.weight_hh_l0.mul_(3)
+    return model.eval(), [normal(24, 30, 5, seed=seed) for seed in range(4)]
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_the_refitted_network_runs_better_by_itself_than_one_fitted_to_states_of_the_cut_one(kind, monkeypatch):
+    model, (*data, unseen) = recurrent(kind)
+
+    def error() -> float:
+        result = mipp.prune(model, data, mipp.Budget(nodes=0.5), mipp.methods.L1(), progress=False)
+        return squared_error(result.model, model, [(unseen,)])
+
+    taught = error()
+    monkeypatch.setattr(least_squares, "reads_itself", lambda *_: False)
+    assert taught < 0.95 * error()
+
+
+def test_a_convolution_that_reads_its_maps_is_fitted_too():
+    model, (*data, unseen) = recurrent("convolution")
+    result = mipp.prune(model, data, mipp.Budget(nodes=0.5), mipp.methods.L1(), progress=False)
+    cut = mipp.apply(result.plan, model)
+    assert squared_error(result.model, model, [(unseen,)]) < 0.7 * squared_error(cut, model, [(unseen,)])
+
+
+def test_it_is_fitted_in_blocks_where_memory_is_short(monkeypatch):
+    model, (*data, unseen) = recurrent("LSTM")
+    plan = mipp.prune(model, data, mipp.Budget(nodes=0.5), mipp.methods.L1(), progress=False).plan
+    monkeypatch.setattr(least_squares._Refitter, "_blocks", lambda *_: [slice(0, 5), slice(5, None)])
+    result = mipp.prune(model, data, mipp.Budget(widths=plan.widths), mipp.methods.L1(), progress=False)
+    assert result.plan.kept == plan.kept
+    cut = squared_error(mipp.apply(plan, model), model, [(unseen,)])
+    assert squared_error(result.model, model, [(unseen,)]) < 0.7 * cut
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_layer_reads_itself_only_where_its_output_enters_what_it_reads(nested):
+    model, call = Twice(nested=nested), Call((torch.randn(3, 6),))
+    graph = mipp.inspect(model, call.args[0]).graph
+    path = Paths(model, graph).find(call)
+    uses = [op for site in graph.sites if site.weight == "layer.weight" for op in path.uses(site)]
+    assert len(uses) == 2
+    assert reads_itself(path.program, uses) == nested
+
+
+def test_values_are_written_by_an_op_if_its_result_enters_them():
+    program = mipp.inspect(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)).graph.program
+    assert written_by(program, [1]) == {*program.ops[1].outputs, *program.ops[2].outputs}
