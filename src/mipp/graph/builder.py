@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mipp.graph.axes import Ints, Reason, Sets
 from mipp.graph.call import Call
 from mipp.graph.findings import WalkDoubt, WalkReduction, WalkSite
-from mipp.graph.grouping import Slot, Tie, group_sets, resolve
+from mipp.graph.grouping import Slot, Tie, group_sets, level_groups, resolve
 from mipp.graph.nodes import (
     Activation,
     Counted,
@@ -26,6 +26,7 @@ from mipp.graph.nodes import (
     Site,
     Size,
     Work,
+    companions,
     owner,
 )
 from mipp.graph.trace import trace
@@ -161,7 +162,12 @@ class Draft:
     def _nodes(self, stay: Sequence[tuple[Tensor, Reason]], ties: Sequence[Tie]) -> "_Nodes":
         sets = resolve(self._walk, stay, ties)
         node_of_set, groups = group_sets(self._walk, sets, self._produced, self._read)
-        return _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
+        nodes = _Nodes(self._walk, sets, self._produced, {g.name: g for g in groups}, node_of_set)
+        pairs = self._walk.levels
+        uneven, level = level_groups(nodes.groups, [(nodes.size(left), nodes.size(right)) for left, right in pairs])
+        if uneven:  # what is tied is even
+            return self._nodes(stay, [*ties, *(pairs[number] for number in uneven)])
+        return replace(nodes, groups=level)
 
     def _atoms_by_name(self, freeze: Mapping[str, Reason]) -> list[tuple[Tensor, Reason]]:
         """Atoms that modules produce one of whose names matches; what a norm or the like scales counts as its own."""
@@ -311,6 +317,9 @@ class _Nodes:
                 multiples[name] = lcm(multiples.get(name, 1), a.multiple // gcd(a.multiple, count))
         if not multiples:
             return self
+        for name in list(multiples):
+            others = companions(self.groups, name)
+            multiples |= dict.fromkeys(others, lcm(*(multiples.get(other, 1) for other in others)))
         groups = {name: replace(g, multiple=multiples.get(name, 1)) for name, g in self.groups.items()}
         return replace(self, groups=groups)
 

@@ -1,13 +1,14 @@
 """Sets of united atoms sorted into groups: nodes of one kind are cut from the same axes of the same tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.graph.axes import Ints, Reason, Sets, disjoint
-from mipp.graph.nodes import NodeGroup, ParamSlice, owner
+from mipp.graph.nodes import NodeGroup, ParamSlice, Size, owner
 from mipp.graph.tracker import Walk
 
 Slot = tuple[str, int]
@@ -66,6 +67,42 @@ def group_sets(w: Walk, sets: Sets, produced: Sequence[Slot], read: Sequence[Slo
         node_of_set[ordered] = start + np.arange(len(ordered))
         groups.append(NodeGroup(_new_name(owner(slots[lead][0]), names), len(ordered), tuple(slices), start))
     return node_of_set, groups
+
+
+def level_groups(
+    groups: Mapping[str, NodeGroup], pairs: Sequence[tuple[Size, Size]]
+) -> tuple[list[int], dict[str, NodeGroup]]:
+    """Groups that know which others stay as wide, because axes that they lie along stay equally long.
+
+    Args:
+        groups: The groups.
+        pairs: The lengths of two axes that have to be equal, by the widths of the groups.
+
+    Returns:
+        Numbers of the pairs that no such groups keep equal; and the groups.
+    """
+    uneven: list[int] = []
+    lead = {name: name for name in groups}
+    for number, (left, right) in enumerate(pairs):
+        if left == right:
+            continue
+        first, second = (next(iter(size.per_node), "") for size in (left, right))
+        if not first or not second or groups[first].size != groups[second].size or not _differ_in_name(left, right):
+            uneven.append(number)
+            continue
+        joined, other = lead[first], lead[second]
+        lead = {name: joined if own == other else own for name, own in lead.items()}
+    shared = {own for name, own in lead.items() if own != name}
+    return uneven, {n: replace(g, alike=lead[n]) if lead[n] in shared else g for n, g in groups.items()}
+
+
+def _differ_in_name(left: Size, right: Size) -> bool:
+    """True if two lengths are the same functions, each of the width of one group."""
+    return (
+        left.fixed == right.fixed
+        and len(left.per_node) == 1
+        and [*left.per_node.values()] == [*right.per_node.values()]
+    )
 
 
 def _rows(w: Walk, removable: NDArray[np.bool_], sets: Sets) -> tuple[Ints, Ints, Ints]:

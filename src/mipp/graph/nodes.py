@@ -45,6 +45,7 @@ class NodeGroup:
         slices: Everything a node consists of.
         first_node: Number of the group's first node when all nodes of the graph are counted through.
         multiple: Widths are multiples of this; at others an op that runs over the nodes refuses to.
+        alike: Groups with the same name here keep equally many nodes, as the layers of one LSTM do; "" for none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class NodeGroup:
     slices: tuple[ParamSlice, ...]
     first_node: int
     multiple: int = 1
+    alike: str = ""
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -307,6 +309,12 @@ class PruningGraph:
             mask[group.first_node : group.first_node + group.size] = False
             mask[group.first_node + np.asarray(list(nodes), np.int64)] = True
         return mask
+
+
+def companions(groups: Mapping[str, NodeGroup], name: str) -> list[str]:
+    """The groups that keep as many nodes as one of them, which is the only one if there are no others."""
+    alike = groups[name].alike
+    return [other for other, group in groups.items() if group.alike == alike] if alike else [name]
 
 
 def width_unit(size: int, multiple: int, round_to: int) -> int:

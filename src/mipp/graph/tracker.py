@@ -36,7 +36,8 @@ class Walk:
     """The state of a walk through a program: planes, unions and frozen atoms that the rules found.
 
     `counting` names, by path, the attribute of a standard module that counts nodes and cannot be read off its tensors;
-    `unread` are ops of whose results nothing but the shape is read.
+    `unread` are ops of whose results nothing but the shape is read. `levels` are pairs of axes that stay equally long;
+    `slices` are, by value, the planes of its slices along a dimension, where they have planes of their own.
     """
 
     program: Program
@@ -53,6 +54,8 @@ class Walk:
     doubts: list[WalkDoubt] = field(default_factory=list)
     alignments: list[Alignment] = field(default_factory=list)
     splits: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    levels: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    slices: dict[int, tuple[int, Sequence[Planes]]] = field(default_factory=dict)
     weights: set[int] = field(default_factory=set)
     unread: set[int] = field(default_factory=set)
     lost: dict[int, Reason] = field(default_factory=dict)
@@ -141,6 +144,7 @@ def walk(program: Program, counting: Mapping[str, str], before: Walk | None = No
     found = Walk(program, counting, unread=_unread(program))
     if before is not None:
         found.atoms, found.slots, found.splits = before.atoms, before.slots, before.splits
+        found.levels = before.levels
         found.producers, found.readers, found.attributes = before.producers, before.readers, before.attributes
     for op in program.ops:
         if op.index in found.unread and op.name != "select":

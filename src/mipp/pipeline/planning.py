@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mipp.errors import InfeasibleBudgetError, MippError, amount, quote
 from mipp.graph.axes import Reason
 from mipp.graph.call import Call
+from mipp.graph.nodes import companions
 from mipp.methods.base import Method
 from mipp.modules.copies import fill, full_copy, state_of
 from mipp.pipeline.checks import check_groups, find_excluded
@@ -120,14 +121,14 @@ def _wider(plan: PruningPlan, wrong: Sequence[str], dense: nn.Module, call: Call
     Raises:
         InfeasibleBudgetError: The caller gave such a width.
     """
-    found = {}
+    found: dict[str, int] = {}
     for name in wrong:
-        kept, size = plan.kept[name], plan.groups[name].size
+        size, number = plan.groups[name].size, len(plan.kept[name])
         unit = lcm(plan.groups[name].multiple, budget.round_to)
-        width = len(kept) + unit - len(kept) % unit
-        more = [node for node in range(size) if node not in set(kept)][: width - len(kept)]
-        if width < size and name not in wrong_groups(plan.with_kept({name: [*kept, *more]}), dense, call):
-            found[name] = width
+        width = number + unit - number % unit
+        wider = {other: _with_more(plan, other, width) for other in companions(plan.groups, name)}
+        if width < size and name not in wrong_groups(plan.with_kept(wider), dense, call):
+            found |= dict.fromkeys(wider, width)
     given = sorted(found.keys() & budget.widths.keys())
     if given:
         raise InfeasibleBudgetError(
@@ -136,6 +137,12 @@ def _wider(plan: PruningPlan, wrong: Sequence[str], dense: nn.Module, call: Call
             f"{found[given[0]]} will do."
         )
     return found
+
+
+def _with_more(plan: PruningPlan, name: str, width: int) -> list[int]:
+    """The nodes that a plan keeps of a group, and the first of the others, up to a width."""
+    kept = plan.kept[name]
+    return [*kept, *(node for node in range(plan.groups[name].size) if node not in set(kept))][:width]
 
 
 def _check_agreed(plan: PruningPlan, method: Method) -> None:

@@ -73,7 +73,7 @@ def check_budget(budget: Budget, cost: Cost) -> None:
         InfeasibleBudgetError: With the smallest value that can be met.
     """
     allocator = _Allocator({}, cost, budget, "node")
-    for group in (cost.groups.index(name) for name in cost.groups if name not in budget.widths):
+    for group in (cost.groups.index(name) for name in cost.groups if name not in allocator.given):
         while step := allocator._step_down(group):
             allocator.widths[group] -= step
     limits = budget.limits(cost)
@@ -89,7 +89,8 @@ class _Allocator:
         self.cost, self.budget, self.unit = cost, budget, unit
         self.widths = cost.sizes.copy()
         self.slopes = [_convex_slopes(eliminations[name].loss if name in eliminations else ()) for name in cost.groups]
-        for name, width in budget.widths.items():
+        self.given = _given_widths(cost, budget.widths)
+        for name, width in self.given.items():
             size = int(cost.sizes[cost.groups.index(look_up(name, {n: n for n in cost.groups}, "group"))])
             least, multiple = min(budget.min_keep, size), cost.multiples.get(name, 1)
             if not least <= width <= size:
@@ -103,10 +104,8 @@ class _Allocator:
                     f"{multiple} only; expected {max(round(width / multiple), 1) * multiple}, say."
                 )
             self.widths[cost.groups.index(name)] = width
-        free = [i for i, name in enumerate(cost.groups) if name not in budget.widths]
-        self.movers = [[i] for i in free]
-        if budget.uniform:
-            self.movers = [[cost.groups.index(n) for n in kind] for kind in kinds(cost, budget.widths)]
+        movers = kinds(cost, self.given, uniform=budget.uniform)
+        self.movers = [[cost.groups.index(name) for name in mover] for mover in movers]
         self._counts = np.array([len(mover) for mover in self.movers], float)
         self._lead = np.array([mover[0] for mover in self.movers], np.int64)
         self._member = np.array([g for mover in self.movers for g in mover], np.int64)
@@ -249,13 +248,35 @@ def _convex_slopes(loss: Sequence[float]) -> Floats:
     return np.repeat(np.array(means, float), counts)
 
 
-def kinds(cost: Cost, fixed: Collection[str] = ()) -> list[list[str]]:
-    """Groups of one size whose names differ in numbers only, which `uniform` keeps alike; without those fixed."""
+def kinds(cost: Cost, fixed: Collection[str] = (), *, uniform: bool = True) -> list[list[str]]:
+    """Groups that have one width, without those fixed.
+
+    Args:
+        uniform: Also groups of one size whose names differ in numbers only.
+    """
     found: dict[tuple[str, float], list[str]] = {}
     for name, size in zip(cost.groups, cost.sizes.tolist(), strict=True):
         if name not in fixed:
-            found.setdefault((re.sub(r"\d+", "*", name), size), []).append(name)
+            kind = cost.alike.get(name, name)
+            found.setdefault((re.sub(r"\d+", "*", kind) if uniform else kind, size), []).append(name)
     return list(found.values())
+
+
+def _given_widths(cost: Cost, widths: Mapping[str, int]) -> dict[str, int]:
+    """Widths that are given, and those of groups that have the same width as one of these.
+
+    Raises:
+        InfeasibleBudgetError: Groups that have one width are given several.
+    """
+    found = dict(widths)
+    leads = {cost.alike[name]: name for name in widths if name in cost.alike}
+    for name, lead in cost.alike.items():
+        if lead in leads and found.setdefault(name, widths[leads[lead]]) != widths[leads[lead]]:
+            raise InfeasibleBudgetError(
+                f"widths asks for {found[name]} nodes of group '{name}' and {widths[leads[lead]]} of '{leads[lead]}', "
+                "which have one size in one layer; expected the same number for both."
+            )
+    return found
 
 
 def _round_up(fraction: float) -> str:

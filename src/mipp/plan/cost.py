@@ -24,6 +24,7 @@ class Cost:
         quantities: The functions, by name of the constraint.
         times: Measured times, where there are any.
         multiples: Numbers that the widths of some groups are multiples of, by group.
+        alike: Groups with the same name here have one width, by group; of those that have it with others.
     """
 
     groups: tuple[str, ...]
@@ -31,6 +32,7 @@ class Cost:
     quantities: Mapping[str, Quantity]
     times: "LayerTimes | None" = None
     multiples: Mapping[str, int] = field(default_factory=dict)
+    alike: Mapping[str, str] = field(default_factory=dict)
 
     def widths(self, kept: Mapping[str, int]) -> Floats:
         """Widths as an array, shape [groups]; groups not named are whole."""
@@ -63,7 +65,8 @@ def cost_of(graph: PruningGraph, times: "LayerTimes | None" = None) -> Cost:
     made = {name: constraint.quantity(graph, names, times) for name, constraint in CONSTRAINTS.items()}
     quantities = {name: quantity for name, quantity in made.items() if quantity is not None}
     multiples = {name: group.multiple for name, group in graph.groups.items() if group.multiple > 1}
-    return Cost(names, sizes, quantities, times, multiples)
+    alike = {name: group.alike for name, group in graph.groups.items() if group.alike}
+    return Cost(names, sizes, quantities, times, multiples, alike)
 
 
 def group_macs(graph: PruningGraph, kept: Mapping[str, int]) -> dict[str, int]:

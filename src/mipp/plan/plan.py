@@ -62,6 +62,13 @@ class PruningPlan:
                     f"The plan keeps nodes {quote(list(nodes)[:8])} of group '{clip(name)}', which has {group.size} "
                     f"nodes; expected ascending indices from 0 to {group.size - 1} without repeats."
                 )
+        for name, group in self.groups.items():
+            lead = look_up(group.alike or name, self.groups, "group").name
+            if len(self.kept[name]) != len(self.kept[lead]):
+                raise PlanMismatchError(
+                    f"The plan keeps {len(self.kept[name])} nodes of group '{clip(name)}' and {len(self.kept[lead])} "
+                    f"of '{clip(lead)}', which have one size in one layer; expected equally many of both."
+                )
         counted = [name for size in self.attributes.values() for name in size.per_node]
         for name in (*counted, *(name for r in self.reductions for name in r.positions)):
             look_up(name, self.groups, "group")

@@ -24,6 +24,7 @@ class GroupRecord:
     size: int
     slices: tuple[tuple[str, int, bool, _Kind, object], ...]
     multiple: int = 1
+    alike: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class PlanRecord:
                 slices.append(ParamSlice(tensor, axis, positions, reads))
                 room += positions.size
                 _check_room(room)
-            found[name] = NodeGroup(name, group.size, tuple(slices), first, group.multiple)
+            found[name] = NodeGroup(name, group.size, tuple(slices), first, group.multiple, group.alike)
             first += group.size
         return found
 
@@ -90,7 +91,11 @@ class PlanRecord:
 def group_to_dict(group: NodeGroup) -> dict[str, Any]:
     """A group as `GroupRecord` reads it."""
     slices = [[s.tensor, s.axis, s.reads, *_encode(s.positions)] for s in group.slices]
-    return {"size": group.size, "slices": slices} | ({"multiple": group.multiple} if group.multiple > 1 else {})
+    return (
+        {"size": group.size, "slices": slices}
+        | ({"multiple": group.multiple} if group.multiple > 1 else {})
+        | ({"alike": group.alike} if group.alike else {})
+    )
 
 
 def reduction_to_list(r: Reduction) -> list[Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
+from mipp.graph.nodes import companions
 from mipp.graph.trace import forward
 from mipp.graph.trees import results_in
 from mipp.modules.copies import cast, full_copy
@@ -150,7 +151,7 @@ def wrong_groups(plan: PruningPlan, model: nn.Module, call: Call, notes: Notes |
         return []
     changed = [name for name, group in plan.groups.items() if len(plan.kept[name]) < group.size]
     whole = {name: range(group.size) for name, group in plan.groups.items()}
-    alone = [n for n in changed if not agrees(plan.with_kept({**whole, n: plan.kept[n]}), model, call)]
+    alone = [n for n in changed if not agrees(plan.with_kept({**whole, **_together(plan, n)}), model, call)]
     return alone or _wrong_together(plan, model, call, changed)
 
 
@@ -159,8 +160,13 @@ def _wrong_together(plan: PruningPlan, model: nn.Module, call: Call, changed: Se
     kept: dict[str, Sequence[int]] = {name: range(group.size) for name, group in plan.groups.items()}
     wrong = []
     for name in changed:
-        if agrees(plan.with_kept({**kept, name: plan.kept[name]}), model, call):
-            kept[name] = plan.kept[name]
+        if agrees(plan.with_kept({**kept, **_together(plan, name)}), model, call):
+            kept |= _together(plan, name)
         else:
             wrong.append(name)
     return wrong or list(changed)
+
+
+def _together(plan: PruningPlan, name: str) -> dict[str, Sequence[int]]:
+    """The nodes that a plan keeps of a group, and of those that stay as wide."""
+    return {other: plan.kept[other] for other in companions(plan.groups, name)}

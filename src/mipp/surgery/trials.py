@@ -17,7 +17,7 @@ from mipp.graph.axes import Reason
 from mipp.graph.builder import Draft, Findings
 from mipp.graph.call import Call
 from mipp.graph.frames import line_that_failed, module_that_refused
-from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph, Size
+from mipp.graph.nodes import Doubt, NodeGroup, PruningGraph, Size, companions
 from mipp.graph.trace import forward
 from mipp.graph.trees import plain_in
 from mipp.modules.sizes import attributes_of, numbers
@@ -74,7 +74,8 @@ def names_of(graph: PruningGraph, groups: Iterable[str], reason: Reason) -> dict
 
 def _less(graph: PruningGraph, model: nn.Module, names: Iterable[str]) -> PruningPlan:
     """A plan without the first and the last nodes of some groups, as few as can go."""
-    return PruningPlan.of(graph, model, {name: _middle(graph.groups[name], 0) for name in names})
+    wide = (other for name in names for other in companions(graph.groups, name))
+    return PruningPlan.of(graph, model, {name: _middle(graph.groups[name], 0) for name in wide})
 
 
 def _unequal(graph: PruningGraph, model: nn.Module, names: Iterable[str], equal: Collection[str] = ()) -> PruningPlan:
@@ -85,11 +86,13 @@ def _unequal(graph: PruningGraph, model: nn.Module, names: Iterable[str], equal:
     Args:
         equal: Groups that lose equally many, one step more than the fewest.
     """
-    kept = {name: _middle(graph.groups[name], 1) for name in equal}
+    groups = graph.groups
+    kept = {other: _middle(groups[other], 1) for name in equal for other in companions(groups, name)}
     before: dict[int, int] = {}
-    for group in (graph.groups[name] for name in names if name not in kept):
-        step = before[group.size] = before.get(group.size, -1) + 1
-        kept[group.name] = _middle(group, step)
+    for group in (groups[name] for name in names):
+        if group.name not in kept:
+            step = before[group.size] = before.get(group.size, -1) + 1
+            kept |= {other: _middle(groups[other], step) for other in companions(groups, group.name)}
     return PruningPlan.of(graph, model, kept)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mipp.graph.axes import Planes, Reason, along, varying, without
 from mipp.graph.program import Op
 from mipp.graph.registry import rule
+from mipp.graph.rules.stacks import split_uniform
 from mipp.graph.rules.steps import meet, pair, per_channel
 from mipp.graph.tracker import Walk
 
@@ -36,7 +37,9 @@ def uniform(op: Op, w: Walk) -> Sequence[Planes]:
     """Any position of a uniform tensor can go, provided that the code computes the size."""
     shape = w.program.values[op.outputs[0]].shape
     dims = [d for d, size in enumerate(shape) if size > 1]
-    return [tuple(plane for d in dims for plane in w.elastic(op, shape, [d], f"of the fixed size {shape[d]}"))]
+    planes = tuple(plane for d in dims for plane in w.elastic(op, shape, [d], f"of the fixed size {shape[d]}"))
+    split_uniform(op, w, planes)
+    return [planes]
 
 
 @rule("prelu")

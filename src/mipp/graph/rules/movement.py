@@ -13,6 +13,7 @@ from mipp.graph.findings import WalkDoubt
 from mipp.graph.program import Op, Ref
 from mipp.graph.registry import rule
 from mipp.graph.rules.rows import doubt_ends, is_of_rows, span, takes_rows, unite_rows
+from mipp.graph.rules.stacks import slices_of
 from mipp.graph.rules.steps import fixed_rows, hold, pair, repeat
 from mipp.graph.tracker import Walk, freeze_all
 
@@ -102,6 +103,8 @@ def select(op: Op, w: Walk) -> Sequence[Planes]:
         return _select_shape(op, w, dim)
     if op.name != "select" or not takes_rows(op, w, dim, [op.arguments["index"]]):
         fixed_rows(op, w, op.args[0], [dim])
+    if (slices := slices_of(op.args[0], w, dim)) is not None:
+        return [slices[op.arguments["index"]]] if op.name == "select" else slices
     results = _move(op, w, op.args[0], lambda t: op.func(t, *op.args[1:], **op.kwargs))
     return [tuple(p for p in planes if varying(p)) for planes in results]
 
@@ -299,12 +302,6 @@ def _by_rows(w: Walk, part: Ref, dim: int, rows: Sequence[int], reason: Reason) 
     if own is not None:
         w.atoms.freeze(own, reason)
     return row
-
-
-@rule("stack")
-def stack(op: Op, w: Walk) -> Sequence[Planes]:
-    dim = op.arguments["dim"] % (len(w.shape(op.args[0][0])) + 1)
-    return [tuple(p.unsqueeze(dim) for p in w.merge(op, [(w.of(r), w.shape(r)) for r in op.args[0]]))]
 
 
 def _move(op: Op, w: Walk, x: Ref, function: Callable[[Tensor], Any]) -> list[Planes]:

@@ -213,7 +213,7 @@ class MIPP:
             information[group.name] = (found["lost"], found["whole"])
             multiple = group.unit(budget.round_to)
             widen(group, min(math.ceil(len(found["kept"]) / multiple) * multiple, group.size))
-        for kind in kinds(task.cost) if budget.uniform else ():
+        for kind in kinds(task.cost, uniform=budget.uniform):
             width = max(len(kept[name]) for name in kind)
             for name in kind:
                 widen(task.graph.groups[name], width)

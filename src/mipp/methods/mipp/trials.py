@@ -11,6 +11,7 @@ from mipp.errors import UnsupportedModelError
 from mipp.graph.trace import forward
 from mipp.methods.mipp.worth import output_distance
 from mipp.modules.copies import working_copy
+from mipp.plan.allocation import kinds
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination
 from mipp.plan.plan import PruningPlan
@@ -112,20 +113,27 @@ def _neighbours(
         array = task.cost.widths(moved)
         return all(task.cost.value(name, array) <= limit for name, limit in limits.items())
 
-    units = {name: task.graph.groups[name].unit(budget.round_to) for name in curves}
-    for giver, unit in units.items():
-        given = max(round(_SHARE * widths[giver] / unit), 1) * unit
-        rest = (widths[giver] - given) // unit * unit
-        if rest < max(task.graph.groups[giver].least(budget.min_keep), unit):
+    groups = task.graph.groups
+    movers = [
+        kind for kind in kinds(task.cost, uniform=False) if kind[0] in curves
+    ]  # groups of one width move together
+    units = {kind[0]: groups[kind[0]].unit(budget.round_to) for kind in movers}
+    for giver in movers:
+        width, unit = widths[giver[0]], units[giver[0]]
+        given = max(round(_SHARE * width / unit), 1) * unit
+        rest = (width - given) // unit * unit
+        if rest < max(groups[giver[0]].least(budget.min_keep), unit):
             continue
-        for taker in (name for name in units if name != giver):
-            low, high = 0, (task.graph.groups[taker].size - widths[taker]) // units[taker]
+        fewer = {**widths, **dict.fromkeys(giver, rest)}
+        for taker in (kind for kind in movers if kind is not giver):
+            width, unit = widths[taker[0]], units[taker[0]]
+            low, high = 0, (groups[taker[0]].size - width) // unit
             while low < high:  # the most that still holds
                 middle = (low + high + 1) // 2
-                fits = holds({**widths, giver: rest, taker: widths[taker] + middle * units[taker]})
+                fits = holds({**fewer, **dict.fromkeys(taker, width + middle * unit)})
                 low, high = (middle, high) if fits else (low, middle - 1)
             if low:
-                yield {**widths, giver: rest, taker: widths[taker] + low * units[taker]}
+                yield {**fewer, **dict.fromkeys(taker, width + low * unit)}
 
 
 def _key(widths: Widths) -> tuple[tuple[str, int], ...]:
