@@ -1,7 +1,11 @@
 """Tables of what one call costs: passes, memory at full size, and how the time grows."""
 
+from statistics import mean
+
 from benchmarks.growth import exponent
-from benchmarks.markdown import chosen, column, footnote, load, table
+from benchmarks.markdown import COSTS, chosen, column, footnote, load, spread, table
+from benchmarks.record import Row
+from mipp.plan.effort import EFFORTS
 
 
 def memory_full() -> str:
@@ -38,6 +42,53 @@ def passes() -> str:
         own = [r["network"], r["weights"], f"{r['passes']:.1f}", f"{r['one pass, seconds']:.2f}"]
         cells.append([*own, *(f"{one:.1f}" for one in phases), f"{r['peak above the model, MB']:,}"])
     return table(columns, cells, footnote(data))
+
+
+def levels() -> str:
+    """Passes and agreement at each level of effort."""
+    data = load("levels")
+    cells = []
+    for network in dict.fromkeys(r["network"] for r in data["rows"]):
+        for level in EFFORTS:
+            rows = chosen(data, network=network, choice=level)
+            if rows:
+                cells.append([network, _kept(rows[0]), level, *_spent(rows), _agreed(rows), len(rows)])
+    columns = ["network", "kept", "effort", "samples", "passes", "one pass, s", "agreement, %", "draws"]
+    return table(columns, cells, footnote(data))
+
+
+def effort_levers() -> str:
+    """One change to the default at a time, and its passes and agreement."""
+    data = load("levels")
+    cells = []
+    changes = [r for r in data["rows"] if r["choice"] not in EFFORTS]
+    for network in dict.fromkeys(r["network"] for r in changes):
+        own = [r for r in chosen(data, network=network, draw=0) if r["choice"] == "default" or r in changes]
+        cells += [[network, _kept(r), r["choice"], f"{r['passes']:.1f}", _agreed([r]), f"{r['kl']:.3f}"] for r in own]
+    return table(["network", "kept", "change", "passes", "agreement, %", "KL, nats"], cells, footnote(data))
+
+
+def progress() -> str:
+    """The share of the time in which the estimate of what remains was right within a factor of two."""
+    data = load("progress")
+    cells = [
+        [r["network"], phase["phase"], phase["steps"], f"{phase['seconds']:.1f}", f"{phase['right']:.0%}"]
+        for r in data["rows"]
+        for phase in r["phases"]
+    ]
+    return table(["network", "phase", "steps", "seconds", "right"], cells, footnote(data))
+
+
+def _kept(row: Row) -> str:
+    return next(f"{row[name]:.0%} of the {label}" for name, label in COSTS.items() if name in row)
+
+
+def _spent(rows: list[Row]) -> list[object]:
+    return [f"{rows[0]['samples']:,}", f"{mean(column(rows, 'passes')):.1f}", f"{rows[0]['one pass, seconds']:.2f}"]
+
+
+def _agreed(rows: list[Row]) -> str:
+    return spread(column(rows, "agreement")) if "agreement" in rows[0] else ""
 
 
 def inspections() -> str:

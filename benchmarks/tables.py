@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.cost_tables import growth, inspections, memory_full, passes
+from benchmarks.cost_tables import effort_levers, growth, inspections, levels, memory_full, passes, progress
 from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, lenet_refit, resnet20
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
@@ -24,6 +24,7 @@ PAGES = (
     "docs/reliability.md", "docs/theory.md",
     "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
+    "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
@@ -438,9 +439,10 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
-        lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, methods, papers,
-        rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection,
-        people, hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
+        lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, levels,
+        effort_levers, progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing,
+        tracing, wide, language, feature_selection, people, hostile, kills, real, language_headline, lenet_before,
+        lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip
 

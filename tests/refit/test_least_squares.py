@@ -236,3 +236,20 @@ def test_rows_that_a_norm_makes_equal_count_equally(monkeypatch):
     weighted = error()
     monkeypatch.setattr(RowNorm, "weigh", lambda self, rows: torch.ones(len(rows)))
     assert weighted < 0.8 * error()
+
+
+def test_progress_counts_moving_on_to_a_layer_besides_solving_it(monkeypatch):
+    """On maps of four times the size, rows per layer stay, and there are four times as many values to move."""
+    found = []
+
+    def note(_, items, what, total=None, costs=None):
+        found.extend(costs or [])
+        return items
+
+    monkeypatch.setattr("mipp.runtime.progress.Bars.__call__", note)
+    for side in (64, 128):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+        mipp.prune(model, [torch.randn(32, 3, side, side)], mipp.Budget(nodes=0.5))
+    small, large = found
+    assert 2 < large / small <= 4

@@ -46,6 +46,7 @@ from mipp.statistics.unfolding import align, channels_last, kernel_positions, pa
 
 _SAMPLES = 1024
 _SCARCE = 4
+_MOVED = 300  # operations that go by while one value of the layer is computed, put away and fetched
 
 
 @torch.no_grad()
@@ -270,9 +271,10 @@ class _Refitter:
             raise next(iter(self.full.left_out.values()), UnsupportedModelError("there are no batches"))
 
     def cost(self, target: Target) -> float:
-        """Operations that it takes to refit a weight, up to a factor: second moments, and solutions with them."""
-        inputs = self._weight(target)[0].numel()
-        return float(inputs**2 * (self.effort.rows_for(inputs) + 4 * inputs))
+        """Operations that it takes to refit a weight, up to a factor: moments, solutions, and moving on to it."""
+        inputs, program = self._weight(target)[0].numel(), self.graph.program
+        written = prod(program.values[program.ops[target.uses[0].op].outputs[0]].shape) / self.graph.batch
+        return float(inputs**2 * (self.effort.rows_for(inputs) + 4 * inputs) + _MOVED * self.samples * written)
 
     def _as_cut(self, site: Site) -> Site:
         """The site with the groups that are left of a convolution that lost whole ones."""
