@@ -168,13 +168,14 @@ class _BySums:
     def __init__(self, folds: Sequence[CrossMoments], about: Tensor, *, centred: bool) -> None:
         self._folds, self._kind, self._about, self._centred = folds, about.dtype, about, centred
         self._fitted = [fold if centred else fold.about_zero() for fold in folds]
-        self._device = folds[0].x.device
+        self._scaled: dict[int, tuple[Tensor, Tensor]] = {}  # by fold held out: second moments of the others, and unit
 
     @property
     def can_hold_out(self) -> bool:
         return all(fold.count for fold in self._folds)
 
     def solve(self, ridge: float) -> Fit:
+        self._scaled.clear()
         whole = reduce(CrossMoments.merge, self._folds)
         about = whole if self._centred else whole.about_zero()
         self._inverse = _Inverse(_add_to_diagonal(about.xx, _penalty(ridge, about, self._kind)))
@@ -203,9 +204,11 @@ class _BySums:
             (other,) = (n for n in range(FOLDS) if n != number)
             rest, known = self._folds[other], self._fitted[other]
             fold, seen = self._folds[number], self._fitted[number]
-            unit = _penalty(1.0, known, self._kind)[:, None, None]  # which may be no number of the type
-            penalised = _add_to_diagonal((known.xx / unit).to(self._kind), ridge * unit.new_ones(len(unit)))
-            factor = torch.linalg.cholesky_ex(penalised.to(self._kind))
+            if number not in self._scaled:
+                unit = _penalty(1.0, known, self._kind)[:, None, None]  # which may be no number of the type
+                self._scaled[number] = (known.xx / unit).to(self._kind), unit
+            scaled, unit = self._scaled[number]
+            factor = torch.linalg.cholesky_ex(_add_to_diagonal(scaled, scaled.new_full((len(unit),), ridge)))
             change = torch.cholesky_solve((known.xr @ probes / unit).to(self._kind), factor.L).double()
             left = (change * (seen.xx @ change)).sum() + seen.rr.sum() - 2 * (change * (seen.xr @ probes)).sum()
             if self._centred:
