@@ -94,5 +94,5 @@ def test_nothing_but_images_is_varied():
 
 
 def test_a_negative_number_of_variations_is_refused():
-    with pytest.raises(mipp.MippError, match=r"variations=-1\): expected .* variations to be 0 or more"):
+    with pytest.raises(mipp.MippError, match=r"variations=-1\): expected 0 or more"):
         mipp.Refit(variations=-1)

@@ -136,7 +136,7 @@ def test_the_library_logs_its_phases_and_prints_nothing(caplog, capfd):
 def test_the_report_says_how_it_was_called():
     call = prune_images(exclude=["0"], seed=3, memory_limit="1GB", compensate=False).report.call
     assert call.endswith(", exclude=['0'], compensate=False, seed=3, memory_limit='1GB')")
-    assert prune_images(exclude=[]).report.call.endswith("worth='auto'))")
+    assert prune_images(exclude=[]).report.call.endswith("trials=0))")
 
 
 def test_one_sample_is_too_few_for_a_test():

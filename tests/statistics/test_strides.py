@@ -36,9 +36,13 @@ def test_only_programs_that_read_no_strides_are_turned():
     def decided_by_a_value(m, x):
         return flat(m, x if x.sum().item() > -1e9 else -x)
 
+    def taken_for_a_volume(m, x):
+        x = nn.functional.max_pool3d(m.first(x), (2, 1, 1))
+        return m.last(x.repeat(1, 2, 1, 1).flatten(1))
+
     images = Call((torch.randn(2, 3, 8, 8, dtype=torch.float64),))
     assert may_turn(trace(convolution(flat), images))
-    for forward in (changed_through_a_view, as_it_lies, decided_by_a_value):
+    for forward in (changed_through_a_view, as_it_lies, decided_by_a_value, taken_for_a_volume):
         assert not may_turn(trace(convolution(forward), images))
     linear = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).double()
     assert not may_turn(trace(linear, images))

@@ -12,9 +12,11 @@ def may_turn(program: Program) -> bool:
     """True if a program convolves images on a CPU, and computes the same whatever the strides of its inputs.
 
     That is not known of other paths than the program's, of ops that read memory as it lies, and where memory is changed
-    through one tensor and read through another: a view of turned images may be a copy.
+    through one tensor and read through another: a view of turned images may be a copy. Ops over volumes, which take
+    images for one volume, refuse turned ones.
     """
-    if program.not_replayable or program.guards or any(op.name in _BOUND_TO_STRIDES for op in program.ops):
+    bound = any(op.name in _BOUND_TO_STRIDES or op.name.endswith("3d") for op in program.ops)
+    if program.not_replayable or program.guards or bound:
         return False
     return any(op.name == "conv2d" for op in program.ops)
 
