@@ -7,6 +7,7 @@ of mixup and cutout (here those of their papers: Beta(1, 1), and holes of 8 pixe
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+import torch
 from experiments.mipp_2024.epochs import Augmentation
 from experiments.mipp_2024.setting import Setting
 from experiments.mipp_2024.training import Recipe
@@ -60,6 +61,22 @@ SHORT = {
 The figures train for one epoch after pruning, too, under the same recipe.
 
 That of MNIST is the one of `benchmarks.workloads.lenet`, whose runs the figures share."""
+
+ONCE = {
+    "vgg11": replace(_FAST, epochs=12, batch_size=256, learning_rate=0.1),
+    "resnet18": replace(_FAST, epochs=8, batch_size=256, learning_rate=0.1),
+    "vgg19": replace(_FAST, epochs=30, batch_size=128, learning_rate=0.05),
+    "resnet50": replace(_FAST, epochs=30, batch_size=128, learning_rate=0.05),
+}
+"""One training of a network on a processor, by network: half an hour for VGG-11 on one core that multiplies bfloat16.
+
+The learning rates were chosen by `experiments.mipp_2024.rates`."""
+
+
+def once(network: str, setting: Setting = Setting()) -> Recipe:  # noqa: B008 - it is frozen
+    """The recipe of a network that is trained once, in bfloat16 where the processor multiplies it."""
+    fast = bool({"avx512_bf16", "amx_bf16"} & {name for name, there in torch.cpu.get_capabilities().items() if there})
+    return replace(ONCE[network], precision="bf16-mixed" if fast else "32-true", setting=setting)
 
 
 def recipes(data: str, scale: Scale, setting: Setting = Setting()) -> Recipes:  # noqa: B008 - it is frozen

@@ -87,7 +87,7 @@ class Recipe:
             return
         fabric = self.setting.fabric(next(model.parameters()).device, bf16=self.precision == "bf16-mixed")
         checkpoint = None if after_step else _checkpoint(self, model, data, seed, fraction)
-        with self.setting.switches(), _on(fabric.device, model):
+        with self.setting.switches(), _on(fabric.device, model, bf16=self.precision == "bf16-mixed"):
             _Run(self, fabric, model, data.to(fabric.device), seed, fraction, checkpoint).go(after_step)
 
 
@@ -212,11 +212,11 @@ def _checkpoint(recipe: Recipe, model: nn.Module, data: Data, seed: int, fractio
 
 
 @contextmanager
-def _on(device: torch.device, model: nn.Module) -> Iterator[None]:
+def _on(device: torch.device, model: nn.Module, *, bf16: bool) -> Iterator[None]:
     """The model in training mode on a device, in the memory format that is fastest there; afterwards as it was."""
     home = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
-    fastest = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    fastest = torch.channels_last if device.type == "cuda" or bf16 else torch.contiguous_format
     model.to(device, memory_format=fastest).train()
     try:
         yield

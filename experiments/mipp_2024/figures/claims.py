@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from experiments.mipp_2024.figures.base import Outcome, Row, Verdict, by, good, matched
-from experiments.mipp_2024.figures.plots import collapsed, family, removed, shown
+from experiments.mipp_2024.figures.plots import collapsed, family, normalise, removed, shown
 from experiments.mipp_2024.figures.rows import last, mean_of, of_methods, share_lost
 from experiments.mipp_2024.figures.verdicts import Comparison, Word, compare, compare_counts, mean_interval
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 POINTS = 0.5
 """Of accuracy, in percent: an interval inside of these shows that two things are level."""
 GUESSING = 10.0
-"""Accuracy of guessing in percent: all data sets of the figures that are run have ten classes."""
+"""Accuracy of guessing in percent where there are ten classes."""
 _MASKS = {"mipp": "MIPP", "hash of the data": "from a hash", "same for all": "the same for all"}
 RIVALS = {
     "trained": ("synflow", "grasp", "thinet", "sosph"),
@@ -37,15 +37,17 @@ PAPERS = "mipp of the paper"
 """The paper's own perceptrons, whose widths a confidence decides: no budget, one pass, no refit."""
 
 
-def better(rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS) -> list[Outcome]:
-    """MIPP in closed form against each rival, at the last stage without refit.
+def better(
+    rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS, at: str = "", seeds: str = ""
+) -> list[Outcome]:
+    """MIPP in closed form against each rival, at a stage, or the last one without refit.
 
     A comparison is of the mean over the sparsities that both have; below it stands how many of the sparsities by
     themselves show a difference. Sparsities are of the nodes; where no runs were given these, of the MACs.
     """
     found = []
     for (panel,), own in by(good(rows), "panel").items():
-        stage, cost = last(own), "nodes" if any("nodes" in r["budget"] for r in own) else "macs"
+        stage, cost = at or last(own), "nodes" if any("nodes" in r["budget"] for r in own) else "macs"
         given = [r for r in own if cost in r["budget"]]
         named = [name for name in rivals[panel.rpartition(", ")[2]] if good(given, method=name)]
         overall = {name: _compared(given, "mipp", name, stage) for name in named}
@@ -60,9 +62,37 @@ def better(rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS) -> lis
             each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts else ""
             told.append(f"{shown(name)} {one}{each}")
         of = " in MACs" if cost == "macs" else ""
-        words = f"points of MIPP, in closed form, against {'; '.join(told)}; means over the sparsities{of}"
+        words = f"points of MIPP, in closed form, against {'; '.join(told)}; means over the sparsities{of}{seeds}"
         found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in overall.values()])))
     return found
+
+
+def straight_after(rows: list[Row]) -> list[Outcome]:
+    """MIPP in closed form against each rival as cut, and all with the same refit; draws take the place of seeds."""
+    draws = "; intervals are over draws of calibration images of one trained network"
+    return [one for stage in ("pruned", "refitted") for one in better(rows, at=stage, seeds=draws)]
+
+
+def untrained(rows: list[Row]) -> list[Outcome]:
+    """Emptied layers, and the thirds of the depth that each method removes more of than it does on average."""
+    found = seldom_empty(rows)
+    for (panel,), own in by(good(rows), "panel").items():
+        given = [r for r in own if "nodes" in r["budget"]]
+        told = [f"{shown(m)} {_thirds(members)}" for (m,), members in by(given, "method").items()]
+        words = f"removed over the mean of the layers, first, middle and last third of them: {'; '.join(told)}"
+        found.append(Outcome(words, panel))
+        sized = [r for r in own if family(r) == "mipp" and r not in given]
+        if sized:
+            gone = sorted(map(removed, sized))
+            text = f"sized by {len(sized)} confidences: {gone[0]:.0f} to {gone[-1]:.0f} % of the nodes removed, "
+            found.append(Outcome(f"{text}{sum(map(collapsed, sized))} of them emptied a layer", panel))
+    return found
+
+
+def _thirds(rows: Sequence[Row]) -> str:
+    shares = [list(share.values()) for row in rows if (share := normalise(row))]
+    means = np.array_split(np.mean(shares, axis=0), 3)
+    return ", ".join(f"{part.mean():.2f}" for part in means)
 
 
 def papers_own(rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS) -> list[Outcome]:
@@ -358,7 +388,7 @@ def _compared(rows: Sequence[Row], first: str, second: str, stage: str, metric: 
     pairs = [some for some in pairs if some]
     if not pairs:
         return None
-    guessing = GUESSING if metric == "accuracy" else 0.0
+    guessing = 0.0 if metric != "accuracy" else 1.0 if "cifar100" in rows[0].get("panel", "") else GUESSING
     return compare([[a for a, _ in some] for some in pairs], [[b for _, b in some] for some in pairs], guessing)
 
 

@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from functools import partial
 
-from experiments.mipp_2024.figures import claims, masks, measurements, pixels, plots, questions, sparsity, variants
+from experiments.mipp_2024.figures import (
+    claims,
+    masks,
+    measurements,
+    paper_networks,
+    pixels,
+    plots,
+    questions,
+    sparsity,
+    variants,
+)
 from experiments.mipp_2024.figures.base import Figure, Row
 
 _POINTS = "95 % interval of the paired difference over the seeds"
@@ -51,6 +61,24 @@ FIGURES: Mapping[str, Figure] = {
         "MIPP is at least as accurate as SynFlow, GraSP, ThiNet and SOSP-H, or re-initialisation before training",
         _POINTS,
         claims.methods,
+    ),
+    "trained": Figure(
+        "the paper's larger networks, trained once: straight after pruning, and refitted",
+        "trained",
+        paper_networks.trained,
+        plots.accuracy,
+        "MIPP is at least as accurate as SynFlow, GraSP, ThiNet and SOSP-H",
+        "95 % interval of the paired difference over draws of calibration images",
+        claims.straight_after,
+    ),
+    "untrained": Figure(
+        "layer collapse and ratios of the paper's larger networks before training: figures 3, 4 and 11",
+        "untrained",
+        paper_networks.untrained,
+        paper_networks.draw_untrained,
+        "MIPP empties layers least often",
+        "exact sign test on paired runs, 5 %",
+        claims.untrained,
     ),
     "perceptrons": Figure(
         "the paper's own method, on enough samples",

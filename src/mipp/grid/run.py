@@ -22,6 +22,7 @@ from mipp.report.figures import ratio
 from mipp.report.measuring import machine
 
 _FAILED = "error"
+_DENSE: dict[str, dict[str, float]] = {}
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _measure(run: Run, work: Workload, folder: Path) -> Row:
     result = _prune(run, work, dense, compensate=compensate)
     seconds = result.report.seconds
     bare = mipp.apply(result.plan, dense) if compensate else result.model
-    stages = {"dense": work.measure(dense), **_stages("pruned", bare, run, work)}
+    stages = {"dense": _measure_dense(dense, run, work, folder), **_stages("pruned", bare, run, work)}
     if compensate:
         stages |= _stages("refitted", result.model, run, work)
     before, after = result.report.before, result.report.after
@@ -167,6 +168,14 @@ def _measure(run: Run, work: Workload, folder: Path) -> Row:
             "training": trained - start,
         },
     }
+
+
+def _measure_dense(dense: nn.Module, run: Run, work: Workload, folder: Path) -> dict[str, float]:
+    """The accuracy of the dense network, which all runs of a seed share: measured once in a process."""
+    key = digest({"workload": work.options(), "seed": run.seed, "folder": str(folder)})
+    if key not in _DENSE:
+        _DENSE[key] = work.measure(dense)
+    return dict(_DENSE[key])
 
 
 def _prune(run: Run, work: Workload, dense: nn.Module, *, compensate: bool) -> mipp.Result:

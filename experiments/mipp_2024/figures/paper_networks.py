@@ -1,0 +1,131 @@
+"""The paper's networks beyond LeNet-5 on one processor: before any training, and trained once.
+
+Networks that are not trained get no accuracy, as they guess; what counts are the widths and the emptied layers
+(figures 3, 4 and 11). Networks that are trained once are pruned from several draws of calibration images (figure 2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.cifar import SAMPLES
+from benchmarks.workloads import SPARSE, peers
+from experiments.mipp_2024 import recipes
+from experiments.mipp_2024.data import load
+from experiments.mipp_2024.figures import plots
+from experiments.mipp_2024.figures.base import Piece, Row, Site, of_grid
+from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel
+from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, title
+from experiments.mipp_2024.networks import build
+from experiments.mipp_2024.setting import Setting
+from torch import nn
+
+from mipp import grid, zoo
+from mipp.methods import MIPP, Method
+from mipp.plan.budget import Budget
+from mipp.plan.elimination import confidence_schedule
+
+LARGER = PANELS[1:]
+CONFIDENCES = 20
+"""All of the paper's schedule."""
+PAPERS = (2, 7, 14)
+"""Of it, those at which its perceptrons are run, on VGG-11 only."""
+UNTRAINED = ("mipp", "synflow", "grasp", "thinet", "snip", "l1", "random")
+TRAINED = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "random@mipp")
+FEW = 256
+"""Images that the accuracy of networks which guess is measured on."""
+BUDGETS = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
+
+
+def untrained(site: Site) -> list[Piece]:
+    """MIPP at the paper's confidences, and all methods at the same sparsities, on networks as they are initialised."""
+    return site.some({title(panel, trained=False): partial(_untrained, panel, site) for panel in _panels(site)})
+
+
+def trained(site: Site) -> list[Piece]:
+    """Networks that are trained once, straight after pruning and refitted, for several draws of calibration images."""
+    known = [panel for panel in _panels(site) if panel == DIGITS or panel.network in recipes.ONCE]
+    return site.some({title(panel, trained=True): partial(_trained, panel, site) for panel in known})
+
+
+def draw_untrained(rows: list[Row], path: Path) -> None:
+    """Layer collapse, and in a second file what is removed of each layer."""
+    plots.collapse(rows, path)
+    plots.ratios(rows, path.with_stem(f"{path.stem}-ratios"))
+
+
+def _untrained(panel: Panel, site: Site) -> Piece:
+    train, test = _data(panel, site)
+    work = grid.Workload(
+        panel.network,
+        partial(_build, panel, train, site),
+        train,
+        test.subset(slice(FEW)),
+        after={},
+        samples=256 if panel == DIGITS else SAMPLES,
+        exclude=panel.exclude,
+        compensate=False,
+    )
+    todo = []
+    for seed in range(site.seeds or 1):
+        todo += grid.runs(_named(UNTRAINED), _few(panel), [seed])
+        todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
+    return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
+
+
+def _trained(panel: Panel, site: Site) -> Piece:
+    train, test = _data(panel, site)
+    folder = site.folder(f"{panel.network}-{panel.data}-once")
+    setting = Setting(site.folder("checkpoints"), progress=False)
+    recipe = grid.Recipe(1, 0.02, 64) if panel == DIGITS else recipes.once(panel.network, setting)
+    source = grid.Workload(panel.network, partial(_build, panel, train, site), train, test, before=recipe)
+    work = replace(
+        source,
+        name=f"{panel.network}, trained once",
+        make=lambda seed: source.dense(0, folder),  # the seed draws calibration images only
+        before=grid.Recipe(),
+        after={},
+        samples=256 if panel == DIGITS else SAMPLES,
+        exclude=panel.exclude,
+    )
+    todo = grid.runs(_named(TRAINED), _few(panel), range(site.seeds or 3))
+    piece = of_grid(title(panel, trained=True), work, todo, folder)
+    training = source.training(0, folder)
+    assert training is not None
+    return replace(piece, settings={**piece.settings, "training": recipe.options()}, jobs=[training, *piece.jobs])
+
+
+def _sized(panel: Panel) -> dict[str, Method]:
+    schedule = confidence_schedule(CONFIDENCES)
+    if panel == DIGITS:
+        return {f"mipp{CONFIDENCE}{schedule[3]:.6g}": MIPP(confidence=schedule[3])}
+    found: dict[str, Method] = {f"mipp{CONFIDENCE}{sure:.8g}": MIPP(confidence=sure) for sure in schedule}
+    if panel.network == "vgg11":
+        papers = {n: MIPP.paper(confidence=schedule[n], retrain_iterations=20) for n in PAPERS}
+        found |= {f"mipp of the paper{CONFIDENCE}{schedule[n]:.8g}": method for n, method in papers.items()}
+    return found
+
+
+def _panels(site: Site) -> Sequence[Panel]:
+    if site.scale == "smoke":
+        return [DIGITS]
+    return [replace(p, data="cifar100-10000") if p.data == "cifar100" else p for p in LARGER]
+
+
+def _few(panel: Panel) -> list[Budget]:
+    return BUDGETS[:1] if panel == DIGITS else BUDGETS
+
+
+def _data(panel: Panel, site: Site) -> tuple[zoo.ImageData, zoo.ImageData]:
+    train, test = (load(panel.data, split).to(site.device) for split in ("train", "test"))
+    return (train.subset(slice(512)), test.subset(slice(100))) if panel == DIGITS else (train, test)
+
+
+def _build(panel: Panel, train: zoo.ImageData, site: Site, seed: int) -> nn.Module:
+    return build(panel.network, train, seed).to(site.device)
+
+
+def _named(names: Sequence[str]) -> dict[str, Method]:
+    found = peers()
+    return {name: found[name] for name in names}
