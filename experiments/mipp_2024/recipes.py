@@ -63,7 +63,7 @@ The figures train for one epoch after pruning, too, under the same recipe.
 That of MNIST is the one of `benchmarks.workloads.lenet`, whose runs the figures share."""
 
 ONCE = {
-    "vgg11": replace(_FAST, epochs=12, batch_size=256, learning_rate=0.1),
+    "vgg11": replace(_FAST, epochs=12, batch_size=256, learning_rate=0.05),
     "resnet18": replace(_FAST, epochs=8, batch_size=256, learning_rate=0.1),
     "vgg19": replace(_FAST, epochs=30, batch_size=128, learning_rate=0.05),
     "resnet50": replace(_FAST, epochs=30, batch_size=128, learning_rate=0.05),

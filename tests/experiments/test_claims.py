@@ -63,3 +63,46 @@ def test_without_such_networks_the_claim_stands_alone():
     rows = [r for r in deformed_rows(0.0, 0.0) if not r["method"].startswith(SAME_SIZE)]
     (pruned,) = claims.deformed(rows)
     assert pruned.verdict == "supported"
+
+
+def once_rows(lead):
+    """MIPP beside one rival, straight after and refitted, on three draws and two sparsities."""
+    return [
+        row(name, 0.0, draw, nodes, "vgg11, cifar10, trained")
+        | {"accuracy": {"dense": 88.0, "pruned": 50 + more + 0.01 * draw * more, "refitted": 80 + lead * (more > 0)}}
+        for draw in range(3)
+        for nodes in (0.3, 0.1)
+        for name, more in (("mipp", 20.0), ("thinet", 0.0))
+    ]
+
+
+def test_networks_that_are_trained_once_are_judged_as_cut_and_with_the_same_refit():
+    pruned, refitted = claims.straight_after(once_rows(-1.0))
+    assert (pruned.verdict, pruned.where) == ("better", "vgg11, cifar10, trained, pruned")
+    assert (refitted.verdict, refitted.where) == ("worse", "vgg11, cifar10, trained, refitted")
+    assert "draws of calibration images of one trained network" in pruned.words
+
+
+def test_a_network_of_a_hundred_classes_is_dead_at_one_percent():
+    def rows(accuracy):
+        return [r | {"panel": "vgg19, cifar100-10000, trained"} | {"accuracy": accuracy} for r in once_rows(0.0)]
+
+    alive = claims.straight_after(rows({"dense": 40.0, "pruned": 5.0, "refitted": 9.0}))
+    assert not any("dead" in outcome.words for outcome in alive)
+    assert all("dead" in outcome.words for outcome in claims.straight_after(rows({"pruned": 1.2, "refitted": 1.2})))
+
+
+def test_networks_before_training_are_judged_by_their_layers():
+    def untrained(method, kept, collapsed, nodes, **budget):
+        keep = {f"layer{i}": share for i, share in enumerate(kept)}
+        more = {"keep": keep, "collapsed": collapsed}
+        return row(method, 10.0, 0, nodes, "vgg11, cifar10, untrained", **budget) | more
+
+    rows = [untrained("mipp", (0.8, 0.5, 0.2), [], nodes) for nodes in (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)]
+    rows += [untrained("grasp", (0.5, 0.9, 0.1), ["layer2"], r["nodes"]) for r in rows]
+    rows += [untrained("mipp, confidence 0.5", (0.9, 0.9, 0.3), [], 0.7, min_keep=0)]
+    collapse, thirds, sized = claims.untrained(rows)
+    assert collapse.verdict == "better"
+    assert "MIPP 0%, GraSP 100%" in collapse.words
+    assert "MIPP 0.40, 1.00, 1.60; GraSP 1.00, 0.20, 1.80" in thirds.words
+    assert "sized by 1 confidences: 30 to 30 % of the nodes removed, 0 of them emptied a layer" in sized.words

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from experiments.mipp_2024 import train
 from experiments.mipp_2024.epochs import Epoch
-from experiments.mipp_2024.recipes import PAPER, SHORT, Recipe, recipes
+from experiments.mipp_2024.recipes import ONCE, PAPER, SHORT, Recipe, once, recipes
 from experiments.mipp_2024.setting import Setting
 from rich.console import Console
 from torch import nn
@@ -71,6 +71,12 @@ def test_short_recipes_run_under_one_cycle_and_in_float32_on_a_laptop():
         assert max(rates) == pytest.approx(gpu.learning_rate, rel=0.06)
         assert rates.index(max(rates)) in range(10, 16)
         assert rates[-1] < 0.01 * gpu.learning_rate
+
+
+@pytest.mark.parametrize(("there", "precision"), [({}, "32-true"), ({"avx512_bf16": True}, "bf16-mixed")])
+def test_a_network_is_trained_once_in_what_the_processor_multiplies(there, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": False} | there)
+    assert {once(name).precision for name in ONCE} == {precision}
 
 
 @pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"milestones": (1,), "weight_decay": 0.01}])
