@@ -3,16 +3,20 @@
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from experiments.mipp_2024 import record, tables
+from experiments.mipp_2024 import data, recipes, record, tables
 from experiments.mipp_2024.__main__ import app
-from experiments.mipp_2024.figures import base, claims, masks, measurements, plots, questions, variants
+from experiments.mipp_2024.figures import base, claims, masks, measurements, plots, questions, sparsity, variants
 from experiments.mipp_2024.figures.base import SCALES, fits, of_measurements
 from experiments.mipp_2024.figures.registry import FIGURES
 from experiments.mipp_2024.figures.rows import last
+from experiments.mipp_2024.imagenet import imagenet
+from experiments.mipp_2024.training import Recipe
 from typer.testing import CliRunner
 
 from mipp import grid, zoo
@@ -362,3 +366,30 @@ def test_the_page_shows_what_the_result_files_hold():
     from benchmarks.markdown import rendered
 
     assert rendered(page.read_text(), tables.TABLES) == page.read_text()
+
+
+@pytest.mark.slow
+def test_figure6_runs_from_folders_of_images_to_its_plot(tmp_path, monkeypatch):
+    """Reader, recipe and command on a hundred made-up images, with a smaller network than ResNet-50."""
+    Image = pytest.importorskip("PIL.Image")
+    generator = np.random.default_rng(0)
+    for part, each in (("train", 4), ("val", 16)):
+        for label in range(5):
+            folder = tmp_path / "imagenet" / part / f"n{label}"
+            folder.mkdir(parents=True)
+            for i in range(each):
+                pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    monkeypatch.setenv("MIPP_DATA_DIR", str(tmp_path))
+    made_up = {"train": (5, 20), "test": (5, 80)}
+    monkeypatch.setitem(data._OTHERS, "imagenet", lambda at, split: imagenet(at, split, counts=made_up[split]))
+    monkeypatch.setattr(sparsity, "IMAGENET", replace(sparsity.IMAGENET, network="resnet18"))
+    quick = Recipe(1, 10, 0.01, augment=("crop", "flip"))
+    monkeypatch.setitem(recipes.PAPER, "imagenet", recipes.Recipes(quick, quick))
+    done = call("figure6", "--scale", "paper", out=tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    rows = record.load("imagenet", tmp_path / "out" / "results").rows
+    assert len(rows) == 4
+    assert not any("error" in r for r in rows)
+    assert all({"pruned", "pruned, 1 epoch", "pruned, 5 epochs"} <= r["top-5 accuracy"].keys() for r in rows)
+    assert ET.parse(tmp_path / "out" / "plots" / "figure6.svg").getroot().tag.endswith("svg")
