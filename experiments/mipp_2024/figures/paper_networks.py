@@ -89,7 +89,8 @@ def _trained(panel: Panel, site: Site) -> Piece:
         samples=256 if panel == DIGITS else SAMPLES,
         exclude=panel.exclude,
     )
-    todo = grid.runs(_named(TRAINED), _few(panel), range(site.seeds or 3))
+    draws = range(site.seeds or 3)
+    todo = [run for budget in _few(panel) for run in grid.runs(_named(TRAINED), [budget], draws)]
     piece = of_grid(title(panel, trained=True), work, todo, folder)
     training = source.training(0, folder)
     assert training is not None
