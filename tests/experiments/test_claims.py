@@ -105,4 +105,4 @@ def test_networks_before_training_are_judged_by_their_layers():
     assert collapse.verdict == "better"
     assert "MIPP 0%, GraSP 100%" in collapse.words
     assert "MIPP 0.40, 1.00, 1.60; GraSP 1.00, 0.20, 1.80" in thirds.words
-    assert "sized by 1 confidences: 30 to 30 % of the nodes removed, 0 of them emptied a layer" in sized.words
+    assert "sized by 1 confidence: 30 to 30 % of the nodes removed, 0 of them emptied a layer" in sized.words
