@@ -84,7 +84,8 @@ def untrained(rows: list[Row]) -> list[Outcome]:
         sized = [r for r in own if family(r) == "mipp" and r not in given]
         if sized:
             gone = sorted(map(removed, sized))
-            text = f"sized by {len(sized)} confidence{"s" * (len(sized) != 1)}: {gone[0]:.0f} to {gone[-1]:.0f} % of the nodes removed, "
+            tests = f"{len(sized)} confidence{'s' * (len(sized) != 1)}"
+            text = f"sized by {tests}: {gone[0]:.0f} to {gone[-1]:.0f} % of the nodes removed, "
             found.append(Outcome(f"{text}{sum(map(collapsed, sized))} of them emptied a layer", panel))
     return found
 
