@@ -73,10 +73,8 @@ def recipes() -> str:
             stages = ("before pruning", "after" if scale == "paper" else "after; also 1 epoch")
             for stage, recipe in zip(stages, pair, strict=True):
                 lines.append(f"| {data} | {scale} | {stage} | {' | '.join(_cells(recipe))} |")
-    lines += [
     for network, recipe in ONCE.items():
         lines.append(f"| {network} | trained | before pruning | {' | '.join(_cells(recipe))} |")
-    ]
     return "\n".join(lines)
 
 
