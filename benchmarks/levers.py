@@ -2,7 +2,7 @@
 
     MIPP_DATA_DIR=... python -m benchmarks.levers --weights FOLDER [--network NAME] [--choice NAME]
 
-LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder) and ResNet-20 on CIFAR-10. No test image
+LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder), ResNet-20 and VGG-11 on CIFAR-10. No test image
 is read. "outputs" is `worth="outputs"`: the losses of a group are scaled by what losing half of it does to the outputs.
 "again" keeps the widths and chooses the nodes of each group again, from the inputs on, by what they tell the layers
 behind them in the refitted network in which the group is still whole.
@@ -43,6 +43,7 @@ SHRUNK = ("default", "nothing shrunk")
 NETWORKS: Mapping[str, tuple[dict[str, float], ...]] = {
     **{f"lenet5-{seed}": ({"nodes": 0.3}, {"nodes": 0.1}) for seed in range(3)},
     "resnet20": ({"macs": 1 / 3},),
+    "vgg11": ({"nodes": 0.3}, {"nodes": 0.1}, {"params": 0.2}),
 }
 
 
@@ -88,7 +89,7 @@ def main() -> None:
     for network in options.network or NETWORKS:
         for budget in NETWORKS[network]:
             for samples, choice in product((SAMPLES, *FEW), options.choice or CHOICES):
-                if samples in FEW and (network == "resnet20" or choice not in SHRUNK):
+                if samples in FEW and (not network.startswith("lenet5") or choice not in SHRUNK):
                     continue
                 amounts = {name: round(amount, 4) for name, amount in budget.items()}
                 key = {"network": network, **amounts, "samples": samples, "choice": choice}
@@ -148,7 +149,7 @@ def _divergence(said: Tensor, found: Tensor) -> float:
 
 @cache
 def _network(name: str, weights: Path) -> nn.Module:
-    if name == "resnet20":
+    if not name.startswith("lenet5"):
         return dense(name, weights)
     return trained_lenet5(int(name.split("-")[1]), weights)
 
@@ -156,7 +157,7 @@ def _network(name: str, weights: Path) -> nn.Module:
 @cache
 def _data(network: str) -> zoo.ImageData:
     load: Callable[..., zoo.ImageData] = zoo.load
-    return load("cifar10" if network == "resnet20" else "mnist", "train")
+    return load("mnist" if network.startswith("lenet5") else "cifar10", "train")
 
 
 if __name__ == "__main__":

@@ -33,12 +33,14 @@ LATER = {
 """The methods that its later version adds."""
 SAME_SIZE = "from scratch, "
 """What the names of networks of the same size begin with that were trained from scratch on the data named after it."""
+WEIGHED = "mipp, weighed by the outputs"
+"""The closed form whose nats are worth what losing them does to the outputs (`worth="outputs"`)."""
 PAPERS = "mipp of the paper"
 """The paper's own perceptrons, whose widths a confidence decides: no budget, one pass, no refit."""
 
 
 def better(
-    rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS, at: str = "", seeds: str = ""
+    rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS, at: str = "", seeds: str = "", ours: str = "mipp"
 ) -> list[Outcome]:
     """MIPP in closed form against each rival, at a stage, or the last one without refit.
 
@@ -50,19 +52,20 @@ def better(
         stage, cost = at or last(own), "nodes" if any("nodes" in r["budget"] for r in own) else "macs"
         given = [r for r in own if cost in r["budget"]]
         named = [name for name in rivals[panel.rpartition(", ")[2]] if good(given, method=name)]
-        overall = {name: _compared(given, "mipp", name, stage) for name in named}
+        overall = {name: _compared(given, ours, name, stage) for name in named}
         overall = {name: one for name, one in overall.items() if one is not None}
         if not overall:
             continue
         told = []
         for name, one in overall.items():
-            alone = [_compared(members, "mipp", name, stage) for members in by(given, "budget").values()]
+            alone = [_compared(members, ours, name, stage) for members in by(given, "budget").values()]
             words = [each.word for each in alone if each is not None]
             counts = [f"{words.count(w)} {w}" for w in ("better", "worse") if words.count(w)]
             each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts else ""
             told.append(f"{shown(name)} {one}{each}")
+        which = "MIPP, in closed form" if ours == "mipp" else f"the closed form{ours.removeprefix('mipp')}"
         of = " in MACs" if cost == "macs" else ""
-        words = f"points of MIPP, in closed form, against {'; '.join(told)}; means over the sparsities{of}{seeds}"
+        words = f"points of {which}, against {'; '.join(told)}; means over the sparsities{of}{seeds}"
         found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in overall.values()])))
     return found
 
@@ -70,7 +73,9 @@ def better(
 def straight_after(rows: list[Row]) -> list[Outcome]:
     """MIPP in closed form against each rival as cut, and all with the same refit; draws take the place of seeds."""
     draws = "; intervals are over draws of calibration images of one trained network"
-    return [one for stage in ("pruned", "refitted") for one in better(rows, at=stage, seeds=draws)]
+    stages = ("pruned", "refitted")
+    found = [one for stage in stages for one in better(rows, at=stage, seeds=draws)]
+    return [*found, *better(rows, at="refitted", seeds=draws, ours=WEIGHED)]
 
 
 def untrained(rows: list[Row]) -> list[Outcome]:

@@ -14,6 +14,7 @@ from benchmarks.workloads import SPARSE, peers
 from experiments.mipp_2024 import recipes
 from experiments.mipp_2024.data import load
 from experiments.mipp_2024.figures import plots
+from experiments.mipp_2024.figures.claims import WEIGHED
 from experiments.mipp_2024.figures.base import Piece, Row, Site, of_grid
 from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel
 from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, title
@@ -90,7 +91,8 @@ def _trained(panel: Panel, site: Site) -> Piece:
         exclude=panel.exclude,
     )
     draws = range(site.seeds or 3)
-    todo = [run for budget in _few(panel) for run in grid.runs(_named(TRAINED), [budget], draws)]
+    methods = {**_named(TRAINED), WEIGHED: MIPP(worth="outputs")}
+    todo = [run for budget in _few(panel) for run in grid.runs(methods, [budget], draws)]
     piece = of_grid(title(panel, trained=True), work, todo, folder)
     training = source.training(0, folder)
     assert training is not None
