@@ -191,7 +191,7 @@ def levers() -> str:
     for network, nodes, samples, choice in sorted(keys):
         rows = [r for r in chosen(data, samples=samples, choice=choice) if r["network"].split("-")[0] == network]
         rows = [r for r in rows if r.get("nodes", 0) == nodes]
-        kept = f"{nodes:.0%} of the nodes" if nodes else f"{rows[0]['macs']:.0%} of the MACs"
+        kept = next(f"{rows[0][name]:.0%} of the {words}" for name, words in COSTS.items() if name in rows[0])
         found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 3)]
         cells.append([_title(network), kept, samples, choice, *found, len(rows)])
     return table(["network", "kept", "images", "choice", "agreement, %", "KL, nats", "networks"], cells, footnote(data))
