@@ -3,9 +3,9 @@
     MIPP_DATA_DIR=... python -m benchmarks.levers --weights FOLDER [--network NAME] [--choice NAME]
 
 LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder), ResNet-20 and VGG-11 on CIFAR-10. No
-test image is read. "outputs" is `worth="outputs"`: the losses of a group are scaled by what losing half of it does to the outputs.
-"again" keeps the widths and chooses the nodes of each group again, from the inputs on, by what they tell the layers
-behind them in the refitted network in which the group is still whole.
+test image is read. "outputs" is `worth="outputs"`: the losses of a group are scaled by what losing half of it does to
+the outputs. "again" keeps the widths and chooses the nodes of each group again, from the inputs on, by what they tell
+the layers behind them in the refitted network in which the group is still whole.
 """
 
 import argparse

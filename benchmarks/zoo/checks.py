@@ -93,8 +93,11 @@ def unaccounted(graph: PruningGraph, model: nn.Module) -> list[str]:
         name
         for name, module in model.named_modules()
         if (weight := _weight(module)) is not None
-        and weight.shape[_node_axis(module)] > _accounted(graph, first[id(weight)], module)
-        and (weight.shape[_node_axis(module)] > 1 or first[id(weight)].rpartition(".")[0] not in listed)
+        and all(
+            weight.shape[axis] > _accounted(graph, first[id(weight)], axis)
+            and (weight.shape[axis] > 1 or first[id(weight)].rpartition(".")[0] not in listed)
+            for axis in _node_axes(module)
+        )
     ]
 
 
@@ -103,18 +106,18 @@ def _weight(module: nn.Module) -> Tensor | None:
     return module._parameters.get("weight") if isinstance(module, standard) else None
 
 
-def _node_axis(module: nn.Module) -> int:
+def _node_axes(module: nn.Module) -> tuple[int, ...]:
+    """Axes of the weight along which outputs are cut: with groups and transposed, by the group or each in its group."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return int(module.groups == 1)
-    return int(isinstance(module, nn.Embedding))
+        return (1,) if module.groups == 1 else (0, 1)
+    return (int(isinstance(module, nn.Embedding)),)
 
 
-def _accounted(graph: PruningGraph, tensor: str, module: nn.Module) -> int:
-    place = tensor, _node_axis(module)
+def _accounted(graph: PruningGraph, tensor: str, axis: int) -> int:
     owner = tensor.rpartition(".")[0]
     frozen = sum(f.nodes for f in graph.frozen if f.name == owner and f.reason)
     return frozen + sum(
-        s.positions.size for g in graph.groups.values() for s in g.slices if (s.tensor, s.axis) == place
+        s.positions.size for g in graph.groups.values() for s in g.slices if (s.tensor, s.axis) == (tensor, axis)
     )
 
 

@@ -1,8 +1,10 @@
 """The supported patterns: what their manifests say can be pruned is pruned, rightly; the rest has a reason."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from benchmarks.record import RESULTS
 from benchmarks.supported import PAGE, page
 from benchmarks.zoo import PATTERNS
@@ -16,6 +18,7 @@ from benchmarks.zoo.checks import (
     unaccounted,
 )
 from cases import one_in
+from torch import nn
 
 import mipp
 from mipp.data.calibration import as_call
@@ -41,6 +44,24 @@ def test_groups_of_the_manifest_are_cut_as_they_are_masked(name):
     assert all(m["reason"] for m in found["missing"])
     assert not unaccounted(graph, model)
     cut_equals_masked(random_plan(graph, model), model, as_call(batch))
+
+
+class Fixed(nn.Module):
+    """Sizes written into the code, which freeze what is in front of them."""
+
+    def forward(self, x):
+        return x.view(2, 6, 8, 8)
+
+
+def test_outputs_that_are_cut_within_their_groups_are_accounted_for():
+    transposed = nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 1), Fixed(), transposed, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    graph = mipp.inspect(model, torch.randn(2, 3, 8, 8)).graph
+    assert list(graph.groups) == ["2"]
+    assert not unaccounted(graph, model)
+    assert unaccounted(replace(graph, groups={}), model) == ["2"]
 
 
 @pytest.mark.parametrize("pattern", one_in(4, list(PATTERNS.values())), ids=PATTERNS)

@@ -14,8 +14,8 @@ from benchmarks.workloads import SPARSE, peers
 from experiments.mipp_2024 import recipes
 from experiments.mipp_2024.data import load
 from experiments.mipp_2024.figures import plots
-from experiments.mipp_2024.figures.claims import WEIGHED
 from experiments.mipp_2024.figures.base import Piece, Row, Site, of_grid
+from experiments.mipp_2024.figures.claims import WEIGHED
 from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel
 from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, title
 from experiments.mipp_2024.networks import build
