@@ -17,14 +17,14 @@ COLOURS = {
     "thinet": "#8c564b", "imp": "#e377c2", "oto": "#bcbd22", "snip": "#17becf", "itersnip": "#aec7e8",
     "itergrasp": "#c5b0d5", "prospr": "#98df8a", "l1": "#7f7f7f", "random@mipp": "#000000", "reinit@mipp": "#ffbb78",
     "scratch@mipp": "#dbdb8d", "random": "#c7c7c7",
-    "taylor": "#ff7f0e",
+    "taylor": "#ff7f0e", "mipp, weighed by the outputs": "#f0027f",
 }  # fmt: skip
 NAMES = {
     "mipp": "MIPP", "mipp of the paper": "MIPP, the paper's MLPs", "sosph": "SOSP-H", "synflow": "SynFlow",
     "grasp": "GraSP", "thinet": "ThiNet", "imp": "IMP", "oto": "OTO", "snip": "SNIP", "itersnip": "IterSNIP",
     "itergrasp": "IterGraSP", "prospr": "ProsPr", "l1": "L1", "random@mipp": "random, MIPP's ratios",
     "reinit@mipp": "MIPP, weights re-drawn", "scratch@mipp": "MIPP's widths, from scratch", "random": "random",
-    "taylor": "Taylor",
+    "taylor": "Taylor", "mipp, weighed by the outputs": "MIPP, weighed by the outputs",
 }  # fmt: skip
 
 
