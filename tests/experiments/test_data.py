@@ -138,6 +138,7 @@ FOLDERS = {
     "mnist-deformed": "mnist",
     "cifar10": "cifar-10-batches-bin",
     "cifar100": "cifar-100-binary",
+    "cifar100-10000": "cifar-100-binary",
     "imagenet": "imagenet",
 }
 
