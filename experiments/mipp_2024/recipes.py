@@ -12,6 +12,7 @@ from experiments.mipp_2024.epochs import Augmentation
 from experiments.mipp_2024.setting import Setting
 from experiments.mipp_2024.training import Recipe
 
+from mipp.refit.learner import multiplies_bfloat16
 from mipp.zoo import DataSetError
 
 Scale = Literal["laptop", "gpu", "paper"]
@@ -75,7 +76,7 @@ ONCE = {
 
 def once(network: str, setting: Setting = Setting()) -> Recipe:  # noqa: B008 - it is frozen
     """The recipe of a network that is trained once, in bfloat16 where the processor multiplies it."""
-    fast = bool({"avx512_bf16", "amx_bf16"} & {name for name, there in torch.cpu.get_capabilities().items() if there})
+    fast = multiplies_bfloat16(torch.device("cpu"))
     return replace(ONCE[network], precision="bf16-mixed" if fast else "32-true", setting=setting)
 
 

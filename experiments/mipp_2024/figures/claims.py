@@ -63,7 +63,7 @@ def better(
             counts = [f"{words.count(w)} {w}" for w in ("better", "worse") if words.count(w)]
             each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts else ""
             told.append(f"{shown(name)} {one}{each}")
-        which = "MIPP, in closed form" if ours == "mipp" else f"the closed form{ours.removeprefix('mipp')}"
+        which = "MIPP, in closed form" if ours == "mipp" else shown(ours)
         of = " in MACs" if cost == "macs" else ""
         words = f"points of {which}, against {'; '.join(told)}; means over the sparsities{of}{seeds}"
         found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in overall.values()])))

@@ -71,7 +71,7 @@ def workload(panel: Panel, site: Site, *, trained: bool) -> grid.Workload:
     made = recipes(panel.data, site.scale, Setting(site.folder("checkpoints"), progress=False))
     return grid.Workload(
         panel.network,
-        partial(_placed, panel, train, site.device),
+        partial(place, panel, train, site.device),
         train,
         test,
         before=made.before if trained else grid.Recipe(),
@@ -93,7 +93,7 @@ def folder(panel: Panel, site: Site, *, trained: bool) -> Path:
 def _smoke(panel: Panel, train: zoo.ImageData, test: zoo.ImageData, device: str, *, trained: bool) -> grid.Workload:
     """As little as still runs everything."""
     recipe = grid.Recipe(1, learning_rate=0.02, batch_size=64)
-    make = partial(_placed, panel, train, device)
+    make = partial(place, panel, train, device)
     before = recipe if trained else grid.Recipe()
     few, fewer = train.subset(slice(512)), test.subset(slice(100))
     return grid.Workload(panel.network, make, few, fewer, before, {"1 epoch": recipe}, recipe, 256, compensate=trained)
@@ -112,5 +112,6 @@ def _after(full: Recipe, scale: Scale) -> Mapping[str, Trainer]:
     }
 
 
-def _placed(panel: Panel, train: zoo.ImageData, device: str, seed: int) -> nn.Module:
+def place(panel: Panel, train: zoo.ImageData, device: str, seed: int) -> nn.Module:
+    """A panel's network as it is initialised, on a device."""
     return build(panel.network, train, seed).to(device)

@@ -10,17 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.cifar import SAMPLES
-from benchmarks.workloads import SPARSE, peers
+from benchmarks.workloads import SPARSE
 from experiments.mipp_2024 import recipes
 from experiments.mipp_2024.data import load
 from experiments.mipp_2024.figures import plots
 from experiments.mipp_2024.figures.base import Piece, Row, Site, of_grid
 from experiments.mipp_2024.figures.claims import WEIGHED
-from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel
-from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, title
-from experiments.mipp_2024.networks import build
+from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel, place
+from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, named, title
 from experiments.mipp_2024.setting import Setting
-from torch import nn
 
 from mipp import grid, zoo
 from mipp.methods import MIPP, Method
@@ -60,7 +58,7 @@ def _untrained(panel: Panel, site: Site) -> Piece:
     train, test = _data(panel, site)
     work = grid.Workload(
         panel.network,
-        partial(_build, panel, train, site),
+        partial(place, panel, train, site.device),
         train,
         test.subset(slice(FEW)),
         after={},
@@ -70,7 +68,7 @@ def _untrained(panel: Panel, site: Site) -> Piece:
     )
     todo = []
     for seed in range(site.seeds or 1):
-        todo += grid.runs(_named(UNTRAINED), _few(panel), [seed])
+        todo += grid.runs(named(UNTRAINED), _few(panel), [seed])
         todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
     return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
@@ -80,7 +78,7 @@ def _trained(panel: Panel, site: Site) -> Piece:
     folder = site.folder(f"{panel.network}-{panel.data}-once")
     setting = Setting(site.folder("checkpoints"), progress=False)
     recipe = grid.Recipe(1, 0.02, 64) if panel == DIGITS else recipes.once(panel.network, setting)
-    source = grid.Workload(panel.network, partial(_build, panel, train, site), train, test, before=recipe)
+    source = grid.Workload(panel.network, partial(place, panel, train, site.device), train, test, before=recipe)
     work = replace(
         source,
         name=f"{panel.network}, trained once",
@@ -91,7 +89,7 @@ def _trained(panel: Panel, site: Site) -> Piece:
         exclude=panel.exclude,
     )
     draws = range(site.seeds or 3)
-    methods = {**_named(TRAINED), WEIGHED: MIPP(worth="outputs")}
+    methods = {**named(TRAINED), WEIGHED: MIPP(worth="outputs")}
     todo = [run for budget in _few(panel) for run in grid.runs(methods, [budget], draws)]
     piece = of_grid(title(panel, trained=True), work, todo, folder)
     training = source.training(0, folder)
@@ -123,12 +121,3 @@ def _few(panel: Panel) -> list[Budget]:
 def _data(panel: Panel, site: Site) -> tuple[zoo.ImageData, zoo.ImageData]:
     train, test = (load(panel.data, split).to(site.device) for split in ("train", "test"))
     return (train.subset(slice(512)), test.subset(slice(100))) if panel == DIGITS else (train, test)
-
-
-def _build(panel: Panel, train: zoo.ImageData, site: Site, seed: int) -> nn.Module:
-    return build(panel.network, train, seed).to(site.device)
-
-
-def _named(names: Sequence[str]) -> dict[str, Method]:
-    found = peers()
-    return {name: found[name] for name in names}

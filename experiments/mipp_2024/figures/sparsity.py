@@ -59,7 +59,7 @@ def _perceptrons(panel: Panel, site: Site, *, trained: bool) -> Piece:
     todo = []
     for seed in range(site.seeds or 3):
         todo += grid.runs(_papers(), [Budget(min_keep=0)], [seed])
-        todo += grid.runs(_named(names), SPARSE, [seed])
+        todo += grid.runs(named(names), SPARSE, [seed])
     return of_grid(title(panel, trained=trained), work, todo, panels.folder(panel, site, trained=trained))
 
 
@@ -68,7 +68,7 @@ def imagenet(site: Site) -> list[Piece]:
     found = []
     for trained, ratio in ((False, 0.444), (True, 0.289)):
         work = panels.workload(IMAGENET, site, trained=trained)
-        todo = grid.runs(_named(("mipp", "thinet")), [Budget(nodes=ratio, min_keep=0)], range(site.seeds or 1))
+        todo = grid.runs(named(("mipp", "thinet")), [Budget(nodes=ratio, min_keep=0)], range(site.seeds or 1))
         found.append(
             of_grid(title(IMAGENET, trained=trained), work, todo, panels.folder(IMAGENET, site, trained=trained))
         )
@@ -84,7 +84,7 @@ def runs(panel: Panel, site: Site, seeds: Sequence[int], *, trained: bool) -> li
     """MIPP at the paper's confidences, all methods at the same sparsities; the paper's perceptrons on one seed only."""
     if site.scale == "smoke":
         tests = {f"mipp{CONFIDENCE}0.9": MIPP(confidence=0.9)}
-        return grid.runs(_named(("mipp", "l1")), SPARSE[:1], [0]) + grid.runs(tests, [Budget(min_keep=0)], [0])
+        return grid.runs(named(("mipp", "l1")), SPARSE[:1], [0]) + grid.runs(tests, [Budget(min_keep=0)], [0])
     names = [n for n in (TRAINED if trained else UNTRAINED) if panel == LENET or site.scale == "paper" or n not in LONG]
     nodes = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
     budgets = [*nodes, *MATCHED] if panel == LENET else nodes
@@ -95,7 +95,7 @@ def runs(panel: Panel, site: Site, seeds: Sequence[int], *, trained: bool) -> li
     )  # first, as they take longest
     for seed in seeds:
         found += grid.runs(ours, [Budget(min_keep=0)], [seed])
-        found += grid.runs(_named(names), budgets, [seed])
+        found += grid.runs(named(names), budgets, [seed])
     return found
 
 
@@ -116,10 +116,11 @@ def _resnet20(site: Site) -> Piece:
     names = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "taylor", "random@mipp")
     budgets = [Budget(macs=kept) for kept in (0.5, 0.7, 0.35, 0.25)]
     assert site.weights is not None
-    todo = grid.runs(_named(names), budgets, range(site.seeds or 1))
+    todo = grid.runs(named(names), budgets, range(site.seeds or 1))
     return of_grid(RESNET20, resnet20(site.weights, site.device), todo, site.folder("resnet"))
 
 
-def _named(names: Sequence[str]) -> dict[str, Method]:
+def named(names: Sequence[str]) -> dict[str, Method]:
+    """The methods of these names."""
     found = peers()
     return {name: found[name] for name in names}

@@ -23,7 +23,8 @@ def audible_factors(plan: PruningPlan, dense: nn.Module) -> dict[str, Tensor]:
     return {name: factors for name, factors in apply(plan, ones).named_parameters() if not factors.all()}
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """True if a device has instructions for products in bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
@@ -53,4 +54,4 @@ def silence(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
 
 def narrow_products(device: torch.device) -> torch.autocast:
     """Autocast to bfloat16 where the processor multiplies it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=_multiplies_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))

@@ -1,7 +1,6 @@
 """Widths by trial: networks that keep other widths are refitted, and the nearest to the dense outputs stays."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import torch
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trace import forward
-from mipp.methods.mipp.worth import output_distance
+from mipp.methods.mipp.worth import finite, output_distance
 from mipp.modules.copies import working_copy
 from mipp.plan.allocation import kinds
 from mipp.plan.budget import Budget
@@ -24,7 +23,6 @@ from mipp.runtime.progress import silent
 from mipp.surgery.cut import apply
 
 _SHARE = 0.1  # of the nodes of a group, that go to another one
-_FAR = 1e6  # where outputs are no numbers
 
 Widths = Mapping[str, int]
 Choose = Callable[[Widths], PruningPlan]
@@ -87,8 +85,7 @@ def _distance(task: Task, plan: PruningPlan) -> float:
                 total += batch.samples * output_distance(found, dense)
             samples += batch.samples
         parts = gather((total, samples))
-        distance = sum(part for part, _ in parts) / sum(count for _, count in parts)
-        return distance if math.isfinite(distance) else _FAR
+        return finite(sum(part for part, _ in parts) / sum(count for _, count in parts))
 
     return task.step(f"trial of {json.dumps({n: list(nodes) for n, nodes in plan.kept.items()})}", measure)
 

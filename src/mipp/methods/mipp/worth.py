@@ -132,8 +132,7 @@ class _Outputs:
                 place = as_layer(op.name, op.arguments)["weight"]
                 if isinstance(place, Ref):
                     values[place.index] = site.swap_axes(weights[site.op])
-        distance = output_distance(self._run(values, start), self._targets)
-        return distance if math.isfinite(distance) else _FAR
+        return finite(output_distance(self._run(values, start), self._targets))
 
     def _values_before(self, start: int) -> dict[int, Tensor]:
         execute(self._path.program, self._dense, self._path.bound, (self._at, start))
@@ -173,6 +172,11 @@ def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequ
             made[:, part[left]] = torch.cholesky_solve(second[left] @ own[:, part].mT, factor).mT
     back = None if statistics.basis is None else statistics.basis.mT
     return rotate(repaired, back).flatten(0, 1).view(weight.shape).to(weight)
+
+
+def finite(distance: float) -> float:
+    """A distance, or a far one where outputs are no numbers."""
+    return distance if math.isfinite(distance) else _FAR
 
 
 def output_distance(outputs: Values, targets: Values) -> float:
