@@ -49,6 +49,24 @@ def test_behind_a_relu_the_second_fit_is_better_and_never_worse_than_none(ridge)
     assert error(second) <= error(none)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_where_the_second_fit_changes_only_what_is_hidden_the_first_stays(seed):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(1, 300, 5, generator=generator, dtype=torch.float64)
+    wanted = torch.randn(300, 3, generator=generator, dtype=torch.float64).abs() + 99
+    wanted[:, 1:] *= -1  # the ReLU sees all of the first output and nothing of the others
+    weight = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    missing = inputs[0] @ weight + 0.01 * torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    regression, rectified = Regression(1, 5, 3, centred=True), Rectified(*torch.ones(2), TensorStore(1e9))
+    folds = folds_of(300, 300, 0)
+    regression.update(inputs, missing[None], folds)
+    rectified.update(inputs, missing, wanted, wanted - missing, folds)
+    first = regression.solver().solve(0.1)
+    found = rectified.refine(first, regression)
+    assert torch.equal(found.change, first.change)
+    assert torch.equal(found.offset, first.offset)
+
+
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("inputs", [7, 90])

@@ -14,6 +14,8 @@ from mipp.runtime.distributed import sum_shards
 from mipp.runtime.tensor_store import Stored, TensorStore
 from mipp.statistics.products import times_transposed
 
+_ROUNDING = 1e-6  # relative
+
 
 class Rectified:
     """Rows of one layer, put away for the second fit.
@@ -42,7 +44,10 @@ class Rectified:
         self._rows.append(self._shelf.put([inputs, missing, wanted, found, folds]))
 
     def refine(self, first: Fit, regression: Regression) -> Fit:
-        """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second."""
+        """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second.
+
+        Fits that differ by rounding alone count as equal, and the first is then preferred, so that machines agree.
+        """
         none = Fit(torch.zeros_like(first.change), torch.zeros_like(first.offset))
         errors = first.change.new_zeros(3)
         for rows in self._rows:
@@ -60,7 +65,8 @@ class Rectified:
             now = apply_fit(second, inputs).mul_(self._scale.to(found.dtype)).add_(found)
             errors[2] += _squared(now.clamp_min_(0), wanted.clamp_min(0))
             rows.release()
-        least = int(sum_shards(errors)[[1, 2, 0]].argmin())
+        by_choice = sum_shards(errors)[[1, 2, 0]]
+        least = int((by_choice <= by_choice.min() * (1 + _ROUNDING)).int().argmax())
         return (first, second, none)[least]
 
 
