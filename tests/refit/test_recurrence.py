@@ -6,9 +6,12 @@ from networks import normal, squared_error
 from torch import nn
 
 import mipp
+from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
+from mipp.graph.program import StrayedError
 from mipp.refit import least_squares
-from mipp.refit.recurrence import reads_itself, written_by
+from mipp.refit.recurrence import Recorded, reads_itself, written_by
+from mipp.runtime.tensor_store import TensorStore
 from mipp.statistics.paths import Paths
 
 
@@ -110,3 +113,29 @@ def test_a_layer_reads_itself_only_where_its_output_enters_what_it_reads(nested)
 def test_values_are_written_by_an_op_if_its_result_enters_them():
     program = mipp.inspect(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)).graph.program
     assert written_by(program, [1]) == {*program.ops[1].outputs, *program.ops[2].outputs}
+
+
+def test_values_are_recorded_once_and_played_again_without_the_batches_that_stray():
+    left_out: dict[int, UnsupportedModelError] = {}
+    store, runs = TensorStore(1e9), []
+
+    def run(visit):
+        runs.append(1)
+        for index in range(3):
+            visit(index, {7: torch.full((2,), float(index))})
+
+    recorded, seen = Recorded(run, store, left_out), []
+
+    def visit(index, values):
+        if index == 1:
+            raise StrayedError("another path")
+        seen.append((index, values[7].tolist()))
+
+    recorded.play(visit)
+    recorded.play(visit)
+    assert len(runs) == 1
+    assert seen == [(0, [0.0, 0.0]), (2, [2.0, 2.0])] * 2
+    assert list(left_out) == [1]
+    assert store.used > 0
+    recorded.release()
+    assert store.used == 0

@@ -2,8 +2,11 @@
 
 import math
 
+import pytest
 import torch
+from networks import normal
 
+from mipp.refit.regression import Regression, best_ridge, folds_of
 from mipp.refit.work import Best, Pass
 
 
@@ -18,6 +21,25 @@ def test_a_pass_is_finite_if_every_use_was():
     assert Pass().is_empty
     assert Pass(finite=[fine]).is_finite()
     assert not Pass(finite=[fine, wrong]).is_finite()
+
+
+@pytest.mark.parametrize("weighed", [(), (0, 1, 2), (1,)])
+def test_rows_of_several_uses_together_are_the_rows_one_use_after_the_other(weighed):
+    parts = []
+    for use in range(3):
+        weights = normal(6, seed=use).square() if use in weighed else None
+        rows = normal(1, 6, 3, seed=use), normal(1, 6, 2, seed=9 + use), folds_of(6, 6, 0), weights
+        parts.append(rows)
+    together, each = (Regression(1, 3, 2, centred=True) for _ in range(2))
+    found = Pass(regression=together)
+    for number, rows in enumerate(parts):
+        each.update(*rows)
+        found.add(4, rows, last=number == 2)
+    assert [(batch, bool(fine)) for batch, fine in found.finite] == [(4, True)]
+    solvers = together.solver(), each.solver()
+    one, other = (solver.solve(best_ridge(solver)) for solver in solvers)
+    assert torch.allclose(one.change, other.change, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(one.offset, other.offset, rtol=1e-4, atol=1e-6)
 
 
 def test_the_best_weights_stay_and_an_error_that_is_no_number_is_none():

@@ -67,10 +67,15 @@ class Op:
     source: str
     holder: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The op without namespace and overload, such as `conv2d`."""
         return str(self.func.overloadpacket.__name__)
+
+    @cached_property
+    def replayed(self) -> OpOverload:
+        """The op that runs it again: itself, or its twin for any strides."""
+        return STRIDELESS.get(self.func, self.func)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -134,6 +139,12 @@ class Program:
         return last
 
     @cached_property
+    def drops(self) -> list[list[int]]:
+        """For every op, the values that nothing reads after it."""
+        last = self.last_reads
+        return [[i for i in dict.fromkeys((*op.inputs, *op.outputs)) if last[i] <= op.index] for op in self.ops]
+
+    @cached_property
     def lifetimes(self) -> dict[int, tuple[int, int]]:
         """For every input and result with memory of its own, the first and the last op during which it is held.
 
@@ -179,15 +190,14 @@ def execute(
         env: Values by index. Results are added; values that nothing after the span reads are dropped, except `keep`.
         bound: Parameters, buffers and constants by index.
     """
-    last = program.last_reads
-    kept = set(keep)
+    drops, kept = program.drops, set(keep)
     for op in program.ops[span[0] : span[1]]:
         if not _run(program, op, env, bound):
             raise StrayedError(
                 f"the code at {op.source} reads a value out of a tensor ({op.name}), and another than before"
             )
-        for index in (*op.inputs, *op.outputs):
-            if last[index] <= op.index and index not in kept:
+        for index in drops[op.index]:
+            if index not in kept:
                 env.pop(index, None)
 
 
@@ -205,12 +215,14 @@ def follows(program: Program, inputs: Sequence[Tensor], bound: Mapping[int, Tens
 
 def _run(program: Program, op: Op, env: dict[int, Tensor], bound: Mapping[int, Tensor]) -> bool:
     """Runs one op; False, and nothing in `env`, where a guard sees something else."""
-    args = _map_refs(op.args, env, bound)
-    kwargs = {k: _map_refs(v, env, bound) for k, v in op.kwargs.items()}
-    out = STRIDELESS.get(op.func, op.func)(*args, **kwargs)
+    args = [_map_refs(arg, env, bound) for arg in op.args]
+    out = op.replayed(*args, **{k: _map_refs(v, env, bound) for k, v in op.kwargs.items()})
     if op.index in program.guards and guard(out) != program.guards[op.index]:
         return False
-    env.update(zip(op.outputs, leaves(out, Tensor), strict=True))
+    if isinstance(out, Tensor):
+        env[op.outputs[0]] = out
+    else:
+        env.update(zip(op.outputs, leaves(out, Tensor), strict=True))
     return True
 
 
@@ -221,8 +233,8 @@ def guard(out: Any) -> Any:
 
 
 def _map_refs(tree: Any, env: Mapping[int, Tensor], bound: Mapping[int, Tensor]) -> Any:
-    if isinstance(tree, Ref):
+    if type(tree) is Ref:
         return env[tree.index] if tree.index in env else bound[tree.index]
-    if isinstance(tree, tuple | list):
+    if isinstance(tree, (tuple, list)):
         return type(tree)(_map_refs(item, env, bound) for item in tree)
     return tree

@@ -31,7 +31,7 @@ from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit.recurrence import reads_itself, taught, written_by
+from mipp.refit.recurrence import Recorded, reads_itself, taught, written_by
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
 from mipp.refit.settings import Refit
@@ -175,10 +175,12 @@ class _Refitter:
         if work.best is None:
             self._fit(work, stay, move_on)
             return
+        recorded = Recorded(move_on, self.store, self.full.left_out)
         for is_taught in (True, False):
-            self._fit(replace(work, is_taught=is_taught), stay, stay)
+            self._fit(replace(work, is_taught=is_taught), recorded.play, recorded.play)
         last = Pass()
-        move_on(partial(self._read, work, last))
+        recorded.play(partial(self._read, work, last))
+        recorded.release()
         work.best.offer(last.error())
         work.best.restore()
 
@@ -240,9 +242,7 @@ class _Refitter:
             inputs = self._inputs(site, op, x, index, target.weight)[:, :, found.columns]
             folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
             weights = _row_weights(uses.program, op, behind, sides)
-            found.finite.append(
-                (index, found.regression.update(inputs, by_group(missing, len(inputs)), folds, weights))
-            )
+            found.add(index, (inputs, by_group(missing, len(inputs)), folds, weights), last=op is uses.sites[-1][1])
             if work.rectified is not None:
                 work.rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
 

@@ -6,17 +6,52 @@ reads, step by step (teacher forcing), then to what the network reads that came 
 after each fit, those with the least error stay, where the network runs by itself.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mipp.errors import UnsupportedModelError
 from mipp.graph.layers import as_layer, channel_dim
 from mipp.graph.nodes import Site
-from mipp.graph.program import Op, Program, execute
+from mipp.graph.program import Op, Program, StrayedError, execute
+from mipp.refit.work import Run
+from mipp.runtime.tensor_store import Stored, TensorStore
 from mipp.statistics.paths import Path
 from mipp.statistics.unfolding import align
+
+
+class Recorded:
+    """The dense values that the fits of one weight read, computed once for all of them.
+
+    Args:
+        run: Hands the values of every batch to a function.
+        store: Where they are kept.
+        left_out: Why batches are left out, by index.
+    """
+
+    def __init__(self, run: Run, store: TensorStore, left_out: MutableMapping[int, UnsupportedModelError]) -> None:
+        self._shelf, self._left_out = store.shelf(), left_out
+        self._found: dict[int, tuple[list[int], Stored]] = {}
+        run(self._put)
+
+    def _put(self, index: int, values: dict[int, Tensor]) -> None:
+        self._found[index] = list(values), self._shelf.put(list(values.values()))
+
+    def play(self, visit: Callable[[int, dict[int, Tensor]], None]) -> None:
+        """Hands the values of every batch to `visit`. One that strays is left out."""
+        for index, (names, stored) in self._found.items():
+            if index not in self._left_out:
+                try:
+                    visit(index, dict(zip(names, stored.load(), strict=True)))
+                except StrayedError as error:
+                    self._left_out[index] = error
+
+    def release(self) -> None:
+        """Says that the values are no longer needed."""
+        for _, stored in self._found.values():
+            stored.release()
 
 
 def written_by(program: Program, ops: Collection[int]) -> frozenset[int]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from mipp.refit.targets import Target
     from mipp.statistics.replay import Wish
 
+Rows = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Inputs, residuals, folds and weights, as `Regression.update` takes them."""
+_TOGETHER = 2048  # rows
+
 Run = Callable[[Callable[[int, dict[int, Tensor]], None]], None]
 """Hands the values of every batch to a function."""
 
@@ -85,6 +89,21 @@ class Pass:
     regression: "Regression | None" = None
     finite: list[tuple[int, Tensor]] = field(default_factory=list)
     squared: list[Tensor] = field(default_factory=list)
+    _waiting: list[Rows] = field(default_factory=list)
+
+    def add(self, batch: int, rows: Rows, *, last: bool) -> None:
+        """Adds rows of one use in a batch to the regression: those of uses with few rows, as of one step, together.
+
+        Args:
+            batch: Number of the batch.
+            rows: The rows.
+            last: Whether it is the last use in the batch.
+        """
+        assert self.regression is not None
+        self._waiting.append(rows)
+        if last or sum(len(folds) for _, _, folds, _ in self._waiting) >= _TOGETHER:
+            self.finite.append((batch, self.regression.update(*_together(self._waiting))))
+            self._waiting = []
 
     @property
     def is_empty(self) -> bool:
@@ -100,3 +119,15 @@ class Pass:
         """The squared error in all processes; infinite where it is no number."""
         total = sum(gather(float(torch.stack(self.squared).sum()) if self.squared else 0.0))
         return total if math.isfinite(total) else math.inf
+
+
+def _together(parts: Sequence[Rows]) -> Rows:
+    """The rows of several uses one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    inputs, residuals, folds, weights = zip(*parts, strict=True)
+    filled = [
+        w if w is not None else f.new_ones(len(f), dtype=torch.float32) for w, f in zip(weights, folds, strict=True)
+    ]
+    whole = torch.cat(filled) if any(w is not None for w in weights) else None
+    return torch.cat(inputs, 1), torch.cat(residuals, 1), torch.cat(folds), whole

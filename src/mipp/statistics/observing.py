@@ -27,6 +27,7 @@ from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.followed import Followed
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import Moments, Variances
+from mipp.statistics.site_rows import SiteRows
 from mipp.statistics.strides import may_turn, turn
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
 
@@ -88,12 +89,10 @@ def site_statistics(
     sites = {s.op: s for s in graph.distinct_sites if (s.reads >= 0).any()}
     first = {use: op for op, site in sites.items() for use in graph.uses(site)}
     layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes(), together)
-    parts = {op: features_together(site, kernel_of(graph, site), layouts[op]) for op, site in sites.items()}
+    read = {op: _rows_of(graph, site, layouts[op]) for op, site in sites.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
     twins = _find_twins(graph, list(sites.values()))
-    bases = {op: _basis(graph, site, layouts[op]) for op, site in sites.items()}
-    places = {op: places_of_weight(kernel_of(graph, site), len(site.reads)) for op, site in sites.items()}
     found: dict[int, SiteStatistics] = {}
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
@@ -106,31 +105,43 @@ def site_statistics(
                 return
             twins[op] = op  # a pass that took another way
             inputs = patches_of(sites[op], arguments, positions)
-            own, layout = parts[op], layouts[op]
             if op not in found:
-                moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own]
-                found[op] = SiteStatistics(moments, weight, None, layout, own, bases[op])
-            inputs = _rotate_patches(inputs, bases[op])
-            pieces = inputs if layout == "unfolded" else (rows[:, places[op][part]] for rows in inputs for part in own)
-            for moment, rows in zip(found[op].inputs, pieces, strict=True):
-                moment.update(rows)
+                own = read[op]
+                moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own.parts]
+                own.begin([moment.update for moment in moments])
+                found[op] = SiteStatistics(moments, weight, None, layouts[op], own.parts, own.basis)
+            read[op].add(inputs)
 
     followed, turned = Followed(), may_turn(graph.program)
     for batch in batches:
         call = batch.call.map(turn) if turned else batch.call
         with followed.attempt(), name_batch(batch):
             observe(model, call, graph.program, [*first, *streams], observer, streams, followed.forms)
+        with torch.inference_mode():  # as in the pass, where the moments were made
+            for rows in read.values():
+                rows.flush()
         for op in (op for op in found if twins[op] == op):
             check_finite(graph, sites[op], found[op].inputs, batch)
     followed.tell(notes)
     streams = {addition: own.pool() for addition, own in streams.items()}
     tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
-        statistics.inputs = _pool(statistics, places[op]) if twins[op] == op else found[twins[op]].inputs
+        statistics.inputs = _pool(statistics, _places(graph, sites[op])) if twins[op] == op else found[twins[op]].inputs
         statistics.floor = _floor(graph.program, after[op], streams, tensors)
     if notes is not None:
         note_odd_numbers(graph.program, found, notes)
     return found
+
+
+def _rows_of(graph: PruningGraph, site: Site, layout: Layout) -> SiteRows:
+    kernel, size = kernel_of(graph, site), kernel_size(graph, site)
+    basis = kernel_basis(size) if layout == "channel-wise" and kernel > 1 else None
+    places = None if layout == "unfolded" else _places(graph, site)
+    return SiteRows(features_together(site, kernel, layout), places, basis, in_steps=len(graph.uses(site)) > 1)
+
+
+def _places(graph: PruningGraph, site: Site) -> Tensor:
+    return places_of_weight(kernel_of(graph, site), len(site.reads))
 
 
 def _pool(statistics: SiteStatistics, places: Tensor) -> list[Moments]:
@@ -146,19 +157,6 @@ def rotate(features: Tensor, basis: Tensor | None) -> Tensor:
         return features
     rotated: Tensor = features.unflatten(-1, (-1, len(basis))) @ basis.to(features)
     return rotated.flatten(-2)
-
-
-def _rotate_patches(patches: Tensor, basis: Tensor | None) -> Tensor:
-    """The same for rows of `patches_of`."""
-    if basis is None:
-        return patches
-    rotated: Tensor = basis.mT.to(patches) @ patches.unflatten(-1, (len(basis), -1))
-    return rotated.flatten(-2)
-
-
-def _basis(graph: PruningGraph, site: Site, layout: Layout) -> Tensor | None:
-    size = kernel_size(graph, site)
-    return kernel_basis(size) if layout == "channel-wise" and math.prod(size) > 1 else None
 
 
 def _find_twins(graph: PruningGraph, sites: Sequence[Site]) -> dict[int, int]:
