@@ -82,11 +82,14 @@ class Atoms:
     def gives_way(self, plane: Tensor) -> bool:
         """True if a plane holds one value at all of its positions, or none of them can go: other planes come first."""
         own = plane.reshape(-1).numpy()
-        if len(own) and any(start <= own[0] < stop for start, stop in self._elastic):
+        first = int(own[0]) if len(own) else -1
+        if first >= 0 and any(start <= first < stop for start, stop in self._elastic):
             return True
         for atoms, _ in self._frozen[self._marked :]:
             self._stay.update(atoms.tolist())
         self._marked = len(self._frozen)
+        if first >= 0 and first not in self._stay:
+            return False
         return self._stay.issuperset(own[own >= 0].tolist())
 
     def unite_rows(self, table: Tensor, vectors: Sequence[Tensor], reason: Reason) -> None:
@@ -230,7 +233,7 @@ class Sets:
 
 def varying(plane: Tensor) -> tuple[int, ...]:
     """The dimensions along which a plane varies."""
-    return tuple(d for d, size in enumerate(plane.shape) if size > 1)
+    return tuple([d for d, size in enumerate(plane.shape) if size > 1])
 
 
 def along(planes: Planes, dims: Sequence[int]) -> Tensor | None:
@@ -273,33 +276,38 @@ def merge(operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reas
         reason: Given where a removable position meets one that is fixed.
     """
     ndim = max((len(shape) for _, shape in operands), default=0)
-    aligned = [(tuple(_lead(p, ndim) for p in planes), (1,) * (ndim - len(s)) + tuple(s)) for planes, s in operands]
+    aligned = [
+        ([(p, set(varying(p))) for p in (_lead(p, ndim) for p in planes)], (1,) * (ndim - len(s)) + tuple(s))
+        for planes, s in operands
+    ]
     clusters: list[set[int]] = []
     for planes, _ in aligned:
-        for plane in planes:
-            _absorb(clusters, set(varying(plane)))
-    return tuple(_meet(sorted(dims), aligned, atoms, reason) for dims in clusters)
+        for _, varied in planes:
+            _absorb(clusters, varied)
+    return tuple(_meet(dims, aligned, atoms, reason) for dims in clusters)
 
 
 def _meet(
-    dims: Sequence[int], operands: Sequence[tuple[Planes, tuple[int, ...]]], atoms: Atoms, reason: Reason
+    dims: set[int],
+    operands: Sequence[tuple[Sequence[tuple[Tensor, set[int]]], tuple[int, ...]]],
+    atoms: Atoms,
+    reason: Reason,
 ) -> Tensor:
-    present = [p for planes, _ in operands for p in planes if set(varying(p)) & set(dims)]
-    shape = np.broadcast_shapes(*(p.shape for p in present))
-    result = present[0].expand(shape)
-    tables = [p for p in present if set(varying(p)) == set(dims)]
-    result = tables[0] if tables else result
+    """The plane along some dimensions; operands are planes, each with the dimensions along which it varies."""
+    present = [(p, varied) for planes, _ in operands for p, varied in planes if varied & dims]
+    tables = [p for p, varied in present if varied == dims]
+    result = tables[0] if tables else present[0][0].expand(np.broadcast_shapes(*(p.shape for p, _ in present)))
     for planes, size in operands:
-        met = [p for p in planes if set(varying(p)) & set(dims)]
-        missing = [d for d in dims if size[d] > 1 and all(d not in varying(p) for p in met)]
+        met = [(p, varied) for p, varied in planes if varied & dims]
+        missing = [d for d in sorted(dims) if size[d] > 1 and all(d not in varied for _, varied in met)]
         if missing:
             atoms.hold(result, missing, reason)
-        if tables and len(dims) > 1 and met and all(set(varying(p)) < set(dims) for p in met):
-            atoms.unite_rows(result, met, reason)
+        if tables and len(dims) > 1 and met and all(varied < dims for _, varied in met):
+            atoms.unite_rows(result, [p for p, _ in met], reason)
         elif len(met) > 1:
             atoms.freeze(result, reason)
-        elif met and met[0] is not result:
-            atoms.unite(result, met[0], reason)
+        elif met and met[0][0] is not result:
+            atoms.unite(result, met[0][0], reason)
     return compress_expanded(result)
 
 
@@ -317,4 +325,4 @@ def _absorb(clusters: list[set[int]], dims: set[int]) -> None:
 
 
 def _lead(plane: Tensor, ndim: int) -> Tensor:
-    return plane.reshape((1,) * (ndim - plane.ndim) + tuple(plane.shape))
+    return plane if plane.ndim == ndim else plane.reshape((1,) * (ndim - plane.ndim) + tuple(plane.shape))

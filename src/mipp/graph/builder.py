@@ -129,7 +129,7 @@ class Draft:
             sites=tuple(nodes.site(c) for c in w.sites),
             macs=tuple(_work(t.op, t.coefficient, [nodes.size(a) for a in t.axes]) for t in w.terms),
             params=tuple(_parameter_work(name, p, w, nodes.size) for name, p in self._parameters),
-            activations=tuple(_activation(index, span, w, nodes.size) for index, span in w.activations.items()),
+            activations=tuple(_activations(w, nodes.size)),
             attributes=attributes | found,
             reductions=tuple(r for reduction in w.reductions for r in nodes.reduction(reduction)),
             doubts=tuple(d for i, doubt in enumerate(w.doubts) for d in nodes.doubt(i, doubt)),
@@ -383,8 +383,18 @@ def _parameter_work(name: str, parameter: Tensor, w: Walk, size: Callable[[Tenso
     return _work(-1, 1, sizes)
 
 
-def _activation(index: int, span: tuple[int, int], w: Walk, size: Callable[[Tensor], Size]) -> Activation:
-    value, planes = w.program.values[index], w.planes.get(index, ())
-    free = [n for dim, n in enumerate(value.shape) if not any(plane.shape[dim] > 1 for plane in planes)]
-    sizes = [size(plane) for plane in planes if plane.numel() > 1]
-    return Activation(_work(value.producer, value.dtype.itemsize * prod(free), sizes), *span)
+def _activations(w: Walk, size: Callable[[Tensor], Size]) -> Iterable[Activation]:
+    """The values that the pass holds, and how long; many share one plane, as those of all steps of a recurrence do."""
+    known: dict[tuple[int, ...], Size] = {}
+
+    def sizes_of(plane: Tensor) -> Size:
+        memory = plane.data_ptr(), *plane.shape, *plane.stride()
+        if memory not in known:
+            known[memory] = size(plane)
+        return known[memory]
+
+    for index, span in w.activations.items():
+        value, planes = w.program.values[index], w.planes.get(index, ())
+        free = [n for dim, n in enumerate(value.shape) if not any(plane.shape[dim] > 1 for plane in planes)]
+        sizes = [sizes_of(plane) for plane in planes if plane.numel() > 1]
+        yield Activation(_work(value.producer, value.dtype.itemsize * prod(free), sizes), *span)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dis import opname
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +18,7 @@ _DEEPEST = 8  # functions between the method of a module and what it calls
 def innermost_frame() -> FrameType | None:
     """The innermost frame of the model's code that is running: outside of torch and of this library."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY_FOLDERS):
+    while frame is not None and _is_library(frame.f_code.co_filename):
         if _is_start(frame):
             return None
         frame = frame.f_back
@@ -26,7 +27,17 @@ def innermost_frame() -> FrameType | None:
 
 def line_of(frame: FrameType | None, number: int | None = None) -> str:
     """The place of a frame, such as "file.py:12"; "" for none."""
-    return f"{Path(frame.f_code.co_filename).name}:{number or frame.f_lineno}" if frame is not None else ""
+    return f"{_name_of(frame.f_code.co_filename)}:{number or frame.f_lineno}" if frame is not None else ""
+
+
+@cache
+def _name_of(file: str) -> str:
+    return Path(file).name
+
+
+@cache
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARY_FOLDERS)
 
 
 def module_in(frame: FrameType | None, paths: Mapping[int, str]) -> str:
@@ -53,7 +64,7 @@ def line_that_failed(error: UnsupportedModelError) -> str:
     """The innermost line of the model's code that a failed pass stood in, "" if it is not known."""
     step, found = error.__cause__.__traceback__ if error.__cause__ is not None else None, ""
     while step is not None:
-        if not step.tb_frame.f_code.co_filename.startswith(_LIBRARY_FOLDERS):
+        if not _is_library(step.tb_frame.f_code.co_filename):
             found = line_of(step.tb_frame, step.tb_lineno)
         step = step.tb_next
     return found

@@ -160,6 +160,12 @@ class Program:
         return spans
 
     @cached_property
+    def signature(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The ops by name, whatever their sizes, each with the names of the model's tensors that it reads."""
+        names = [value.name for value in self.values]
+        return [(op.name, tuple([names[i] for i in op.inputs if names[i]])) for op in self.ops]
+
+    @cached_property
     def deciding(self) -> list[tuple[Op, list[int]]]:
         """The ops that the guards depend on, in order, each with the values that none of these reads after it."""
         wanted: set[int] = set()

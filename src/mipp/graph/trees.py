@@ -91,8 +91,15 @@ def _map(
 
 
 def leaves(tree: Any, kind: type) -> list[Any]:
+    """The entries of a type in nested tuples and lists, in order."""
+    found: list[Any] = []
+    _gather(tree, kind, found)
+    return found
+
+
+def _gather(tree: Any, kind: type, found: list[Any]) -> None:
     if isinstance(tree, kind):
-        return [tree]
-    if isinstance(tree, tuple | list):
-        return [leaf for item in tree for leaf in leaves(item, kind)]
-    return []
+        found.append(tree)
+    elif isinstance(tree, (tuple, list)):
+        for item in tree:
+            _gather(item, kind, found)

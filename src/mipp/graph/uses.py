@@ -57,7 +57,7 @@ def match(expected: Program, own: Program, wanted: Collection[int]) -> dict[int,
         without those of computed weights where it has another number of them.
     """
     places = {use: index for index, use in uses_of(expected).items()}
-    if signature(expected) == signature(own):
+    if expected.signature == own.signature:
         return {index: index for index in places.values() if index in set(wanted)}
     there, here = (Counter((use.module, use.weight) for use in uses) for uses in (places, uses_of(own).values()))
     found: dict[int, int] = {}
@@ -67,12 +67,6 @@ def match(expected: Program, own: Program, wanted: Collection[int]) -> dict[int,
         if count and sure:
             found[index] = places[use._replace(turn=min(use.turn, count - 1))]
     return {index: place for index, place in found.items() if place in wanted}
-
-
-def signature(program: Program) -> list[tuple[str, tuple[str, ...]]]:
-    """The ops of a pass by name, whatever their sizes, each with the names of the model's tensors that it reads."""
-    values = program.values
-    return [(op.name, tuple(values[i].name for i in op.inputs if values[i].name)) for op in program.ops]
 
 
 def norm_behind(program: Program, op: Op) -> str:

@@ -13,10 +13,17 @@ from mipp.statistics.paths import Path
 
 @dataclass
 class Target:
-    """The uses of one weight: they are refitted together."""
+    """The uses of one weight: they are refitted together.
+
+    Attributes:
+        weight: Its name.
+        uses: Those in the graph's program.
+        by_path: Those on the paths of batches that were asked for.
+    """
 
     weight: str
     uses: list[Site] = field(default_factory=list)
+    by_path: "dict[Path, Uses]" = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,11 @@ class Uses:
     @classmethod
     def of(cls, target: Target, path: Path) -> "Uses":
         """Those of a target; none where the path leaves them out."""
+        if path in target.by_path:
+            return target.by_path[path]
         found = [(site, op, downstream(path.program, op)) for site in target.uses for op in path.uses(site)]
         joined = [read_by_relu(path.program, op, after) for _, op, after in found]
-        return cls(path.program, found, joined[0] if len(joined) == 1 else -1)
+        return target.by_path.setdefault(path, cls(path.program, found, joined[0] if len(joined) == 1 else -1))
 
     def wish(self) -> tuple[list[int], int]:
         """The values that the refit compares, and the index of the first op after those that make them."""

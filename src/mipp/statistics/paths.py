@@ -12,7 +12,7 @@ from mipp.graph.call import Call
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, follows
 from mipp.graph.trace import trace
-from mipp.graph.uses import match, norm_behind, signature
+from mipp.graph.uses import match, norm_behind
 from mipp.modules.copies import tensors_by_name, working_copy
 from mipp.runtime.tensor_store import storage_id
 from mipp.statistics.strides import may_turn
@@ -101,7 +101,7 @@ class Paths:
                     f"the output of '{program.ops[own].module}' takes another way through batch norms than in the first"
                 )
         constants = {index: tensor.clone() for index, tensor in program.constants.items()}  # fit for gradients
-        return Path(program, bound | constants, sites, signature(program) == signature(expected))
+        return Path(program, bound | constants, sites, program.signature == expected.signature)
 
 
 def _constant(first: Program, second: Program) -> bool:
@@ -114,4 +114,4 @@ def _constant(first: Program, second: Program) -> bool:
 
 def same_path(one: Path, other: Path) -> bool:
     """True if two models, such as a dense and a cut one, run the same ops."""
-    return one.program is other.program or signature(one.program) == signature(other.program)
+    return one.program is other.program or one.program.signature == other.program.signature
