@@ -3,7 +3,7 @@
 import pytest
 from tasks import chain, task
 
-from mipp.methods.mipp.carried import by_moments, target_shrank
+from mipp.methods.mipp.carried import by_moments, part_in_target, target_shrank
 
 
 def test_a_group_carries_less_of_what_fewer_outputs_read():
@@ -18,6 +18,13 @@ def test_a_group_carries_less_of_what_fewer_outputs_read():
 def test_a_target_shrinks_where_what_the_readers_write_goes(kept, expected):
     given = task(chain())
     assert target_shrank(given, given.graph.groups["0"], kept) == expected
+
+
+def test_what_is_kept_elsewhere_than_in_the_target_of_a_group_is_nothing_to_it():
+    given = task(chain())
+    kept = {name: tuple(range(1, group.size)) for name, group in given.graph.groups.items()}
+    assert part_in_target(given, given.graph.groups["0"], kept) == {"2": kept["2"]}
+    assert part_in_target(given, given.graph.groups["2"], kept) == {}
 
 
 def test_one_pass_serves_all_groups():

@@ -18,6 +18,7 @@ from mipp.estimators import (
     linear_information,
     with_drawn_noise,
 )
+from mipp.graph.axes import Ints
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
@@ -90,9 +91,21 @@ def by_samples(
 
 def target_shrank(task: Task, group: NodeGroup, kept: Kept) -> bool:
     """True if some of what the readers of a group write has gone."""
-    alive = _alive(task, group, kept)
-    writes = np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))])
-    return not alive[writes[writes >= 0]].all()
+    return not _alive(task, group, kept)[_written(task, group)].all()
+
+
+def part_in_target(task: Task, group: NodeGroup, kept: Kept) -> Kept:
+    """The groups that the readers of a group write and that have shrunk: what the others keep is nothing to it."""
+    written, groups = _written(task, group), task.graph.groups
+    own = [groups[name] for name, nodes in kept.items() if name != group.name and len(nodes) < groups[name].size]
+    spans = {g.name: np.searchsorted(written, (g.first_node, g.first_node + g.size)) for g in own}
+    return {name: kept[name] for name, (start, stop) in spans.items() if start < stop}
+
+
+def _written(task: Task, group: NodeGroup) -> Ints:
+    """The nodes that the readers of a group write, ascending."""
+    writes = np.unique(np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))]))
+    return writes[writes >= 0]
 
 
 def _warn_if_negative(task: Task, group: NodeGroup, nats: float) -> None:

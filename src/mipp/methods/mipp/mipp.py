@@ -16,7 +16,7 @@ import torch
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, estimate, make_estimator
 from mipp.graph.nodes import NodeGroup
-from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, target_shrank
+from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
 from mipp.methods.mipp.trials import try_widths
 from mipp.methods.mipp.worth import Worth, has_normalised_streams, measure_worth, weigh
 from mipp.plan.allocation import allocate, kinds
@@ -251,12 +251,14 @@ class MIPP:
         return {"kept": list(chosen), "lost": max(whole - information.total(), 0.0), "whole": whole}
 
     def _elimination(self, task: Task, source: Source, group: NodeGroup, kept: Kept) -> Elimination:
+        visible = part_in_target(task, group, self._visible(kept))
+
         def eliminate() -> dict[str, Any]:
-            information = source(group, self._visible(kept))
+            information = source(group, visible)
             found = backward_elimination(information, self.order, _show(task, group))
             return {"order": found.order, "loss": found.loss}
 
-        found = _once(task, ["elimination", group.name], kept, eliminate)
+        found = _once(task, ["elimination", group.name], visible, eliminate)
         return Elimination(tuple(found["order"]), tuple(found["loss"]))
 
     def _visible(self, kept: Kept) -> Kept:
