@@ -11,6 +11,7 @@ from torch._ops import OpOverload
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.trees import leaves
+from mipp.runtime.onednn import faster
 
 STRIDELESS = {
     torch.ops.aten.view.default: torch.ops.aten.reshape.default,
@@ -221,8 +222,8 @@ def follows(program: Program, inputs: Sequence[Tensor], bound: Mapping[int, Tens
 
 def _run(program: Program, op: Op, env: dict[int, Tensor], bound: Mapping[int, Tensor]) -> bool:
     """Runs one op; False, and nothing in `env`, where a guard sees something else."""
-    args = [_map_refs(arg, env, bound) for arg in op.args]
-    out = op.replayed(*args, **{k: _map_refs(v, env, bound) for k, v in op.kwargs.items()})
+    run, args = faster(op.replayed, [_map_refs(arg, env, bound) for arg in op.args])
+    out = run(*args, **{k: _map_refs(v, env, bound) for k, v in op.kwargs.items()})
     if op.index in program.guards and guard(out) != program.guards[op.index]:
         return False
     if isinstance(out, Tensor):

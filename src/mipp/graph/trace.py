@@ -6,7 +6,7 @@ Ops without a rule are decomposed until one is known or nothing is left to decom
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -43,7 +43,7 @@ _SILENT_OPS = {
 
 
 @border
-def call_op(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_op(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Calls an op of the model's. What it raises is the model's error; all else that is raised beside it is our own."""
     return func(*args, **kwargs)
 

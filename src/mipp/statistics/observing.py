@@ -22,6 +22,7 @@ from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
 from mipp.modules.copies import canonical_names, tensors_by_name, working_copy
+from mipp.runtime.onednn import faster
 from mipp.runtime.record import Notes
 from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.followed import Followed
@@ -247,14 +248,15 @@ class _Watch(OpStream):
         index, following = self._find(name, given)
         if index is None:
             return call_op(func, args, kwargs)
+        run, taken = faster(func, args)
         if index in self.wanted:
             full = {a.name: given.get(a.name, a.default_value) for a in schema}
             read = map_tensors(full, Tensor.clone) if func._schema.is_mutable else full  # before the op changes it
-            out = call_op(func, args, kwargs)
+            out = call_op(run, taken, kwargs)
             self.reached[index] += 1
             self.observer(index, as_layer(name, read), out if isinstance(out, Tensor) else out[0])
         else:
-            out = call_op(func, args, kwargs)
+            out = call_op(run, taken, kwargs)
         if following:
             self._ahead[out if isinstance(out, Tensor) else out[0]] = following
         return out

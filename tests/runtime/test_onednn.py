@@ -1,0 +1,60 @@
+"""A linear layer by oneDNN writes what it writes otherwise, and it is left to torch where that is not sure."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import normal
+
+from mipp.runtime import onednn
+
+WEIGHT, BIAS = normal(192, 160, seed=1), normal(192, seed=2)
+INPUTS = {
+    "rows": normal(100, 160),
+    "sequences": normal(4, 25, 160),
+    "every other row": normal(200, 160)[::2],
+    "turned": normal(160, 100).mT,
+    "one row for all": normal(1, 160).expand(100, 160),
+}
+
+
+def linear(*args):
+    op, given = onednn.faster(torch.ops.aten.linear.default, args)
+    return op(*given)
+
+
+@pytest.fixture
+def by_onednn(monkeypatch):
+    """True for each call that oneDNN takes, in their order."""
+    found, pays = [], onednn._pays
+    monkeypatch.setattr(onednn, "_pays", lambda *given: found.append(pays(*given)) or found[-1])
+    return found
+
+
+@pytest.mark.parametrize("bias", [None, BIAS])
+@pytest.mark.parametrize("name", INPUTS)
+def test_it_differs_by_rounding_alone(name, bias, by_onednn):
+    found = linear(INPUTS[name], WEIGHT, bias)
+    expected = F.linear(INPUTS[name].double(), WEIGHT.double(), None if bias is None else bias.double())
+    assert by_onednn == [onednn._IS_THERE]  # which it is on most machines
+    assert found.shape == expected.shape
+    assert found.is_contiguous()
+    assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_gradients_other_types_and_small_layers_are_left_to_torch(by_onednn):
+    weight = WEIGHT.clone().requires_grad_()
+    linear(INPUTS["rows"], weight).sum().backward()
+    assert torch.allclose(weight.grad, INPUTS["rows"].sum(0).expand(192, 160), rtol=1e-4, atol=1e-4)
+    assert linear(INPUTS["rows"].double(), WEIGHT.double()).dtype == torch.float64
+    assert torch.equal(linear(INPUTS["rows"][:2], WEIGHT), F.linear(INPUTS["rows"][:2], WEIGHT))
+    assert by_onednn == [False, False, False]
+
+
+def test_it_is_left_to_torch_where_products_may_be_taken_in_fewer_digits(by_onednn):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        linear(INPUTS["rows"], WEIGHT)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert by_onednn == [False]
