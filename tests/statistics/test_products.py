@@ -21,12 +21,19 @@ def test_sums_of_products_are_those_of_all_rows(kind, size):
     assert torch.allclose(across, 1 + wide.mT @ r.double(), rtol=0, atol=error * rows)
 
 
-def test_both_libraries_multiply_alike(monkeypatch):
-    left, right = torch.randn(1, 300, 2000).mT.contiguous().mT, torch.randn(1, 40, 2000)
+def turned(rows: torch.Tensor) -> torch.Tensor:
+    return rows.mT.contiguous().mT
+
+
+@pytest.mark.parametrize("sizes", [(300, 40), (40, 300)])
+@pytest.mark.parametrize("left_form", [torch.clone, turned])
+@pytest.mark.parametrize("right_form", [torch.clone, turned, lambda rows: torch.cat([rows, rows], 2)[..., :2000]])
+def test_both_libraries_multiply_alike(monkeypatch, sizes, left_form, right_form):
+    left, right = (form(torch.randn(1, n, 2000)) for form, n in zip((left_form, right_form), sizes, strict=True))
     fast = times_transposed(left, right)
     monkeypatch.setattr(products, "_LEAST", 10**12)
     plain = times_transposed(left, right)
     exact = left.double() @ right.double().mT
-    assert fast.shape == plain.shape == (1, 300, 40)
+    assert fast.shape == plain.shape == (1, *sizes)
     assert (fast - exact).abs().max() < 1e-5 * 2000**0.5
     assert (plain - exact).abs().max() < 1e-5 * 2000**0.5

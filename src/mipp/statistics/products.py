@@ -1,13 +1,13 @@
 """Products of rows with themselves and with others, summed in float64; by oneDNN where the BLAS of torch is slower."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _ROWS = 1024  # that are multiplied, at least, before they are added to the sum of all
 _STRIPS, _NARROW = 12, 128  # of a product with itself, of which little more than half is computed
-_LEAST = 2**25  # multiply-accumulates from which on oneDNN pays
+_LEAST = 2**22  # multiply-accumulates from which on oneDNN pays
 _FEWEST = 16  # rows on either side
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def add_products(total: Tensor, rows: Tensor, across: Tensor | None = None, others: Tensor | None = None) -> None:
@@ -44,8 +44,20 @@ def times_transposed(left: Tensor, right: Tensor) -> Tensor:
     """
     if not _pays(left, right):
         return left @ right.mT
-    product: Tensor = F.linear(left[0].to_mkldnn(), right[0].contiguous()).to_dense()
-    return product[None]
+    first, second = _dense(left[0]), _dense(right[0])
+    if len(first) > len(second) and not first.is_contiguous():  # oneDNN then copies the smaller one
+        return _by_onednn(second, first).mT[None]
+    return _by_onednn(first, second)[None]
+
+
+def _by_onednn(left: Tensor, right: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return product
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """The matrix as oneDNN has fast kernels for: without gaps between its rows or its columns."""
+    return matrix if matrix.is_contiguous() or matrix.mT.is_contiguous() else matrix.contiguous()
 
 
 def _pays(left: Tensor, right: Tensor) -> bool:
@@ -53,7 +65,7 @@ def _pays(left: Tensor, right: Tensor) -> bool:
     (m, k), n = left.shape[-2:], right.shape[-2]
     plain = left.dtype == right.dtype == torch.float32 and left.device.type == right.device.type == "cpu"
     large = left.ndim == 3 and len(left) == 1 and min(m, n) >= _FEWEST and m * n * k >= _LEAST
-    return plain and large and torch.backends.mkldnn.is_available()
+    return plain and large and _HAS_ONEDNN and not (left.requires_grad or right.requires_grad)
 
 
 def _strips(count: int) -> list[slice]:
