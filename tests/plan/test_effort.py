@@ -104,3 +104,10 @@ def test_a_frontier_is_pruned_at_a_level_too():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     (one,) = mipp.frontier(model, batches(8), [BUDGET], effort="fast", progress=False)
     assert same(one, mipp.prune(model, batches(8), BUDGET, effort="fast", progress=False))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "samples", "positions"), [(9, 1024, 8), (576, 1024, 9), (576, 64, 144), (9, 4096, 8)]
+)
+def test_nodes_are_chosen_by_rows_enough_for_the_inputs(inputs, samples, positions):
+    assert DEFAULT.positions_for(inputs, samples) == positions

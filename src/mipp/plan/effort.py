@@ -6,6 +6,9 @@ from math import ceil, log2
 
 from mipp.errors import MippError, quote
 
+MOST_SAMPLES = 1024
+"""Of more samples no fewer positions are taken, so that more of them bring more rows."""
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -18,6 +21,8 @@ class Effort:
         rows_per_input: A layer is refitted to so many rows for each of its inputs,
         fewest: and to so many at least,
         most: and at most; more than 1,024 samples bring more.
+        chosen_by_per_input: The nodes that a layer reads are chosen by so many rows for each of its inputs,
+        chosen_by: and by so many at least, as far as `MIPP.positions` allows.
         variations: So many times more are images read, shifted and mirrored, where rows are scarce.
     """
 
@@ -27,6 +32,8 @@ class Effort:
     rows_per_input: int = 128
     fewest: int = 4096
     most: int = 65536
+    chosen_by_per_input: int = 16
+    chosen_by: int = 8192
     variations: int = 3
 
     def steps_for(self, fall: float) -> int:
@@ -37,6 +44,11 @@ class Effort:
     def rows_for(self, inputs: int) -> int:
         """Rows that a layer of so many inputs is refitted to."""
         return min(self.most, max(self.fewest, self.rows_per_input * inputs))
+
+    def positions_for(self, inputs: int, samples: int) -> int:
+        """Positions of each sample by which the nodes that a layer of so many inputs reads are chosen."""
+        rows = max(self.chosen_by, self.chosen_by_per_input * inputs)
+        return ceil(rows / max(1, min(samples, MOST_SAMPLES)))
 
 
 DEFAULT = Effort()

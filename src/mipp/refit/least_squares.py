@@ -29,6 +29,7 @@ from mipp.graph.program import Op, Program
 from mipp.graph.row_norms import row_norm_behind
 from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
+from mipp.plan.effort import MOST_SAMPLES
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.recurrence import Recorded, reads_itself, taught, written_by
@@ -44,7 +45,6 @@ from mipp.statistics.observing import report_not_finite
 from mipp.statistics.replay import Stream, Visit
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
-_SAMPLES = 1024
 _SCARCE = 4
 _MOVED = 300  # operations that go by while one value of the layer is computed, put away and fetched
 
@@ -317,7 +317,7 @@ class _Refitter:
         vary = self.always_vary or _is_scarce(site, tensor, self.graph, self.samples)
         count = len(self.full.batches) if vary else self.own
         rows = self.effort.rows_for(weight[0].numel())
-        return count, self.positions or ceil(rows / min(self.samples, _SAMPLES) * self.own / count)
+        return count, self.positions or ceil(rows / min(self.samples, MOST_SAMPLES) * self.own / count)
 
     def _weight(self, target: Target) -> Tensor:
         """The cut weight as [outputs, inputs per group, ...]."""

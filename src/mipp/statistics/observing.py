@@ -67,7 +67,7 @@ def site_statistics(
     model: nn.Module,
     graph: PruningGraph,
     batches: Iterable[Batch],
-    positions: int | None = None,
+    positions: Callable[[int], int | None] = lambda _: None,
     limit: float = math.inf,
     notes: Notes | None = None,
     together: float = math.inf,
@@ -78,7 +78,8 @@ def site_statistics(
         model: Not changed.
         graph: Its pruning graph; every site that reads removable nodes is observed.
         batches: Calibration batches.
-        positions: At most this many positions of each sample are used.
+        positions: At most how many positions of each sample are used, by the number of features whose moments are taken
+            together; None: all.
         limit: Bytes for all statistics; wide layers get coarser ones until they fit.
         notes: Gets a sentence for the report about these.
         together: Convolutions that read more numbers than this get coarser ones, too.
@@ -91,6 +92,7 @@ def site_statistics(
     first = {use: op for op, site in sites.items() for use in graph.uses(site)}
     layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes(), together)
     read = {op: _rows_of(graph, site, layouts[op]) for op, site in sites.items()}
+    limits = {op: positions(max(map(len, own.parts))) for op, own in read.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
     twins = _find_twins(graph, list(sites.values()))
@@ -98,14 +100,14 @@ def site_statistics(
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
         if index in streams:
-            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions))
+            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions(0)))
         if index in first:
             op, weight = first[index], arguments["weight"].detach()
             if twins[op] != op and twins[op] in found:
                 found.setdefault(op, replace(found[twins[op]], weight=weight))
                 return
             twins[op] = op  # a pass that took another way
-            inputs = patches_of(sites[op], arguments, positions)
+            inputs = patches_of(sites[op], arguments, limits[op])
             if op not in found:
                 own = read[op]
                 moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own.parts]

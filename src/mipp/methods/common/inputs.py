@@ -70,7 +70,7 @@ def statistics_of(task: Task) -> dict[int, SiteStatistics]:
 
 def _whole_statistics(task: Task) -> dict[int, SiteStatistics]:
     batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-    found = site_statistics(task.model, task.graph, batches, POSITIONS, limit, task.notes)
+    found = site_statistics(task.model, task.graph, batches, lambda _: POSITIONS, limit, task.notes)
     wide = [task.graph.program.ops[op].module for op, own in found.items() if own.layout != "unfolded"]
     if wide:
         raise MippError(

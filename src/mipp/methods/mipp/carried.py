@@ -22,6 +22,7 @@ from mipp.graph.axes import Ints
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
+from mipp.runtime.distributed import place
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.moments import Moments
 from mipp.statistics.observing import SiteStatistics, rotate, site_statistics
@@ -59,7 +60,12 @@ def measured(task: Task, positions: int) -> "Measured":
 
     def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        found = site_statistics(task.model, task.graph, batches, positions, limit, task.notes, _TOGETHER)
+        _, samples = place(sum(batch.samples for batch in task.batches))
+
+        def taken(inputs: int) -> int:
+            return min(positions, task.effort.positions_for(inputs, samples))
+
+        found = site_statistics(task.model, task.graph, batches, taken, limit, task.notes, _TOGETHER)
         task.notes.extend(note_few_rows(task.graph.program, found))
         return Measured(found, limit)
 
