@@ -281,8 +281,10 @@ class _Precision:
     def of(self, nodes: Tensor) -> Tensor:
         """The part of a few nodes, shape [nodes x width, nodes x width]."""
         rows = self._rows[nodes].flatten()
-        done = self._half[rows, : self._used]
-        part: Tensor = torch.addmm(self._matrix[rows[:, None], rows], done, done.mT, alpha=-1)
+        part = self._matrix.index_select(0, rows).index_select(1, rows)
+        if self._used:
+            done = self._half[rows, : self._used]
+            part.addmm_(done, done.mT, alpha=-1)
         return part
 
     def _columns(self, rows: Tensor) -> Tensor:

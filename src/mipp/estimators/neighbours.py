@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_PENDING = 32  # nodes that are removed before those that are gone are dropped, where nodes have several features
+_PENDING = 16  # nodes that are removed before those that are gone are dropped, where nodes have several features
 _ALL = -1 + 1e-15  # of the precision a node has given the target: it cannot lose more
 
 
@@ -30,9 +30,9 @@ class Neighbours:
         self.num_nodes, self._width = num_nodes, features // num_nodes
         self._alive = np.ones(num_nodes, bool)
         self._pending = features if self._width == 1 else _PENDING * self._width
-        self._begin(parts, np.arange(num_nodes))
         own = np.arange(features).reshape(num_nodes, -1)
-        self._blocks = parts[..., own[:, :, None], own[:, None, :]]  # up to date; of `_parts` the rest is not
+        blocks = parts[..., own[:, :, None], own[:, None, :]]  # up to date; of `_parts` the rest is not
+        self._begin(parts, blocks, np.arange(num_nodes))
 
     @classmethod
     def merge(cls, several: Sequence["Neighbours"]) -> list["Neighbours"]:
@@ -44,21 +44,23 @@ class Neighbours:
 
     def loss(self, node: int) -> float:
         """Information lost with a node."""
-        return float(self._losses_of(self._blocks[..., node, :, :]))
+        return float(self._losses_of(self._blocks[..., self._place(node), :, :]))
 
     def losses(self) -> Floats:
         """Information lost with each of the nodes; of those that are gone, any number."""
-        found: Floats = self._losses_of(self._blocks)
+        found = np.zeros(self.num_nodes)
+        found[self._nodes] = self._losses_of(self._blocks)
         return found
 
     def _losses_of(self, blocks: Floats) -> Any:
         """Summed over the targets, of blocks [2, targets, ..., width, width]."""
-        without, given = blocks
         if self._width == 1:
+            without, given = blocks
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = (given - without) / without
             return 0.5 * np.log1p(np.maximum(ratio, _ALL))[..., 0, 0].sum(0)
-        return 0.5 * (np.linalg.slogdet(given)[1] - np.linalg.slogdet(without)[1]).sum(0)
+        without, given = np.linalg.slogdet(blocks)[1]
+        return 0.5 * (given - without).sum(0)
 
     def remove(self, node: int) -> None:
         """Takes a node away."""
@@ -67,15 +69,16 @@ class Neighbours:
             return
         if self._used == self._pending:
             self._drop()
-        rows = self._rows(node)
+        place = self._place(node)
+        rows = slice(place * self._width, (place + 1) * self._width)
         done = self._half[:, :, : self._used]
         columns = self._parts[:, :, rows] - done[..., rows].swapaxes(-1, -2) @ done
         half = np.linalg.inv(np.linalg.cholesky(columns[..., rows])) @ columns
         self._half[:, :, self._used : self._used + self._width] = half
         self._used += self._width
         own = half.swapaxes(-1, -2).reshape(*half.shape[:2], -1, self._width, self._width)
-        self._blocks[:, :, self._nodes] -= own @ own.swapaxes(-1, -2)
-        self._blocks[..., node, :, :] = np.eye(self._width)
+        self._blocks -= own @ own.swapaxes(-1, -2)
+        self._blocks[..., place, :, :] = np.eye(self._width)
         self._alive[node] = False
 
     def _drop(self) -> None:
@@ -84,11 +87,11 @@ class Neighbours:
         rows = np.flatnonzero(np.repeat(left, self._width))
         done = self._half.take(rows, -1)
         parts = self._parts.take(rows, -2).take(rows, -1)
-        self._begin(parts - done.swapaxes(-1, -2) @ done, self._nodes[left])
+        self._begin(parts - done.swapaxes(-1, -2) @ done, self._blocks[:, :, left], self._nodes[left])
 
-    def _begin(self, parts: Floats, nodes: Ints) -> None:
+    def _begin(self, parts: Floats, blocks: Floats, nodes: Ints) -> None:
         """Starts with the nodes whose features these parts hold, none of them removed."""
-        self._parts, self._nodes, self._used = parts, nodes, 0
+        self._parts, self._blocks, self._nodes, self._used = parts, blocks, nodes, 0
         self._half = np.empty((*parts.shape[:2], min(self._pending, parts.shape[-1]), parts.shape[-1]))
 
     def _remove_feature(self, node: int) -> None:
@@ -104,6 +107,5 @@ class Neighbours:
         own -= half * half
         own[..., node] = 1
 
-    def _rows(self, node: int) -> slice:
-        place = int(np.searchsorted(self._nodes, node))
-        return slice(place * self._width, (place + 1) * self._width)
+    def _place(self, node: int) -> int:
+        return int(np.searchsorted(self._nodes, node))
