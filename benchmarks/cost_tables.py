@@ -68,6 +68,17 @@ def effort_levers() -> str:
     return table(["network", "kept", "change", "passes", "agreement, %", "KL, nats"], cells, footnote(data))
 
 
+def rows_needed() -> str:
+    """Agreement by the rows that the refit and the choice of nodes take for each input of a layer."""
+    data = load("rows")
+    purposes = dict.fromkeys(r["purpose"] for r in data["rows"])
+    cells = []
+    for rows in sorted({r["rows"] for r in data["rows"]}):
+        found = [chosen(data, purpose=purpose, rows=rows) for purpose in purposes]
+        cells.append([rows if rows < 1024 else "all", *(_agreed(own) if own else "" for own in found)])
+    return table(["rows an input", *purposes], cells, footnote(data))
+
+
 def progress() -> str:
     """The share of the time in which the estimate of what remains was right within a factor of two."""
     data = load("progress")

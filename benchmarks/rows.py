@@ -1,8 +1,9 @@
-"""Rows that the refit needs per input of a layer, by agreement with the dense network on training images held out.
+"""Rows per input of a layer that the refit and the choice of nodes need, by agreement on training images held out.
 
     MIPP_DATA_DIR=... python -m benchmarks.rows --weights FOLDER
 
-ResNet-20 at half of its MACs, 1,024 unlabelled training images in three draws; no label and no test image is read.
+Agreement is that with the dense network: a ResNet-20 at half of its MACs, 1,024 unlabelled training images in three
+draws. No label and no test image is read.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from mipp import zoo
 from mipp.plan.effort import EFFORTS, Effort
 
 HELD_OUT, DRAWS = 8192, 3
-PER_INPUT = (64, 128, 1024)
-"""The last one is more than there are: all rows."""
+PER_INPUT = {"refit": (32, 64, 128, 1024), "choice": (8, 16, 64, 1024)}
+"""By what they are for; the last one is more than there are: all rows, or 64 positions of each image."""
 
 
 def main() -> None:
@@ -34,13 +35,15 @@ def main() -> None:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
         images, held_out = (train.normalise(order[part]) for part in (slice(SAMPLES), slice(-HELD_OUT, None)))
         dense = predictions(model, held_out)
-        for rows in PER_INPUT:
-            record.measure({"draw": draw, "rows": rows}, partial(measure, model, images, held_out, dense, rows))
+        for purpose, rows in ((purpose, rows) for purpose, each in PER_INPUT.items() for rows in each):
+            key = {"purpose": purpose, "rows": rows, "draw": draw}
+            effort = Effort(rows_per_input=rows) if purpose == "refit" else Effort(chosen_by_per_input=rows)
+            record.measure(key, partial(measure, model, images, held_out, dense, effort))
 
 
-def measure(model: nn.Module, images: Tensor, held_out: Tensor, dense: Tensor, rows: int) -> Row:
+def measure(model: nn.Module, images: Tensor, held_out: Tensor, dense: Tensor, effort: Effort) -> Row:
     """Percentage of held-out images on which the pruned network says what the dense one says."""
-    with patch.dict(EFFORTS, default=Effort(rows_per_input=rows)):
+    with patch.dict(EFFORTS, default=effort):
         return agreement(model, images, held_out, dense)
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.cost_tables import effort_levers, growth, inspections, levels, memory_full, passes, progress
+from benchmarks.cost_tables import (
+    effort_levers,
+    growth,
+    inspections,
+    levels,
+    memory_full,
+    passes,
+    progress,
+    rows_needed,
+)  # fmt: skip
 from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, lenet_refit, resnet20
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
@@ -440,9 +449,9 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, levels,
-        effort_levers, progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing,
-        tracing, wide, language, feature_selection, people, hostile, kills, real, language_headline, lenet_before,
-        lenet_after, lenet_refit, resnet20,
+        effort_levers, rows_needed, progress, methods, papers, rooms, decisions, estimators, schedule, significance,
+        growing, tracing, wide, language, feature_selection, people, hostile, kills, real, language_headline,
+        lenet_before, lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip
 
