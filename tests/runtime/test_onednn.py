@@ -25,8 +25,8 @@ def linear(*args):
 @pytest.fixture
 def by_onednn(monkeypatch):
     """True for each call that oneDNN takes, in their order."""
-    found, pays = [], onednn._pays
-    monkeypatch.setattr(onednn, "_pays", lambda *given: found.append(pays(*given)) or found[-1])
+    found, pays = [], onednn.pays
+    monkeypatch.setattr(onednn, "pays", lambda *given: found.append(pays(*given)) or found[-1])
     return found
 
 
@@ -48,6 +48,11 @@ def test_gradients_other_types_and_small_layers_are_left_to_torch(by_onednn):
     assert linear(INPUTS["rows"].double(), WEIGHT.double()).dtype == torch.float64
     assert torch.equal(linear(INPUTS["rows"][:2], WEIGHT), F.linear(INPUTS["rows"][:2], WEIGHT))
     assert by_onednn == [False, False, False]
+
+
+def test_weights_with_gaps_for_which_it_has_no_kernels_are_left_to_torch():
+    for gaps in (normal(192, 320)[:, ::2], normal(192, 320)[:, :160], normal(320, 192).mT[:, ::2]):
+        assert torch.equal(linear(INPUTS["rows"], gaps), F.linear(INPUTS["rows"], gaps))
 
 
 def test_it_is_left_to_torch_where_products_may_be_taken_in_fewer_digits(by_onednn):

@@ -1,4 +1,7 @@
-"""Linear layers by oneDNN, which torch convolves with: its kernels take half of the time on processors of AMD."""
+"""Products in float32 by oneDNN, which torch convolves with: its kernels take half of the time on processors of AMD.
+
+MKL has no kernels for AVX-512 there.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,16 +19,28 @@ def faster(op: Callable[..., Any], args: Sequence[Any]) -> tuple[Callable[..., A
 
     There are for large linear layers in float32 on a CPU, without gradients.
     """
-    if op is not _LINEAR or not _pays(args[0], args[1]):
+    if op is not _LINEAR or not pays(args[0], args[1]) or not is_dense(args[1]):
         return op, args
     bias = args[2] if len(args) > 2 else None
     return torch.ops.mkldnn._linear_pointwise.default, (args[0], args[1], bias, "none", [], "")
 
 
-def _pays(input: Tensor, weight: Tensor) -> bool:
-    if not _IS_THERE or weight.ndim != 2 or input.numel() * len(weight) < _LEAST:
+def linear(inputs: Tensor, weight: Tensor) -> Tensor:
+    """The products of inputs [..., k] with the transpose of a weight [n, k] that `is_dense`; where it `pays`."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, None, "none", [], "")
+    return product
+
+
+def pays(inputs: Tensor, weight: Tensor) -> bool:
+    """True for a large product in float32 on a CPU, without gradients."""
+    if not _IS_THERE or weight.ndim != 2 or inputs.numel() * len(weight) < _LEAST:
         return False
     if torch.get_float32_matmul_precision() != "highest":  # oneDNN may then multiply in bfloat16
         return False
-    plain = all(t.dtype is torch.float32 and t.device.type == "cpu" for t in (input, weight))
-    return plain and not (torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad))
+    plain = all(t.dtype is torch.float32 and t.device.type == "cpu" for t in (inputs, weight))
+    return plain and not (torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad))
+
+
+def is_dense(weight: Tensor) -> bool:
+    """True for a matrix without gaps between its rows or its columns; others take oneDNN a thousand times as long."""
+    return weight.is_contiguous() or weight.mT.is_contiguous()

@@ -1,13 +1,12 @@
 """Products of rows with themselves and with others, summed in float64; by oneDNN where the BLAS of torch is slower."""
 
-import torch
 from torch import Tensor
+
+from mipp.runtime.onednn import is_dense, linear, pays
 
 _ROWS = 1024  # that are multiplied, at least, before they are added to the sum of all
 _STRIPS, _NARROW = 12, 128  # of a product with itself, of which little more than half is computed
-_LEAST = 2**22  # multiply-accumulates from which on oneDNN pays
-_FEWEST = 16  # rows on either side
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_FEWEST = 16  # rows on either side, from which on oneDNN pays
 
 
 def add_products(total: Tensor, rows: Tensor, across: Tensor | None = None, others: Tensor | None = None) -> None:
@@ -38,34 +37,14 @@ def complete(total: Tensor) -> Tensor:
 
 
 def times_transposed(left: Tensor, right: Tensor) -> Tensor:
-    """The products of matrices [..., m, k] with the transposes of others [..., n, k], in their own type.
-
-    MKL has no kernels for AVX-512 where processors are AMD's; oneDNN, which torch convolves with, has them.
-    """
-    if not _pays(left, right):
+    """The products of matrices [..., m, k] with the transposes of others [..., n, k], in their own type."""
+    one = left.ndim == 3 and len(left) == 1 and min(left.shape[1], right.shape[1]) >= _FEWEST
+    if not one or not pays(left[0], right[0]):
         return left @ right.mT
-    first, second = _dense(left[0]), _dense(right[0])
+    first, second = (rows[0] if is_dense(rows[0]) else rows[0].contiguous() for rows in (left, right))
     if len(first) > len(second) and not first.is_contiguous():  # oneDNN then copies the smaller one
-        return _by_onednn(second, first).mT[None]
-    return _by_onednn(first, second)[None]
-
-
-def _by_onednn(left: Tensor, right: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return product
-
-
-def _dense(matrix: Tensor) -> Tensor:
-    """The matrix as oneDNN has fast kernels for: without gaps between its rows or its columns."""
-    return matrix if matrix.is_contiguous() or matrix.mT.is_contiguous() else matrix.contiguous()
-
-
-def _pays(left: Tensor, right: Tensor) -> bool:
-    """True for one large product on a CPU for which torch has oneDNN."""
-    (m, k), n = left.shape[-2:], right.shape[-2]
-    plain = left.dtype == right.dtype == torch.float32 and left.device.type == right.device.type == "cpu"
-    large = left.ndim == 3 and len(left) == 1 and min(m, n) >= _FEWEST and m * n * k >= _LEAST
-    return plain and large and _HAS_ONEDNN and not (left.requires_grad or right.requires_grad)
+        return linear(second, first).mT[None]
+    return linear(first, second)[None]
 
 
 def _strips(count: int) -> list[slice]:
