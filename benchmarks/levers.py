@@ -2,10 +2,12 @@
 
     MIPP_DATA_DIR=... python -m benchmarks.levers --weights FOLDER [--network NAME] [--choice NAME]
 
-LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder), ResNet-20 and VGG-11 on CIFAR-10. No
-test image is read. "outputs" is `worth="outputs"`: the losses of a group are scaled by what losing half of it does to
-the outputs. "again" keeps the widths and chooses the nodes of each group again, from the inputs on, by what they tell
-the layers behind them in the refitted network in which the group is still whole.
+LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder), ResNet-20 and VGG-11 on CIFAR-10, each
+with three draws of calibration images (the ResNet-20 with one). No test image is read. "nats alike" is `worth="nats"`,
+with which the choices are made that name no other worth; "default" is `worth="auto"`, and "outputs" `worth="outputs"`:
+the losses of a group are scaled by what losing half of it does to the outputs. "again" keeps the widths and chooses the
+nodes of each group again, from the inputs on, by what they tell the layers behind them in the refitted network in which
+the group is still whole.
 """
 
 import argparse
@@ -39,12 +41,14 @@ from mipp.statistics import shrinkage
 
 HELD_OUT = 4096
 FEW = (32, 128)
-SHRUNK = ("default", "nothing shrunk")
+SHRUNK = ("nats alike", "nothing shrunk")
 NETWORKS: Mapping[str, tuple[dict[str, float], ...]] = {
-    **{f"lenet5-{seed}": ({"nodes": 0.3}, {"nodes": 0.1}) for seed in range(3)},
+    **{f"lenet5-{seed}": ({"nodes": 0.3}, {"nodes": 0.1}, {"macs": 0.3}, {"params": 0.2}) for seed in range(3)},
     "resnet20": ({"macs": 1 / 3},),
     "vgg11": ({"nodes": 0.3}, {"nodes": 0.1}, {"params": 0.2}),
 }
+DRAWS: Mapping[str, int] = {"resnet20": 1}
+"""How often calibration images are drawn, where it is not three times."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,15 @@ class Choice:
 
     scarcity: float = 0.3
     steps: int = 4
-    worth: Literal["nats", "outputs"] = "nats"
+    worth: Literal["auto", "nats", "outputs"] = "nats"
     rows: int = 3
     trials: int = 0
     again: bool = False
 
 
 CHOICES: Mapping[str, Choice | None] = {
-    "default": Choice(),
+    "default": Choice(worth="auto"),
+    "nats alike": Choice(),
     "nothing shrunk": Choice(rows=0),
     "scarcity=1": Choice(1),
     "scarcity=3": Choice(3),
@@ -88,18 +93,21 @@ def main() -> None:
     record = Record("levers", held_out=HELD_OUT, excluded=EXCLUDED[0])
     for network in options.network or NETWORKS:
         for budget in NETWORKS[network]:
-            for samples, choice in product((SAMPLES, *FEW), options.choice or CHOICES):
-                if samples in FEW and (not network.startswith("lenet5") or choice not in SHRUNK):
+            draws = range(DRAWS.get(network, 3))
+            for samples, choice, draw in product((SAMPLES, *FEW), options.choice or CHOICES, draws):
+                if samples in FEW and (not network.startswith("lenet5") or choice not in SHRUNK or draw):
                     continue
                 amounts = {name: round(amount, 4) for name, amount in budget.items()}
-                key = {"network": network, **amounts, "samples": samples, "choice": choice}
-                record.measure(key, partial(pruned, network, options.weights, budget, samples, CHOICES[choice]))
+                key = {"network": network, **amounts, "samples": samples, "draw": draw, "choice": choice}
+                record.measure(key, partial(pruned, network, options.weights, budget, samples, CHOICES[choice], draw))
 
 
-def pruned(network: str, weights: Path, budget: Mapping[str, float], samples: int, choice: Choice | None) -> Row:
+def pruned(
+    network: str, weights: Path, budget: Mapping[str, float], samples: int, choice: Choice | None, draw: int
+) -> Row:
     """One run: agreement with the dense network in percent, KL(dense || pruned) in nats, widths."""
     model, data = _network(network, weights), _data(network)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
     images, held_out = data.normalise(order[:samples]), data.normalise(order[-HELD_OUT:])
     batches, exclude = list(images.split(min(128, samples // 2))), EXCLUDED if network == "resnet20" else ()
     chosen: Method = mipp.methods.all()["osscar"]()

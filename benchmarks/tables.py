@@ -196,14 +196,18 @@ def levers() -> str:
     """Agreement with the dense network by the number of images and by choices about the widths."""
     data = load("levers")
     cells = []
-    keys = {(r["network"].split("-")[0], r.get("nodes", 0), r["samples"], r["choice"]) for r in data["rows"]}
-    for network, nodes, samples, choice in sorted(keys):
+    keys = {
+        (r["network"].split("-")[0], *(r.get(name, 0) for name in COSTS), r["samples"], r["choice"])
+        for r in data["rows"]
+    }
+    for network, *amounts, samples, choice in sorted(keys):
+        budget = dict(zip(COSTS, amounts, strict=True))
         rows = [r for r in chosen(data, samples=samples, choice=choice) if r["network"].split("-")[0] == network]
-        rows = [r for r in rows if r.get("nodes", 0) == nodes]
-        kept = next(f"{rows[0][name]:.0%} of the {words}" for name, words in COSTS.items() if name in rows[0])
+        rows = [r for r in rows if all(r.get(name, 0) == amount for name, amount in budget.items())]
+        kept = next(f"{amount:.0%} of the {COSTS[name]}" for name, amount in budget.items() if amount)
         found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 3)]
         cells.append([_title(network), kept, samples, choice, *found, len(rows)])
-    return table(["network", "kept", "images", "choice", "agreement, %", "KL, nats", "networks"], cells, footnote(data))
+    return table(["network", "kept", "images", "choice", "agreement, %", "KL, nats", "runs"], cells, footnote(data))
 
 
 def memory() -> str:

@@ -294,17 +294,19 @@ class TestRefusals:
 
 
 def test_a_layer_that_carries_little_is_not_emptied(monkeypatch):
-    """Ten logits take in less than a hundred nodes do, so that the last hidden layer has the cheapest nodes."""
+    """Ten logits take in less than a hundred nodes do, so that the last hidden layer has the cheapest nodes in nats."""
     torch.manual_seed(0)
     model, images = zoo.LeNet5(), torch.rand(64, 1, 28, 28)
     budget = mipp.Budget(nodes=0.1, min_keep=0)
 
-    def collapsed():
-        return mipp.prune(model, [images], budget, MIPP(steps=1), compensate=False, progress=False).plan.collapsed
+    def collapsed(worth):
+        method = MIPP(steps=1, worth=worth)
+        return mipp.prune(model, [images], budget, method, compensate=False, progress=False).plan.collapsed
 
-    assert collapsed() == ()
+    assert collapsed("nats") == collapsed("auto") == ()
     monkeypatch.setattr("mipp.plan.elimination._SCARCITY", 0.0)
-    assert collapsed() == ("fc2",)
+    assert collapsed("nats") == ("fc2",)
+    assert collapsed("auto")
 
 
 class TestSteps:
@@ -315,7 +317,7 @@ class TestSteps:
         sizes = (64, 50, 100, 100, 10)
         layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
         images = zoo.load("digits", "train").normalise(slice(0, 256)).flatten(1)
-        method, budget = MIPP(**fields), mipp.Budget(nodes=0.1)
+        method, budget = MIPP(worth="nats", **fields), mipp.Budget(nodes=0.1)
         result = mipp.prune(nn.Sequential(*layers[:-1]), [images], budget, method, compensate=False, progress=False)
         return list(result.plan.widths.values())
 

@@ -12,7 +12,7 @@ from mipp.data.calibration import Calibration, read
 from mipp.graph.program import execute
 from mipp.methods import MIPP
 from mipp.methods.mipp.carried import measured
-from mipp.methods.mipp.worth import has_normalised_streams, measure_worth, weigh
+from mipp.methods.mipp.worth import HALFWAY, WHOLLY, asking, measure_worth, weigh
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
 
@@ -39,6 +39,15 @@ class PreNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.down(F.gelu(self.up(self.norm(x))))
         return self.head(self.last(x))
+
+
+class Chain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(5)), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
 
 
 DATA = torch.randn(256, 16, generator=torch.Generator().manual_seed(1))
@@ -88,16 +97,26 @@ def test_weighed_curves_pass_through_what_was_measured():
     assert weighed["c"].loss[2] == pytest.approx(2.0)  # the geometric mean of the others
 
 
+def test_outputs_believed_halfway_weigh_by_the_geometric_mean():
+    curves = {name: Elimination((0, 1), (0.0, nats, 2 * nats)) for name, nats in (("a", 1.0), ("b", 4.0))}
+    worth = {"a": (1, 9.0), "b": (1, 1.0)}
+    whole, half, none = ({n: c.loss[1] for n, c in weigh(curves, worth, by).items()} for by in (1.0, 0.5, 0.0))
+    assert whole == {"a": 9.0, "b": 1.0}
+    assert half == {"a": 3.0, "b": 2.0}
+    assert none == {"a": 1.0, "b": 4.0}
+
+
 @pytest.mark.parametrize("worth", ["auto", "outputs", "nats"])
-@pytest.mark.parametrize("kind", [PreNorm, Branches])
-def test_worth_is_measured_on_request_and_where_streams_are_normalised(kind, worth, monkeypatch):
+@pytest.mark.parametrize("kind", [PreNorm, Chain, Branches])
+def test_worth_is_measured_on_request_in_chains_and_where_streams_are_normalised(kind, worth, monkeypatch):
     torch.manual_seed(0)
     model, asked = kind().eval(), []
     monkeypatch.setattr("mipp.methods.mipp.mipp.measure_worth", lambda *given: asked.append(given) or {})
-    data = [torch.randn(64, 8 if kind is PreNorm else 16)]
-    assert has_normalised_streams(mipp.inspect(model, data[0]).graph) == (kind is PreNorm)
+    data = [torch.randn(64, 16 if kind is Branches else 8)]
+    expected = {PreNorm: WHOLLY, Chain: HALFWAY, Branches: None}
+    assert asking(mipp.inspect(model, data[0]).graph) == expected[kind]
     mipp.prune(model, data, mipp.Budget(nodes=0.5), MIPP(worth=worth), progress=False)
-    assert bool(asked) == (worth == "outputs" or (worth == "auto" and kind is PreNorm))
+    assert bool(asked) == (worth == "outputs" or (worth == "auto" and kind is not Branches))
 
 
 def test_convolutions_of_groups_are_mended_by_least_squares_on_their_patches():
@@ -137,15 +156,6 @@ def test_convolutions_and_their_readers_can_be_weighed(make):
         MIPP(worth="loud")
 
 
-class Chain(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(5)), nn.Linear(8, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
 def test_what_is_in_front_of_a_group_is_computed_once(monkeypatch):
     torch.manual_seed(0)
     task, spans = task_of(Chain().eval(), torch.randn(64, 8)), []
@@ -161,6 +171,39 @@ def test_what_is_in_front_of_a_group_is_computed_once(monkeypatch):
     before = [span for span in spans if span[1] < len(task.graph.program.ops)]
     assert len(before) == len(curves) == 5
     assert [start for start, _ in before[1:]] == [stop for _, stop in before[:-1]]
+
+
+@pytest.mark.parametrize(("kind", "samples"), [(Chain, 8), (PreNorm, 2)])
+def test_one_in_32_samples_is_looked_at_and_one_in_eight_of_chains(kind, samples, monkeypatch):
+    torch.manual_seed(0)
+    task, sizes = task_of(kind().eval(), torch.randn(64, 8)), []
+
+    def sized(program, values, bound, span, keep=()):
+        sizes.extend(len(values[index]) for index in program.inputs if index in values)
+        execute(program, values, bound, span, keep)
+
+    monkeypatch.setattr("mipp.methods.mipp.worth.execute", sized)
+    curves = {name: Elimination(tuple(range(8)), tuple(map(float, range(9)))) for name in list(task.graph.groups)[:1]}
+    measure_worth(task, measured(task, 64).statistics, curves, asking(task.graph))
+    assert set(sizes) == {samples}
+
+
+def test_halfway_the_unit_of_the_outputs_does_not_matter():
+    torch.manual_seed(0)
+    model, loud = Chain().eval(), Chain().eval()
+    loud.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        loud.layers[-1].weight *= 100
+        loud.layers[-1].bias *= 100
+
+    def moved(network, ask):
+        task = task_of(network, torch.randn(64, 8, generator=torch.Generator().manual_seed(0)))
+        last = list(task.graph.groups)[-1]
+        curve = {last: Elimination(tuple(range(8)), tuple(map(float, range(9))))}
+        return measure_worth(task, measured(task, 64).statistics, curve, ask)[last][1]
+
+    assert moved(loud, HALFWAY) == pytest.approx(moved(model, HALFWAY), rel=1e-3)
+    assert moved(loud, WHOLLY) > 2 * moved(model, WHOLLY)
 
 
 def test_processes_are_averaged_and_one_that_cannot_measure_stops_all(monkeypatch):

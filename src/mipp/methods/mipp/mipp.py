@@ -18,7 +18,7 @@ from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, esti
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
 from mipp.methods.mipp.trials import try_widths
-from mipp.methods.mipp.worth import Worth, has_normalised_streams, measure_worth, weigh
+from mipp.methods.mipp.worth import WHOLLY, asking, measure_worth, weigh
 from mipp.plan.allocation import allocate, kinds
 from mipp.plan.budget import Budget
 from mipp.plan.elimination import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
@@ -29,6 +29,8 @@ from mipp.statistics.layer_samples import Activation, Collapse, Reading
 
 NOISE = 1.0
 Direction = Literal["backward", "forward"]
+Price = Callable[[Mapping[str, Elimination]], Mapping[str, Elimination]]
+"""Makes the losses of groups, in nats, what the allocation compares."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,11 @@ class MIPP:
         share: With a confidence: and more than this share of what all nodes of its group carry. Without either, more
             samples make more nodes significant; with one, the choice settles.
         worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
-            the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where streams are
-            normalised row by row, as in transformers: there a nat of one layer can be worth tens of another.
-            Residual convolutional networks gain nothing by it, deep chains such as a VGG much. It needs
-            `estimator="gaussian"`, `collapse=None` and `activation="pre"`.
+            the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where a nat of one
+            layer can be worth many of another: wholly where streams are normalised row by row, as in transformers, and
+            halfway (the geometric mean) in chains, such as a VGG, where nothing goes around a layer. Residual
+            convolutional networks gain nothing by it. It needs `estimator="gaussian"`, `collapse=None` and
+            `activation="pre"`.
         trials: With a budget: up to so many networks of other widths are made and refitted. In each one group gives a
             tenth of its nodes away for nodes of another; what comes nearest to the dense outputs on the calibration
             data stays. A trial takes about as long as the refit.
@@ -141,8 +144,8 @@ class MIPP:
             for group in self._groups(task)
             if group.name not in budget.widths
         }
-        worth = self._worth(task, whole) if whole and budget.limits(task.cost) else {}
-        curves = _price(self._towards_kept(task, source, budget, whole, worth), worth)
+        price = self._price(task, whole) if whole and budget.limits(task.cost) else _scarce
+        curves = price(self._towards_kept(task, source, budget, whole, price))
         widths = allocate(curves, task.cost, budget, measure=task.measure).widths
         choose = partial(self._by_width, task, source, budget, known=whole)
         plan = choose(widths)
@@ -164,14 +167,14 @@ class MIPP:
         return groups if self.direction == "forward" else groups[::-1]
 
     def _towards_kept(
-        self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination], worth: Worth
+        self, task: Task, source: Source, budget: Budget, whole: Mapping[str, Elimination], price: Price
     ) -> Mapping[str, Elimination]:
         """The information about the nodes still kept that removals lose, measured at each step towards the budget."""
         curves = whole
         steps = self._steps(task, budget)
         for step in range(1, steps if budget.limits(task.cost) else 1):
             eased = budget.ease(task.cost, step / steps)
-            widths = allocate(_price(curves, worth), task.cost, eased, measure=task.cost.estimate).widths
+            widths = allocate(price(curves), task.cost, eased, measure=task.cost.estimate).widths
             kept = {name: curve.kept(widths[name]) for name, curve in curves.items()}
             curves = {
                 group.name: self._elimination(task, source, group, kept)
@@ -266,18 +269,19 @@ class MIPP:
         """The nodes kept so far, where they limit the target."""
         return {} if self.direction == "forward" else kept
 
-    def _worth(self, task: Task, whole: Mapping[str, Elimination]) -> Worth:
-        """The worth of the nats of groups; nothing where all count alike."""
-        wanted = self.worth == "outputs" or (self.worth == "auto" and has_normalised_streams(task.graph))
-        if not (wanted and self._needs_moments_only()):
-            return {}
+    def _price(self, task: Task, whole: Mapping[str, Elimination]) -> Price:
+        """The function that makes losses of groups comparable, by what their nats are worth."""
+        ask = asking(task.graph) if self.worth == "auto" else WHOLLY if self.worth == "outputs" else None
+        if ask is None or not self._needs_moments_only():
+            return _scarce
         try:
-            return measure_worth(task, measured(task, self.positions).statistics, whole)
+            worth = measure_worth(task, measured(task, self.positions).statistics, whole, ask)
         except UnsupportedModelError as error:
             if self.worth == "outputs":
                 raise
             task.notes.append(f"The nats of all groups counted alike, since their worth could not be measured: {error}")
-            return {}
+            return _scarce
+        return lambda curves: _scarce(weigh(curves, worth, ask.believed))
 
     def _steps(self, task: Task, budget: Budget) -> int:
         falls = [task.cost.dense(name) / max(limit, 1e-9) for name, limit in budget.limits(task.cost).items()]
@@ -299,10 +303,8 @@ class MIPP:
         return by_samples(task, reading, self.noise, self.estimate, test=test)
 
 
-def _price(curves: Mapping[str, Elimination], worth: Worth) -> dict[str, Elimination]:
-    """Losses as the allocation compares them."""
-    weighed = weigh(curves, worth) if worth else curves
-    return {name: with_scarcity(curve) for name, curve in weighed.items()}
+def _scarce(curves: Mapping[str, Elimination]) -> dict[str, Elimination]:
+    return {name: with_scarcity(curve) for name, curve in curves.items()}
 
 
 def _show(task: Task, group: NodeGroup) -> Progress:

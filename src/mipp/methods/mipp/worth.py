@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import UnsupportedModelError
+from mipp.graph.bottlenecks import is_chain
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
 from mipp.graph.program import Ref, execute
@@ -20,13 +22,41 @@ from mipp.runtime.distributed import gather
 from mipp.statistics.observing import SiteStatistics, rotate
 from mipp.statistics.paths import Paths
 
-_EVERY = 32  # of the calibration samples, one in so many is looked at,
-_FEWEST, _MOST = 2, 64  # and so many
+_FEWEST = 2  # samples
 _RIDGE = 1e-3
 _FAR = 1e6  # where outputs are no numbers
 
 Worth = Mapping[str, tuple[int, float]]
 """By group: how many nodes went, and how far the outputs moved."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A way to ask the outputs what the nats of a group are worth, and to believe them.
+
+    Attributes:
+        believed: 1 takes them at their word, 0 leaves the nats of all groups alike. Between these the rates of exchange
+            are raised to this power: at a half, losses are the geometric mean of both.
+        every: One in so many calibration samples is looked at.
+        most: At most so many are.
+        logits: Whether KL counts, too, over a last dimension of several, as that of logits. Without it the unit of the
+            outputs does not matter.
+    """
+
+    believed: float = 1.0
+    every: int = 32
+    most: int = 64
+    logits: bool = True
+
+
+WHOLLY, HALFWAY = Asking(), Asking(0.5, every=8, most=128, logits=False)
+
+
+def asking(graph: PruningGraph) -> Asking | None:
+    """The way that suits a network; None where nats are worth about the same in all groups."""
+    if has_normalised_streams(graph):
+        return WHOLLY
+    return HALFWAY if is_chain(graph) else None
 
 
 def has_normalised_streams(graph: PruningGraph) -> bool:
@@ -36,17 +66,20 @@ def has_normalised_streams(graph: PruningGraph) -> bool:
     return any(row_norm_behind(program, op) for op in ops)
 
 
-def measure_worth(task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination]) -> Worth:
+def measure_worth(
+    task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination], ask: Asking = WHOLLY
+) -> Worth:
     """Takes away half of the nodes of one group after the other, those that its curve loses first.
 
     The weights that read the others make up for them as far as second moments tell. What a few samples show of the
-    outputs is then compared with the dense ones: the squared error relative to their variance, and the divergence of
-    what may be logits.
+    outputs is then compared with the dense ones: the squared error relative to their variance, and, if asked for, the
+    divergence of what may be logits.
 
     Args:
         task: What is pruned; samples of its first batch are looked at.
         statistics: Moments of the inputs of the readers, by op.
         curves: Orders of removal, by group.
+        ask: How many samples are looked at, and at what of the outputs.
 
     Raises:
         UnsupportedModelError: The model cannot be run op by op, in one of the processes at least.
@@ -54,7 +87,7 @@ def measure_worth(task: Task, statistics: Mapping[int, SiteStatistics], curves: 
 
     def measure() -> dict[str, Any]:
         try:
-            own: dict[str, float] | str = _distances(task, statistics, curves)
+            own: dict[str, float] | str = _distances(task, statistics, curves, ask)
         except UnsupportedModelError as error:
             own = str(error)
         found = gather(own)  # those of all processes, each of its own samples
@@ -67,12 +100,12 @@ def measure_worth(task: Task, statistics: Mapping[int, SiteStatistics], curves: 
 
 
 def _distances(
-    task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination]
+    task: Task, statistics: Mapping[int, SiteStatistics], curves: Mapping[str, Elimination], ask: Asking
 ) -> dict[str, float]:
     """The distances that the outputs of this process move, by group."""
     groups = [group for name in curves if _gone(group := task.graph.groups[name]) < group.size]
     readers = {g.name: [site for site in task.graph.readers(g) if site.op in statistics] for g in groups}
-    outputs, found = _Outputs(task), {}
+    outputs, found = _Outputs(task, ask), {}
     read = sorted((g for g in groups if readers[g.name]), key=lambda g: outputs.start_of(readers[g.name]))
     for group in task.progress(read, "worth of the groups", len(read)):
         kept, sites = curves[group.name].order[_gone(group) :], readers[group.name]
@@ -85,13 +118,18 @@ def _gone(group: NodeGroup) -> int:
     return (group.size + 1) // 2
 
 
-def weigh(curves: Mapping[str, Elimination], worth: Worth) -> dict[str, Elimination]:
+def weigh(curves: Mapping[str, Elimination], worth: Worth, believed: float = 1.0) -> dict[str, Elimination]:
     """Curves in the unit of the outputs: where half of the nodes have gone, the loss is how far the outputs moved.
 
     Groups of which nothing is known are worth what the others are in the mean (geometric).
+
+    Args:
+        curves: Losses in nats, by group.
+        worth: What was measured.
+        believed: How far (see `Asking`).
     """
     rates = {
-        name: moved / curves[name].loss[gone]
+        name: (moved / curves[name].loss[gone]) ** believed
         for name, (gone, moved) in worth.items()
         if name in curves and 0 < curves[name].loss[gone] < math.inf
     }
@@ -107,11 +145,11 @@ class _Outputs:
     """The dense outputs of a few samples, and how far they move when some layers have other weights."""
 
     @torch.no_grad()
-    def __init__(self, task: Task) -> None:
-        call = _few(task).call
+    def __init__(self, task: Task, ask: Asking) -> None:
+        call = _few(task, ask).call
         self._path = Paths(task.model, task.graph).find(call)
         self._dense, self._at = dict(zip(self._path.program.inputs, call.tensors, strict=True)), 0  # in front of an op
-        self._targets = self._run(dict(self._dense), 0)
+        self._targets, self._logits = self._run(dict(self._dense), 0), ask.logits
 
     def start_of(self, sites: Sequence[Site]) -> int:
         """The first op that is one of some layers."""
@@ -132,7 +170,7 @@ class _Outputs:
                 place = as_layer(op.name, op.arguments)["weight"]
                 if isinstance(place, Ref):
                     values[place.index] = site.swap_axes(weights[site.op])
-        return finite(output_distance(self._run(values, start), self._targets))
+        return finite(output_distance(self._run(values, start), self._targets, logits=self._logits))
 
     def _values_before(self, start: int) -> dict[int, Tensor]:
         execute(self._path.program, self._dense, self._path.bound, (self._at, start))
@@ -145,9 +183,9 @@ class _Outputs:
         return floating([values[index] if index in values else bound[index] for index in program.outputs])
 
 
-def _few(task: Task) -> Batch:
+def _few(task: Task, ask: Asking) -> Batch:
     total = sum(batch.samples for batch in task.batches)
-    return next(iter(pieces(task.batches[0], None, min(max(total // _EVERY, _FEWEST), _MOST))))
+    return next(iter(pieces(task.batches[0], None, min(max(total // ask.every, _FEWEST), ask.most))))
 
 
 def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequence[int]) -> Tensor:
@@ -179,11 +217,11 @@ def finite(distance: float) -> float:
     return distance if math.isfinite(distance) else _FAR
 
 
-def output_distance(outputs: Values, targets: Values) -> float:
-    """The squared error relative to the variance of the targets, and KL over a last dimension of several."""
+def output_distance(outputs: Values, targets: Values, *, logits: bool = True) -> float:
+    """The squared error relative to the variance of the targets, and for logits KL over a last dimension of several."""
     total = 0.0
     for output, target in zip(outputs, targets, strict=True):
         total += float(relative_error(output, target))
-        if output.ndim > 1 and output.shape[-1] > 1:
+        if logits and output.ndim > 1 and output.shape[-1] > 1:
             total += float(divergence(output, target))
     return total
