@@ -34,6 +34,7 @@ PAGES = (
     "docs/decisions/index.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
+    "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
