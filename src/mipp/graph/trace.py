@@ -28,6 +28,7 @@ from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS
 from mipp.modules.copies import canonical_names, has_memory
 from mipp.runtime.mistakes import border, reraise_own
+from mipp.runtime.onednn import faster
 
 _ESCAPING_OPS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
 _SCATTERS = {
@@ -136,7 +137,7 @@ class _Recorder(OpStream):
         ref_args = map_tensors(args, lambda t: Ref(self.index_of(t)))
         ref_kwargs = {k: map_tensors(v, lambda t: Ref(self.index_of(t))) for k, v in kwargs.items()}
         memory = {_storage(t): self._base_of(t) for t in leaves((args, tuple(kwargs.values())), Tensor)}
-        out = call_op(func, args, kwargs)
+        out = call_op(*faster(func, args), kwargs)
         if isinstance(out, Tensor) and id(out) in self._named and not func._schema.is_mutable:
             return out  # a parameter as it is, such as one that is cast to the type it has
         program, number = self.program, len(self.program.ops)

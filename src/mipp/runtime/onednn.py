@@ -21,6 +21,8 @@ def faster(op: Callable[..., Any], args: Sequence[Any]) -> tuple[Callable[..., A
     """
     if op is not _LINEAR or not pays(args[0], args[1]) or not is_dense(args[1]):
         return op, args
+    if args[0].shape[-1] != args[1].shape[1]:  # torch has the better words for it
+        return op, args
     bias = args[2] if len(args) > 2 else None
     return torch.ops.mkldnn._linear_pointwise.default, (args[0], args[1], bias, "none", [], "")
 

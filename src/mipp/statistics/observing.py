@@ -238,14 +238,17 @@ class _Watch(OpStream):
         self._uses = {use: index for index, use in uses_of(program).items()}
         self._turns: Counter[tuple[str, str]] = Counter()
         self.most = Counter((use.module, use.weight) for use in self._uses)
-        self.behind = {
-            index: _path_behind(program, index, self.wanted) for index in wanted if index in self._uses.values()
-        }
+        layers = set(self._uses.values())
+        self.behind = {index: _path_behind(program, index, self.wanted) for index in wanted if index in layers}
+        self._followed = {program.ops[index].name.rstrip("_") for path in self.behind.values() for index in path}
         self._ahead: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # for a value, the ops that it is to reach
 
     def on_op(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         func = STRIDELESS.get(func, func)
-        schema, name = func._schema.arguments, func.overloadpacket.__name__.rstrip("_")
+        name = func.overloadpacket.__name__.rstrip("_")
+        if name not in self._followed and not is_layer(name):
+            return call_op(func, args, kwargs)
+        schema = func._schema.arguments
         given = dict(zip((a.name for a in schema), args, strict=False)) | kwargs
         index, following = self._find(name, given)
         if index is None:
