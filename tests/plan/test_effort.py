@@ -65,13 +65,12 @@ def test_the_report_records_the_level_and_the_plan_the_steps_that_it_stood_for()
     result = prune(batches(2), effort="fast")
     assert "effort='fast'" in result.report.call
     assert result.plan.method == repr(MIPP(steps=1))
-    assert prune(batches(2)).plan.method == repr(MIPP(steps=4))
+    assert prune(batches(2)).plan.method == repr(MIPP(steps=1))
 
 
 @pytest.mark.parametrize(("fall", "steps"), [(0.5, 1), (1, 1), (2, 1), (2.1, 2), (4, 2), (10, 4), (1e9, 4)])
-def test_fast_takes_a_step_for_each_halving_and_others_four(fall, steps):
-    assert FAST.steps_for(fall) == steps
-    assert DEFAULT.steps_for(fall) == BEST.steps_for(fall) == 4
+def test_a_budget_takes_a_step_for_each_halving_and_four_at_most(fall, steps):
+    assert all(level.steps_for(fall) == steps for level in EFFORTS.values())
 
 
 def test_settings_of_the_refit_win():

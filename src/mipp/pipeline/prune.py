@@ -97,7 +97,7 @@ def prune(
         memory_limit: Bytes, or a string such as "2GB", for what is kept between passes: half for calibration data and
             activations (more goes to temporary files), half for statistics (wide layers get coarser ones, and a note).
             None is 4 GB, on every machine, so that plans do not depend on it. Model and one batch come on top.
-        effort: "fast" reads 256 samples, takes fewer steps towards the budget, and refits layers to fewer rows;
+        effort: "fast" reads 256 samples, and refits layers to fewer rows, without images that are shifted;
             "best" reads 4,096 samples. By default 1,024 are read. A `mipp.Calibration` says itself how many, and the
             method and `mipp.Refit` may say the rest: they win.
 

@@ -16,8 +16,7 @@ class Effort:
 
     Attributes:
         samples: Calibration samples to read.
-        steps: Steps in which `MIPP` reaches a budget, at most.
-        by_halves: A step for each halving of what the budget limits, where these are fewer.
+        steps: Steps in which `MIPP` reaches a budget, at most: one for each halving of what the budget limits.
         rows_per_input: A layer is refitted to so many rows for each of its inputs,
         fewest: and to so many at least,
         most: and at most; more than 1,024 samples bring more.
@@ -28,7 +27,6 @@ class Effort:
 
     samples: int = 1024
     steps: int = 4
-    by_halves: bool = False
     rows_per_input: int = 128
     fewest: int = 4096
     most: int = 65536
@@ -38,8 +36,7 @@ class Effort:
 
     def steps_for(self, fall: float) -> int:
         """Steps to a budget that the dense network exceeds by this factor."""
-        halvings = max(1, ceil(log2(max(fall, 1.0)) - 1e-9))
-        return min(self.steps, halvings) if self.by_halves else self.steps
+        return min(self.steps, max(1, ceil(log2(max(fall, 1.0)) - 1e-9)))
 
     def rows_for(self, inputs: int) -> int:
         """Rows that a layer of so many inputs is refitted to."""
@@ -53,7 +50,7 @@ class Effort:
 
 DEFAULT = Effort()
 EFFORTS: Mapping[str, Effort] = {
-    "fast": Effort(samples=256, by_halves=True, most=16384, variations=0),
+    "fast": Effort(samples=256, most=16384, variations=0),
     "default": DEFAULT,
     "best": Effort(samples=4096),
 }

@@ -58,8 +58,8 @@ class MIPP:
         positions: At most this many positions of each sample enter the statistics of one layer; second moments take
             fewer where that makes rows enough (see `mipp.plan.effort`).
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
-            again, towards the nodes that the step before keeps downstream. None is 4, or with
-            `effort="fast"` a step for each halving.
+            again, towards the nodes that the step before keeps downstream. None is one for each halving of what the
+            budget limits, at most 4.
         share: With a confidence: and more than this share of what all nodes of its group carry. Without either, more
             samples make more nodes significant; with one, the choice settles.
         worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
