@@ -48,7 +48,9 @@ def test_the_default_is_the_call_without_it_and_is_not_recorded():
 def test_each_level_spends_at_least_what_the_one_below_it_does():
     for below, above in ((FAST, DEFAULT), (DEFAULT, BEST)):
         assert below.samples < above.samples
-        assert all(below.steps_for(fall) <= above.steps_for(fall) for fall in (1, 3, 9, 27))
+        assert all(
+            below.steps_for(fall, in_chain=False) <= above.steps_for(fall, in_chain=False) for fall in (1, 3, 9, 27)
+        )
         assert below.variations <= above.variations
         assert all(below.rows_for(inputs) <= above.rows_for(inputs) for inputs in (1, 100, 10_000))
 
@@ -64,13 +66,14 @@ def test_fast_reads_fewer_samples_unless_the_data_say_how_many():
 def test_the_report_records_the_level_and_the_plan_the_steps_that_it_stood_for():
     result = prune(batches(2), effort="fast")
     assert "effort='fast'" in result.report.call
-    assert result.plan.method == repr(MIPP(steps=1))
-    assert prune(batches(2)).plan.method == repr(MIPP(steps=1))
+    assert result.plan.method == prune(batches(2)).plan.method == repr(MIPP(steps=4))
 
 
 @pytest.mark.parametrize(("fall", "steps"), [(0.5, 1), (1, 1), (2, 1), (2.1, 2), (4, 2), (10, 4), (1e9, 4)])
-def test_a_budget_takes_a_step_for_each_halving_and_four_at_most(fall, steps):
-    assert all(level.steps_for(fall) == steps for level in EFFORTS.values())
+def test_a_budget_takes_a_step_for_each_halving_and_four_in_chains(fall, steps):
+    for level in EFFORTS.values():
+        assert level.steps_for(fall, in_chain=False) == steps
+        assert level.steps_for(fall, in_chain=True) == 4
 
 
 def test_settings_of_the_refit_win():

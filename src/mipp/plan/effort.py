@@ -16,7 +16,7 @@ class Effort:
 
     Attributes:
         samples: Calibration samples to read.
-        steps: Steps in which `MIPP` reaches a budget, at most: one for each halving of what the budget limits.
+        steps: Steps in which `MIPP` reaches a budget in chains; elsewhere one for each halving, and no more.
         rows_per_input: A layer is refitted to so many rows for each of its inputs,
         fewest: and to so many at least,
         most: and at most; more than 1,024 samples bring more.
@@ -34,9 +34,9 @@ class Effort:
     chosen_by: int = 8192
     variations: int = 3
 
-    def steps_for(self, fall: float) -> int:
+    def steps_for(self, fall: float, *, in_chain: bool) -> int:
         """Steps to a budget that the dense network exceeds by this factor."""
-        return min(self.steps, max(1, ceil(log2(max(fall, 1.0)) - 1e-9)))
+        return self.steps if in_chain else min(self.steps, max(1, ceil(log2(max(fall, 1.0)) - 1e-9)))
 
     def rows_for(self, inputs: int) -> int:
         """Rows that a layer of so many inputs is refitted to."""

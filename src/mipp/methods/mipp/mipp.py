@@ -15,6 +15,7 @@ import torch
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, UnsupportedModelError
 from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, estimate, make_estimator
+from mipp.graph.bottlenecks import is_chain
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
 from mipp.methods.mipp.trials import try_widths
@@ -58,8 +59,8 @@ class MIPP:
         positions: At most this many positions of each sample enter the statistics of one layer; second moments take
             fewer where that makes rows enough (see `mipp.plan.effort`).
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
-            again, towards the nodes that the step before keeps downstream. None is one for each halving of what the
-            budget limits, at most 4.
+            again, towards the nodes that the step before keeps downstream. None is 4 in chains, and elsewhere one for
+            each halving of what the budget limits, at most 4.
         share: With a confidence: and more than this share of what all nodes of its group carry. Without either, more
             samples make more nodes significant; with one, the choice settles.
         worth: With a budget: "nats" takes the nats of all groups for equal; "outputs" measures, for each group, how far
@@ -285,7 +286,7 @@ class MIPP:
 
     def _steps(self, task: Task, budget: Budget) -> int:
         falls = [task.cost.dense(name) / max(limit, 1e-9) for name, limit in budget.limits(task.cost).items()]
-        return self.steps or task.effort.steps_for(max(falls, default=1.0))
+        return self.steps or task.effort.steps_for(max(falls, default=1.0), in_chain=is_chain(task.graph))
 
     def _record(self, task: Task, kept: Kept, budget: Budget) -> PruningPlan:
         """The plan, which names this method with the number that the level of effort stood for."""
