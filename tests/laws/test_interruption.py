@@ -1,5 +1,6 @@
 """Interrupted runs: killed at any moment they go on to the same result; Ctrl-C leaves nothing behind."""
 
+import math
 import os
 import random
 import signal
@@ -98,7 +99,7 @@ def test_ctrl_c_in_any_pass_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.setitem(TIMERS, "torch", lambda model, call: len(forward(working_copy(model), call)))
     executed = mipp.refit.losses.execute
     monkeypatch.setattr("mipp.refit.losses.execute", lambda *args: [Counted.count(), executed(*args)])
-    data, recover = [torch.randn(16, 4) for _ in range(8)], mipp.Distillation(epochs=3)
+    data, recover = [torch.randn(16, 4) for _ in range(8)], mipp.Distillation(seconds=math.inf, epochs=3)
 
     def run(model, **options):
         return mipp.prune(
