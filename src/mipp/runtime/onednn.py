@@ -23,13 +23,12 @@ def faster(op: Callable[..., Any], args: Sequence[Any]) -> tuple[Callable[..., A
         return op, args
     if args[0].shape[-1] != args[1].shape[1]:  # torch has the better words for it
         return op, args
-    bias = args[2] if len(args) > 2 else None
-    return torch.ops.mkldnn._linear_pointwise.default, (args[0], args[1], bias, "none", [], "")
+    return linear, args
 
 
-def linear(inputs: Tensor, weight: Tensor) -> Tensor:
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The products of inputs [..., k] with the transpose of a weight [n, k] that `is_dense`; where it `pays`."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, None, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return product
 
 

@@ -52,7 +52,7 @@ class SiteRows:
 
 
 def _rotate_patches(patches: Tensor, basis: Tensor | None) -> Tensor:
-    """The same for rows of `patches_of`."""
+    """Rows of `patches_of` with a basis taken of their kernel positions; shape [groups, rows, features] as before."""
     if basis is None:
         return patches
     rotated: Tensor = basis.mT.to(patches) @ patches.unflatten(-1, (len(basis), -1))
