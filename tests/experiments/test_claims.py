@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from experiments.mipp_2024.figures import claims
+from experiments.mipp_2024.figures import claims, measurements
 from experiments.mipp_2024.figures.claims import SAME_SIZE
 
 STAGE = "pruned, 5 epochs"
@@ -106,3 +106,60 @@ def test_networks_before_training_are_judged_by_their_layers():
     assert "MIPP 0%, GraSP 100%" in collapse.words
     assert "MIPP 0.40, 1.00, 1.60; GraSP 1.00, 0.20, 1.80" in thirds.words
     assert "sized by 1 confidence: 30 to 30 % of the nodes removed, 0 of them emptied a layer" in sized.words
+
+
+def partial_rows(lead):
+    """MIPP beside a rival at three tenths of the nodes on three draws, and at a tenth on the first of them only."""
+    cases = [(seed, 0.3, lead) for seed in range(3)] + [(0, 0.1, -40.0)]
+    return [
+        row(name, 80.0 + (ahead + 0.01 * seed) * (name == "mipp"), seed, nodes)
+        for seed, nodes, ahead in cases
+        for name in ("mipp", "synflow")
+    ]
+
+
+def test_seeds_are_compared_on_the_sparsities_that_all_of_them_have():
+    (told,) = claims.better(partial_rows(2.0))
+    assert told.verdict == "better"
+    assert "SynFlow +2.01" in told.words
+    assert told.words.endswith("at 30% of the nodes")
+
+
+PAPERS = "mipp of the paper, confidence 0.9"
+
+
+def sized_rows(own, smaller, larger, emptied=()):
+    """The paper's own method at two tenths of the nodes, beside a rival with a tenth and with three tenths."""
+    return [
+        row(name, accuracy + 0.1 * seed * (name == PAPERS), seed, nodes) | {"collapsed": list(gone)}
+        for seed in range(6)
+        for name, nodes, accuracy, gone in (
+            (PAPERS, 0.2, own, emptied),
+            ("thinet", 0.1, smaller, ()),
+            ("thinet", 0.3, larger, ()),
+            ("mipp", 0.1, 90.0, ()),
+        )
+    ]
+
+
+@pytest.mark.parametrize(("own", "verdict"), [(98.0, "better"), (96.0, "no difference shown"), (94.0, "worse")])
+def test_size_is_no_excuse_and_no_merit_of_a_network_that_a_test_has_sized(own, verdict):
+    """It is better only than what keeps as many nodes, and worse only than what keeps no more."""
+    (told,) = claims.papers_own(sized_rows(own, smaller=95.0, larger=97.0))
+    assert told.verdict == verdict
+
+
+def test_layers_that_the_papers_own_method_empties_are_counted_beside_those_of_its_rivals():
+    accuracy, collapse = claims.papers_own_and_collapse(sized_rows(94.0, 95.0, 97.0, emptied=["conv1"]))
+    assert accuracy.where.endswith("the paper's own method")
+    assert collapse.verdict == "worse"
+    assert "6 of 6 runs emptied a layer; against ThiNet: worse" in collapse.words
+    _, fine = claims.papers_own_and_collapse(sized_rows(94.0, 95.0, 97.0))
+    assert fine.verdict == "no difference shown"
+
+
+def test_accuracies_stand_beside_that_of_the_dense_network():
+    first, second = measurements.refitted(once_rows(2.0))
+    assert first.where == "vgg11, cifar10, trained, refitted, 30% of the nodes"
+    assert first.words.startswith("MIPP 82.00, ThiNet 80.00; the dense network")
+    assert "has 88.00 %" in second.words

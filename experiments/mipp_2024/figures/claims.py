@@ -20,6 +20,7 @@ POINTS = 0.5
 """Of accuracy, in percent: an interval inside of these shows that two things are level."""
 GUESSING = 10.0
 """Accuracy of guessing in percent where there are ten classes."""
+_OWN = "the paper's own method"
 _MASKS = {"mipp": "MIPP", "hash of the data": "from a hash", "same for all": "the same for all"}
 RIVALS = {
     "trained": ("synflow", "grasp", "thinet", "sosph"),
@@ -35,6 +36,8 @@ SAME_SIZE = "from scratch, "
 """What the names of networks of the same size begin with that were trained from scratch on the data named after it."""
 WEIGHED = "mipp, weighed by the outputs"
 """The closed form whose nats are worth what losing them does to the outputs (`worth="outputs"`)."""
+CLOSED_FORM = "MIPP, in closed form"
+"""What rows under the name `mipp` are called where the paper's own method could be meant."""
 PAPERS = "mipp of the paper"
 """The paper's own perceptrons, whose widths a confidence decides: no budget, one pass, no refit."""
 
@@ -63,11 +66,20 @@ def better(
             counts = [f"{words.count(w)} {w}" for w in ("better", "worse") if words.count(w)]
             each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts else ""
             told.append(f"{shown(name)} {one}{each}")
-        which = "MIPP, in closed form" if ours == "mipp" else shown(ours)
-        of = " in MACs" if cost == "macs" else ""
-        words = f"points of {which}, against {'; '.join(told)}; means over the sparsities{of}{seeds}"
-        found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in overall.values()])))
+        which = CLOSED_FORM if ours == "mipp" else shown(ours)
+        words = f"points of {which}, against {'; '.join(told)}; {_sparsities(good(given, method=ours), cost)}{seeds}"
+        where = f"{panel}, {stage}" + ("" if ours == "mipp" else f", {shown(ours)}")
+        found.append(Outcome(words, where, _together([one.word for one in overall.values()])))
     return found
+
+
+def _sparsities(rows: Sequence[Row], cost: str) -> str:
+    """The sparsities that differences are means over: those that all seeds have, or the only one."""
+    of = "MACs" if cost == "macs" else cost
+    kept = set.intersection(*({r["budget"][cost] for r in own} for own in by(rows, "seed").values()))
+    if len(kept) == 1:
+        return f"at {kept.pop():.0%} of the {of}"
+    return f"means over the sparsities{' in MACs' if cost == 'macs' else ''}"
 
 
 def straight_after(rows: list[Row]) -> list[Outcome]:
@@ -102,23 +114,36 @@ def _thirds(rows: Sequence[Row]) -> str:
 
 
 def papers_own(rows: list[Row], rivals: Mapping[str, Sequence[str]] = RIVALS) -> list[Outcome]:
-    """The paper's own method against each rival at the nearest sparsity at which the rival keeps no more nodes."""
+    """The paper's own method, whose test decides its size, against each rival at the nearest sizes on either side.
+
+    Worse is what loses to a rival that keeps no more nodes; better, what wins against one that keeps no fewer.
+    """
     found = []
     for (panel,), own in by(good(rows), "panel").items():
-        stage = last(own)
-        told, words = [], []
+        stage, told = last(own), {}
+        theirs = [row for row in own if family(row) == PAPERS]
         for name in rivals[panel.rpartition(", ")[2]]:
-            pairs = [_beside(row, good(own, method=name), stage) for row in own if family(row) == PAPERS]
-            each = [pair for pair in pairs if pair is not None]
-            if each:
-                seeds = _by_seed(each)
-                one = compare([[a for a, _ in s] for s in seeds], [[b for _, b in s] for s in seeds], GUESSING)
-                told.append(f"{shown(name)} {one}")
-                words.append(one.word)
-        if told:
-            text = f"points of the paper's own method against {'; '.join(told)}; the rivals keep as many nodes or fewer"
-            found.append(Outcome(text, f"{panel}, {stage}", _together(words)))
+            peers = [row for row in good(own, method=name) if stage in row["accuracy"]]
+            if theirs and peers:
+                told[name] = [_beside(theirs, peers, stage, larger=larger) for larger in (False, True)]
+        if any(one is not None for pair in told.values() for one in pair):
+            words = [
+                _one_sided(*(one.word if one else "no difference shown" for one in pair)) for pair in told.values()
+            ]
+            each = [f"{shown(name)} {_either_side(*pair)}" for name, pair in told.items() if any(pair)]
+            text = f"points of {_OWN} against {'; '.join(each)}"
+            found.append(Outcome(text, f"{panel}, {stage}, {_OWN}", _together(words)))
     return found
+
+
+def _one_sided(smaller: Word, larger: Word) -> Word:
+    """Worse than a rival that has no advantage in size, or better than one that has no disadvantage."""
+    return "worse" if smaller == "worse" else "better" if larger == "better" else "no difference shown"
+
+
+def _either_side(smaller: Comparison | None, larger: Comparison | None) -> str:
+    told = ((smaller, "with as many nodes or fewer"), (larger, "with as many or more"))
+    return ", ".join(f"{words} {one}" for one, words in told if one is not None)
 
 
 def methods(rows: list[Row]) -> list[Outcome]:
@@ -128,21 +153,25 @@ def methods(rows: list[Row]) -> list[Outcome]:
 
 
 def papers_own_and_collapse(rows: list[Row]) -> list[Outcome]:
-    """The paper's own method against its rivals, and how many of its runs emptied a layer."""
-    return [*papers_own(rows), *(outcome for outcome in seldom_empty(rows) if outcome.verdict is None)]
+    """The paper's own method against its rivals, in accuracy and in how many runs emptied a layer."""
+    return [*papers_own(rows), *(outcome for outcome in seldom_empty(rows) if outcome.where.endswith(_OWN))]
 
 
-def _beside(row: Row, rivals: Sequence[Row], stage: str) -> tuple[int, float, float] | None:
-    """Seed and accuracies of a run and of the rival with the most nodes that are no more than the run's."""
-    smaller = [r for r in rivals if r["seed"] == row["seed"] and r["nodes"] <= row["nodes"] and stage in r["accuracy"]]
-    if not smaller:
+def _beside(rows: Sequence[Row], rivals: Sequence[Row], stage: str, *, larger: bool) -> Comparison | None:
+    """Runs against the rival's of their seed that is nearest in size, of those with no fewer nodes or no more."""
+    pairs = [(row, _nearest(row, rivals, larger=larger)) for row in rows]
+    each = [(row["seed"], row["accuracy"][stage], peer["accuracy"][stage]) for row, peer in pairs if peer is not None]
+    seeds = [[(a, b) for s, a, b in each if s == seed] for seed in dict.fromkeys(one[0] for one in each)]
+    if not seeds:
         return None
-    nearest = max(smaller, key=lambda r: r["nodes"])
-    return row["seed"], row["accuracy"][stage], nearest["accuracy"][stage]
+    return compare([[a for a, _ in s] for s in seeds], [[b for _, b in s] for s in seeds], GUESSING)
 
 
-def _by_seed(triples: Sequence[tuple[int, float, float]]) -> list[list[tuple[float, float]]]:
-    return [[(a, b) for s, a, b in triples if s == seed] for seed in dict.fromkeys(t[0] for t in triples)]
+def _nearest(row: Row, rivals: Sequence[Row], *, larger: bool) -> Row | None:
+    """The rival of the same seed that is nearest in size, of those that keep no fewer nodes, or no more."""
+    own = [r for r in rivals if r["seed"] == row["seed"]]
+    fit = [r for r in own if (r["nodes"] >= row["nodes"] if larger else r["nodes"] <= row["nodes"])]
+    return min(fit, key=lambda r: abs(r["nodes"] - row["nodes"]), default=None)
 
 
 def seldom_empty(rows: list[Row], key: str = "budget") -> list[Outcome]:
@@ -165,7 +194,23 @@ def seldom_empty(rows: list[Row], key: str = "budget") -> list[Outcome]:
             gone = " and ".join(f"{removed(r):.0f} %" for r in theirs)
             emptied = sum(map(collapsed, theirs))
             text = f"sized by confidence ({gone} removed), {emptied} of {len(theirs)} runs emptied a layer"
-            found.append(Outcome(f"{text}{_doubt(theirs)}", f"{panel}, the paper's own method"))
+            each = _emptied_beside(theirs, [r for r in all_of_it if "nodes" in r["budget"]])
+            verdicts = "".join(f"; against {shown(m)}: {word}" for m, word in each.items())
+            found.append(Outcome(f"{text}{verdicts}{_doubt(theirs)}", f"{panel}, {_OWN}", _together(each.values())))
+    return found
+
+
+def _emptied_beside(theirs: Sequence[Row], rows: Sequence[Row]) -> dict[str, Word]:
+    """The word on each rival of about their size, by how often runs of the paper's own method empty a layer."""
+    found: dict[str, Word] = {}
+    for name in RIVALS[theirs[0]["panel"].rpartition(", ")[2]]:
+        each: list[Word] = []
+        for larger in (False, True):
+            pairs = [(row, _nearest(row, good(rows, method=name), larger=larger)) for row in theirs]
+            both = [(collapsed(row), collapsed(peer)) for row, peer in pairs if peer is not None]
+            each.append(compare_counts([a for a, _ in both], [b for _, b in both]))
+        if good(rows, method=name):
+            found[name] = _one_sided(*each)
     return found
 
 
@@ -241,13 +286,13 @@ def _added(gaps: Mapping[float, Mapping[int, float]]) -> list[float]:
 
 def collapse_function(rows: list[Row]) -> list[Outcome]:
     """L1 against each of the other functions, means over the sparsities."""
-    return _against(rows, "l1", ("l2", "mean", "std", "every position"), "L1")
+    return _against(rows, "l1", ("l2", "mean", "std", "every position"), f"{CLOSED_FORM} and with L1")
 
 
 def pixels(rows: list[Row]) -> list[Outcome]:
     """MIPP against each rival with a quarter of the pixels and a tenth of the nodes."""
     few = good(rows, kept=0.25, **{"nodes kept": 0.1})
-    return _against(few, "mipp", ("synflow", "grasp", "thinet", "sosph", "reinit@mipp"), "MIPP")
+    return _against(few, "mipp", ("synflow", "grasp", "thinet", "sosph", "reinit@mipp"), CLOSED_FORM)
 
 
 def _against(rows: Sequence[Row], first: str, others: Sequence[str], name: str) -> list[Outcome]:
@@ -257,7 +302,7 @@ def _against(rows: Sequence[Row], first: str, others: Sequence[str], name: str) 
         each = {m: _compared(own, first, m, stage) for m in others if good(own, method=m)}
         told = {m: one for m, one in each.items() if one is not None}
         if told:
-            words = f"points of {name} against {'; '.join(f'{shown(m)} {one}' for m, one in told.items())}"
+            words = f"points of {name}, against {'; '.join(f'{shown(m)} {one}' for m, one in told.items())}"
             found.append(Outcome(words, f"{panel}, {stage}", _together([one.word for one in told.values()])))
     return found
 
@@ -380,7 +425,7 @@ def generalises(rows: list[Row]) -> list[Outcome]:
 
 
 def _compared(rows: Sequence[Row], first: str, second: str, stage: str, metric: str = "accuracy") -> Comparison | None:
-    """One method against another over the cases and seeds that both have; None where they share none."""
+    """One method against another over the seeds that both have, and the cases that all of these have; None without."""
     one, other = (
         {
             seed: {_case(r): r[metric][stage] for r in members}
@@ -390,10 +435,12 @@ def _compared(rows: Sequence[Row], first: str, second: str, stage: str, metric: 
         }
         for name in (first, second)
     )
-    pairs = [[(one[s][case], other[s][case]) for case in one[s] if case in other[s]] for s in one if s in other]
-    pairs = [some for some in pairs if some]
-    if not pairs:
+    shared = {s: one[s].keys() & other[s].keys() for s in one if s in other}
+    shared = {s: cases for s, cases in shared.items() if cases}
+    cases = sorted(set.intersection(*map(set, shared.values()))) if shared else []
+    if not cases:
         return None
+    pairs = [[(one[s][case], other[s][case]) for case in cases] for s in shared]
     guessing = 0.0 if metric != "accuracy" else 1.0 if "cifar100" in rows[0].get("panel", "") else GUESSING
     return compare([[a for a, _ in some] for some in pairs], [[b for _, b in some] for some in pairs], guessing)
 

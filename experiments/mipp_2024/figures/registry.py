@@ -14,7 +14,7 @@ from experiments.mipp_2024.figures import (
     sparsity,
     variants,
 )
-from experiments.mipp_2024.figures.base import Figure, Row
+from experiments.mipp_2024.figures.base import Figure, Outcome, Row
 
 _POINTS = "95 % interval of the paired difference over the seeds"
 _OURS = ("mipp", "mipp of the paper")
@@ -37,6 +37,10 @@ def _panel(row: Row) -> str:
 def _ratios_and_nodes(row: Row) -> str:
     ratios = "equal ratios" if "widths" in row["budget"] else "MIPP's ratios"
     return f"{ratios}, {'MIPP' if row['method'] == 'mipp' else 'random'} nodes"
+
+
+def _once(rows: list[Row]) -> list[Outcome]:
+    return [*claims.straight_after(rows), *measurements.refitted(rows)]
 
 
 def _kept(row: Row) -> str:
@@ -69,7 +73,7 @@ FIGURES: Mapping[str, Figure] = {
         plots.accuracy,
         "MIPP is at least as accurate as SynFlow, GraSP, ThiNet and SOSP-H",
         "95 % interval of the paired difference over draws of calibration images",
-        claims.straight_after,
+        _once,
     ),
     "untrained": Figure(
         "layer collapse and ratios of the paper's larger networks before training: figures 3, 4 and 11",
