@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mipp.estimators import Gaussian, GaussianInformation, Samples
-from mipp.plan.elimination import terc
+from mipp.plan.elimination import Elimination, terc, with_scarcity
 
 
 def entropy(outcomes):
@@ -63,6 +63,42 @@ def test_information_is_blind_to_the_scale_of_the_target():
     y = x @ torch.randn(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     one, other = (Gaussian()(Samples.of(x, scale * y, 1.0), torch.Generator()).losses() for scale in (1, 1e-3))
     torch.testing.assert_close(one, other)
+
+
+def test_losses_along_a_chain_do_not_add_and_scarcity_assumes_that_shares_multiply():
+    """Two erasure channels one behind the other, each of which lets half of the bits pass: a quarter arrives.
+
+    A sum of losses says that nothing does. What scarcity adds is the rest of minus the logarithm of the product.
+    """
+    cases = list(product((0, 1), repeat=3))  # a bit, and whether each channel lets it pass
+    sent, first, second = zip(*((b, b if p else "?", b if p and q else "?") for b, p, q in cases), strict=True)
+    assert information(sent, first) == 0.5
+    assert information(sent, second) == 0.5 * 0.5
+    whole, lost = 2.0, 1.0
+    priced = with_scarcity(Elimination((0, 1), (lost, whole))).loss[0]
+    share = (priced - lost) / (-whole * math.log(1 - lost / whole) - lost)
+    assert share == pytest.approx(0.3)
+
+
+def test_a_layer_without_information_is_fatal_whatever_the_sum_says():
+    """Half of each of two layers costs more than all of one, as sums go, and is the cheaper in what is priced."""
+    half, empty = 0.6, 1.0
+    assert 2 * half > empty
+    curve = with_scarcity(Elimination((0, 1), (half, empty))).loss
+    assert 2 * curve[0] < curve[1]
+
+
+def test_the_order_of_tests_decides_how_many_nodes_stay():
+    """Y = X1 = X2 + X3: all information stays in either order, in one node or in two."""
+    parts = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.cat([parts.sum(1, keepdim=True), parts], 1)
+    noise = 0.1 * torch.randn(400, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    samples = Samples.of(x, x[:, :1] + noise)
+    assert terc(Gaussian()(samples, torch.Generator()), 0.999) == (0,)
+    first = Gaussian()(samples, torch.Generator())
+    assert first.confidence(0) < 0.999
+    first.remove(0)
+    assert all(first.confidence(node) > 0.999 for node in (1, 2))
 
 
 class Cover:
