@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import mipp
-from mipp.estimators import Surrogate
+from mipp.estimators import MLP, Surrogate
 
 
 def data(rows=400):
@@ -144,3 +144,12 @@ class TestFeatureSelector:
         monkeypatch.delitem(vars(mipp), "FeatureSelector", raising=False)
         with pytest.raises(mipp.MissingRequirementError, match=r"pip install .torch-mipp\[demo\]"):
             mipp.FeatureSelector  # noqa: B018
+
+
+def test_perceptrons_that_have_memorised_their_samples_are_a_warning():
+    """Of y, which is noise, nothing can be told."""
+    rng = np.random.default_rng(0)
+    selector = mipp.FeatureSelector(MLP(hidden=(64,), initial_iterations=400), num_features=2)
+    with pytest.warns(UserWarning, match=r"-\d+\.\d\d nats of y.*less than none.*Pass more samples") as told:
+        selector.fit(rng.normal(size=(40, 8)), rng.normal(size=40))
+    assert {warning.filename for warning in told} == {__file__}

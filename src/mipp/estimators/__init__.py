@@ -13,7 +13,7 @@ from mipp.estimators.base import (
     register,
 )
 from mipp.estimators.block_gaussian import IndependentInformation, apart
-from mipp.estimators.call import estimate, make_estimator
+from mipp.estimators.call import estimate, make_estimator, memorised
 from mipp.estimators.closed_form import Gaussian
 from mipp.estimators.features import Features
 from mipp.estimators.gaussian import GaussianInformation, linear_information
@@ -42,6 +42,7 @@ __all__ = [
     "estimate",
     "linear_information",
     "make_estimator",
+    "memorised",
     "register",
     "with_drawn_noise",
 ]

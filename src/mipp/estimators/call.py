@@ -7,6 +7,8 @@ from mipp.estimators.base import ESTIMATORS, Estimator, Information, Samples
 from mipp.runtime.mistakes import border
 from mipp.runtime.settings import check_function
 
+_ROUNDING = 1e-9
+
 
 def make_estimator(estimator: str | Estimator) -> Estimator:
     """The estimator of a name, with its default settings; or the one that is given.
@@ -42,3 +44,13 @@ def estimate(estimator: str | Estimator, samples: Samples, generator: torch.Gene
             "returns."
         )
     return found
+
+
+def memorised(information: Information) -> float | None:
+    """The nats that an estimator finds in samples held out where these are fewer than none, or None.
+
+    Information is never negative; what perceptrons explain of samples that they have not seen is, where they have
+    memorised their own.
+    """
+    nats = information.total()
+    return nats if nats < -_ROUNDING else None

@@ -1,5 +1,6 @@
 """Feature selection for scikit-learn: keep the columns that say something about the target that the others do not."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.errors import CalibrationError, MippError, MissingRequirementError, few
-from mipp.estimators import ESTIMATORS, Estimator, Samples, estimate, make_estimator
+from mipp.estimators import ESTIMATORS, Estimator, Samples, estimate, make_estimator, memorised
 from mipp.plan.elimination import Order, backward_elimination, terc
 from mipp.selectors.number import count_features
 
@@ -26,6 +27,11 @@ except ImportError as error:
         'pip install "torch-mipp[demo]"'
     ) from error
 
+_MEMORISED = (
+    "All columns together say {:.2f} nats of y on the samples held out, which is less than none: the estimator has "
+    "memorised its own, and what it says of single columns means nothing. Pass more samples, or an estimator that fits "
+    "fewer steps or stops early."
+)
 _LEAST_ROWS = 3
 """Rows of each value, on average, from which on whole numbers are classes."""
 
@@ -127,6 +133,8 @@ class FeatureSelector(SelectorMixin, BaseEstimator):
             samples = _draw_by_weight(samples, generator)
         information = estimate(estimator, samples, generator)
         self.information_ = information.marginal().numpy()
+        if (nats := memorised(information)) is not None:
+            warnings.warn(_MEMORISED.format(nats), stacklevel=3)
         number = count_features(self.num_features, columns)
         if number is None:
             confidence = 0.95 if self.confidence is None else self.confidence

@@ -16,6 +16,7 @@ from mipp.estimators import (
     SumInformation,
     apart,
     linear_information,
+    memorised,
     with_drawn_noise,
 )
 from mipp.graph.axes import Ints
@@ -89,7 +90,8 @@ def by_samples(
         if test:
             samples = [with_drawn_noise(part, generator) for part in samples]
         found = SumInformation([estimate(part, generator) for part in samples] or [_by_weights(task, group)])
-        _warn_if_negative(task, group, found.total())
+        if (nats := memorised(found)) is not None:
+            task.notes.warn(_NEGATIVE.format(group.name, nats))
         return found
 
     return source
@@ -112,12 +114,6 @@ def _written(task: Task, group: NodeGroup) -> Ints:
     """The nodes that the readers of a group write, ascending."""
     writes = np.unique(np.concatenate([np.empty(0, np.int64), *(site.writes for site in task.graph.readers(group))]))
     return writes[writes >= 0]
-
-
-def _warn_if_negative(task: Task, group: NodeGroup, nats: float) -> None:
-    """Information is never negative, but what a fitted estimator explains of samples it has not seen is."""
-    if nats < 0:
-        task.notes.warn(_NEGATIVE.format(group.name, nats))
 
 
 def _by_weights(task: Task, group: NodeGroup) -> Information:
