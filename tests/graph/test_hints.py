@@ -5,7 +5,7 @@ import torch
 from networks import image_network
 from torch import nn
 
-from mipp.graph.hints import BatchNormInput, hint_at_inputs, trained_batch_norms
+from mipp.graph.hints import BatchNormInput, PassEnded, hint_at_inputs, trained_batch_norms
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,8 @@ def test_a_batch_norm_notices_data_of_another_scale_once_it_was_trained():
     norm.num_batches_tracked.zero_()  # as in weights of old
     assert trained_batch_norms(nn.Sequential(norm)) == {norm: "0"}
     same, other = BatchNormInput({norm: "0"}), BatchNormInput({norm: "0"})
-    same(norm, (images,), None)
-    other(norm, (10 * images,), None)
+    for watch, seen in (same, images), (other, 10 * images):
+        with pytest.raises(PassEnded):
+            watch(norm, (seen,))
     assert same.sentence == ""
     assert "'0' reads values whose variance is 1" in other.sentence

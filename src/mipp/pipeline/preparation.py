@@ -1,6 +1,7 @@
 """Calibration data, the graph of the model with its costs, and the dense network measured: all that budgets share."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -10,7 +11,7 @@ from torch import nn
 
 from mipp.data.calibration import Batches, Calibration, read
 from mipp.errors import MippError, quote
-from mipp.graph.hints import BatchNormInput, trained_batch_norms
+from mipp.graph.hints import BatchNormInput, PassEnded, trained_batch_norms
 from mipp.graph.trace import forward
 from mipp.methods.base import Method, needs_of
 from mipp.modules.copies import working_copy
@@ -104,8 +105,9 @@ def _describe_shift(model: nn.Module, task: Task) -> list[str]:
     norms = {copied.get_submodule(name): name for name in names}
     watch = BatchNormInput(norms)
     for norm in norms:
-        norm.register_forward_hook(watch)
-    forward(copied, batch.call if batch.whole else batch.call.part(0, 32))
+        norm.register_forward_pre_hook(watch)
+    with suppress(PassEnded):
+        forward(copied, batch.call if batch.whole else batch.call.part(0, 32))
     return [watch.sentence] if watch.sentence else []
 
 
