@@ -9,11 +9,9 @@ one dense and two pruned passes over the calibration data; where images are read
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from itertools import accumulate
 from math import ceil, inf, prod
-from operator import add
-from typing import cast
 
 import numpy as np
 import torch
@@ -26,15 +24,16 @@ from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, bias_of, channel_dim
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program
-from mipp.graph.row_norms import row_norm_behind
 from mipp.modules.copies import full_copy, tensors_by_name
 from mipp.plan.budget import Budget
 from mipp.plan.effort import MOST_SAMPLES
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
+from mipp.refit.biases import add_biases
 from mipp.refit.recurrence import Recorded, reads_itself, taught, written_by
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
+from mipp.refit.rows import errors_before, errors_behind, in_rows, make_outputs, row_weights
 from mipp.refit.settings import Refit
 from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
 from mipp.refit.work import Best, Pass, Run, Work
@@ -42,6 +41,7 @@ from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
 from mipp.statistics.observing import report_not_finite
+from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream, Visit
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
@@ -73,7 +73,8 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
         return left
     if options.allow_bias:
         dense = full_copy(dense)
-        left += _add_biases((dense, small), targets, task.graph.program, _spare(plan, task))
+        layers = {target.weight: target.uses[0].op for target in targets}
+        left += add_biases((dense, small), layers, task.graph.program, _spare(plan, task))
     options = replace(options, variations=_variations(small, targets, task, options))
     work = _Refitter(small, dense, plan, task, options)
     starts = [target.uses[0].op for target in targets]
@@ -87,32 +88,6 @@ def _spare(plan: PruningPlan, task: Task) -> float:
     """Parameters that the budget allows besides those that stay."""
     limit = Budget(**plan.budget).limits(task.cost).get("params", inf)
     return limit - task.cost.value("params", task.cost.widths(plan.widths))
-
-
-def _add_biases(
-    models: tuple[nn.Module, nn.Module], targets: Sequence[Target], program: Program, spare: float
-) -> list[str]:
-    """Gives zero biases to the layers of both models that have none and no batch norm behind them.
-
-    Returns:
-        A sentence for the report if there were not parameters enough for all.
-    """
-    without: list[str] = []
-    for target in targets:
-        op = program.ops[target.uses[0].op]
-        own = f"{op.module}.weight".lstrip(".") == target.weight and downstream(program, op).norm < 0
-        owners = [model.get_submodule(op.module) for model in models]
-        if not own or not all(isinstance(o, nn.Linear | nn.modules.conv._ConvNd) and o.bias is None for o in owners):
-            continue
-        lengths = [o.out_features if isinstance(o, nn.Linear) else cast(int, o.out_channels) for o in owners]
-        if lengths[1] > spare:
-            without.append(op.module)
-            continue
-        spare -= lengths[1]
-        for owner, length in zip(owners, lengths, strict=True):
-            weight = cast(Tensor, owner.weight)
-            owner.bias = nn.Parameter(weight.new_zeros(length))
-    return [f"The budget of parameters left none for a bias of {', '.join(without)}."] if without else []
 
 
 def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
@@ -167,10 +142,10 @@ class _Refitter:
         work = self._prepare(Target(target.weight, [self._as_cut(site) for site in target.uses]))
 
         def stay(visit: Visit) -> None:
-            self.full.visit(work.wish, visit, work.count)
+            self.full.visit(target.wanted, visit, work.count)
 
         def move_on(visit: Visit) -> None:
-            self.full.advance(following, work.wish, lambda i, dense: visit(i, dense) if i < work.count else None)
+            self.full.advance(following, target.wanted, lambda i, dense: visit(i, dense) if i < work.count else None)
 
         if work.best is None:
             self._fit(work, stay, move_on)
@@ -192,7 +167,7 @@ class _Refitter:
         bias = offset_place(program, op, after if len(target.uses) == 1 else Downstream(), len(target.uses))
         bias_scale = torch.ones(()) if bias_of(op) is not None else scale[0]  # without a bias the batch norm takes it
         best = Best([self.tensors[name] for name in (target.weight, bias) if name]) if self._own(target) else None
-        return Work(target, lambda path: Uses.of(target, path).wish(), count, blocks, bias, bias_scale, rectified, best)
+        return Work(target, count, blocks, bias, bias_scale, rectified, best)
 
     def _own(self, target: Target) -> bool:
         """True if what a weight reads depends on what it wrote, on the path of some batch."""
@@ -222,29 +197,32 @@ class _Refitter:
     def _read(self, work: Work, found: Pass, index: int, dense: dict[int, Tensor]) -> None:
         """Adds the rows of a batch."""
         target, cut = work.target, self.cut.path(index)
-        uses, pruned = Uses.of(target, self.full.path(index)), self.cut.values(index, work.wish)
+        uses, pruned = (
+            Uses.of(target, self.full.path(index)),
+            self.cut.values(index, partial(target.read, outputs=work.best is not None)),
+        )
         written = written_by(uses.program, {op.index for _, op, _ in uses.sites}) if work.is_taught else ()
         for site, op, behind in uses.sites:
-            read = as_layer(op.name, op.arguments)["input"].index
-            x, values = pruned[read], [op.outputs[0], *([behind.other] if behind.other >= 0 else [])]
-            sides = [self._sides(site, op, value, dense, pruned) for value in values]
-            factor = self._scale(uses.program, behind)[1]
-            missing = _missing(sides, behind, factor)
+            read, scale = as_layer(op.name, op.arguments)["input"].index, self._scale(uses.program, behind)
+            x, out, joined = pruned[read], pruned.get(op.outputs[0]), [behind.other] if behind.other >= 0 else []
             if work.best is not None:
-                found.squared.append(missing.double().square().sum())
+                sides = self._sides(site, op, joined, (dense, pruned), x, self._rows(op, pruned[op.outputs[0]]))
+                found.squared.append(errors_behind(sides, behind, scale[1]).double().square().sum())
             if found.regression is None:
                 continue
             if work.is_taught:
                 x, out = taught(site, op, cut, (dense[read], x), self.keep)
-                joined = [] if behind.other in written else sides[1:]
-                sides = [(sides[0][0], channels_last(out, channel_dim(op), self.taken)), *joined]
-                missing = _missing(sides, behind, factor)
-            inputs = self._inputs(site, op, x, index, target.weight)[:, :, found.columns]
+                joined = [value for value in joined if value not in written]
+            inputs = self._inputs(site, op, x, index, target.weight)
+            made = self._rows(op, out) if out is not None else self._make(target, cut, op, inputs)
+            sides, inputs = self._sides(site, op, joined, (dense, pruned), x, made), inputs[:, :, found.columns]
+            missing = errors_behind(sides, behind, scale[1])
             folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
-            weights = _row_weights(uses.program, op, behind, sides)
+            weights = row_weights(uses.program, op, behind, sides)
             found.add(index, (inputs, by_group(missing, len(inputs)), folds, weights), last=op is uses.sites[-1][1])
             if work.rectified is not None:
-                work.rectified.update(inputs, missing, *self._sides(site, op, uses.joined, dense, pruned), folds)
+                wanted = self._wanted(site, op, dense[uses.joined], x, made)
+                work.rectified.update(inputs, missing, wanted, wanted - errors_before(sides, scale[0]), folds)
 
     def _example(self, target: Target) -> tuple[Program, Op, Downstream]:
         """The first op with the weight, and what follows it, in the program of some batch; if in none, of the graph."""
@@ -324,12 +302,47 @@ class _Refitter:
         return target.uses[0].swap_axes(self.tensors[target.weight])
 
     def _sides(
-        self, site: Site, op: Op, value: int, dense: Mapping[int, Tensor], pruned: Mapping[int, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The dense and the pruned value behind a site, both [rows, outputs that are kept]."""
-        there, here = align(dense[value], pruned[value], site.rows_to_keep(self.keep)), pruned[value]
-        there, here = (channels_last(v, channel_dim(op), self.taken) for v in (there, here))
-        return align(there, here, {1: site.outputs_to_keep(self.keep)}), here
+        self, site: Site, op: Op, joined: Sequence[int], values: Sequence[Mapping[int, Tensor]], x: Tensor, made: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Outputs of a site, and the stream that it joins, dense and pruned, as [rows, outputs that are kept].
+
+        Args:
+            site: The site.
+            op: Its op.
+            joined: The value that is the stream, if there is one.
+            values: Those of the dense and of the pruned model.
+            x: The input in the pruned one.
+            made: The outputs there, shape [rows, outputs].
+        """
+        dense, pruned = values
+        sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made), made)]
+        for value in joined:
+            here = self._rows(op, pruned[value])
+            sides.append((self._wanted(site, op, dense[value], pruned[value], here), here))
+        return sides
+
+    def _wanted(self, site: Site, op: Op, dense: Tensor, beside: Tensor, here: Tensor) -> Tensor:
+        """A dense value behind a site at the rows and outputs that are kept.
+
+        Args:
+            site: The site.
+            op: Its op.
+            dense: The value.
+            beside: A value of the pruned model with the same axes in front.
+            here: The same value in the pruned model, shape [rows, outputs].
+        """
+        there = self._rows(op, align(dense, beside, site.rows_to_keep(self.keep)))
+        return align(there, here, {1: site.outputs_to_keep(self.keep)})
+
+    def _rows(self, op: Op, value: Tensor) -> Tensor:
+        """A value behind a layer at the positions that are taken, shape [rows, outputs]."""
+        return channels_last(value, channel_dim(op), self.taken)
+
+    def _make(self, target: Target, cut: Path, op: Op, inputs: Tensor) -> Tensor:
+        """The outputs of a layer in the cut network, of these rows alone, shape [rows, outputs]."""
+        bias = bias_of(cut.program.ops[op.index])
+        bound = cut.bound[bias.index] if bias is not None else None
+        return make_outputs(inputs, in_rows(self._weight(target), len(inputs)), bound)
 
     def _scale(self, program: Program, after: Downstream) -> tuple[Tensor, Tensor]:
         """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""
@@ -376,25 +389,3 @@ class _Refitter:
         reads = site.reads[site.inputs_to_keep(self.keep)]
         silent = np.tile(np.isin(reads, self.standing_in), kernel_positions(weight))
         return torch.from_numpy(np.flatnonzero(silent[columns]))
-
-
-def _missing(sides: Sequence[tuple[Tensor, Tensor]], after: Downstream, factor: Tensor) -> Tensor:
-    """The error of the output, with that of the stream it joins times a factor; [rows, outputs].
-
-    Args:
-        sides: The output in the dense and in the pruned model, and the stream if there is one.
-        after: What follows the output.
-        factor: See there.
-    """
-    missing, *joined = (there - here for there, here in sides)
-    for error in joined:
-        missing = missing + (error if after.norm < 0 else error * factor.to(missing.dtype))
-    return missing
-
-
-def _row_weights(program: Program, op: Op, after: Downstream, sides: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
-    """The weight of the error in each row where what the layer leads to is normalised row by row, else None."""
-    norm = row_norm_behind(program, op, after) if after.norm < 0 else None
-    if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
-        return None
-    return norm.weigh(reduce(add, (there for there, _ in sides)))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mipp.refit.regression import Fit, Regression
+from mipp.refit.rows import make_outputs
 from mipp.runtime.distributed import sum_shards
 from mipp.runtime.tensor_store import Stored, TensorStore
-from mipp.statistics.products import times_transposed
 
 _ROUNDING = 1e-6  # relative
 
@@ -72,8 +72,7 @@ class Rectified:
 
 def apply_fit(fit: Fit, inputs: Tensor) -> Tensor:
     """The outputs that a fit adds, shape [rows, groups x outputs]."""
-    made = times_transposed(inputs, fit.change.mT.to(inputs.dtype)).add_(fit.offset.to(inputs.dtype)[:, None])
-    return made.transpose(0, 1).flatten(1)
+    return make_outputs(inputs, fit.change.mT, fit.offset.flatten())
 
 
 def by_group(outputs: Tensor, groups: int) -> Tensor:

@@ -10,6 +10,9 @@ from mipp.graph.program import Op, Program, Ref
 from mipp.plan.plan import PruningPlan
 from mipp.statistics.paths import Path
 
+Wanted = tuple[list[int], int]
+"""Values, and the index of the first op after those that make them."""
+
 
 @dataclass
 class Target:
@@ -24,6 +27,25 @@ class Target:
     weight: str
     uses: list[Site] = field(default_factory=list)
     by_path: "dict[Path, Uses]" = field(default_factory=dict, repr=False, compare=False)
+
+    def wanted(self, path: Path) -> Wanted:
+        """The values on the path of the dense network that the cut one is compared with."""
+        uses = Uses.of(self, path)
+        values = [op.outputs[0] for _, op, _ in uses.sites]
+        return uses.with_inputs([*values, *([uses.joined] if uses.joined >= 0 else [])])
+
+    def read(self, path: Path, *, outputs: bool) -> Wanted:
+        """The values on the path of the cut network that it is fitted from.
+
+        Args:
+            path: The path.
+            outputs: With the outputs too; without, only those that rows of inputs do not tell.
+        """
+        uses = Uses.of(self, path)
+        made = ((op.outputs[0], bias_of(op)) for _, op, _ in uses.sites)
+        return uses.with_inputs(
+            [out for out, bias in made if outputs or not (bias is None or bias.index in path.bound)]
+        )
 
 
 @dataclass(frozen=True)
@@ -49,12 +71,11 @@ class Uses:
         joined = [read_by_relu(path.program, op, after) for _, op, after in found]
         return target.by_path.setdefault(path, cls(path.program, found, joined[0] if len(joined) == 1 else -1))
 
-    def wish(self) -> tuple[list[int], int]:
-        """The values that the refit compares, and the index of the first op after those that make them."""
-        wanted = [] if self.joined < 0 else [self.joined]
+    def with_inputs(self, values: Sequence[int]) -> Wanted:
+        """These values, and those that the layers read or join."""
+        wanted = list(values)
         for _, op, after in self.sites:
-            wanted += [as_layer(op.name, op.arguments)["input"].index, op.outputs[0]]
-            wanted += [after.other] if after.other >= 0 else []
+            wanted += [as_layer(op.name, op.arguments)["input"].index, *([after.other] if after.other >= 0 else [])]
         made = [self.program.values[value].producer for value in wanted]
         return wanted, max(made, default=-1) + 1
 

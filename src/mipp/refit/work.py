@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mipp.refit.regression import Regression
     from mipp.refit.relu import Rectified
     from mipp.refit.targets import Target
-    from mipp.statistics.replay import Wish
 
 Rows = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Inputs, residuals, folds and weights, as `Regression.update` takes them."""
@@ -53,7 +52,6 @@ class Work:
 
     Attributes:
         target: The weight.
-        wish: The values wanted of a batch.
         count: Number of batches, from the first.
         blocks: Runs of inputs that are fitted one after the other.
         bias: Name of what takes the offset, "" if nothing does.
@@ -64,7 +62,6 @@ class Work:
     """
 
     target: "Target"
-    wish: "Wish"
     count: int
     blocks: Sequence[slice]
     bias: str
