@@ -71,7 +71,8 @@ ONCE = {
 }
 """One training of a network on a processor, by network: half an hour for VGG-11 on one core that multiplies bfloat16.
 
-`experiments.mipp_2024.rates` chose the learning rate of VGG-11; the others have not been run yet."""
+`experiments.mipp_2024.rates` chose the learning rate of VGG-11. ResNet-18 was trained at one that nobody chose; VGG-19
+and ResNet-50 have not been trained yet."""
 
 
 def once(network: str, setting: Setting = Setting()) -> Recipe:  # noqa: B008 - it is frozen

@@ -64,7 +64,7 @@ def better(
             alone = [_compared(members, ours, name, stage) for members in by(given, "budget").values()]
             words = [each.word for each in alone if each is not None]
             counts = [f"{words.count(w)} {w}" for w in ("better", "worse") if words.count(w)]
-            each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts else ""
+            each = f" ({', '.join(counts)} of {len(words)} sparsities)" if counts and len(words) > 1 else ""
             told.append(f"{shown(name)} {one}{each}")
         which = CLOSED_FORM if ours == "mipp" else shown(ours)
         words = f"points of {which}, against {'; '.join(told)}; {_sparsities(good(given, method=ours), cost)}{seeds}"
