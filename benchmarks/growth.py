@@ -48,7 +48,7 @@ class Size:
 
 
 BASE: Mapping[str, Size] = {
-    "width": Size(width=128, depth=2, samples=16384),
+    "width": Size(width=256, depth=2, samples=16384),
     "depth": Size(width=64, depth=6, samples=2048),
     "samples": Size(width=128, depth=3, samples=16384),
     "side": Size(width=32, depth=2, samples=32, side=16),

@@ -7,20 +7,21 @@ import torch
 from networks import normal
 
 from mipp.refit.regression import Regression, best_ridge, folds_of
-from mipp.refit.work import Best, Pass
+from mipp.refit.work import Best, Pass, total
 
 
-def test_the_error_of_a_pass_is_summed_and_infinite_where_it_is_no_number():
-    assert Pass().error() == 0
-    assert Pass(squared=[torch.tensor(1.5), torch.tensor(2.0)]).error() == 3.5
-    assert Pass(squared=[torch.tensor(1.5), torch.tensor(math.nan)]).error() == math.inf
+def test_a_squared_error_is_summed_and_infinite_where_it_is_no_number():
+    assert total([]) == 0
+    assert total([torch.tensor(1.5), torch.tensor(2.0)]) == 3.5
+    assert total([torch.tensor(1.5), torch.tensor(math.nan)]) == math.inf
 
 
 def test_a_pass_is_finite_if_every_use_was():
     fine, wrong = (0, torch.tensor(data=True)), (1, torch.tensor(data=False))
-    assert Pass().is_empty
-    assert Pass(finite=[fine]).is_finite()
-    assert not Pass(finite=[fine, wrong]).is_finite()
+    regression = Regression(1, 3, 2, centred=True)
+    assert Pass(slice(0), regression).is_empty
+    assert Pass(slice(0), regression, [fine]).is_finite()
+    assert not Pass(slice(0), regression, [fine, wrong]).is_finite()
 
 
 @pytest.mark.parametrize("weighed", [(), (0, 1, 2), (1,)])
@@ -31,7 +32,7 @@ def test_rows_of_several_uses_together_are_the_rows_one_use_after_the_other(weig
         rows = normal(1, 6, 3, seed=use), normal(1, 6, 2, seed=9 + use), folds_of(6, 6, 0), weights
         parts.append(rows)
     together, each = (Regression(1, 3, 2, centred=True) for _ in range(2))
-    found = Pass(regression=together)
+    found = Pass(slice(3), together)
     for number, rows in enumerate(parts):
         each.update(*rows)
         found.add(4, rows, last=number == 2)

@@ -9,20 +9,28 @@ from mipp.data.calibration import read
 from mipp.statistics.observing import site_statistics
 
 
-class Outputs(nn.Module):
-    """The first of two results."""
+class Stepwise(nn.Module):
+    """A cell that goes through sequences, and a linear layer behind its last state."""
 
-    def forward(self, results):
-        return results[0]
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(3, 5), nn.Linear(5, 2)
+
+    def states(self, sequences):
+        found = [self.cell(sequences[:, 0])]
+        for step in sequences[:, 1:].unbind(1):
+            found.append(self.cell(step, found[-1]))
+        return found
+
+    def forward(self, sequences):
+        return self.head(self.states(sequences)[-1])
 
 
 def test_moments_of_a_weight_that_is_used_step_by_step_are_those_of_all_steps():
-    rnn = nn.GRU(3, 5, batch_first=True).eval()
-    model = nn.Sequential(rnn, Outputs(), nn.Linear(5, 2)).eval()
-    sequences = normal(20, 150, 3)
+    model, sequences = Stepwise().eval(), normal(20, 150, 3)
     batches = read(mipp.Calibration(sequences.split(20)), None)
     found = site_statistics(model, mipp.inspect(model, sequences).graph, batches).values()
     (moments,) = next(own for own in found if own.weight.shape == (15, 5)).inputs
-    states = torch.cat([torch.zeros(20, 1, 5), rnn(sequences)[0][:, :-1]], 1).flatten(0, 1).detach()
+    states = torch.cat([torch.zeros(20, 5), *model.states(sequences)[:-1]]).detach()
     assert moments.count == len(states) > 2048  # more than are put together
     assert torch.allclose(moments.covariance, states.double().T.cov(correction=0), rtol=1e-4, atol=1e-6)

@@ -18,6 +18,8 @@ STRIDELESS = {
     torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
 }
 """Twins of ops that need certain strides, for running a program again."""
+_AHEAD, _FOLLOWS = "recurrent_states", "states_of_gates"
+"""The ops that a recurrent layer begins and ends with: its states are computed first, its gates follow from them."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,21 @@ class Op:
         """Indices of the values read, in order of the arguments."""
         return tuple(ref.index for ref in leaves((self.args, tuple(self.kwargs.values())), Ref))
 
+    @cached_property
+    def args_again(self) -> tuple[Any, ...]:
+        """The arguments that run it again: states are known without the gates that they follow from."""
+        return ([], *self.args[1:]) if self.name == _FOLLOWS else self.args
+
+    @cached_property
+    def inputs_again(self) -> tuple[int, ...]:
+        """Indices of the values that it reads when it is run again."""
+        return tuple(ref.index for ref in leaves((self.args_again, tuple(self.kwargs.values())), Ref))
+
+    @property
+    def runs_ahead(self) -> bool:
+        """True if it computes what later ops tell of: it uses weights as these say, and is no layer itself."""
+        return self.name == _AHEAD
+
 
 @dataclass
 class Program:
@@ -109,15 +126,65 @@ class Program:
     constants: dict[int, Tensor] = field(default_factory=dict)
     guards: dict[int, Any] = field(default_factory=dict)
     not_replayable: str = ""
+    _spared: dict[tuple[frozenset[int], bool], frozenset[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def readers(self) -> list[list[int]]:
-        """For every value, the indices of the ops that read it."""
+        """For every value, the indices of the ops that read it; not those that run ahead with a weight."""
         reading: list[list[int]] = [[] for _ in self.values]
         for op in self.ops:
+            weights = {ref.index for ref in op.arguments["weights"]} if op.runs_ahead else ()
             for index in dict.fromkeys(op.inputs):
-                reading[index].append(op.index)
+                if index not in weights:
+                    reading[index].append(op.index)
         return reading
+
+    @cached_property
+    def starts(self) -> dict[int, int]:
+        """For every op of a recurrent layer, the index of the one that runs ahead."""
+        found: dict[int, int] = {}
+        ahead = -1
+        for op in self.ops:
+            ahead = op.index if op.runs_ahead else ahead
+            if op.name == _FOLLOWS:
+                found.update(dict.fromkeys(range(ahead, op.index + 1), ahead))
+        return found
+
+    def start_of(self, op: int) -> int:
+        """The index of the first op that has to run anew if the weight of a layer changes: itself, or one ahead."""
+        return self.starts.get(op, op)
+
+    @cached_property
+    def _aside(self) -> frozenset[int]:
+        """The ops that lead to nothing but gates of states that are known."""
+        found: set[int] = set()
+        for op in reversed(self.ops):
+            reading = [self.ops[reader] for index in op.outputs for reader in self.readers[index]]
+            ends = not op.outputs or not set(op.outputs).isdisjoint(self.outputs)
+            if (
+                reading
+                and not ends
+                and all(r.index in found or set(op.outputs).isdisjoint(r.inputs_again) for r in reading)
+            ):
+                found.add(op.index)
+        return frozenset(found)
+
+    def spared(self, keep: Sequence[int], *, moves: bool) -> frozenset[int]:
+        """The ops that need not run.
+
+        Args:
+            keep: Values that are wanted.
+            moves: Whether all that later ops read is wanted, too.
+        """
+        key = frozenset(keep), moves
+        if key not in self._spared:
+            wanted, needed = set(keep), set()
+            for op in reversed(() if moves and not self._aside else self.ops):
+                if not wanted.isdisjoint(op.outputs) or op.index in self.guards:
+                    needed.add(op.index)
+                    wanted.update(op.inputs_again)
+            self._spared[key] = (self._aside if moves else frozenset(range(len(self.ops)))) - needed
+        return self._spared[key]
 
     def before(self, value: int) -> list[Op]:
         """The ops that a value is computed by, the last one first."""
@@ -155,7 +222,7 @@ class Program:
         spans: dict[int, tuple[int, int]] = {}
         for index, value in enumerate(self.values):
             base = index if value.base < 0 else value.base
-            if self.values[base].origin in ("input", "op"):
+            if value.producer not in self._aside and self.values[base].origin in ("input", "op"):
                 start, end = spans.get(base, (max(value.producer, 0),) * 2)
                 spans[base] = start, max(end, value.producer, min(self.last_reads[index], len(self.ops) - 1))
         return spans
@@ -190,16 +257,20 @@ def execute(
     bound: Mapping[int, Tensor],
     span: tuple[int, int],
     keep: Sequence[int] = (),
+    *,
+    moves: bool = True,
 ) -> None:
     """Runs ops `span[0]` to `span[1]` (exclusive) of a program.
 
     Args:
         env: Values by index. Results are added; values that nothing after the span reads are dropped, except `keep`.
         bound: Parameters, buffers and constants by index.
+        keep: Values that are wanted.
+        moves: Whether the pass goes on from there; otherwise what `keep` does not depend on is left out.
     """
-    drops, kept = program.drops, set(keep)
+    drops, kept, spared = program.drops, set(keep), program.spared(keep, moves=moves)
     for op in program.ops[span[0] : span[1]]:
-        if not _run(program, op, env, bound):
+        if op.index not in spared and not _run(program, op, env, bound):
             raise StrayedError(
                 f"the code at {op.source} reads a value out of a tensor ({op.name}), and another than before"
             )
@@ -222,7 +293,7 @@ def follows(program: Program, inputs: Sequence[Tensor], bound: Mapping[int, Tens
 
 def _run(program: Program, op: Op, env: dict[int, Tensor], bound: Mapping[int, Tensor]) -> bool:
     """Runs one op; False, and nothing in `env`, where a guard sees something else."""
-    run, args = faster(op.replayed, [_map_refs(arg, env, bound) for arg in op.args])
+    run, args = faster(op.replayed, [_map_refs(arg, env, bound) for arg in op.args_again])
     out = run(*args, **{k: _map_refs(v, env, bound) for k, v in op.kwargs.items()})
     if op.index in program.guards and guard(out) != program.guards[op.index]:
         return False

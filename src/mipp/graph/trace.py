@@ -27,6 +27,7 @@ from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
 from mipp.modules.cells import CELLS
 from mipp.modules.copies import canonical_names, has_memory
+from mipp.modules.recurrent import LAYERS
 from mipp.runtime.mistakes import border, reraise_own
 from mipp.runtime.onednn import faster
 
@@ -36,6 +37,7 @@ _SCATTERS = {
     torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
 }
 """Views that take a part of a tensor, and the ops that put what was written there into the whole."""
+_IN_OPS = {**CELLS, **LAYERS}
 _SILENT_OPS = {
     torch.ops.prim.device.default,
     torch.ops.aten.is_floating_point.default,
@@ -77,7 +79,7 @@ class OpStream(TorchDispatchMode):
             return out
         if not self.stays_whole(func):
             with self, _unfuse_recurrence(func):
-                out = call_op(CELLS.get(func, func.decompose), args, kwargs)
+                out = call_op(_IN_OPS.get(func, func.decompose), args, kwargs)
             if out is not NotImplemented:
                 return out
         return self.on_op(func, args, kwargs)
@@ -96,8 +98,8 @@ class OpStream(TorchDispatchMode):
 
 @contextmanager
 def _unfuse_recurrence(func: OpOverload) -> Iterator[None]:
-    """Recurrent layers run step by step, in ops that have rules, instead of in one kernel for all steps."""
-    if func.overloadpacket.__name__ not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+    """Recurrent layers over packed sequences run step by step, in ops that have rules, instead of in one kernel."""
+    if func in LAYERS or func.overloadpacket.__name__ not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         yield
         return
     enabled = torch._C._get_mkldnn_enabled()

@@ -234,7 +234,7 @@ class _Lesson:
             there = [values[value] for value in self.wish(work.full.path(index))[0]]
             here = work.visit(work.cut, index, self.wish) if region.kept else there
             if here is not None:
-                kept = [align(a, b, region.kept).contiguous() for a, b in zip(there, here, strict=True)]
+                kept = [align(a, b.shape, region.kept).contiguous() for a, b in zip(there, here, strict=True)]
                 found[index] = shelf.put(kept)
 
         if region is work.regions[-1]:

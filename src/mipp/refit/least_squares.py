@@ -30,18 +30,17 @@ from mipp.plan.effort import MOST_SAMPLES
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.biases import add_biases
-from mipp.refit.recurrence import Recorded, reads_itself, taught, written_by
+from mipp.refit.recurrence import Recorded, cut_short, reads_itself
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
 from mipp.refit.rows import errors_before, errors_behind, in_rows, make_outputs, row_weights
 from mipp.refit.settings import Refit
 from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
-from mipp.refit.work import Best, Pass, Run, Work
+from mipp.refit.work import Best, Pass, Run, Work, total
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
 from mipp.statistics.observing import report_not_finite
-from mipp.statistics.paths import Path
 from mipp.statistics.replay import Stream, Visit
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
@@ -77,7 +76,7 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
         left += add_biases((dense, small), layers, task.graph.program, _spare(plan, task))
     options = replace(options, variations=_variations(small, targets, task, options))
     work = _Refitter(small, dense, plan, task, options)
-    starts = [target.uses[0].op for target in targets]
+    starts = [task.graph.program.start_of(target.uses[0].op) for target in targets]
     steps = task.progress(targets, "compensation", costs=[work.cost(target) for target in targets])
     for target, following in zip(steps, [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
@@ -137,7 +136,7 @@ class _Refitter:
 
     def refit(self, target: Target, following: int) -> None:
         """Refits one weight and moves the dense model on to op `following`."""
-        self.cut.advance(target.uses[0].op)
+        self.cut.advance(self.graph.program.start_of(target.uses[0].op))
         self._check_followed()
         work = self._prepare(Target(target.weight, [self._as_cut(site) for site in target.uses]))
 
@@ -147,17 +146,21 @@ class _Refitter:
         def move_on(visit: Visit) -> None:
             self.full.advance(following, target.wanted, lambda i, dense: visit(i, dense) if i < work.count else None)
 
-        if work.best is None:
+        def take(index: int, dense: dict[int, Tensor]) -> dict[int, Tensor]:
+            sites = Uses.of(target, self.full.path(index)).sites
+            return cut_short(dense, sites, self.cut.path(index).program.values, self.keep)
+
+        if (best := work.best) is None:
             self._fit(work, stay, move_on)
             return
-        recorded = Recorded(move_on, self.store, self.full.left_out)
+
+        recorded = Recorded(move_on, self.store, self.full.left_out, take)
         for is_taught in (True, False):
+            best.offer(self._error(work, recorded))
             self._fit(replace(work, is_taught=is_taught), recorded.play, recorded.play)
-        last = Pass()
-        recorded.play(partial(self._read, work, last))
+        best.offer(self._error(work, recorded))
         recorded.release()
-        work.best.offer(last.error())
-        work.best.restore()
+        best.restore()
 
     def _prepare(self, target: Target) -> Work:
         count, self.taken = self._choose_rows(target)
@@ -173,7 +176,7 @@ class _Refitter:
         """True if what a weight reads depends on what it wrote, on the path of some batch."""
         paths = {self.full.path(index) for index in self.full.indices()}
         uses = [(path.program, [op for site in target.uses for op in path.uses(site)]) for path in paths]
-        return len(target.uses) > 1 and any(gather(any(reads_itself(*one) for one in uses)))
+        return any(gather(any(reads_itself(*one) for one in uses)))
 
     def _fit(self, work: Work, stay: Run, move_on: Run) -> None:
         """Fits a weight once, block of inputs after block: each starts from the residual that the others leave."""
@@ -185,9 +188,7 @@ class _Refitter:
                 return
             if work.best is None:
                 self._check_finite(target, found.finite)
-            elif columns is work.blocks[0]:
-                work.best.offer(found.error())
-            if work.best is not None and not found.is_finite():
+            elif not found.is_finite():
                 return
             offset = self._solve(target, found, work.rectified)
         if work.bias:
@@ -196,33 +197,59 @@ class _Refitter:
 
     def _read(self, work: Work, found: Pass, index: int, dense: dict[int, Tensor]) -> None:
         """Adds the rows of a batch."""
-        target, cut = work.target, self.cut.path(index)
-        uses, pruned = (
-            Uses.of(target, self.full.path(index)),
-            self.cut.values(index, partial(target.read, outputs=work.best is not None)),
-        )
-        written = written_by(uses.program, {op.index for _, op, _ in uses.sites}) if work.is_taught else ()
+        target, uses = work.target, Uses.of(work.target, self.full.path(index))
+        pruned = self.cut.values(index, partial(target.read, is_taught=work.is_taught))
         for site, op, behind in uses.sites:
             read, scale = as_layer(op.name, op.arguments)["input"].index, self._scale(uses.program, behind)
-            x, out, joined = pruned[read], pruned.get(op.outputs[0]), [behind.other] if behind.other >= 0 else []
-            if work.best is not None:
-                sides = self._sides(site, op, joined, (dense, pruned), x, self._rows(op, pruned[op.outputs[0]]))
-                found.squared.append(errors_behind(sides, behind, scale[1]).double().square().sum())
-            if found.regression is None:
-                continue
             if work.is_taught:
-                x, out = taught(site, op, cut, (dense[read], x), self.keep)
-                joined = [value for value in joined if value not in written]
-            inputs = self._inputs(site, op, x, index, target.weight)
-            made = self._rows(op, out) if out is not None else self._make(target, cut, op, inputs)
-            sides, inputs = self._sides(site, op, joined, (dense, pruned), x, made), inputs[:, :, found.columns]
+                pruned[read] = dense[read]
+                behind = replace(behind, other=-1) if behind.other in uses.written else behind
+            inputs, sides = self._compare(target, index, (site, op, behind), (dense, pruned))
             missing = errors_behind(sides, behind, scale[1])
             folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
-            weights = row_weights(uses.program, op, behind, sides)
-            found.add(index, (inputs, by_group(missing, len(inputs)), folds, weights), last=op is uses.sites[-1][1])
+            weights, rows = row_weights(uses.program, op, behind, sides), inputs[:, :, found.columns]
+            found.add(index, (rows, by_group(missing, len(rows)), folds, weights), last=op is uses.sites[-1][1])
             if work.rectified is not None:
-                wanted = self._wanted(site, op, dense[uses.joined], x, made)
-                work.rectified.update(inputs, missing, wanted, wanted - errors_before(sides, scale[0]), folds)
+                wanted = self._wanted(site, op, dense[uses.joined], pruned[read], sides[0][1])
+                work.rectified.update(rows, missing, wanted, wanted - errors_before(sides, scale[0]), folds)
+
+    def _error(self, work: Work, recorded: Recorded) -> float:
+        """The squared error of the network as it runs by itself, on the first batches of all processes."""
+        squared: list[Tensor] = []
+
+        def add(index: int, dense: dict[int, Tensor]) -> None:
+            uses, pruned = Uses.of(work.target, self.full.path(index)), self.cut.values(index, work.target.read)
+            for use in uses.sites:
+                _, sides = self._compare(work.target, index, use, (dense, pruned))
+                missing = errors_behind(sides, use[2], self._scale(uses.program, use[2])[1])
+                squared.append(missing.square().sum(dtype=torch.float64))
+
+        recorded.play(add, recorded.first(self.full.batches))
+        return total(squared)
+
+    def _compare(
+        self, target: Target, index: int, use: tuple[Site, Op, Downstream], values: Sequence[Mapping[int, Tensor]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The inputs of a layer in the cut network, and its outputs and the stream that it joins, dense and pruned.
+
+        Args:
+            target: Its weight.
+            index: The batch.
+            use: The site, its op and what follows.
+            values: Those of the dense and of the pruned model.
+
+        Returns:
+            Shape [groups, rows, inputs]; pairs of [rows, outputs that are kept].
+        """
+        (site, op, behind), (dense, pruned), bound = use, values, self.cut.path(index).bound
+        x, out = pruned[as_layer(op.name, op.arguments)["input"].index], pruned.get(op.outputs[0])
+        inputs = self._inputs(site, op, x, index, target.weight)
+        made = self._rows(op, out) if out is not None else self._make(target, {**bound, **pruned}, op, inputs)
+        sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made), made)]
+        if behind.other >= 0:
+            here = self._rows(op, pruned[behind.other])
+            sides.append((self._wanted(site, op, dense[behind.other], pruned[behind.other], here), here))
+        return inputs, sides
 
     def _example(self, target: Target) -> tuple[Program, Op, Downstream]:
         """The first op with the weight, and what follows it, in the program of some batch; if in none, of the graph."""
@@ -301,26 +328,6 @@ class _Refitter:
         """The cut weight as [outputs, inputs per group, ...]."""
         return target.uses[0].swap_axes(self.tensors[target.weight])
 
-    def _sides(
-        self, site: Site, op: Op, joined: Sequence[int], values: Sequence[Mapping[int, Tensor]], x: Tensor, made: Tensor
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Outputs of a site, and the stream that it joins, dense and pruned, as [rows, outputs that are kept].
-
-        Args:
-            site: The site.
-            op: Its op.
-            joined: The value that is the stream, if there is one.
-            values: Those of the dense and of the pruned model.
-            x: The input in the pruned one.
-            made: The outputs there, shape [rows, outputs].
-        """
-        dense, pruned = values
-        sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made), made)]
-        for value in joined:
-            here = self._rows(op, pruned[value])
-            sides.append((self._wanted(site, op, dense[value], pruned[value], here), here))
-        return sides
-
     def _wanted(self, site: Site, op: Op, dense: Tensor, beside: Tensor, here: Tensor) -> Tensor:
         """A dense value behind a site at the rows and outputs that are kept.
 
@@ -331,18 +338,18 @@ class _Refitter:
             beside: A value of the pruned model with the same axes in front.
             here: The same value in the pruned model, shape [rows, outputs].
         """
-        there = self._rows(op, align(dense, beside, site.rows_to_keep(self.keep)))
-        return align(there, here, {1: site.outputs_to_keep(self.keep)})
+        there = self._rows(op, align(dense, beside.shape, site.rows_to_keep(self.keep)))
+        return align(there, here.shape, {1: site.outputs_to_keep(self.keep)})
 
     def _rows(self, op: Op, value: Tensor) -> Tensor:
         """A value behind a layer at the positions that are taken, shape [rows, outputs]."""
         return channels_last(value, channel_dim(op), self.taken)
 
-    def _make(self, target: Target, cut: Path, op: Op, inputs: Tensor) -> Tensor:
+    def _make(self, target: Target, values: Mapping[int, Tensor], op: Op, inputs: Tensor) -> Tensor:
         """The outputs of a layer in the cut network, of these rows alone, shape [rows, outputs]."""
-        bias = bias_of(cut.program.ops[op.index])
-        bound = cut.bound[bias.index] if bias is not None else None
-        return make_outputs(inputs, in_rows(self._weight(target), len(inputs)), bound)
+        bias = bias_of(op)
+        weight = in_rows(self._weight(target), len(inputs))
+        return make_outputs(inputs, weight, None if bias is None else values[bias.index])
 
     def _scale(self, program: Program, after: Downstream) -> tuple[Tensor, Tensor]:
         """Factor per channel that the batch norm behind a site applies, and its inverse; one where there is none."""

@@ -137,7 +137,7 @@ def feature_loss(values: Values, targets: Values, features: Sequence[Feature]) -
     """Mean over the features that are there of the relative error."""
     there = [(v, t, f) for v, t, f in zip(values, targets, features, strict=True) if v is not _ABSENT is not t]
     return torch.stack(
-        [relative_error(value, align(target, value, f.kept), f.norm) for value, target, f in there]
+        [relative_error(value, align(target, value.shape, f.kept), f.norm) for value, target, f in there]
     ).mean()
 
 

@@ -163,13 +163,16 @@ class _Walk:
 
     @cached_property
     def crossing(self) -> list[list[int]]:
-        """For every place before an op, the values from weights and input that are made before and read from there."""
+        """For every place before an op, the values from weights and input that are made before and read from there.
+
+        Inside of a recurrent layer there is no place.
+        """
         last = self.program.last_reads
         live: list[int] = []
         found = []
         for op in self.program.ops:
             live = [index for index in live if last[index] >= op.index]
-            found.append(live)
+            found.append(live if self.program.start_of(op.index) == op.index else [])
             live = [*live, *(i for i in op.outputs if self.from_weight[i] and self.from_input[i])]
         return found
 

@@ -43,7 +43,7 @@ def errors_behind(sides: Sequence[tuple[Tensor, Tensor]], after: Downstream, fac
     """
     missing, *joined = (there - here for there, here in sides)
     for error in joined:
-        missing = missing + (error if after.norm < 0 else error * factor.to(missing.dtype))
+        missing += error if after.norm < 0 else error * factor.to(missing.dtype)
     return missing
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mipp.graph.downstream import Downstream, downstream, read_by_relu
 from mipp.graph.layers import as_layer, bias_of
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.plan.plan import PruningPlan
+from mipp.refit.recurrence import writers, written_by
 from mipp.statistics.paths import Path
 
 Wanted = tuple[list[int], int]
@@ -34,18 +36,17 @@ class Target:
         values = [op.outputs[0] for _, op, _ in uses.sites]
         return uses.with_inputs([*values, *([uses.joined] if uses.joined >= 0 else [])])
 
-    def read(self, path: Path, *, outputs: bool) -> Wanted:
-        """The values on the path of the cut network that it is fitted from.
+    def read(self, path: Path, *, is_taught: bool = False) -> Wanted:
+        """The values on the path of the cut network that it is fitted from, without outputs that rows of inputs tell.
 
         Args:
             path: The path.
-            outputs: With the outputs too; without, only those that rows of inputs do not tell.
+            is_taught: Whether what the weight has written is taken from the dense network.
         """
         uses = Uses.of(self, path)
         made = ((op.outputs[0], bias_of(op)) for _, op, _ in uses.sites)
-        return uses.with_inputs(
-            [out for out, bias in made if outputs or not (bias is None or bias.index in path.bound)]
-        )
+        told = [bias.index if is_taught else out for out, bias in made if bias and bias.index not in path.bound]
+        return uses.with_inputs(told, uses.written if is_taught else ())
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,17 @@ class Uses:
         joined = [read_by_relu(path.program, op, after) for _, op, after in found]
         return target.by_path.setdefault(path, cls(path.program, found, joined[0] if len(joined) == 1 else -1))
 
-    def with_inputs(self, values: Sequence[int]) -> Wanted:
-        """These values, and those that the layers read or join."""
+    @cached_property
+    def written(self) -> frozenset[int]:
+        """The values that what the weight writes enters."""
+        return written_by(self.program, writers(self.program, [op for _, op, _ in self.sites]))
+
+    def with_inputs(self, values: Sequence[int], without: Collection[int] = ()) -> Wanted:
+        """These values, and those that the layers read or join; without some."""
         wanted = list(values)
         for _, op, after in self.sites:
             wanted += [as_layer(op.name, op.arguments)["input"].index, *([after.other] if after.other >= 0 else [])]
+        wanted = [value for value in wanted if value not in without]
         made = [self.program.values[value].producer for value in wanted]
         return wanted, max(made, default=-1) + 1
 

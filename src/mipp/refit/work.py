@@ -36,7 +36,7 @@ class Best:
     _copies: list[Tensor] = field(default_factory=list)
 
     def offer(self, error: float) -> None:
-        """Notes the weights as they are; an error that is no number is infinite."""
+        """Notes the weights as they are."""
         if not self._copies or error < self._error:
             self._error, self._copies = error, [t.clone() for t in self.tensors]
 
@@ -77,15 +77,13 @@ class Pass:
 
     Attributes:
         columns: The inputs that are fitted.
-        regression: Their regression; None where only the error is asked for.
+        regression: Their regression.
         finite: For every use the batch, and whether all was finite there.
-        squared: For every use the squared error of the network as it is, if asked for.
     """
 
-    columns: slice = field(default_factory=lambda: slice(0))
-    regression: "Regression | None" = None
+    columns: slice
+    regression: "Regression"
     finite: list[tuple[int, Tensor]] = field(default_factory=list)
-    squared: list[Tensor] = field(default_factory=list)
     _waiting: list[Rows] = field(default_factory=list)
 
     def add(self, batch: int, rows: Rows, *, last: bool) -> None:
@@ -96,7 +94,6 @@ class Pass:
             rows: The rows.
             last: Whether it is the last use in the batch.
         """
-        assert self.regression is not None
         self._waiting.append(rows)
         if last or sum(len(folds) for _, _, folds, _ in self._waiting) >= _TOGETHER:
             self.finite.append((batch, self.regression.update(*_together(self._waiting))))
@@ -112,10 +109,11 @@ class Pass:
         own = not self.finite or bool(torch.stack([fine for _, fine in self.finite]).all())
         return all(gather(own))
 
-    def error(self) -> float:
-        """The squared error in all processes; infinite where it is no number."""
-        total = sum(gather(float(torch.stack(self.squared).sum()) if self.squared else 0.0))
-        return total if math.isfinite(total) else math.inf
+
+def total(squared: Sequence[Tensor]) -> float:
+    """The sum of the parts of a squared error in all processes; infinite where it is no number."""
+    error = sum(gather(float(torch.stack(list(squared)).sum()) if squared else 0.0))
+    return error if math.isfinite(error) else math.inf
 
 
 def _together(parts: Sequence[Rows]) -> Rows:

@@ -48,7 +48,8 @@ class Path:
         """The place that corresponds to one in the graph's program: no site that comes after that is before it."""
         if self.is_expected:
             return place
-        return min((own for own, there in self.sites.items() if there >= place), default=len(self.program.ops))
+        behind = (self.program.start_of(own) for own, there in self.sites.items() if there >= place)
+        return min(behind, default=len(self.program.ops))
 
     def uses(self, site: Site) -> list[Op]:
         """The ops that are this site: none where the path leaves it out, several where a layer takes more turns."""

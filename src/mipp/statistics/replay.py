@@ -68,7 +68,7 @@ class Stream:
         path = self.path(index)
         want, until = wish(path)
         env = self._env(index, self.batches[index])
-        execute(path.program, env, path.bound, (self._at[index], until), want)
+        execute(path.program, env, path.bound, (self._at[index], until), want, moves=False)
         return {v: env[v] if v in env else path.bound[v] for v in want}
 
     def advance(
@@ -105,7 +105,7 @@ class Stream:
         ahead = env
         if until > to:
             ahead = dict(env)
-            execute(program, ahead, bound, (to, until), want)
+            execute(program, ahead, bound, (to, until), want, moves=False)
         if visit is not None:
             visit(index, {v: ahead[v] if v in ahead else bound[v] for v in want})
         execute(program, env, bound, (first, to))

@@ -152,8 +152,10 @@ class _Outputs:
         self._targets, self._logits = self._run(dict(self._dense), 0), ask.logits
 
     def start_of(self, sites: Sequence[Site]) -> int:
-        """The first op that is one of some layers."""
-        return min((op.index for site in sites for op in self._path.uses(site)), default=len(self._path.program.ops))
+        """The first op that runs anew with other weights of some layers."""
+        program = self._path.program
+        starts = (program.start_of(op.index) for site in sites for op in self._path.uses(site))
+        return min(starts, default=len(program.ops))
 
     @torch.no_grad()
     def distance(self, sites: Sequence[Site], weights: Mapping[int, Tensor]) -> float:
