@@ -53,7 +53,7 @@ def _states_of_gates(gates: Sequence[Tensor], states: Sequence[Tensor], blocks: 
 
 
 def _lstm_outputs(gates: Tensor, cell: Tensor, time: int, order: int) -> Tensor:
-    """What an LSTM makes of its gates in front of its projection, shape [..., units]."""
+    """The outputs of an LSTM in front of its projection, made from its gates, shape [..., units]."""
     enter, forget, content, leave = gates.chunk(4, -1)
     steps = list(zip(forget.sigmoid().unbind(time), (enter.sigmoid() * content.tanh()).unbind(time), strict=True))
     cells: list[Tensor] = []
