@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+import mipp
 from mipp.graph.call import Call
 from mipp.graph.downstream import Downstream
 from mipp.graph.layers import as_layer, bias_of
 from mipp.graph.nodes import Site
 from mipp.graph.trace import trace
-from mipp.refit.rows import errors_before, errors_behind, in_rows, make_outputs
+from mipp.refit.rows import errors_before, errors_behind, in_rows, is_scarce, make_outputs
 from mipp.statistics.unfolding import channels_last, patches_of
 
 LAYERS = {
@@ -51,3 +52,12 @@ def test_what_a_relu_reads_is_off_by_the_errors_of_output_and_stream():
         error = errors_before([out, stream], scale)
         torch.testing.assert_close(error, wanted - found)
         torch.testing.assert_close(errors_behind([out, stream], Downstream(norm=1), 1 / scale) * scale, error)
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(4, True), (40, False)])
+def test_a_convolution_is_scarce_by_the_rows_of_its_samples(samples, expected):
+    model = nn.Conv2d(3, 8, 3)
+    graph = mipp.inspect(nn.Sequential(model, nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)), torch.randn(2, 3, 4, 4)).graph
+    (site,) = [site for site in graph.sites if site.weight == "0.weight"]
+    assert is_scarce(site, model.weight, graph, samples) == expected
+    assert not is_scarce(site, model.weight.flatten(1), graph, samples)

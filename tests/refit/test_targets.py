@@ -5,7 +5,7 @@ from torch import nn
 
 import mipp
 from mipp.graph.nodes import PruningGraph
-from mipp.refit.targets import targets_of
+from mipp.refit.targets import Target, feeder, targets_of
 
 
 class Tied(nn.Module):
@@ -33,3 +33,37 @@ def test_what_depends_on_removed_nodes_is_refitted_and_nothing_before_it_nor_wha
     plan = mipp.PruningPlan.of(graph, model, {"up": (0, 1, 2)})
     assert [target.weight for target in targets_of(plan, graph)] == ["down.weight", "after.weight"]
     assert targets_of(mipp.PruningPlan.of(graph, model, {}), graph) == []
+
+
+class Carried(nn.Module):
+    """A state that a layer carries on, begun by another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.carry = nn.Linear(3, 5), nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = self.read(x).tanh()
+        for _ in range(3):
+            state = self.carry(state).tanh()
+        return state
+
+
+def fed_by(model: nn.Module, weight: str, x: torch.Tensor, start: int = 0) -> str | None:
+    graph = mipp.inspect(model, x).graph
+    found = feeder(graph, Target(weight, [site for site in graph.sites if site.weight == weight]), start)
+    return found and found.weight
+
+
+def test_the_weight_of_the_inputs_feeds_that_of_the_states_of_the_same_layer_and_direction():
+    model, x = nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True), torch.randn(2, 5, 3)
+    for layer in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        assert fed_by(model, f"weight_hh_{layer}", x) == f"weight_ih_{layer}"
+    assert fed_by(Carried(), "carry.weight", x) is None
+
+
+def test_a_weight_that_is_passed_by_already_feeds_nothing():
+    model, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 5, 3)
+    assert fed_by(model, "weight_hh_l0", x) == "weight_ih_l0"
+    last = max(site.op for site in mipp.inspect(model, x).graph.sites)
+    assert fed_by(model, "weight_hh_l0", x, start=last) is None

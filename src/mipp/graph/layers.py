@@ -21,6 +21,11 @@ def channel_dim(op: "Op") -> int:
     return -1 - (int(named[1]) if named else len(op.arguments["stride"]))
 
 
+def input_of(op: "Op") -> int:
+    """The value that a layer reads."""
+    return int(as_layer(op.name, op.arguments)["input"].index)
+
+
 def is_layer(name: str) -> bool:
     """True if an op may read nodes through a weight."""
     return name in LINEAR or "conv" in name

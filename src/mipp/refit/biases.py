@@ -1,12 +1,16 @@
 """Biases for layers that have none, which take the means that removed nodes leave behind."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import cast
 
 from torch import Tensor, nn
 
 from mipp.graph.downstream import downstream
 from mipp.graph.program import Program
+from mipp.plan.budget import Budget
+from mipp.plan.plan import PruningPlan
+from mipp.plan.task import Task
 
 
 def add_biases(
@@ -38,3 +42,9 @@ def add_biases(
         for owner, length in zip(owners, lengths, strict=True):
             owner.bias = nn.Parameter(cast(Tensor, owner.weight).new_zeros(length))
     return [f"The budget of parameters left none for a bias of {', '.join(without)}."] if without else []
+
+
+def spare_params(plan: PruningPlan, task: Task) -> float:
+    """Parameters that the budget allows besides those that stay."""
+    limit = Budget(**plan.budget).limits(task.cost).get("params", inf)
+    return limit - task.cost.value("params", task.cost.widths(plan.widths))

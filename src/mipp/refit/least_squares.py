@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from math import ceil, inf, prod
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -22,20 +22,21 @@ from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, bias_of, channel_dim
-from mipp.graph.nodes import PruningGraph, Site
+from mipp.graph.nodes import Site
 from mipp.graph.program import Op, Program
 from mipp.modules.copies import full_copy, tensors_by_name
-from mipp.plan.budget import Budget
 from mipp.plan.effort import MOST_SAMPLES
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
-from mipp.refit.biases import add_biases
+from mipp.refit.biases import add_biases, spare_params
 from mipp.refit.recurrence import Recorded, cut_short, reads_itself
 from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
-from mipp.refit.rows import errors_before, errors_behind, in_rows, make_outputs, row_weights
+from mipp.refit.rows import errors_before, errors_behind, in_rows, is_scarce, make_outputs, row_weights
 from mipp.refit.settings import Refit
-from mipp.refit.targets import Target, Uses, names_left_as_cut, offset_place, targets_of
+from mipp.refit.targets import Target, Uses, feeder, learner_of, names_left_as_cut, offset_place, targets_of
+from mipp.refit.through_time import ThroughTime
+from mipp.refit.unrolled import Unrolled
 from mipp.refit.work import Best, Pass, Run, Work, total
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
@@ -44,7 +45,6 @@ from mipp.statistics.observing import report_not_finite
 from mipp.statistics.replay import Stream, Visit
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
-_SCARCE = 4
 _MOVED = 300  # operations that go by while one value of the layer is computed, put away and fetched
 
 
@@ -73,7 +73,7 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
     if options.allow_bias:
         dense = full_copy(dense)
         layers = {target.weight: target.uses[0].op for target in targets}
-        left += add_biases((dense, small), layers, task.graph.program, _spare(plan, task))
+        left += add_biases((dense, small), layers, task.graph.program, spare_params(plan, task))
     options = replace(options, variations=_variations(small, targets, task, options))
     work = _Refitter(small, dense, plan, task, options)
     starts = [task.graph.program.start_of(target.uses[0].op) for target in targets]
@@ -81,12 +81,6 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
     for target, following in zip(steps, [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
     return [*left, *work.notes()]
-
-
-def _spare(plan: PruningPlan, task: Task) -> float:
-    """Parameters that the budget allows besides those that stay."""
-    limit = Budget(**plan.budget).limits(task.cost).get("params", inf)
-    return limit - task.cost.value("params", task.cost.widths(plan.widths))
 
 
 def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
@@ -98,16 +92,8 @@ def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options
         return options.variations
     _, samples = place(sum(batch.samples for batch in batches))
     tensors = tensors_by_name(small)
-    scarce = (_is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
+    scarce = (is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
     return task.effort.variations if any(scarce) else 0
-
-
-def _is_scarce(site: Site, weight: Tensor, graph: PruningGraph, samples: int) -> bool:
-    """True if a convolution has few rows for each of its inputs."""
-    op, weight = graph.program.ops[site.op], site.swap_axes(weight)
-    written = graph.program.values[op.outputs[0]].shape
-    rows = samples * prod(written) // written[channel_dim(op)] // graph.batch
-    return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
 
 
 class _Refitter:
@@ -159,8 +145,23 @@ class _Refitter:
             best.offer(self._error(work, recorded))
             self._fit(replace(work, is_taught=is_taught), recorded.play, recorded.play)
         best.offer(self._error(work, recorded))
-        recorded.release()
         best.restore()
+        if self.effort.through_time and len(work.blocks) == 1:
+            self._fit_through_time(target, recorded)
+        recorded.release()
+
+    def _fit_through_time(self, target: Target, recorded: Recorded) -> None:
+        """Fits the weight of the states, and that of the inputs, through all steps together."""
+        fed_by = feeder(self.graph, target, self.graph.program.start_of(target.uses[0].op))
+        targets = [target, *([fed_by] if fed_by is not None else [])]
+        uses = lambda index: [Uses.of(one, self.full.path(index)) for one in targets]  # noqa: E731
+        unrolled = Unrolled(self.cut, uses, self.first_samples, self.store)
+        recorded.play(unrolled.put)
+        if unrolled.bytes_of_gradients <= self.limit:
+            silent = (self._silent_inputs(one.uses[0], self._weight(one), slice(None)) for one in targets)
+            learners = [learner_of(*one, self.graph.program, self.tensors) for one in zip(targets, silent, strict=True)]
+            ThroughTime(learners, unrolled).fit(self.effort.through_time)
+        unrolled.release()
 
     def _prepare(self, target: Target) -> Work:
         count, self.taken = self._choose_rows(target)
@@ -319,7 +320,7 @@ class _Refitter:
         """Number of batches that a layer is fitted to, without the varied ones where it needs none; and positions."""
         weight = self._weight(target)
         site, tensor = target.uses[0], self.tensors[target.weight]
-        vary = self.always_vary or _is_scarce(site, tensor, self.graph, self.samples)
+        vary = self.always_vary or is_scarce(site, tensor, self.graph, self.samples)
         count = len(self.full.batches) if vary else self.own
         rows = self.effort.rows_for(weight[0].numel())
         return count, self.positions or ceil(rows / min(self.samples, MOST_SAMPLES) * self.own / count)

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 from operator import add
 
 from torch import Tensor
 
 from mipp.graph.downstream import Downstream
 from mipp.graph.layers import channel_dim
+from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program
 from mipp.graph.row_norms import row_norm_behind
 from mipp.statistics.products import times_transposed
 from mipp.statistics.unfolding import kernel_positions
+
+_SCARCE = 4
 
 
 def make_outputs(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -67,3 +71,11 @@ def row_weights(program: Program, op: Op, after: Downstream, sides: Sequence[tup
     if norm is None or channel_dim(op) not in (-1, len(program.values[op.outputs[0]].shape) - 1):
         return None
     return norm.weigh(reduce(add, (there for there, _ in sides)))
+
+
+def is_scarce(site: Site, weight: Tensor, graph: PruningGraph, samples: int) -> bool:
+    """True if a convolution has few rows for each of its inputs."""
+    op, weight = graph.program.ops[site.op], site.swap_axes(weight)
+    written = graph.program.values[op.outputs[0]].shape
+    rows = samples * prod(written) // written[channel_dim(op)] // graph.batch
+    return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()

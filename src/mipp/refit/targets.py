@@ -1,8 +1,10 @@
 """The weights that are refitted after nodes are removed."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+from torch import Tensor
 
 from mipp.graph.downstream import Downstream, downstream, read_by_relu
 from mipp.graph.layers import as_layer, bias_of
@@ -10,6 +12,7 @@ from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.plan.plan import PruningPlan
 from mipp.refit.recurrence import writers, written_by
+from mipp.refit.through_time import Learner
 from mipp.statistics.paths import Path
 
 Wanted = tuple[list[int], int]
@@ -117,6 +120,34 @@ def targets_of(plan: PruningPlan, graph: PruningGraph) -> list[Target]:
         return touched and _reads_alone(graph.program, target.weight, ops | embedding)
 
     return sorted(filter(is_wanted, by_weight.values()), key=lambda target: target.uses[0].op)
+
+
+def feeder(graph: PruningGraph, target: Target, start: int) -> Target | None:
+    """The weight of the inputs of a recurrence that reads them before its first step, as that of an LSTM does.
+
+    Args:
+        graph: That of the dense model.
+        target: The weight of the states.
+        start: The first op that may be one of its uses.
+    """
+    program, first = graph.program, target.uses[0].op
+    module = program.ops[first].module
+    before = [site for site in graph.sites if start <= site.op < first and program.ops[site.op].module == module]
+    if not before or before[-1].weight in ("", target.weight) or before[-1].groups > 1:
+        return None
+    weight = before[-1].weight
+    own = Target(weight, [site for site in graph.sites if site.weight == weight])
+    ops = {site.op for site in own.uses}
+    if max(ops) > first or _complex(program, weight) or not _reads_alone(program, weight, ops):
+        return None
+    return own
+
+
+def learner_of(target: Target, silent: Tensor, program: Program, tensors: Mapping[str, Tensor]) -> Learner:
+    """The weight as it is fitted through time, among the tensors of the cut model."""
+    op, count = program.ops[target.uses[0].op], len(target.uses)
+    bias = offset_place(program, op, Downstream(), count) if bias_of(op) is not None else ""
+    return Learner(target.uses[0], tensors[target.weight], tensors.get(bias), silent)
 
 
 def names_left_as_cut(plan: PruningPlan, graph: PruningGraph, targets: Collection[Target]) -> list[str]:
