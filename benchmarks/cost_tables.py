@@ -11,9 +11,16 @@ from mipp.plan.effort import EFFORTS
 def memory_full() -> str:
     """Peak memory at full size beside the bound on it."""
     data = load("memory_full")
-    columns = ["network", "weights, MB", "memory_limit", "peak above the model, MB", "bound, MB"]
+    columns = ["network", "weights, MB", "memory_limit", "one batch, MB", "peak above the model, MB", "bound, MB"]
     cells = [
-        [r["network"], r["weights"], data["settings"]["limit"], r["peak"] - r["peak before"], r["bound"]]
+        [
+            r["network"],
+            r["weights"],
+            data["settings"]["limit"],
+            r["batch"],
+            f"{r['peak'] - r['before']:,}",
+            f"{r['bound']:,}",
+        ]
         for r in data["rows"]
     ]
     return table(columns, cells, footnote(data))

@@ -9,11 +9,11 @@ the memory limit and one batch with its activations together.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -79,20 +79,22 @@ def measured(batches: int, limit: str | None) -> Row:
 
 
 def measure_full(network: str) -> Row:
-    """Peak resident memory in MB before and after `prune`, that of one batch, and the bound on the difference."""
+    """Resident memory in MB before `prune`, its peak, that of one batch, and the bound on the difference."""
     model, batches = full_size(network)
-    start = peak()
+    start = peak(anew=True)
     with torch.inference_mode():
         model(next(batches))
-    before = peak()
+    batch = peak() - start
+    before = peak(anew=True)
     data = mipp.Calibration(batches, max_samples=None)
     result = mipp.prune(model, data, mipp.Budget(macs=0.8), memory_limit=FULL_LIMIT, progress=False)
     weights = round(sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6)
     return {
         "weights": weights,
-        "peak before": before,
+        "batch": batch,
+        "before": before,
         "peak": peak(),
-        "bound": round(2.5 * weights) + int(FULL_LIMIT.removesuffix("MB")) + before - start,
+        "bound": round(2.5 * weights) + int(FULL_LIMIT.removesuffix("MB")) + batch,
         "seconds": round(sum(result.report.seconds.values()), 1),
     }
 
@@ -112,9 +114,12 @@ def images(batches: int) -> Iterator[Tensor]:
     return (torch.randn(SAMPLES, 3, 32, 32, generator=generator) for _ in range(batches))
 
 
-def peak() -> int:
-    """Largest resident memory of this process so far, in MB (Linux counts in KiB)."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+def peak(*, anew: bool = False) -> int:
+    """Largest resident memory of this process so far, in MB; counted `anew` from what it is now (on Linux)."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) * 1024 / 1e6)
 
 
 if __name__ == "__main__":

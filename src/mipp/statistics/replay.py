@@ -43,10 +43,10 @@ class Stream:
     ) -> None:
         self.batches = batches
         self.left_out: dict[int, UnsupportedModelError] = {} if beside is None else beside.left_out
-        self._paths = Paths(model, graph)
         self._store = store
         self._states: list[_State | None] = [None] * len(batches)  # None: nothing executed, the batch itself
-        self._found = [self._find(index, batch, beside) for index, batch in enumerate(batches)]
+        paths = Paths(model, graph)  # with a copy of the model, which is let go
+        self._found = [self._find(index, paths, beside) for index in range(len(batches))]
         self._at = [0] * len(batches)
 
     def indices(self) -> list[int]:
@@ -127,12 +127,13 @@ class Stream:
         if state is not None:
             state.release()
 
-    def _find(self, index: int, batch: Batch, beside: "Stream | None") -> Path | None:
+    def _find(self, index: int, paths: Paths, beside: "Stream | None") -> Path | None:
         """The path of a batch, known early; None if it is left out."""
         if index in self.left_out:
             return None
+        batch = self.batches[index]
         try:
-            path = self._paths.find(batch.call, None if beside is None else beside.path(index))
+            path = paths.find(batch.call, None if beside is None else beside.path(index))
         except UnsupportedModelError as error:
             if beside is None:
                 with name_batch(batch):
