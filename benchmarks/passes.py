@@ -3,9 +3,10 @@
     MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER [--network NAME]
 
 Every network is measured in a fresh process. Seconds are those of the processor, so that other work on the machine
-counts little; memory is the peak above what the model and the data take before the call. Networks whose trained weights
-are not in the folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes
-over the two samples that it is given. What torch imports at the first trace of a process is imported before.
+counts little; memory is the peak above what the model and the data take before the call. Rows called "fast" are those
+of that effort. Networks whose trained weights are not in the folder have random ones, which changes the time little:
+rows say so. The rows of `inspect` count passes over the two samples that it is given. What torch imports at the first
+trace of a process is imported before.
 """
 
 import argparse
@@ -46,6 +47,7 @@ class Job:
     budget: mipp.Budget
     weights: str = "random"
     exclude: tuple[str, ...] = ()
+    effort: str = "default"
 
 
 def cifar(name: str, budget: mipp.Budget, folder: Path) -> Job:
@@ -64,10 +66,10 @@ def imagenet(name: str, images: int, _: Path) -> Job:
     return Job(model, batches, mipp.Budget(macs=0.5))
 
 
-def characters(make: Callable[[int], nn.Module], _: Path) -> Job:
+def characters(make: Callable[[int], nn.Module], _: Path, effort: str = "default") -> Job:
     """A network of characters with random weights, at half of the units inside of its blocks."""
     tokens = torch.randint(CHARACTERS, (CALIBRATION, LENGTH), generator=torch.Generator().manual_seed(0))
-    return Job(make(CHARACTERS).eval(), tokens.split(32), mipp.Budget(macs=0.6))
+    return Job(make(CHARACTERS).eval(), tokens.split(32), mipp.Budget(macs=0.6), effort=effort)
 
 
 def digits(_: Path) -> Job:
@@ -105,6 +107,7 @@ JOBS: Mapping[str, Callable[[Path], Job]] = {
     "mobilenetv2": partial(cifar, "mobilenetv2", mipp.Budget(macs=0.7)),
     "gpt": partial(characters, CharGPT),
     "lstm": partial(characters, CharLSTM),
+    "lstm, fast": partial(characters, CharLSTM, effort="fast"),
     "vgg11": partial(cifar, "vgg11", mipp.Budget(params=0.2)),
     "resnet18 at 224": partial(imagenet, "resnet18", 64),
     "smollm2": smollm,
@@ -150,7 +153,7 @@ def measure_prune(job: Job) -> Row:
     """Passes of one call and of its phases, and memory in MB."""
     one_pass = pass_seconds(job)
     before, start, clock = peak(), time.process_time(), time.perf_counter()
-    result = mipp.prune(job.model, job.batches, job.budget, exclude=job.exclude, progress=False)
+    result = mipp.prune(job.model, job.batches, job.budget, exclude=job.exclude, effort=job.effort, progress=False)
     seconds, wall = time.process_time() - start, time.perf_counter() - clock
     size = sum(t.numel() * t.element_size() for t in [*job.model.parameters(), *job.model.buffers()])
     phases = {name: round(share / wall * seconds / one_pass, 2) for name, share in result.report.seconds.items()}
