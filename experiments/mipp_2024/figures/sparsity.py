@@ -28,6 +28,8 @@ STEPS = (0, 2, 4, 7, 10, 14, 19)
 PAPER_STEPS = (2, 7)
 ENOUGH = 5120
 """Calibration samples for the paper's perceptrons; on 1,024 they are overfitted: held-out information is negative."""
+BESIDE = [*SPARSE, Budget(nodes=0.5, min_keep=0)]
+"""Sizes of its rivals: on either side of what the confidences leave."""
 CONFIDENCE = ", confidence "
 RESNET20 = "resnet20, cifar10, trained"
 
@@ -59,7 +61,7 @@ def _perceptrons(panel: Panel, site: Site, *, trained: bool) -> Piece:
     todo = []
     for seed in range(site.seeds or 3):
         todo += grid.runs(_papers(), [Budget(min_keep=0)], [seed])
-        todo += grid.runs(named(names), SPARSE, [seed])
+        todo += grid.runs(named(names), BESIDE, [seed])
     return of_grid(title(panel, trained=trained), work, todo, panels.folder(panel, site, trained=trained))
 
 
