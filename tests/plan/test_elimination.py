@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipp.estimators import GaussianInformation
-from mipp.plan.elimination import Elimination, backward_elimination, terc, with_scarcity
+from mipp.plan.elimination import Elimination, backward_elimination, elimination_along, terc, with_scarcity
 
 
 class TruthTable:
@@ -247,3 +247,13 @@ def test_the_linear_estimator_does_not_see_an_xor():
     bits = np.array(list(product([0, 1], repeat=2)) * 50, float)
     y = (bits[:, :1] != bits[:, 1:]).astype(float)
     assert terc(gaussian(bits, y), 0.95, "mi") == ()
+
+
+def test_removals_in_a_given_order_lose_what_backward_elimination_says_of_its_own():
+    rows = list(product((0, 1), repeat=3))
+    target = [a + 2 * b * c for a, b, c in rows]
+    found = backward_elimination(TruthTable(rows, target))
+    assert elimination_along(TruthTable(rows, target), found.order) == found
+    other = elimination_along(TruthTable(rows, target), found.order[::-1])
+    assert other.order == found.order[::-1]
+    assert other.loss[-1] == pytest.approx(found.loss[-1])

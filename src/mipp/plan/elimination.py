@@ -105,6 +105,20 @@ def backward_elimination(information: Information, order: Order = "greedy", prog
     return Elimination(tuple(removed), tuple(loss))
 
 
+def elimination_along(information: Information, order: Sequence[int]) -> Elimination:
+    """Removes all nodes in a given order.
+
+    Args:
+        information: The set function; it is used up.
+        order: Nodes, first removed first.
+    """
+    loss = [0.0]
+    for node in order:
+        loss.append(loss[-1] + max(information.loss(node), 0.0))
+        information.remove(node)
+    return Elimination(tuple(order), tuple(loss))
+
+
 def _ranked_once(information: Information, marginal: Tensor, order: Order) -> Tensor | None:
     """Nodes in the order in which a single pass goes through them; None where it is found anew after each removal."""
     if order == "greedy":

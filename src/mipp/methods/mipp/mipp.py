@@ -18,11 +18,20 @@ from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, esti
 from mipp.graph.bottlenecks import is_chain
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
+from mipp.methods.mipp.few import MOST, order_by_outputs
 from mipp.methods.mipp.trials import try_widths
 from mipp.methods.mipp.worth import WHOLLY, asking, measure_worth, weigh
 from mipp.plan.allocation import allocate, kinds
 from mipp.plan.budget import Budget
-from mipp.plan.elimination import Elimination, Order, Progress, backward_elimination, terc, with_scarcity
+from mipp.plan.elimination import (
+    Elimination,
+    Order,
+    Progress,
+    backward_elimination,
+    elimination_along,
+    terc,
+    with_scarcity,
+)
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.runtime.settings import check_settings
@@ -67,8 +76,9 @@ class MIPP:
             the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where a nat of one
             layer can be worth many of another: wholly where streams are normalised row by row, as in transformers, and
             halfway (the geometric mean) in chains, such as a VGG, where nothing goes around a layer. Residual
-            convolutional networks gain nothing by it. It needs `estimator="gaussian"`, `collapse=None` and
-            `activation="pre"`.
+            convolutional networks gain nothing by it. Where it is measured wholly, groups of at most 16 nodes, such as
+            heads, are ordered by how far the outputs move without them, where that is clearly better. It needs
+            `estimator="gaussian"`, `collapse=None` and `activation="pre"`.
         trials: With a budget: up to so many networks of other widths are made and refitted. In each one group gives a
             tenth of its nodes away for nodes of another; what comes nearest to the dense outputs on the calibration
             data stays. A trial takes about as long as the refit.
@@ -259,12 +269,22 @@ class MIPP:
         visible = part_in_target(task, group, self._visible(kept))
 
         def eliminate() -> dict[str, Any]:
-            information = source(group, visible)
-            found = backward_elimination(information, self.order, _show(task, group))
+            found = backward_elimination(source(group, visible), self.order, _show(task, group))
+            order = self._asked(task, group, found)
+            if order != found.order:
+                found = elimination_along(source(group, visible), order)
             return {"order": found.order, "loss": found.loss}
 
         found = _once(task, ["elimination", group.name], visible, eliminate)
         return Elimination(tuple(found["order"]), tuple(found["loss"]))
+
+    def _asked(self, task: Task, group: NodeGroup, found: Elimination) -> tuple[int, ...]:
+        """The order of removals; that of few nodes as the outputs ask for it, where these are believed wholly."""
+        wanted = self.worth == "outputs" or (self.worth == "auto" and asking(task.graph) == WHOLLY)
+        if group.size > MOST or self.order != "greedy" or not (wanted and self._needs_moments_only()):
+            return found.order
+        statistics = measured(task, self.positions).statistics
+        return task.once(f"order of {group.name}", lambda: order_by_outputs(task, statistics, group, found))
 
     def _visible(self, kept: Kept) -> Kept:
         """The nodes kept so far, where they limit the target."""

@@ -24,7 +24,7 @@ from mipp.statistics.paths import Paths
 
 _FEWEST = 2  # samples
 _RIDGE = 1e-3
-_FAR = 1e6  # where outputs are no numbers
+FAR = 1e6  # where outputs are no numbers
 
 Worth = Mapping[str, tuple[int, float]]
 """By group: how many nodes went, and how far the outputs moved."""
@@ -105,11 +105,11 @@ def _distances(
     """The distances that the outputs of this process move, by group."""
     groups = [group for name in curves if _gone(group := task.graph.groups[name]) < group.size]
     readers = {g.name: [site for site in task.graph.readers(g) if site.op in statistics] for g in groups}
-    outputs, found = _Outputs(task, ask), {}
+    outputs, found = Outputs(task, ask), {}
     read = sorted((g for g in groups if readers[g.name]), key=lambda g: outputs.start_of(readers[g.name]))
     for group in task.progress(read, "worth of the groups", len(read)):
         kept, sites = curves[group.name].order[_gone(group) :], readers[group.name]
-        weights = {site.op: _repair(group, site, statistics[site.op], kept) for site in sites}
+        weights = {site.op: repair(group, site, statistics[site.op], kept) for site in sites}
         found[group.name] = outputs.distance(sites, weights)
     return {name: found[name] for name in curves if name in found}
 
@@ -141,14 +141,15 @@ def weigh(curves: Mapping[str, Elimination], worth: Worth, believed: float = 1.0
     }
 
 
-class _Outputs:
+class Outputs:
     """The dense outputs of a few samples, and how far they move when some layers have other weights."""
 
     @torch.no_grad()
     def __init__(self, task: Task, ask: Asking) -> None:
         call = _few(task, ask).call
         self._path = Paths(task.model, task.graph).find(call)
-        self._dense, self._at = dict(zip(self._path.program.inputs, call.tensors, strict=True)), 0  # in front of an op
+        self._inputs = dict(zip(self._path.program.inputs, call.tensors, strict=True))
+        self._dense, self._at = dict(self._inputs), 0  # in front of an op
         self._targets, self._logits = self._run(dict(self._dense), 0), ask.logits
 
     def start_of(self, sites: Sequence[Site]) -> int:
@@ -162,7 +163,7 @@ class _Outputs:
         """The distance that they move.
 
         Args:
-            sites: The layers; none starts before those of an earlier call.
+            sites: The layers; what is in front of them is computed anew if they start before those of the last call.
             weights: By op, shape [outputs, inputs per group, ...].
         """
         start = self.start_of(sites)
@@ -175,6 +176,8 @@ class _Outputs:
         return finite(output_distance(self._run(values, start), self._targets, logits=self._logits))
 
     def _values_before(self, start: int) -> dict[int, Tensor]:
+        if start < self._at:
+            self._dense, self._at = dict(self._inputs), 0
         execute(self._path.program, self._dense, self._path.bound, (self._at, start))
         self._at = start
         return dict(self._dense)
@@ -190,7 +193,7 @@ def _few(task: Task, ask: Asking) -> Batch:
     return next(iter(pieces(task.batches[0], None, min(max(total // ask.every, _FEWEST), ask.most))))
 
 
-def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequence[int]) -> Tensor:
+def repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequence[int]) -> Tensor:
     """The weight of a reader that reads some nodes of a group only: of all such, what comes closest to the outputs."""
     weight = statistics.weight
     features, reads = site.features_of(group, weight), torch.ones(weight[0].numel(), dtype=torch.bool)
@@ -216,7 +219,7 @@ def _repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequ
 
 def finite(distance: float) -> float:
     """A distance, or a far one where outputs are no numbers."""
-    return distance if math.isfinite(distance) else _FAR
+    return distance if math.isfinite(distance) else FAR
 
 
 def output_distance(outputs: Values, targets: Values, *, logits: bool = True) -> float:
