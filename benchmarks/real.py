@@ -63,6 +63,7 @@ class Part:
 
 PARTS = {
     "speaker": Part("speaker", {"nodes": 0.5}, VOICES, 120),
+    "speaker-1024": Part("speaker", {"nodes": 0.5}, 4 * VOICES, 120),
     "80": Part("smollm2", {"macs": 0.8}, 64, 300),
     "80-uniform": Part("smollm2", {"macs": 0.8, "uniform": True}, 64, 300),
     "80-128": Part("smollm2", {"macs": 0.8}, 128, 300),
