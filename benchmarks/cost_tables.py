@@ -86,6 +86,17 @@ def rows_needed() -> str:
     return table(["rows an input", *purposes], cells, footnote(data))
 
 
+def variations() -> str:
+    """Agreement, KL and seconds by the number of variations that the refit reads of each image."""
+    data = load("variations")
+    cells = []
+    for network, images, count in dict.fromkeys((r["network"], r["images"], r["variations"]) for r in data["rows"]):
+        rows = chosen(data, network=network, images=images, variations=count)
+        kl = spread(column(rows, "kl"), digits=4)
+        cells.append([network, images, count, _agreed(rows), kl, f"{mean(column(rows, 'seconds')):.1f}"])
+    return table(["network", "images", "variations", "agreement, %", "KL, nats", "seconds"], cells, footnote(data))
+
+
 def progress() -> str:
     """The share of the time in which the estimate of what remains was right within a factor of two."""
     data = load("progress")

@@ -99,7 +99,7 @@ def measure(network: str, weights: Path, choice: Any, draw: int) -> Row:
     return (
         row
         if held_out is None
-        else {**row, **_agreement(_said(network, weights, draw), logits(result.model, held_out))}
+        else {**row, **agreement(_said(network, weights, draw), logits(result.model, held_out))}
     )
 
 
@@ -117,7 +117,8 @@ def _said(network: str, weights: Path, draw: int) -> Tensor:
     return logits(_network(network, weights), held_out)
 
 
-def _agreement(said: Tensor, found: Tensor) -> Row:
+def agreement(said: Tensor, found: Tensor) -> Row:
+    """Share of the classes, in percent, that two networks say alike, and KL(first || second), from their logits."""
     logs = found.log_softmax(1), said.log_softmax(1)
     return {
         "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
