@@ -97,9 +97,7 @@ def measure(network: str, weights: Path, choice: Any, draw: int) -> Row:
         "seconds": round(seconds, 2),
     }
     return (
-        row
-        if held_out is None
-        else {**row, **agreement(_said(network, weights, draw), logits(result.model, held_out))}
+        row if held_out is None else {**row, **agreement(_said(network, weights, draw), logits(result.model, held_out))}
     )
 
 

@@ -17,6 +17,7 @@ from benchmarks.cost_tables import (
     passes,
     progress,
     rows_needed,
+    variations,
 )  # fmt: skip
 from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, lenet_refit, resnet20
@@ -32,6 +33,7 @@ PAGES = (
     "docs/feature-selection.md", "docs/int8.md", "docs/people.md", "docs/reference.md",
     "docs/reliability.md", "docs/theory.md",
     "docs/decisions/index.md",
+    "docs/decisions/0016-few-rows-are-multiplied.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
@@ -454,8 +456,8 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, levels,
-        effort_levers, rows_needed, progress, methods, papers, rooms, decisions, estimators, schedule, significance,
-        growing, tracing, wide, language, feature_selection, people, hostile, kills, real, language_headline,
+        effort_levers, rows_needed, variations, progress, methods, papers, rooms, decisions, estimators, schedule,
+        significance, growing, tracing, wide, language, feature_selection, people, hostile, kills, real, language_headline,
         lenet_before, lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip

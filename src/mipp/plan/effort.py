@@ -34,7 +34,7 @@ class Effort:
     chosen_by_per_input: int = 16
     chosen_by: int = 8192
     through_time: int = 2
-    variations: int = 3
+    variations: int = 1
 
     def steps_for(self, fall: float, *, in_chain: bool) -> int:
         """Steps to a budget that the dense network exceeds by this factor."""
@@ -54,7 +54,7 @@ DEFAULT = Effort()
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(samples=256, most=16384, through_time=0, variations=0),
     "default": DEFAULT,
-    "best": Effort(samples=4096),
+    "best": Effort(samples=4096, variations=3),
 }
 
 

@@ -84,7 +84,7 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
 
 
 def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
-    """Number of times that images are varied: as wanted, else 3 where a convolution has few rows an input."""
+    """Number of times that images are varied: as wanted, else by effort where a convolution has few rows."""
     batches = task.batches
     if not may_vary(batches[0].call):
         return 0

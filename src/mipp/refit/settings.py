@@ -17,8 +17,8 @@ class Refit:
             make 128 rows per input of the layer (4,096 at least, 65,536 at most; 16,384 with `effort="fast"`) of
             1,024 samples, or of all if they are fewer.
         variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
-            positions. None is 3 if some convolution would be fitted to fewer than 4 rows per input, and 0 otherwise,
-            and with `effort="fast"`. Only images are affected.
+            positions. None is 1 (3 with `effort="best"`) if some convolution would be fitted to fewer than 4 rows per
+            input, and 0 otherwise, and with `effort="fast"`. Only images are affected.
         allow_bias: Give layers without bias and without a following batch norm a bias, as far as a budget of parameters
             allows. Adds parameters.
     """

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mipp.runtime.onednn import is_dense, linear, pays
 
-_ROWS = 1024  # that are multiplied, at least, before they are added to the sum of all
+_ROWS = 4096  # that are multiplied, at least, before they are added to the sum of all
 _STRIPS, _NARROW = 12, 128  # of a product with itself, of which little more than half is computed
 _FEWEST = 16  # rows on either side, from which on oneDNN pays
 
