@@ -3,7 +3,7 @@
     MIPP_DATA_DIR=... python -m benchmarks.levels --weights FOLDER [--network NAME] [--choice NAME] [--draws N]
 
 Agreement is the share of training images outside of the calibration data on which both networks say the same class.
-Passes are those of the dense network over the 1,024 images that are read by default, or over the 32 that the ResNet-50
+Passes are those of the dense network over the 1,024 images that are read by default, or over the 128 that the ResNet-50
 is given: it has random weights, and no agreement. No test image is read. Seconds are those of the processor. LeNet-5 is
 trained for five epochs unless its weights are in the folder; networks of `benchmarks.cifar_networks` that are not there
 are left out.
@@ -11,7 +11,7 @@ are left out.
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,7 @@ from mipp.methods import MIPP
 from mipp.plan.effort import DEFAULT, EFFORTS, Effort
 
 HELD_OUT = 4096
-LARGE, FEW = "resnet50 at 224", 32
+LARGE, FEW = "resnet50 at 224", 128
 BUDGETS: Mapping[str, dict[str, float]] = {
     "lenet5": {"nodes": 0.1},
     "resnet20": {"macs": 0.5},
@@ -87,7 +87,7 @@ def measure(network: str, weights: Path, choice: Any, draw: int) -> Row:
     with patch.dict(EFFORTS, {choice: effort}):
         start = time.process_time()
         result = mipp.prune(
-            model, images.split(128), budget, method, exclude=exclude, effort=choice, seed=draw, progress=False
+            model, _batches(network, images), budget, method, exclude=exclude, effort=choice, seed=draw, progress=False
         )
         seconds = time.process_time() - start
     row = {
@@ -104,7 +104,7 @@ def measure(network: str, weights: Path, choice: Any, draw: int) -> Row:
 @cache
 def _one_pass(network: str, weights: Path) -> float:
     images = _images(network, 0)[0][:SAMPLES]
-    return pass_seconds(Job(_network(network, weights), images.split(128), mipp.Budget()))
+    return pass_seconds(Job(_network(network, weights), _batches(network, images), mipp.Budget()))
 
 
 @cache
@@ -122,6 +122,10 @@ def agreement(said: Tensor, found: Tensor) -> Row:
         "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
         "kl": round(float(F.kl_div(*logs, log_target=True, reduction="batchmean")), 4),
     }
+
+
+def _batches(network: str, images: Tensor) -> Sequence[Tensor]:
+    return images.split(32 if network == LARGE else 128)
 
 
 def _images(network: str, draw: int) -> tuple[Tensor, Tensor | None]:

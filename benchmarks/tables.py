@@ -457,8 +457,8 @@ TABLES = {
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, levels,
         effort_levers, rows_needed, variations, progress, methods, papers, rooms, decisions, estimators, schedule,
-        significance, growing, tracing, wide, language, feature_selection, people, hostile, kills, real, language_headline,
-        lenet_before, lenet_after, lenet_refit, resnet20,
+        significance, growing, tracing, wide, language, feature_selection, people, hostile, kills, real,
+        language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip
 
