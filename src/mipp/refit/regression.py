@@ -22,6 +22,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _FIRST = 3  # place of the ridge that is tried first
 _PROBES = 32  # random combinations of the outputs by which ridges are compared
 _WIDE = 1024  # inputs from which on only one fold is held out
+_PIECE = 1024  # rows that stay in the cache while they are moved and turned
 
 
 def folds_of(rows: int, samples: int, first: int) -> Tensor:
@@ -123,7 +124,9 @@ class Regression:
     def shift(self, inputs: Tensor, by: Tensor, folds: Tensor) -> None:
         """Changes the residuals of all rows, in the order in which they were added; held-out errors are lost."""
         if all(fold.summed for fold in self._folds):  # in sums over all folds it does not matter where it is
-            self._folds[0].shift(inputs.to(self._widest) - self._about[:, None], by.to(self._widest), self._silent)
+            for some, change in zip(inputs.split(_PIECE, 1), by.split(_PIECE, 1), strict=True):
+                about = some.to(self._widest) - self._about[:, None]
+                self._folds[0].shift(about, change.to(self._widest), self._silent)
             return
         for number, fold in enumerate(self._folds):
             chosen = torch.nonzero(folds == number)[:, 0].to(inputs.device)

@@ -20,7 +20,7 @@ def add_products(total: Tensor, rows: Tensor, across: Tensor | None = None, othe
     """
     size = max(_ROWS, rows.shape[2])
     for index, some in enumerate(rows.split(size, 1)):
-        turned = some.mT.contiguous() if rows.shape[2] > _NARROW else some.mT
+        turned = _turn(some) if rows.shape[2] > _NARROW else some.mT
         for strip in _strips(rows.shape[2]):
             total[:, strip, strip.start :] += times_transposed(turned[:, strip], turned[:, strip.start :])
         if across is not None and others is not None:
@@ -45,6 +45,11 @@ def times_transposed(left: Tensor, right: Tensor) -> Tensor:
     if len(first) > len(second) and not first.is_contiguous():  # oneDNN then copies the smaller one
         return linear(second, first).mT[None]
     return linear(first, second)[None]
+
+
+def _turn(rows: Tensor) -> Tensor:
+    """The transpose, laid out as such; of a single matrix torch makes it faster than of several."""
+    return rows[0].T.contiguous()[None] if len(rows) == 1 else rows.mT.contiguous()
 
 
 def _strips(count: int) -> list[slice]:
