@@ -30,7 +30,7 @@ from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.biases import add_biases, spare_params
 from mipp.refit.recurrence import Recorded, cut_short, reads_itself
-from mipp.refit.regression import FOLDS, Regression, best_ridge, folds_of
+from mipp.refit.regression import FIRST_RIDGE, FOLDS, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
 from mipp.refit.rows import errors_before, errors_behind, in_rows, is_scarce, make_outputs, row_weights
 from mipp.refit.settings import Refit
@@ -85,12 +85,11 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
 
 def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
     """Number of times that images are varied: as wanted, else by effort where a convolution has few rows."""
-    batches = task.batches
-    if not may_vary(batches[0].call):
+    if not may_vary(task.batches[0].call):
         return 0
     if options.variations is not None:
         return options.variations
-    _, samples = place(sum(batch.samples for batch in batches))
+    _, samples = place(sum(batch.samples for batch in task.batches))
     tensors = tensors_by_name(small)
     scarce = (is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
     return task.effort.variations if any(scarce) else 0
@@ -118,6 +117,7 @@ class _Refitter:
         self.cut = Stream(small, batches, graph, self.store, beside=self.full)
         self.in_blocks: dict[str, int] = {}
         self.keep = graph.keep_mask({name: nodes or (0,) for name, nodes in plan.kept.items()})
+        self.found_ridge = FIRST_RIDGE
         self.standing_in = [graph.groups[name].first_node for name in plan.collapsed]
 
     def refit(self, target: Target, following: int) -> None:
@@ -382,7 +382,8 @@ class _Refitter:
         assert regression is not None
         regression.silence(self._silent_inputs(target.uses[0], weight, columns).to(weight.device))
         solver = regression.solver()
-        fit = solver.solve(self.ridge or best_ridge(solver))
+        self.found_ridge = self.ridge or best_ridge(solver, self.found_ridge)
+        fit = solver.solve(self.found_ridge)
         fit = rectified.refine(fit, regression) if rectified is not None else fit
         whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
         whole[:, columns] = fit.change.mT.flatten(0, 1)

@@ -19,7 +19,7 @@ from mipp.statistics.extremes import are_extreme, find_constant
 
 FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-_FIRST = 3  # place of the ridge that is tried first
+FIRST_RIDGE = 0.1
 _PROBES = 32  # random combinations of the outputs by which ridges are compared
 _WIDE = 1024  # inputs from which on only one fold is held out
 _PIECE = 1024  # rows that stay in the cache while they are moved and turned
@@ -293,11 +293,15 @@ class _ByRows:
         return own - roots[:, None] * mean, left - far[:, None] * mean, across, _centre(known, roots)
 
 
-def best_ridge(solver: Solver) -> float:
+def best_ridge(solver: Solver, first: float = FIRST_RIDGE) -> float:
     """The ridge of `RIDGES` that leaves the least on samples held out, in all groups together.
 
-    The search starts in the middle and goes up as long as the error falls, or else down. Where rows are too few to hold
-    any out, it is the largest.
+    The search goes up as long as the error falls, or else down. Where rows are too few to hold any out, it is the
+    largest.
+
+    Args:
+        solver: The regression.
+        first: Where to start; near the best one fewer are tried.
     """
     if not solver.can_hold_out:
         return RIDGES[-1]
@@ -306,10 +310,10 @@ def best_ridge(solver: Solver) -> float:
     def error(place: int) -> float:
         return float(solver.held_out_error(RIDGES[place]).nan_to_num(nan=math.inf, posinf=math.inf))
 
-    best = _FIRST
+    best = start = RIDGES.index(first)
     while best + 1 < len(RIDGES) and error(best + 1) <= error(best):
         best += 1
-    while 0 < best <= _FIRST and error(best - 1) < error(best):
+    while 0 < best <= start and error(best - 1) < error(best):
         best -= 1
     return RIDGES[best]
 
