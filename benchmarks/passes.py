@@ -4,8 +4,8 @@
 
 Every network is measured in a fresh process. Seconds are those of the processor, so that other work on the machine
 counts little; one pass is the least of several, before and after the call. Memory is the peak above what the model and
-the data take before the call. Rows called "fast" are those of that effort. Networks whose trained weights are not in the
-folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes over the two
+the data take before the call. Rows called "fast" are those of that effort. Networks whose trained weights are not in
+the folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes over the two
 samples that it is given. What torch imports at the first trace of a process is imported before.
 """
 
