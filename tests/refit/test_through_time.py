@@ -10,7 +10,7 @@ from torch import nn
 import mipp
 from mipp.graph.layers import input_of
 from mipp.plan import effort
-from mipp.refit.through_time import ThroughTime
+from mipp.refit.through_time import ThroughTime, _learning
 
 
 class Tagger(nn.Module):
@@ -150,6 +150,17 @@ def test_fast_and_a_small_memory_limit_leave_it_out(monkeypatch):
     monkeypatch.setattr(ThroughTime, "fit", lambda *_: pytest.fail("was fitted"))
     prune(model, data, effort="fast")
     prune(model, data, memory_limit="40 kB")
+
+
+def test_gradients_are_not_asked_of_cudnn(monkeypatch):
+    def look(work: ThroughTime) -> None:
+        with _learning(work.tensors):
+            assert not torch.backends.cudnn.enabled
+            assert torch.is_grad_enabled()
+        assert torch.backends.cudnn.enabled
+        assert not torch.is_grad_enabled()
+
+    inspected(monkeypatch, look, *recurrent("LSTM"))
 
 
 def test_parameters_want_gradients_as_before():

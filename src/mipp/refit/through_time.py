@@ -8,6 +8,7 @@ difference of two runs gives, and backwards, which are gradients. Samples held o
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -191,7 +192,7 @@ class ThroughTime:
         shapes = [learner.joined(learner.tensors) for learner in self.learners]
         sums = [(part.new_zeros(len(part), len(part)), part.new_zeros(part.shape[1])) for part in shapes]
         for index, steps in self.unrolled.steps.items():
-            with self._learning():
+            with _learning(self.tensors):
                 values = self.unrolled.run(index, steps.wanted())
                 states = [values[i] for i in steps.states]
                 left = [t - s.detach() for t, s in zip(self.unrolled.wanted(index), states, strict=True)]
@@ -217,7 +218,7 @@ class ThroughTime:
             moved = self.unrolled.run(index, wanted)
             self._set(before)
             slopes = [(moved[i] - s) / scale for i, s in zip(wanted, states[index].load(), strict=True)]
-            with self._learning():
+            with _learning(self.tensors):
                 values = self.unrolled.run(index, wanted)
                 found = _gradients([values[i] for i in wanted], self.tensors, self._masked(index, slopes))
             total = _add(total, found, 1.0)
@@ -244,9 +245,6 @@ class ThroughTime:
             found.append(value * own.view(shape).unsqueeze(dim).to(value))
         return found
 
-    def _learning(self) -> "_Learning":
-        return _Learning(self.tensors)
-
     def _parts(self, vector: Vector) -> Iterator[tuple[Learner, Vector]]:
         start = 0
         for learner in self.learners:
@@ -262,21 +260,17 @@ class ThroughTime:
             tensor.copy_(old if change is None else old + share * change[number])
 
 
-class _Learning:
-    """Gradients by some tensors are wanted inside."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors, self._before = tensors, [tensor.requires_grad for tensor in tensors]
-        self._grad = torch.enable_grad()
-
-    def __enter__(self) -> None:
-        for tensor in self._tensors:
-            tensor.requires_grad_(True)
-        self._grad.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._grad.__exit__(*error)
-        for tensor, wanted in zip(self._tensors, self._before, strict=True):
+@contextmanager
+def _learning(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Gradients by some tensors are wanted inside; cuDNN's recurrent kernels have none in eval mode."""
+    before = [tensor.requires_grad for tensor in tensors]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    try:
+        with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
+            yield
+    finally:
+        for tensor, wanted in zip(tensors, before, strict=True):
             tensor.requires_grad_(wanted)
 
 
