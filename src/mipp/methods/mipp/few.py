@@ -4,6 +4,7 @@ Second moments of what heads write do not tell what some of them are for: one th
 little, and all that follows is built on it. Where nodes are few, the outputs can be asked about each.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from mipp.errors import UnsupportedModelError
@@ -14,8 +15,8 @@ from mipp.plan.task import Task
 from mipp.runtime.distributed import gather
 from mipp.statistics.observing import SiteStatistics
 
-MOST = 16
-"""Nodes of a group that is asked for."""
+FEW = range(4, 17)
+"""Numbers of nodes that are asked for; of two or three there is little to choose."""
 _CLEARLY = 1.5
 
 
@@ -36,12 +37,12 @@ def order_by_outputs(
         ask: How many samples are looked at, and at what of the outputs.
     """
     look = _Look(task, statistics, group, ask)
-    if not (1 < group.size <= MOST and look.is_possible()):
+    if not (group.size in FEW and look.is_possible()):
         return curve.order
     half, gone = (group.size + 1) // 2, list[int]()
     before = look.distance(curve.order[half:])
     while len(gone) < group.size:
-        if len(gone) == half and not look.last * _CLEARLY < before:
+        if 0 < len(gone) <= half and not look.last * _CLEARLY < before:
             return curve.order
         gone.append(look.next(gone))
     return tuple(gone)
@@ -53,6 +54,7 @@ class _Look:
     def __init__(self, task: Task, statistics: Mapping[int, SiteStatistics], group: NodeGroup, ask: Asking) -> None:
         self._task, self._statistics, self._group, self._ask = task, statistics, group, ask
         self._sites = [site for site in task.graph.readers(group) if site.op in statistics]
+        self._least = [0.0] * group.size  # what the outputs moved without each node when fewer had gone
         self.last = FAR
 
     def is_possible(self) -> bool:
@@ -64,14 +66,22 @@ class _Look:
         return all(gather(bool(self._sites)))
 
     def next(self, gone: Sequence[int]) -> int:
-        """The node without which the outputs move least, when some have gone; the last one is not asked for."""
+        """The node without which the outputs move least, when some have gone; the last one is not asked for.
+
+        The more have gone, the further outputs move: a node without which they moved further before than they do
+        without another now is not asked for again.
+        """
         left = [node for node in range(self._group.size) if node not in gone]
         if len(left) == 1:
             return left[0]
-        moved = {node: self.distance([other for other in left if other != node]) for node in left}
-        node = min(left, key=lambda node: moved[node])
-        self.last = moved[node]
-        return node
+        best, self.last = left[0], math.inf
+        for node in sorted(left, key=lambda node: self._least[node]):
+            if self._least[node] >= self.last:
+                break
+            moved = self._least[node] = self.distance([other for other in left if other != node])
+            if moved < self.last:
+                best, self.last = node, moved
+        return best
 
     def distance(self, kept: Sequence[int]) -> float:
         """The distance that the outputs move where only some nodes are read."""

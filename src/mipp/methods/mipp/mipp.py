@@ -18,7 +18,7 @@ from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, esti
 from mipp.graph.bottlenecks import is_chain
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
-from mipp.methods.mipp.few import MOST, order_by_outputs
+from mipp.methods.mipp.few import FEW, order_by_outputs
 from mipp.methods.mipp.trials import try_widths
 from mipp.methods.mipp.worth import WHOLLY, asking, measure_worth, weigh
 from mipp.plan.allocation import allocate, kinds
@@ -76,7 +76,7 @@ class MIPP:
             the outputs move when half of its nodes go, and scales its losses to that. "auto" does so where a nat of one
             layer can be worth many of another: wholly where streams are normalised row by row, as in transformers, and
             halfway (the geometric mean) in chains, such as a VGG, where nothing goes around a layer. Residual
-            convolutional networks gain nothing by it. Where it is measured wholly, groups of at most 16 nodes, such as
+            convolutional networks gain nothing by it. Where it is measured wholly, groups of 4 to 16 nodes, such as
             heads, are ordered by how far the outputs move without them, where that is clearly better. It needs
             `estimator="gaussian"`, `collapse=None` and `activation="pre"`.
         trials: With a budget: up to so many networks of other widths are made and refitted. In each one group gives a
@@ -281,7 +281,7 @@ class MIPP:
     def _asked(self, task: Task, group: NodeGroup, found: Elimination) -> tuple[int, ...]:
         """The order of removals; that of few nodes as the outputs ask for it, where these are believed wholly."""
         wanted = self.worth == "outputs" or (self.worth == "auto" and asking(task.graph) == WHOLLY)
-        if group.size > MOST or self.order != "greedy" or not (wanted and self._needs_moments_only()):
+        if group.size not in FEW or self.order != "greedy" or not (wanted and self._needs_moments_only()):
             return found.order
         statistics = measured(task, self.positions).statistics
         return task.once(f"order of {group.name}", lambda: order_by_outputs(task, statistics, group, found))
