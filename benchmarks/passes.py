@@ -23,19 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import mipp
 from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, calibration
 from benchmarks.cifar_networks import TRAININGS, dense, path_of
 from benchmarks.imagenet_networks import resnet, vgg16
-from benchmarks.language import CALIBRATION, LENGTH
+from benchmarks.language import CALIBRATION, Text
 from benchmarks.language_models import CharGPT, CharLSTM
 from benchmarks.real_networks import WikiText, smollm2
 from benchmarks.record import Record, Row
 from mipp import zoo
-
-CHARACTERS = 65
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,16 @@ def imagenet(name: str, images: int, _: Path) -> Job:
     return Job(model, batches, mipp.Budget(macs=0.5))
 
 
-def characters(make: Callable[[int], nn.Module], _: Path, effort: str = "default") -> Job:
-    """A network of characters with random weights, at half of the units inside of its blocks."""
-    tokens = torch.randint(CHARACTERS, (CALIBRATION, LENGTH), generator=torch.Generator().manual_seed(0))
-    return Job(make(CHARACTERS).eval(), tokens.split(32), mipp.Budget(macs=0.6), effort=effort)
+def characters(name: str, folder: Path, effort: str = "default") -> Job:
+    """A network of characters and pieces of its training text, at half of the units inside of its blocks."""
+    text = Text(Path(os.environ["MIPP_DATA_DIR"]) / "text" / "tinyshakespeare.txt")
+    model: nn.Module = (CharGPT if name == "gpt" else CharLSTM)(len(text.characters))
+    path = folder / f"char_{name}.safetensors"
+    if path.exists():
+        model.load_state_dict(load_file(path))
+    pieces = text.batch(torch.Generator().manual_seed(0), CALIBRATION)[:, :-1]
+    weights = "trained" if path.exists() else "random"
+    return Job(model.eval(), pieces.split(32), mipp.Budget(macs=0.6), weights, effort=effort)
 
 
 def digits(_: Path) -> Job:
@@ -105,9 +110,9 @@ JOBS: Mapping[str, Callable[[Path], Job]] = {
     "resnet56": partial(cifar, "resnet56", mipp.Budget(macs=1 / 2.11)),
     "vit": partial(cifar, "vit", mipp.Budget(macs=0.7)),
     "mobilenetv2": partial(cifar, "mobilenetv2", mipp.Budget(macs=0.7)),
-    "gpt": partial(characters, CharGPT),
-    "lstm": partial(characters, CharLSTM),
-    "lstm, fast": partial(characters, CharLSTM, effort="fast"),
+    "gpt": partial(characters, "gpt"),
+    "lstm": partial(characters, "lstm"),
+    "lstm, fast": partial(characters, "lstm", effort="fast"),
     "vgg11": partial(cifar, "vgg11", mipp.Budget(params=0.2)),
     "resnet18 at 224": partial(imagenet, "resnet18", 64),
     "smollm2": smollm,
