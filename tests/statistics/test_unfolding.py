@@ -39,3 +39,14 @@ def test_what_a_transposed_convolution_reads_times_its_weight_is_what_it_writes(
     rows, weight = inputs_of(site, seen), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
     written = torch.cat(list(rows @ weight.transpose(-2, -1)), 1)
     torch.testing.assert_close(written, channels_last(seen["result"], 1))
+
+
+def test_positions_taken_in_inference_mode_serve_a_pass_with_gradients():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    with torch.inference_mode():
+        expected = channels_last(x, 1, 4)
+    rows = channels_last(x, 1, 4)
+    rows.sum().backward()
+    torch.testing.assert_close(rows, expected)
+    assert x.grad is not None
+    assert x.grad.sum() == rows.numel()

@@ -1,7 +1,6 @@
 """Inputs and outputs of layers as rows of features, position by position."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -153,9 +152,7 @@ def _each(value: Any, count: int) -> Any:
     return values * count if len(values) == 1 else values
 
 
-@lru_cache(maxsize=256)
 def _positions(size: torch.Size, limit: int | None) -> Tensor:
-    """The positions of maps that are taken, ascending; not to be changed."""
     total = size.numel()
     if limit is None or total <= limit:
         return torch.arange(total)
