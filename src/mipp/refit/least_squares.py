@@ -21,7 +21,7 @@ from mipp.data.augmentation import Varied, may_vary
 from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
-from mipp.graph.layers import as_layer, bias_of, channel_dim
+from mipp.graph.layers import bias_of, channel_dim, input_of
 from mipp.graph.nodes import Site
 from mipp.graph.program import Op, Program
 from mipp.modules.copies import full_copy, tensors_by_name
@@ -201,7 +201,7 @@ class _Refitter:
         target, uses = work.target, Uses.of(work.target, self.full.path(index))
         pruned = self.cut.values(index, partial(target.read, is_taught=work.is_taught))
         for site, op, behind in uses.sites:
-            read, scale = as_layer(op.name, op.arguments)["input"].index, self._scale(uses.program, behind)
+            read, scale = input_of(op), self._scale(uses.program, behind)
             if work.is_taught:
                 pruned[read] = dense[read]
                 behind = replace(behind, other=-1) if behind.other in uses.written else behind
@@ -243,7 +243,7 @@ class _Refitter:
             Shape [groups, rows, inputs]; pairs of [rows, outputs that are kept].
         """
         (site, op, behind), (dense, pruned), bound = use, values, self.cut.path(index).bound
-        x, out = pruned[as_layer(op.name, op.arguments)["input"].index], pruned.get(op.outputs[0])
+        x, out = pruned[input_of(op)], pruned.get(op.outputs[0])
         inputs = self._inputs(site, op, x, index, target.weight)
         made = self._rows(op, out) if out is not None else self._make(target, {**bound, **pruned}, op, inputs)
         sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made), made)]

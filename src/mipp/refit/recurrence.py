@@ -16,7 +16,7 @@ from torch import Tensor
 from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import Downstream
-from mipp.graph.layers import as_layer, channel_dim
+from mipp.graph.layers import as_layer, channel_dim, input_of
 from mipp.graph.nodes import Site
 from mipp.graph.program import Op, Program, StrayedError, Value
 from mipp.refit.work import Run
@@ -94,7 +94,7 @@ def reads_itself(program: Program, uses: Sequence[Op]) -> bool:
     if len(own) < 2 or any(op.arguments.get("groups", 1) > 1 for op in uses):
         return False
     written = written_by(program, own)
-    return any(as_layer(op.name, op.arguments)["input"].index in written for op in uses)
+    return any(input_of(op) in written for op in uses)
 
 
 def cut_short(
@@ -113,7 +113,7 @@ def cut_short(
     """
     kept = dict(dense)
     for site, op, behind in uses:
-        read, rows = as_layer(op.name, op.arguments)["input"].index, site.rows_to_keep(keep)
+        read, rows = input_of(op), site.rows_to_keep(keep)
         for value in (read, op.outputs[0], *([behind.other] if behind.other >= 0 else [])):
             stay, shape = (site.inputs_to_keep if value == read else site.outputs_to_keep)(keep), values[value].shape
             kept[value] = align(kept[value], shape, {**rows, len(shape) + channel_dim(op): stay})

@@ -25,15 +25,16 @@ _WIDE = 1024  # inputs from which on only one fold is held out
 _PIECE = 1024  # rows that stay in the cache while they are moved and turned
 
 
-def folds_of(rows: int, samples: int, first: int) -> Tensor:
+def folds_of(rows: int, samples: int, first: int, folds: int = FOLDS) -> Tensor:
     """The fold of every row of a batch: by the number of its sample, so that it does not depend on the batches.
 
     Args:
         rows: Rows of the batch; those of one sample follow each other.
         samples: Samples of the batch.
         first: Number of its first sample.
+        folds: Number of folds.
     """
-    return (first + torch.arange(rows) * samples // max(rows, 1)) % FOLDS
+    return (first + torch.arange(rows) * samples // max(rows, 1)) % folds
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import Tensor
 
 from mipp.graph.downstream import Downstream, downstream, read_by_relu
-from mipp.graph.layers import as_layer, bias_of
+from mipp.graph.layers import bias_of, input_of
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
 from mipp.plan.plan import PruningPlan
@@ -84,7 +84,7 @@ class Uses:
         """These values, and those that the layers read or join; without some."""
         wanted = list(values)
         for _, op, after in self.sites:
-            wanted += [as_layer(op.name, op.arguments)["input"].index, *([after.other] if after.other >= 0 else [])]
+            wanted += [input_of(op), *([after.other] if after.other >= 0 else [])]
         wanted = [value for value in wanted if value not in without]
         made = [self.program.values[value].producer for value in wanted]
         return wanted, max(made, default=-1) + 1

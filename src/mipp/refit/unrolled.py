@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from mipp.graph.layers import channel_dim, input_of
 from mipp.graph.program import Op
+from mipp.refit.regression import folds_of
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Unrolled:
     def is_held(self, index: int, rows: int) -> Tensor:
         """True for the rows of a state (all but its channels) that are of samples held out."""
         samples, first = self._cut.batches[index].samples, self._first_samples[index]
-        return (first + torch.arange(rows) * samples // max(rows, 1)) % HELD_OUT == HELD_OUT - 1
+        return folds_of(rows, samples, first, HELD_OUT) == HELD_OUT - 1
 
     def release(self) -> None:
         """Says that the states are no longer needed."""
