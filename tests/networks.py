@@ -178,3 +178,29 @@ class Rotated(nn.Module):
 
     def forward(self, x):
         return self.b((self.a((x * self.angles * self.gain).cos().bfloat16())).relu())
+
+
+class Tagger(nn.Module):
+    """Recurrent layers of some kind, and a linear layer."""
+
+    def __init__(self, rnn: nn.Module, width: int, outputs: int = 4) -> None:
+        super().__init__()
+        self.rnn, self.head = rnn, nn.Linear(width, outputs)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+class ConvolutionalRNN(nn.Module):
+    """Maps that a convolution carries from step to step."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.read, self.carry = nn.Conv2d(2, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        state = torch.tanh(self.read(x[:, 0]))
+        for step in x.unbind(1):
+            state = torch.tanh(self.read(step) + self.carry(state))
+        return self.head(state.mean((2, 3)))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import normal, squared_error
+from networks import ConvolutionalRNN, Tagger, normal, squared_error
 from torch import nn
 
 import mipp
@@ -17,35 +17,6 @@ from mipp.refit import least_squares
 from mipp.refit.recurrence import Recorded, cut_short, reads_itself, written_by
 from mipp.runtime.tensor_store import TensorStore
 from mipp.statistics.paths import Paths
-
-
-class Tagger(nn.Module):
-    """Recurrent layers of some kind, and a linear layer."""
-
-    def __init__(self, rnn: nn.Module, width: int) -> None:
-        super().__init__()
-        self.rnn, self.head = rnn, nn.Linear(width, 4)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
-
-
-class ConvolutionalRNN(nn.Module):
-    """Maps that a convolution carries from step to step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read, self.carry, self.head = (
-            nn.Conv2d(2, 12, 3, padding=1),
-            nn.Conv2d(12, 12, 3, padding=1),
-            nn.Linear(12, 3),
-        )
-
-    def forward(self, x):
-        state = torch.tanh(self.read(x[:, 0]))
-        for step in x.unbind(1):
-            state = torch.tanh(self.read(step) + self.carry(state))
-        return self.head(state.mean((2, 3)))
 
 
 class Twice(nn.Module):
@@ -63,7 +34,7 @@ class Twice(nn.Module):
 def recurrent(kind: str) -> tuple[nn.Module, list[torch.Tensor]]:
     torch.manual_seed(0)
     if kind == "convolution":
-        model: nn.Module = ConvolutionalRNN()
+        model: nn.Module = ConvolutionalRNN(12)
         with torch.no_grad():
             model.carry.weight.mul_(5)
         return model.eval(), [normal(24, 10, 2, 6, 6, seed=seed) for seed in range(4)]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import normal, squared_error
+from networks import ConvolutionalRNN, Tagger, normal, squared_error
 from torch import nn
 
 import mipp
@@ -13,35 +13,10 @@ from mipp.plan import effort
 from mipp.refit.through_time import ThroughTime, _learning
 
 
-class Tagger(nn.Module):
-    """Recurrent layers of some kind, and a linear layer."""
-
-    def __init__(self, rnn: nn.Module, width: int) -> None:
-        super().__init__()
-        self.rnn, self.head = rnn, nn.Linear(width, 4)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
-
-
-class Maps(nn.Module):
-    """Maps that a convolution carries from step to step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read, self.carry, self.head = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 3)
-
-    def forward(self, x):
-        state = torch.tanh(self.read(x[:, 0]))
-        for step in x.unbind(1):
-            state = torch.tanh(self.read(step) + self.carry(state))
-        return self.head(state.mean((2, 3)))
-
-
 def recurrent(kind: str) -> tuple[nn.Module, list[torch.Tensor]]:
     torch.manual_seed(0)
     if kind == "convolution":
-        maps = Maps().eval()
+        maps = ConvolutionalRNN(8).eval()
         with torch.no_grad():
             maps.carry.weight.mul_(3)
         return maps, [normal(16, 4, 2, 4, 4, seed=seed) for seed in range(3)]

@@ -1,7 +1,7 @@
 """The steps of a recurrence: its states, those of the dense network, and the samples that are held out."""
 
 import torch
-from networks import normal
+from networks import Tagger, normal
 from torch import nn
 
 import mipp
@@ -11,20 +11,9 @@ from mipp.refit.unrolled import HELD_OUT, Unrolled
 STEPS, WIDTH = 7, 12
 
 
-class Tagger(nn.Module):
-    """A recurrent layer, and a linear one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.head = nn.GRU(3, WIDTH, batch_first=True), nn.Linear(WIDTH, 2)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0])
-
-
 def unrolled(monkeypatch, look, sizes=(24, 10)) -> None:
     torch.manual_seed(0)
-    model = Tagger().eval()
+    model = Tagger(nn.GRU(3, WIDTH, batch_first=True), WIDTH, 2).eval()
     data = [normal(size, STEPS, 3, seed=n) for n, size in enumerate(sizes)]
     seen = []
     monkeypatch.setattr(ThroughTime, "fit", lambda self, _: seen.append(look(self.unrolled, model, data)))
