@@ -93,7 +93,7 @@ def variations() -> str:
     for network, images, count in dict.fromkeys((r["network"], r["images"], r["variations"]) for r in data["rows"]):
         rows = chosen(data, network=network, images=images, variations=count)
         kl = spread(column(rows, "kl"), digits=4)
-        cells.append([network, images, count, _agreed(rows), kl, f"{mean(column(rows, 'seconds')):.1f}"])
+        cells.append([network, f"{images:,}", count, _agreed(rows), kl, f"{mean(column(rows, 'seconds')):.1f}"])
     return table(["network", "images", "variations", "agreement, %", "KL, nats", "seconds"], cells, footnote(data))
 
 
