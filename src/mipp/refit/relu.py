@@ -6,6 +6,8 @@ bound of the error behind the ReLU that touches it, so that fitting this residua
 Zhang et al., arXiv 1505.06798, do with auxiliary variables).
 """
 
+from math import ceil
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from mipp.runtime.distributed import sum_shards
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 _ROUNDING = 1e-6  # relative
+_JUDGES = 8192  # rows, at most, by which fits are compared
 
 
 class Rectified:
@@ -30,6 +33,7 @@ class Rectified:
         self._scale, self._inverse = scale, inverse
         self._shelf = store.shelf()
         self._rows: list[Stored] = []
+        self._count = 0
 
     def update(self, inputs: Tensor, missing: Tensor, wanted: Tensor, found: Tensor, folds: Tensor) -> None:
         """Adds rows.
@@ -41,30 +45,36 @@ class Rectified:
             found: What it reads in the cut one.
             folds: As for `Regression.update`.
         """
+        self._count += len(missing)
         self._rows.append(self._shelf.put([inputs, missing, wanted, found, folds]))
 
     def refine(self, first: Fit, regression: Regression) -> Fit:
         """Fits again, and returns the fit with the least error behind the ReLU: none, the first or the second.
 
-        Fits that differ by rounding alone count as equal, and the first is then preferred, so that machines agree.
+        Fits that differ by rounding alone count as equal, and the first is then preferred, so that machines agree. The
+        error is that of every so many rows, of all where they are few.
         """
         none = Fit(torch.zeros_like(first.change), torch.zeros_like(first.offset))
-        errors = first.change.new_zeros(3)
+        errors, judges = first.change.new_zeros(3), []
+        step = ceil(self._count / _JUDGES)
         for rows in self._rows:
             inputs, missing, wanted, found, folds = rows.load()
             scale, inverse = self._scale.to(found.dtype), self._inverse.to(found.dtype)
-            made, bounded = apply_fit(first, inputs), wanted.clamp_min(0)
+            made = apply_fit(first, inputs)
             reached = (found + made * scale).clamp_min_(0)
-            errors[0] += _squared(found.clamp_min(0), bounded)
-            errors[1] += _squared(reached, bounded)
+            some = inputs[:, ::step], wanted[::step].clamp_min(0), found[::step]
+            errors[0] += _squared(some[2].clamp_min(0), some[1])
+            errors[1] += _squared(reached[::step], some[1])
+            judges.append(self._shelf.put([part.contiguous() for part in some]))
             change = torch.where(wanted > 0, 0, made.sub_(missing).addcmul_(reached, inverse, value=-1))
             regression.shift(inputs, by_group(change, len(inputs)), folds)
-        second = regression.solve_shifted()
-        for rows in self._rows:
-            inputs, _, wanted, found, _ = rows.load()
-            now = apply_fit(second, inputs).mul_(self._scale.to(found.dtype)).add_(found)
-            errors[2] += _squared(now.clamp_min_(0), wanted.clamp_min(0))
             rows.release()
+        second = regression.solve_shifted()
+        for judge in judges:
+            inputs, bounded, found = judge.load()
+            now = apply_fit(second, inputs).mul_(self._scale.to(found.dtype)).add_(found)
+            errors[2] += _squared(now.clamp_min_(0), bounded)
+            judge.release()
         by_choice = sum_shards(errors)[[1, 2, 0]]
         least = int((by_choice <= by_choice.min() * (1 + _ROUNDING)).int().argmax())
         return (first, second, none)[least]
