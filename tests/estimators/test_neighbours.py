@@ -82,7 +82,7 @@ def test_a_linear_target_is_known_by_its_weight(targets, scale):
         found.remove(node)
         direct.remove(node)
     for one in (found, direct):
-        one._refresh()
+        one._left.refresh()
     torch.testing.assert_close(found.losses(), direct.losses(), rtol=1e-6, atol=1e-9)
 
 

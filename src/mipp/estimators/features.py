@@ -68,3 +68,15 @@ def invert(matrix: Tensor) -> Tensor:
 def eye(size: int, like: Tensor) -> Tensor:
     """The identity, in the type and on the device of another tensor."""
     return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
+def log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
+    """log det(I + base^-1 change) for batches of positive definite `base`; the result is exact for small changes."""
+    if base.shape[-1] == 1:
+        return torch.log1p((change / base).clamp_min(-1 + 1e-15))[..., 0, 0]
+    factor = torch.linalg.cholesky(base)
+    half = torch.linalg.solve_triangular(factor, change, upper=False)
+    whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
+    lower, _ = torch.linalg.cholesky_ex(eye(base.shape[-1], base) + 0.5 * (whitened + whitened.mT))
+    total: Tensor = 2 * lower.diagonal(dim1=-2, dim2=-1).clamp_min(1e-150).log().sum(-1)
+    return total

@@ -10,17 +10,19 @@ one, a target that is linear in X has (almost) infinite information.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mipp.errors import CalibrationError
-from mipp.estimators.features import RIDGE, Features, eye, invert, spread_of
+from mipp.estimators.features import RIDGE, Features, eye, invert, log_det_plus_one, spread_of
 from mipp.estimators.neighbours import Neighbours
+from mipp.estimators.precisions import Remaining
 from mipp.estimators.wilks import wilks_confidence
 
-_PENDING = 32
+_SMALL = 1024  # features, up to which several calls take longer than what they compute
 _LEAST_RESIDUAL = 1e-5  # far above the ridge, or copies would look like ways to average it out
 _CLEAR_NOISE = 1e-3  # of a target's variance, from which on its covariance can be factored as it is
 
@@ -58,43 +60,49 @@ class GaussianInformation:
 
     def _begin(self, features: Features, target: "_Target", blocks: Tensor, samples: int) -> None:
         self.num_nodes, self.samples = len(blocks), samples
-        self._xx, self._target = features.covariance, target
-        self._blocks = blocks.to(self._xx.device)
-        self._alive = torch.ones(self.num_nodes, dtype=torch.bool, device=self._xx.device)
-        self._refresh(features.precision)
+        self._model = _Model(features.covariance, target, blocks.to(features.covariance.device))
+        nodes = torch.arange(len(blocks), device=features.covariance.device)
+        without, given = self._model.precisions(nodes, features.precision)
+        self._left = Remaining([self._model.precisions], without[None], given[None], self.num_nodes)
+        self._place = 0
+
+    @staticmethod
+    def join(parts: Sequence["GaussianInformation"]) -> list[Remaining]:
+        """The sum of all parts in as few summands as can be: one for those of one size whose matrices are small.
+
+        Args:
+            parts: Information of the same nodes, of which none was removed; all lose a node together from now on.
+        """
+        alike: dict[tuple[object, ...], list[GaussianInformation]] = {}
+        for number, part in enumerate(parts):
+            xx, blocks = part._model.xx, part._model.blocks
+            alike.setdefault((xx.device, blocks.shape, number if len(xx) > _SMALL else None), []).append(part)
+        for own in alike.values():
+            together = Remaining.merge([part._left for part in own]) if len(own) > 1 else own[0]._left
+            for place, part in enumerate(own):
+                part._left, part._place = together, place
+        return [own[0]._left for own in alike.values()]
 
     def marginal(self) -> Tensor:
-        own = self._xx[self._blocks[:, :, None], self._blocks[:, None, :]]
-        own = own + RIDGE * eye(own.shape[-1], own)
-        return -0.5 * _log_det_plus_one(own, self._target.known(self._blocks, own)).cpu()
+        own = self._model.own()
+        return -0.5 * log_det_plus_one(own, self._model.target.known(self._model.blocks, own)).cpu()
 
     def losses(self) -> Tensor:
-        alive = torch.nonzero(self._alive).flatten()
-        out = self._xx.new_full((self.num_nodes,), torch.inf)
-        out[alive] = self._losses_of(alive)
-        return out.cpu()
+        return self._left.losses_of_each()[self._place]
 
     def loss(self, node: int) -> float:
-        return float(self._losses_of(torch.tensor([node], device=self._xx.device)))
+        return float(self._left.loss_of_each(node)[self._place])
 
     def remove(self, node: int) -> None:
         self.remove_all([node])
 
     def remove_all(self, nodes: Sequence[int]) -> None:
         """Takes several nodes out of S at once."""
-        self._alive[list(nodes)] = False
-        alive = torch.nonzero(self._alive).flatten()
-        if not len(alive):
-            return
-        for precision in (self._a, self._k):
-            precision.remove(nodes, alive)
-        self._stale += len(nodes) * self._blocks.shape[1]
-        if self._stale > max(self._fresh // 2, 64):
-            self._refresh()
+        self._left.remove_all(nodes)
 
     def among(self, nodes: Tensor) -> Neighbours:
         """The same set function of a few nodes while the others stay as they are, on the CPU."""
-        return Neighbours(torch.stack([self._a.of(nodes), self._k.of(nodes)])[:, None].cpu().numpy(), len(nodes))
+        return self._left.among(nodes)
 
     def confidence(self, node: int, margin: float = 0.0) -> float:
         """One minus the p-value of Wilks' test that the node adds at most `margin` nats.
@@ -105,8 +113,9 @@ class GaussianInformation:
         Raises:
             CalibrationError: There are too few samples for the test.
         """
-        features = int((self._xx.diagonal()[self._remaining()] > 0).sum())
-        targets, width = self._target.count, int((self._xx.diagonal()[self._blocks[node]] > 0).sum())
+        varies = self._model.xx.diagonal() > 0
+        features = int(varies[self._model.left(self._left.alive)].sum())
+        targets, width = self._model.target.count, int(varies[self._model.blocks[node]].sum())
         freedom = self.samples - 1 - features
         if width * targets == 0 and self.samples > 1:
             return 0.0
@@ -120,32 +129,8 @@ class GaussianInformation:
 
     def total(self) -> float:
         """I(X_S; Y + noise) of all features still there, in nats."""
-        left = self._remaining()
-        return self._target.total(left, self._xx[left][:, left] + RIDGE * eye(len(left), self._xx))
-
-    def _losses_of(self, nodes: Tensor) -> Tensor:
-        a, k = self._a.blocks[nodes], self._k.blocks[nodes]
-        return 0.5 * _log_det_plus_one(a, k - a)
-
-    def _remaining(self) -> Tensor:
-        gone = self._blocks[~self._alive].flatten()
-        mask = torch.ones(len(self._xx), dtype=torch.bool, device=self._xx.device)
-        mask[gone] = False
-        return torch.nonzero(mask).flatten()
-
-    def _refresh(self, precision: Tensor | None = None) -> None:
-        """Factors what is left from scratch (or takes its precision as given), and keeps what belongs to nodes."""
-        left, alive = self._remaining(), torch.nonzero(self._alive).flatten()
-        own = self._blocks[alive].flatten()
-        row = left.new_full((len(self._xx),), -1)
-        row[left] = torch.arange(len(left), device=left.device)
-        a = invert(self._xx[left][:, left] + RIDGE * eye(len(left), self._xx)) if precision is None else precision
-        k = self._target.given(left, a, row[own])
-        if not torch.equal(row[own], left):
-            a = a[row[own]][:, row[own]]
-        self._k = _Precision(k, alive, self._blocks.shape)
-        self._a = _Precision(a.clone() if a is precision else a, alive, self._blocks.shape)
-        self._stale, self._fresh = 0, len(own)
+        left, xx = self._model.left(self._left.alive), self._model.xx
+        return self._model.target.total(left, xx[left][:, left] + RIDGE * eye(len(left), xx))
 
 
 def linear_information(
@@ -196,6 +181,49 @@ class _Target(Protocol):
         """The information of the features that are left, in nats."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """Features, of which each node has some, and a target.
+
+    Attributes:
+        xx: Covariance of the features in units of their spread, shape [features, features].
+        target: See there.
+        blocks: Features of every node, shape [nodes, features per node].
+    """
+
+    xx: Tensor
+    target: _Target
+    blocks: Tensor
+
+    def own(self) -> Tensor:
+        """Covariances of the features of single nodes, shape [nodes, width, width]."""
+        own = self.xx[self.blocks[:, :, None], self.blocks[:, None, :]]
+        return own + RIDGE * eye(own.shape[-1], own)
+
+    def left(self, alive: Tensor) -> Tensor:
+        """The features of the nodes that are still there, and of none, ascending."""
+        mask = torch.ones(len(self.xx), dtype=torch.bool, device=self.xx.device)
+        mask[self.blocks.flatten()] = False
+        mask[self.blocks[alive].flatten()] = True
+        return torch.nonzero(mask).flatten()
+
+    def precisions(self, alive: Tensor, precision: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Those of the features of the nodes still there without and given the target, in matrices of their own.
+
+        Args:
+            alive: These nodes.
+            precision: That of all features that are left, where it is known.
+        """
+        left, own = self.left(alive), self.blocks[alive].flatten()
+        row = left.new_full((len(self.xx),), -1)
+        row[left] = torch.arange(len(left), device=left.device)
+        a = invert(self.xx[left][:, left] + RIDGE * eye(len(left), self.xx)) if precision is None else precision
+        k = self.target.given(left, a, row[own])
+        if not torch.equal(row[own], left):
+            return a[row[own]][:, row[own]], k
+        return (a.clone() if a is precision else a), k
+
+
 class _ByMoments:
     """A target of which covariances are known: with the features, and with itself."""
 
@@ -243,68 +271,6 @@ class _ByWeight:
         return 0.5 * float(torch.logdet(covariance) - torch.logdet(rest))
 
 
-class _Precision:
-    """A precision matrix that loses one block of features after the other.
-
-    Only the diagonal blocks are kept up to date; the rest waits until `_PENDING` removals can be done in one product.
-    What belongs to nodes that are gone is dropped now and then.
-    """
-
-    def __init__(self, matrix: Tensor, alive: Tensor, shape: torch.Size) -> None:
-        nodes, self._width = shape
-        self._matrix, self._used = matrix, 0
-        self.blocks = matrix.new_zeros(nodes, self._width, self._width)
-        self._place(nodes, alive)
-        self.blocks[alive] = matrix[self._rows[alive][:, :, None], self._rows[alive][:, None, :]]
-
-    def remove(self, nodes: Sequence[int], alive: Tensor) -> None:
-        """Down-dates by the rows of `nodes`; afterwards only the blocks of the nodes in `alive` are right."""
-        rows = self._rows[list(nodes)].flatten()
-        if self._used + len(rows) > self._half.shape[1]:
-            self._flush()
-        columns = self._columns(rows)
-        pivot = torch.linalg.cholesky(columns[rows])
-        half = torch.linalg.solve_triangular(pivot, columns.mT, upper=False).mT
-        own = half[self._rows[alive]]
-        self.blocks[alive] -= own @ own.mT
-        if len(rows) > self._half.shape[1]:
-            self._matrix.addmm_(half, half.mT, alpha=-1)
-        else:
-            self._half[:, self._used : self._used + len(rows)] = half
-            self._used += len(rows)
-        if len(alive) * self._width < 0.8 * len(self._matrix):
-            self._flush()
-            left = self._rows[alive].flatten()
-            self._matrix = self._matrix.index_select(0, left).index_select(1, left)
-            self._place(len(self._rows), alive)
-
-    def of(self, nodes: Tensor) -> Tensor:
-        """The part of a few nodes, shape [nodes x width, nodes x width]."""
-        rows = self._rows[nodes].flatten()
-        part = self._matrix.index_select(0, rows).index_select(1, rows)
-        if self._used:
-            done = self._half[rows, : self._used]
-            part.addmm_(done, done.mT, alpha=-1)
-        return part
-
-    def _columns(self, rows: Tensor) -> Tensor:
-        done = self._half[:, : self._used]
-        columns: Tensor = self._matrix[rows].mT - done @ done[rows].mT
-        return columns
-
-    def _flush(self) -> None:
-        done = self._half[:, : self._used]
-        self._matrix.addmm_(done, done.mT, alpha=-1)
-        self._used = 0
-
-    def _place(self, nodes: int, alive: Tensor) -> None:
-        """Rows are those of the nodes in `alive`, one after the other."""
-        self._rows = alive.new_full((nodes, self._width), -1)
-        self._rows[alive] = torch.arange(len(alive) * self._width, device=alive.device).reshape(-1, self._width)
-        self._half = self._matrix.new_empty(len(self._matrix), _PENDING * self._width)
-        self._used = 0
-
-
 def _whitening(yy: Tensor, noise: Tensor) -> tuple[Tensor, bool]:
     """A map to uncorrelated targets of unit variance; drops what is constant or repeats others; [targets, fewer].
 
@@ -333,15 +299,3 @@ def _residual(xy: Tensor, b: Tensor, *, clear: bool) -> Tensor:
     values, vectors = torch.linalg.eigh(0.5 * (rest + rest.mT))
     positive: Tensor = (vectors * values.clamp_min(_LEAST_RESIDUAL)) @ vectors.mT
     return positive
-
-
-def _log_det_plus_one(base: Tensor, change: Tensor) -> Tensor:
-    """log det(I + base^-1 change) for batches of positive definite `base`; the result is exact for small changes."""
-    if base.shape[-1] == 1:
-        return torch.log1p((change / base).clamp_min(-1 + 1e-15))[..., 0, 0]
-    factor = torch.linalg.cholesky(base)
-    half = torch.linalg.solve_triangular(factor, change, upper=False)
-    whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    lower, _ = torch.linalg.cholesky_ex(eye(base.shape[-1], base) + 0.5 * (whitened + whitened.mT))
-    total: Tensor = 2 * lower.diagonal(dim1=-2, dim2=-1).clamp_min(1e-150).log().sum(-1)
-    return total

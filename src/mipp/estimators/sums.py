@@ -7,41 +7,52 @@ import torch
 from torch import Tensor
 
 from mipp.estimators.base import Information, Nearby, Separable
+from mipp.estimators.gaussian import GaussianInformation
 from mipp.estimators.neighbours import Floats, Neighbours
+from mipp.estimators.precisions import Remaining
 
 
 class SumInformation:
-    """The sum of what the same nodes carry to several readers (in nats; shared information counts for each)."""
+    """The sum of what the same nodes carry to several readers (in nats; shared information counts for each).
+
+    Args:
+        parts: What they carry to each, used up from now on.
+    """
 
     def __init__(self, parts: Sequence[Information]) -> None:
         self.parts = parts
         self.num_nodes = parts[0].num_nodes
+        gaussian = [part for part in parts if isinstance(part, GaussianInformation)]
+        others = [part for part in parts if not isinstance(part, GaussianInformation)]
+        self._summands: list[Information | Remaining] = [*GaussianInformation.join(gaussian), *others]
+        self._separable = [one for one in self._summands if isinstance(one, Separable)]
+        self._whole = [one for one in self._summands if not isinstance(one, Separable)]
 
     def marginal(self) -> Tensor:
         return torch.stack([p.marginal() for p in self.parts]).sum(0)
 
     def losses(self) -> Tensor:
-        return torch.stack([p.losses() for p in self.parts]).sum(0)
+        return torch.stack([one.losses() for one in self._summands]).sum(0)
 
     def loss(self, node: int) -> float:
-        return sum(p.loss(node) for p in self.parts)
+        return sum(one.loss(node) for one in self._summands)
 
     def remove(self, node: int) -> None:
-        for part in self.parts:
-            part.remove(node)
+        for one in self._summands:
+            one.remove(node)
 
     def remove_all(self, nodes: Sequence[int]) -> None:
-        for part in self.parts:
-            if isinstance(part, Separable):
-                part.remove_all(nodes)
-            else:
-                for node in nodes:
-                    part.remove(node)
+        for one in self._separable:
+            one.remove_all(nodes)
+        for whole in self._whole:
+            for node in nodes:
+                whole.remove(node)
 
     def among(self, nodes: Tensor) -> "SumNearby | None":
-        found = [part.among(nodes) for part in self.parts if isinstance(part, Separable)]
-        near = [part for part in found if part is not None]
-        if len(near) < len(self.parts):
+        if self._whole:
+            return None
+        near = [part for part in (one.among(nodes) for one in self._separable) if part is not None]
+        if len(near) < len(self._summands):
             return None
         merged = Neighbours.merge([part for part in near if isinstance(part, Neighbours)])
         return SumNearby([*merged, *(part for part in near if not isinstance(part, Neighbours))])
