@@ -43,11 +43,22 @@ def test_rows_of_several_uses_together_are_the_rows_one_use_after_the_other(weig
     assert torch.allclose(one.offset, other.offset, rtol=1e-4, atol=1e-6)
 
 
-def test_the_best_weights_stay_and_an_error_that_is_no_number_is_none():
-    weight = torch.zeros(2)
+def settled(weights: list[float], errors: dict[float, float]) -> list[float]:
+    """A weight after each of several settlements, of which the first takes it as it is; errors by weight."""
+    weight, found = torch.zeros(2), []
     best = Best([weight])
-    for value, error in ((0.0, float("inf")), (1.0, 3.0), (2.0, 2.0), (3.0, 5.0), (4.0, float("inf"))):
+    for value in weights:
         weight.fill_(value)
-        best.offer(error)
-    best.restore()
-    assert weight.tolist() == [2.0, 2.0]
+        best.settle(lambda: errors[float(weight[0])])
+        found.append(float(weight[1]))
+    return found
+
+
+def test_the_best_weights_stay_and_an_error_that_is_no_number_is_none():
+    errors = {0.0: math.inf, 1.0: 3.0, 2.0: 2.0, 5.0: 5.0, 3.5: 4.0, 2.75: 4.0, 6.0: math.inf, 4.0: math.inf, 3.0: 2.5}
+    assert settled([0.0, 1.0, 2.0, 5.0, 6.0], errors) == [0.0, 1.0, 2.0, 2.0, 2.0]
+
+
+def test_of_a_change_that_makes_things_worse_a_half_or_a_quarter_is_taken():
+    assert settled([0.0, 8.0], {0.0: 2.0, 8.0: 9.0, 4.0: 1.0, 2.0: 0.5}) == [0.0, 4.0]
+    assert settled([0.0, 8.0, 10.0], {0.0: 2.0, 8.0: math.inf, 4.0: 9.0, 2.0: 1.0, 10.0: 0.0}) == [0.0, 2.0, 10.0]

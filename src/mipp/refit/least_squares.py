@@ -141,11 +141,10 @@ class _Refitter:
             return
 
         recorded = Recorded(move_on, self.store, self.full.left_out, take)
-        for is_taught in (True, False):
-            best.offer(self._error(work, recorded))
+        for is_taught in (True, False, False):
+            best.settle(partial(self._error, work, recorded))
             self._fit(replace(work, is_taught=is_taught), recorded.play, recorded.play)
-        best.offer(self._error(work, recorded))
-        best.restore()
+        best.settle(partial(self._error, work, recorded))
         if self.effort.through_time and len(work.blocks) == 1:
             self._fit_through_time(target, recorded)
         recorded.release()

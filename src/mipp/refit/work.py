@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Rows = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Inputs, residuals, folds and weights, as `Regression.update` takes them."""
 _TOGETHER = 2048  # rows
+_SHARES = (0.5, 0.25)  # of a change that are tried where the whole of it makes things worse
 
 Run = Callable[[Callable[[int, dict[int, Tensor]], None]], None]
 """Hands the values of every batch to a function."""
@@ -35,15 +36,25 @@ class Best:
     _error: float = math.inf
     _copies: list[Tensor] = field(default_factory=list)
 
-    def offer(self, error: float) -> None:
-        """Notes the weights as they are."""
-        if not self._copies or error < self._error:
-            self._error, self._copies = error, [t.clone() for t in self.tensors]
+    def settle(self, find: Callable[[], float]) -> None:
+        """Takes the weights as they are, or else half or a quarter of the way to them, if that is better; or the best.
 
-    def restore(self) -> None:
-        """Sets the weights to the best ones."""
-        for tensor, copied in zip(self.tensors, self._copies, strict=True):
-            tensor.copy_(copied)
+        Args:
+            find: The error of the weights as they are then.
+        """
+        error, last = find(), self._copies or self.tensors
+        now = [tensor.clone() for tensor in self.tensors]
+        for share in _SHARES if self._copies and not error < self._error else ():
+            self._set([torch.lerp(*ends, share) for ends in zip(last, now, strict=True)])
+            if (error := find()) < self._error:
+                break
+        if not self._copies or error < self._error:
+            self._error, self._copies = error, [tensor.clone() for tensor in self.tensors]
+        self._set(self._copies)
+
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self.tensors, values, strict=True):
+            tensor.copy_(value)
 
 
 @dataclass(frozen=True)
