@@ -1,10 +1,11 @@
-"""The work of the closed-form call: forward passes over the calibration images, and linear algebra.
+"""The time of a whole call by kind of work, in passes: convolutions, linear algebra, and the rest.
 
-    MIPP_DATA_DIR=... python -m benchmarks.effort --weights FOLDER
+    MIPP_DATA_DIR=... python -m benchmarks.effort --weights FOLDER [--network NAME]
 
-Passes are counted in operations of convolutions, relative to those of the dense network on the same images. Linear
-algebra is matrix products, factorisations and solutions; its rate is the time its operations would take at the speed of
-one product of two large square matrices of the same type, over the time they take.
+The calls are those of `benchmarks.passes`. Linear algebra is matrix products, factorisations and solutions; at the full
+rate its operations would take what they take in one product of two large square matrices of the same type. The rest is
+everything else, and what Python takes: the difference from the time of a call that nobody watches. Seconds are those of
+the processor.
 """
 
 import argparse
@@ -16,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import mipp
-from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS, calibration, forward_seconds
-from benchmarks.cifar_networks import dense, path_of
+from benchmarks.passes import JOBS, Job, pass_seconds
 from benchmarks.record import Record, Row
-from mipp import zoo
+from mipp.runtime.onednn import linear, pays
 
-CASES = (("resnet56", {"macs": 1 / 2.11}), ("resnet20", {"macs": 0.5}), ("vgg11", {"params": 0.2}))
+NETWORKS = ("demo", "resnet20", "resnet56", "mobilenetv2", "vgg11", "resnet18 at 224")
 SIDE = 2048
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 
@@ -34,41 +34,47 @@ PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="all of them by default")
     options = parser.parse_args()
-    record = Record("effort", samples=SAMPLES, side=SIDE)
-    images = calibration(zoo.load("cifar10", "train"), 0)
-    for network, budget in CASES:
-        if path_of(options.weights, network).exists():
-            key = {"network": network, **{k: round(v, 4) for k, v in budget.items()}}
-            exclude = EXCLUDED if network in WEIGHTS else ()
-            once = partial(mipp.prune, budget=mipp.Budget(**budget), exclude=exclude, progress=False)  # type: ignore[arg-type]
-            record.measure(key, partial(effort, dense(network, options.weights), images, once))
+    record = Record("effort", side=SIDE)
+    for network in options.network or NETWORKS:
+        record.measure({"network": network}, partial(effort, network, options.weights))
 
 
-def effort(model: nn.Module, images: Tensor, prune: Any) -> Row:
-    """Passes of one call, and the seconds and rate of its linear algebra."""
-    batches = list(images.split(128))
+def effort(network: str, weights: Path) -> Row:
+    """Passes of one call by kind of work, and the rate of its linear algebra."""
+    job = JOBS[network](weights)
+    prune(job)  # what is slow only once
     rates = {dtype: product_rate(dtype) for dtype in (torch.float32, torch.float64)}
-    one_pass = forward_seconds(model, images)
+    one_pass = pass_seconds(job)
     with Watch() as forward, torch.inference_mode():
-        for batch in batches:
-            model(batch)
-    start = time.perf_counter()
+        for batch in job.batches:
+            job.model(batch)
+    start = time.process_time()
+    prune(job)
+    whole = time.process_time() - start
     with Watch() as seen:
-        prune(model, batches)
-    whole = time.perf_counter() - start
+        prune(job)
+    one_pass = min(one_pass, pass_seconds(job))
     ideal = sum(seen.operations[dtype] / rate for dtype, rate in rates.items())
-    seconds = sum(seen.seconds[dtype] for dtype in rates)
+    algebra, convolutions = sum(seen.seconds[dtype] for dtype in rates), seen.seconds["convolution"]
     return {
-        "passes": round(seen.operations["convolution"] / forward.operations["convolution"], 2),
-        "seconds": round(whole, 2),
+        "weights": job.weights,
         "one pass, seconds": round(one_pass, 3),
-        "convolutions, seconds": round(seen.seconds["convolution"], 2),
-        "linear algebra, seconds": round(seconds, 2),
-        "linear algebra, share in float64": round(seen.seconds[torch.float64] / seconds, 2),
-        "linear algebra, rate": round(ideal / seconds, 3),
+        "passes": round(whole / one_pass, 2),
+        "convolutions, passes": round(convolutions / one_pass, 2),
+        "convolutions, passes by count": round(seen.operations["convolution"] / forward.operations["convolution"], 2),
+        "linear algebra, passes": round(algebra / one_pass, 2),
+        "linear algebra at the full rate, passes": round(ideal / one_pass, 2),
+        "linear algebra, share in float64": round(seen.seconds[torch.float64] / algebra, 2),
+        "the rest, passes": round((whole - algebra - convolutions) / one_pass, 2),
         "product, GFLOP/s": {str(dtype).removeprefix("torch."): round(r / 1e9, 1) for dtype, r in rates.items()},
     }
+
+
+def prune(job: Job) -> None:
+    """The call that is measured."""
+    mipp.prune(job.model, job.batches, job.budget, exclude=job.exclude, effort=job.effort, progress=False)
 
 
 class Watch(TorchDispatchMode):
@@ -84,9 +90,9 @@ class Watch(TorchDispatchMode):
             parts = func.decompose(*args, **(kwargs or {}))
         if parts is not NotImplemented:
             return parts
-        start = time.perf_counter()
+        start = time.process_time()
         out = func(*args, **(kwargs or {}))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         name = func.overloadpacket.__name__.rstrip("_")
         tensors = [a for a in args if isinstance(a, Tensor)]
         if "convolution" in name:
@@ -106,6 +112,9 @@ def linear_algebra(name: str, shapes: list[tuple[int, ...]]) -> float:
 
     Source: Golub & Van Loan, Matrix Computations, 4th edition, sections 1.1, 3.1, 3.2, 4.2 and 8.3.
     """
+    if name == "_linear_pointwise":  # a product with a transpose, by oneDNN
+        left, right = shapes[:2]
+        return 2.0 * prod(left) * right[0]
     if name in PRODUCTS:
         left, right = shapes[-2:]
         return 2.0 * prod(left) * right[-1]
@@ -119,13 +128,14 @@ def linear_algebra(name: str, shapes: list[tuple[int, ...]]) -> float:
 
 
 def product_rate(dtype: torch.dtype) -> float:
-    """Operations per second of one product, the best of five."""
+    """Operations per second of one product, the best of five, by the faster of torch's BLAS and oneDNN."""
     a, b = torch.randn(2, SIDE, SIDE, dtype=dtype)
     times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - start)
+    for multiply in (torch.mm, linear)[: 2 if pays(a, b) else 1]:
+        for _ in range(5):
+            start = time.process_time()
+            multiply(a, b)
+            times.append(time.process_time() - start)
     return 2 * SIDE**3 / min(times)
 
 

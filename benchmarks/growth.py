@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 import mipp
 from benchmarks.record import Record, Row
+from mipp.methods import MIPP
+from mipp.plan.effort import DEFAULT as EFFORT
 
-FEWEST, MOST, PER_INPUT, POSITIONS = 4096, 65536, 128, 64
-"""Rows that a layer is refitted to, at least, at most and per input, and positions of a sample in the statistics."""
-PASSES, SOLUTIONS = 8, 12
-"""Forward passes of one call, and solutions with the inputs of a layer, roughly."""
+PASSES, SOLUTIONS = 4, 12
+"""Forward passes of one call, as `benchmarks.effort` counts them, and solutions with the inputs of a layer, roughly."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ def operations(size: Size) -> float:
     """Operations of one call to leading order: passes, second moments of what layers read, and their solution."""
     inputs, places = size.width * size.kernel, size.side**2
     forward = 2 * size.samples * places * inputs * size.width
-    taken = max(FEWEST, min(MOST, PER_INPUT * inputs)) / min(size.samples, 1024) if size.side > 1 else 1
-    rows = size.samples * (min(places, POSITIONS) + min(places, taken))
+    fitted = EFFORT.rows_for(inputs) / min(size.samples, 1024)
+    chosen = min(MIPP().positions, EFFORT.positions_for(inputs, size.samples))
+    rows = size.samples * (min(places, chosen) + min(places, fitted))
     return 2.0 * size.depth * (PASSES * forward + rows * inputs**2 + SOLUTIONS * inputs**3 / 3)
 
 
