@@ -51,6 +51,18 @@ def passes() -> str:
     return table(columns, cells, footnote(data))
 
 
+def effort() -> str:
+    """Passes of the closed-form call by kind of work."""
+    data = load("effort")
+    keys = (
+        "passes", "convolutions, passes", "linear algebra, passes", "linear algebra at the full rate, passes",
+        "the rest, passes",
+    )  # fmt: skip
+    cells = [[r["network"], f"{r['one pass, seconds']:.2f}", *(f"{r[key]:.1f}" for key in keys)] for r in data["rows"]]
+    columns = ["network", "one pass, s", "passes", "convolutions", "linear algebra", "at the full rate", "the rest"]
+    return table(columns, cells, footnote(data))
+
+
 def levels() -> str:
     """Passes and agreement at each level of effort."""
     data = load("levels")

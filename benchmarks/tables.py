@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.cost_tables import (
+    effort,
     effort_levers,
     growth,
     inspections,
@@ -35,6 +36,7 @@ PAGES = (
     "docs/decisions/index.md",
     "docs/decisions/0016-few-rows-are-multiplied.md",
     "docs/decisions/0020-correlations-of-few-rows-are-shrunk.md",
+    "docs/decisions/0021-regions-learn-one-after-the-other.md",
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
     "docs/methods/index.md", "docs/methods/measured.md",
@@ -121,19 +123,15 @@ def accuracy_labels() -> str:
     return table(columns, cells, footnote(data))
 
 
-def effort() -> str:
-    """Passes of the closed-form call by kind of work."""
-    data = load("effort")
-    keys = (
-        "passes", "convolutions, passes", "linear algebra, passes", "linear algebra at the full rate, passes",
-        "the rest, passes",
-    )  # fmt: skip
-    cells = [
-        [_title(r["network"]), f"{r['one pass, seconds']:.2f}", *(f"{r[key]:.1f}" for key in keys)]
-        for r in data["rows"]
-    ]
-    columns = ["network", "one pass, s", "passes", "convolutions", "linear algebra", "at the full rate", "the rest"]
-    return table(columns, cells, footnote(data))
+def recovery() -> str:
+    """Agreement and KL after distillation of the whole network, or of region after region."""
+    data = load("recovery")
+    cells = []
+    for network, way in dict.fromkeys((r["network"], r["way"]) for r in data["rows"]):
+        rows = chosen(data, network=network, way=way)
+        agreed, kl = (spread(column(rows, key), digits=digits) for key, digits in (("agreement", 2), ("kl", 4)))
+        cells.append([TITLES.get(network, network), way, agreed, kl, len(rows)])
+    return table(["network", "trained", "agreement, %", "KL, nats", "draws"], cells, footnote(data))
 
 
 def latency() -> str:
@@ -458,7 +456,8 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, levels,
-        effort_levers, rows_needed, variations, progress, methods, papers, rooms, decisions, estimators, schedule,
+        effort_levers, rows_needed, variations, recovery, progress, methods, papers, rooms, decisions, estimators,
+        schedule,
         significance, growing, tracing, wide, language, feature_selection, people, hostile, kills, real,
         language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
     )
