@@ -1,8 +1,11 @@
 """Information of nodes that are taken to be independent."""
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mipp.estimators import GaussianInformation, SumInformation, apart
+from mipp.estimators import GaussianInformation, SumInformation, apart, by_node, variances_apart
 
 
 def block_diagonal(parts: list[torch.Tensor], size: int) -> torch.Tensor:
@@ -24,7 +27,33 @@ def test_where_nodes_are_independent_node_wise_statistics_lose_nothing():
     xx, weight = block_diagonal(list(blocks), 12), torch.randn(5, 12, dtype=torch.float64)
     floor = torch.rand(5, dtype=torch.float64) + 0.5
     exact = GaussianInformation(xx, xx @ weight.mT, weight @ xx @ weight.mT, blocks, floor, 1000).losses()
-    torch.testing.assert_close(losses_of(xx, weight, list(blocks), blocks, floor), exact, rtol=1e-6, atol=1e-9)
+    own = xx[blocks[:, :, None], blocks[:, None, :]]
+    torch.testing.assert_close(by_node(weight, blocks, own, floor, 1000).losses(), exact, rtol=1e-6, atol=1e-9)
+
+
+@given(
+    nodes=st.integers(1, 200), width=st.integers(1, 9), targets=st.integers(1, 150), seed=st.integers(0, 99),
+    kind=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)  # fmt: skip
+def test_nodes_by_themselves_and_variances_are_those_of_the_formula(nodes, width, targets, seed, kind):
+    """In float64 whatever the type of the weight, and for nodes in any places."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(nodes * width, generator=generator)
+    blocks = order.reshape(nodes, width)
+    weight = torch.randn(targets, nodes * width, generator=generator).to(kind)
+    factor = torch.randn(nodes, width, width + 2, generator=generator, dtype=torch.float64)
+    covariances, floor = factor @ factor.mT, torch.rand(targets, generator=generator, dtype=torch.float64)
+    floor[0] = 0  # a target without noise tells nothing
+    found = by_node(weight, blocks, covariances, floor, 1000)
+    inverse = torch.where(floor > 0, 1 / floor, 0.0)
+    spread = torch.zeros(targets, dtype=torch.float64)
+    for node in range(nodes):
+        own = weight.double()[:, blocks[node]]
+        spread += (own @ covariances[node] @ own.mT).diagonal()
+        gain = covariances[node] @ (own.mT * inverse) @ own
+        value = 0.5 * torch.logdet(torch.eye(width, dtype=torch.float64) + gain)
+        assert float(found.marginal()[node]) == pytest.approx(float(value), rel=1e-9, abs=1e-9)
+    torch.testing.assert_close(variances_apart(weight, [(blocks, covariances)]), spread, rtol=1e-10, atol=0)
 
 
 def test_where_positions_are_independent_channel_wise_statistics_give_an_upper_bound():

@@ -11,7 +11,14 @@ from mipp.graph.downstream import Downstream
 from mipp.graph.layers import as_layer, bias_of
 from mipp.graph.nodes import Site
 from mipp.graph.trace import trace
-from mipp.refit.rows import errors_before, errors_behind, in_rows, is_scarce, make_outputs
+from mipp.refit.rows import (
+    errors_before,
+    errors_behind,
+    in_rows,
+    is_scarce,
+    make_outputs,
+    rows_of_sample,
+)
 from mipp.statistics.unfolding import channels_last, patches_of
 
 LAYERS = {
@@ -61,3 +68,12 @@ def test_a_convolution_is_scarce_by_the_rows_of_its_samples(samples, expected):
     (site,) = [site for site in graph.sites if site.weight == "0.weight"]
     assert is_scarce(site, model.weight, graph, samples) == expected
     assert not is_scarce(site, model.weight.flatten(1), graph, samples)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [(nn.Linear(6, 5), (2, 6), 1), (nn.Linear(6, 5), (2, 7, 6), 7), (nn.Conv2d(6, 4, 3), (2, 6, 7, 8), 30)],
+)
+def test_rows_of_a_sample_are_the_positions_that_a_layer_writes(layer, shape, expected):
+    graph = mipp.inspect(nn.Sequential(layer, nn.ReLU()).eval(), torch.randn(shape)).graph
+    assert rows_of_sample(graph.sites[0], graph) == expected

@@ -1,8 +1,9 @@
 """Sums over rows are those of all rows at once, however these come."""
 
+import pytest
 import torch
 
-from mipp.refit.sums import CrossMoments, RowSums
+from mipp.refit.sums import CrossMoments, RowSums, bytes_to_solve, runs_within
 
 
 def reference(x, r) -> CrossMoments:
@@ -52,3 +53,19 @@ def test_rows_that_are_not_finite_are_noticed():
     x, r = rows(4)
     x[0, 1, 2] = float("inf")
     assert not RowSums(2, 5, 3, None).add(x, r)
+
+
+@pytest.mark.parametrize(("rows", "inputs"), [(100, 1000), (5000, 1000), (5000, 65), (9, 64)])
+def test_runs_cover_all_inputs_and_fit_or_are_narrow(rows, inputs):
+    for limit in (1e4, 1e6, 1e7, 1e12):
+        found = runs_within(limit, rows, inputs, 50, 2)
+        assert [i for run in found for i in range(inputs)[run]] == list(range(inputs))
+        size = found[0].stop - found[0].start
+        assert size <= 64 or bytes_to_solve(rows, size, 50, 2) <= limit
+        assert len(found) == 1 or bytes_to_solve(rows, 2 * size, 50, 2) > limit
+
+
+def test_few_rows_of_many_outputs_take_less_memory_than_their_sums():
+    few, many = (bytes_to_solve(rows, 2048, 32000, 1) for rows in (1024, 2048))
+    assert few < 2e9 < many
+    assert bytes_to_solve(1024, 2048, 32000, 3) == 3 * few

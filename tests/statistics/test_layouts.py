@@ -53,6 +53,16 @@ def test_refitting_in_blocks_lowers_the_error_nearly_as_far(quick):
     assert errors[None] < errors["60 kB"] < 0.5 * errors["cut"]
 
 
+def test_a_layer_of_many_outputs_seen_in_few_rows_is_refitted_at_once_where_these_fit():
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(9, 200), nn.ReLU(), nn.Linear(200, 2000)).eval(), torch.randn(100, 9)
+    for limit, said in (("30 MB", False), ("2 MB", True)):
+        result = mipp.prune(
+            model, [data], mipp.Budget(nodes=150), mipp.methods.L1(), memory_limit=limit, progress=False
+        )
+        assert any("blocks" in note for note in result.report.notes) == said
+
+
 @pytest.mark.parametrize("name", ["cifar resnet", "conv flatten linear", "few groups", "linear chain", "concatenation"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_feature_of_a_node_is_in_one_part(name, layout):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipp.statistics.moments import Moments, Variances
+from mipp.statistics.moments import BlockMoments, Moments, Variances
 
 FEATURES, SAMPLES = 4, 40
 
@@ -145,3 +145,35 @@ def test_variances_are_the_diagonal(cuts, mean):
     for a, b in itertools.pairwise(edges):
         variances.update(x[a:b])
     torch.testing.assert_close(variances.variance, x.var(0, correction=0), rtol=1e-12, atol=0)
+
+
+@settings(max_examples=20)
+@given(
+    widths=st.lists(st.integers(1, 4), min_size=1, max_size=6),
+    cuts=st.sets(st.integers(0, SAMPLES), max_size=5),
+    kind=st.sampled_from([torch.float64, torch.float32]),
+    scale=st.sampled_from([1.0, 1e-12, 1e25]),
+    seed=st.integers(0, 99),
+)
+def test_moments_of_blocks_are_parts_of_those_of_all(widths, cuts, kind, scale, seed):
+    generator, size = torch.Generator().manual_seed(seed), sum(widths)
+    samples = (scale * (3 + torch.randn(SAMPLES, size, generator=generator, dtype=torch.float64))).to(kind)
+    blocks = list(torch.randperm(size, generator=generator).split(widths))
+    whole, found = Moments(size, products=torch.float32), BlockMoments(blocks, products=torch.float32)
+    for low, high in itertools.pairwise([0, *sorted(cuts), SAMPLES]):
+        whole.update(samples[low:high])
+        found.update(samples[low:high])
+    close = {"rtol": 1e-4 if kind == torch.float32 else 1e-12, "atol": 0}
+    assert (found.count, found.widened) == (SAMPLES, whole.widened)
+    torch.testing.assert_close(found.mean, whole.mean, **close)
+    torch.testing.assert_close(found.variance, whole.variance, **close)
+    seen = 0
+    for second, theirs in ((found.covariances, whole.covariance), (found.raw, whole.raw)):
+        for own, values in second:
+            seen += len(own)
+            expected = theirs[own[:, :, None], own[:, None]]
+            torch.testing.assert_close(values, expected, rtol=close["rtol"], atol=close["rtol"] * scale**2)
+    assert seen == 2 * len(widths)
+    for block in blocks:
+        expected = whole.covariance[block[:, None], block]
+        torch.testing.assert_close(found.of(block[None])[0], expected, rtol=1e-3, atol=1e-4 * scale**2)

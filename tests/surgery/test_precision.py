@@ -9,7 +9,7 @@ import mipp.surgery.proof as proof
 import mipp.surgery.trials as trials
 from mipp.graph.call import Call
 from mipp.plan.plan import PruningPlan
-from mipp.surgery.precision import forward_in_double
+from mipp.surgery.precision import forward_in_double, forward_in_single
 from mipp.surgery.proof import outputs
 
 
@@ -38,6 +38,37 @@ def test_a_pass_op_by_op_is_that_of_a_copy_in_float64():
     found = forward_in_double(model, Call((x,)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_pass_of_16_bits_in_float32_is_that_of_a_copy_in_float32(dtype):
+    torch.manual_seed(0)
+    model, x = Fixed().to(dtype).eval(), torch.randn(2, 6, dtype=dtype)
+    wide = Fixed().eval()
+    wide.load_state_dict(model.state_dict())
+    found = forward_in_single(model, Call((x,)))
+    torch.testing.assert_close(found, wide(x.float()), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_trials_of_16_bits_are_decided_in_float32(wrong, monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).bfloat16().eval()
+    call = Call((torch.randn(2, 6, dtype=torch.bfloat16),))
+    graph = trials.verified_graph(model, call, {})
+    plan = PruningPlan.of(graph, model, {name: range(4) for name in graph.groups})
+    if wrong:
+        cut = proof.apply
+
+        def planted(*given):
+            small = cut(*given)
+            with torch.no_grad():
+                small[2].bias[0] += 0.01
+            return small
+
+        monkeypatch.setattr(proof, "apply", planted)
+    monkeypatch.setattr(proof, "forward_in_double", None)  # not asked for
+    assert proof.agrees_at_once(plan, model, call) != wrong
 
 
 class Wide(nn.Module):

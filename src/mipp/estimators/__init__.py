@@ -12,7 +12,7 @@ from mipp.estimators.base import (
     Separable,
     register,
 )
-from mipp.estimators.block_gaussian import IndependentInformation, apart
+from mipp.estimators.block_gaussian import IndependentInformation, apart, by_node, variances_apart
 from mipp.estimators.call import estimate, make_estimator, memorised
 from mipp.estimators.closed_form import Gaussian
 from mipp.estimators.features import Features
@@ -39,10 +39,12 @@ __all__ = [
     "Surrogate",
     "SurrogateInformation",
     "apart",
+    "by_node",
     "estimate",
     "linear_information",
     "make_estimator",
     "memorised",
     "register",
+    "variances_apart",
     "with_drawn_noise",
 ]

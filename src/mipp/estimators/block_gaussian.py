@@ -11,8 +11,11 @@ import scipy
 import torch
 from torch import Tensor
 
-from mipp.estimators.features import Features
+from mipp.estimators.features import Features, eye
 from mipp.estimators.gaussian import GaussianInformation, linear_information
+
+_ROWS = 64  # of a weight that are widened and squared at once, so that they stay in the cache
+_NUMBERS = 2**21  # of a weight that are gathered at once
 
 
 class IndependentInformation:
@@ -63,8 +66,8 @@ def apart(
     blocks: Tensor,
     floor: Tensor | None,
     noise: float,
-) -> Sequence[GaussianInformation | IndependentInformation]:
-    """The information of nodes about Y = weight X, one summand per part; one for all where every node is a part.
+) -> Sequence[GaussianInformation]:
+    """The information of nodes about Y = weight X, one summand per part.
 
     Args:
         weight: Shape [targets, features].
@@ -74,8 +77,6 @@ def apart(
         floor: Variance of the noise on the targets, shape [targets]; None: `noise` times the variance of Y.
         noise: See there.
     """
-    if any(torch.equal(part, blocks[0]) for part in parts):
-        return [_by_node(weight, parts, [(xx, n) for xx, n in moments if isinstance(xx, Tensor)], blocks, floor, noise)]
     features = [xx if isinstance(xx, Features) else Features.of(xx) for xx, _ in moments]
     if floor is None:
         own = [(weight[:, p].mT * f.with_target(weight[:, p])).sum(0) for p, f in zip(parts, features, strict=True)]
@@ -90,23 +91,58 @@ def apart(
     return found
 
 
-def _by_node(
-    weight: Tensor,
-    parts: Sequence[Tensor],
-    moments: Sequence[tuple[Tensor, int]],
-    blocks: Tensor,
-    floor: Tensor | None,
-    noise: float,
-) -> IndependentInformation:
-    """1/2 log det(I + Cov(X_u) W_u' N^-1 W_u) for every node u."""
-    known = {int(part[0]): xx for part, (xx, _) in zip(parts, moments, strict=True)}
-    if floor is None:
-        both = zip(parts, moments, strict=True)
-        floor = noise * torch.stack([(weight[:, p].mT * (xx @ weight[:, p].mT)).sum(0) for p, (xx, _) in both]).sum(0)
+def by_node(weight: Tensor, blocks: Tensor, covariances: Tensor, floor: Tensor, samples: int) -> IndependentInformation:
+    """The information about Y = weight X of nodes that are independent of each other, in float64.
+
+    That of a node u is 1/2 log det(I + Cov(X_u) W_u' N^-1 W_u).
+
+    Args:
+        weight: Shape [targets, features].
+        blocks: Features of every node, shape [nodes, width].
+        covariances: Of the features of every node, shape [nodes, width, width].
+        floor: Variance N of the noise on the targets, shape [targets]; what has none tells nothing.
+        samples: Number of samples behind the covariances.
+    """
     inverse = torch.where(floor > 0, 1 / floor.clamp_min(1e-300), 0.0)
+    if blocks.shape[1] == 1:
+        gain = sum_squares(weight, inverse)[blocks[:, 0]] * covariances[:, 0, 0]
+        return IndependentInformation(0.5 * torch.log1p(gain), (1, len(weight)), samples)
     values = []
-    for features in blocks:
-        own = weight[:, features]
-        gain = known[int(features[0])] @ (own.mT * inverse) @ own
-        values.append(0.5 * torch.linalg.slogdet(torch.eye(len(gain), dtype=gain.dtype) + gain).logabsdet)
-    return IndependentInformation(torch.stack(values), (blocks.shape[1], len(weight)), moments[0][1])
+    for some, xx in zip(_in_pieces(blocks, weight), _in_pieces(covariances, weight), strict=True):
+        own = weight[:, some].double().movedim(0, 1)
+        gain = xx @ (own.mT * inverse) @ own
+        values.append(0.5 * torch.linalg.slogdet(eye(gain.shape[1], gain) + gain).logabsdet)
+    return IndependentInformation(torch.cat(values), (blocks.shape[1], len(weight)), samples)
+
+
+def variances_apart(weight: Tensor, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The variances of Y = weight X where the parts of X are independent of each other, in float64, shape [targets].
+
+    Args:
+        weight: Shape [targets, features].
+        parts: Features of parts of one width, shape [parts, width], and their covariances, [parts, width, width].
+    """
+    total = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+    for features, covariances in parts:
+        if features.shape[1] == 1:
+            spread = total.new_zeros(weight.shape[1])
+            spread[features[:, 0]] = covariances[:, 0, 0]
+            total += torch.cat([rows.double().square() @ spread for rows in weight.split(_ROWS)])
+            continue
+        for some, xx in zip(_in_pieces(features, weight), _in_pieces(covariances, weight), strict=True):
+            own = weight[:, some].double().movedim(0, 1)
+            total += ((own @ xx) * own).sum((0, 2))
+    return total
+
+
+def sum_squares(weight: Tensor, factors: Tensor) -> Tensor:
+    """The squares of a matrix, each row times a factor, summed over rows in float64; shape [columns]."""
+    pairs = zip(factors.split(_ROWS), weight.split(_ROWS), strict=True)
+    total: Tensor = sum((some @ rows.double().square() for some, rows in pairs), factors.new_zeros(weight.shape[1]))
+    return total
+
+
+def _in_pieces(nodes: Tensor, weight: Tensor) -> Sequence[Tensor]:
+    """Runs of nodes, shape [nodes, width, ...], whose columns of a weight take little memory."""
+    pieces: Sequence[Tensor] = nodes.split(max(_NUMBERS // (nodes.shape[1] * max(len(weight), 1)), 1))
+    return pieces

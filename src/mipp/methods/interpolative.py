@@ -43,7 +43,7 @@ class Interpolative:
 def gram_of(site: Site, group: NodeGroup, statistics: SiteStatistics) -> Tensor:
     """Second moments of the nodes' activations, summed over their positions, shape [nodes, nodes]."""
     blocks = site.features_of(group, statistics.weight)
-    seconds = [moments.raw.cpu() for moments in statistics.inputs]
+    seconds = [moments.raw.cpu() for moments in statistics.joint]
     parts = [second[own][:, own] for second in seconds for own in blocks.T]
     return torch.stack(parts).sum(0)
 

@@ -52,7 +52,7 @@ class OSSCAR:
     def _layers(self, site: Site, group: NodeGroup, statistics: SiteStatistics) -> "list[LayerError]":
         blocks = site.features_of(group, statistics.weight)
         weights = site.by_group(statistics.weight)
-        seconds = [moments.raw.cpu() for moments in statistics.inputs]
+        seconds = [moments.raw.cpu() for moments in statistics.joint]
         energy = sum(float((w @ xx * w).sum()) for w, xx in zip(weights, seconds, strict=True))
         return [
             LayerError(xx / max(energy, 1e-300), w, blocks, self.ridge) for w, xx in zip(weights, seconds, strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mipp.data.augmentation import Varied, may_vary
+from mipp.data.augmentation import Varied
 from mipp.data.calibration import Batch
 from mipp.errors import UnsupportedModelError
 from mipp.graph.downstream import Downstream, downstream, norm_scale
@@ -30,11 +30,20 @@ from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.biases import add_biases, spare_params
 from mipp.refit.recurrence import Recorded, cut_short, reads_itself
-from mipp.refit.regression import FIRST_RIDGE, FOLDS, Regression, best_ridge, folds_of
+from mipp.refit.regression import FIRST_RIDGE, Regression, best_ridge, folds_of
 from mipp.refit.relu import Rectified, by_group
-from mipp.refit.rows import errors_before, errors_behind, in_rows, is_scarce, make_outputs, row_weights
+from mipp.refit.rows import (
+    errors_before,
+    errors_behind,
+    in_rows,
+    is_scarce,
+    make_outputs,
+    row_weights,
+    rows_of_sample,
+)
 from mipp.refit.settings import Refit
-from mipp.refit.targets import Target, Uses, feeder, learner_of, names_left_as_cut, offset_place, targets_of
+from mipp.refit.sums import runs_within
+from mipp.refit.targets import Target, Uses, feeder, learner_of, names_left_as_cut, offset_place, targets_of, variations
 from mipp.refit.through_time import ThroughTime
 from mipp.refit.unrolled import Unrolled
 from mipp.refit.work import Best, Pass, Run, Work, total
@@ -74,25 +83,13 @@ def refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, opt
         dense = full_copy(dense)
         layers = {target.weight: target.uses[0].op for target in targets}
         left += add_biases((dense, small), layers, task.graph.program, spare_params(plan, task))
-    options = replace(options, variations=_variations(small, targets, task, options))
+    options = replace(options, variations=variations(small, targets, task, options))
     work = _Refitter(small, dense, plan, task, options)
     starts = [task.graph.program.start_of(target.uses[0].op) for target in targets]
     steps = task.progress(targets, "compensation", costs=[work.cost(target) for target in targets])
     for target, following in zip(steps, [*starts[1:], starts[-1]], strict=True):
         work.refit(target, following)
     return [*left, *work.notes()]
-
-
-def _variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
-    """Number of times that images are varied: as wanted, else by effort where a convolution has few rows."""
-    if not may_vary(task.batches[0].call):
-        return 0
-    if options.variations is not None:
-        return options.variations
-    _, samples = place(sum(batch.samples for batch in task.batches))
-    tensors = tensors_by_name(small)
-    scarce = (is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
-    return task.effort.variations if any(scarce) else 0
 
 
 class _Refitter:
@@ -165,7 +162,7 @@ class _Refitter:
     def _prepare(self, target: Target) -> Work:
         count, self.taken = self._choose_rows(target)
         program, op, after = self._example(target)
-        blocks, scale = self._blocks(target), self._scale(program, after)
+        blocks, scale = self._blocks(target, count), self._scale(program, after)
         rectified = Rectified(*scale, self.store) if len(blocks) == 1 and self._read_by_relu(target) else None
         bias = offset_place(program, op, after if len(target.uses) == 1 else Downstream(), len(target.uses))
         bias_scale = torch.ones(()) if bias_of(op) is not None else scale[0]  # without a bias the batch norm takes it
@@ -298,17 +295,15 @@ class _Refitter:
             found.append(tell_left_out(len(self.full.batches), left.values(), "the refit"))
         return found
 
-    def _blocks(self, target: Target) -> list[slice]:
-        """Runs of inputs whose second moments fit into memory, one run if they all do."""
-        weight, groups = self._weight(target), target.uses[0].groups
-        inputs, outputs = weight[0].numel(), len(weight) // groups
-        count = 1
-        while 8 * (FOLDS * groups + 5) * (ceil(inputs / count) + outputs) ** 2 > self.limit and inputs > 64 * count:
-            count *= 2
-        if count > 1:
-            self.in_blocks[target.weight] = count
-        size = ceil(inputs / count)
-        return [slice(start, min(start + size, inputs)) for start in range(0, inputs, size)]
+    def _blocks(self, target: Target, batches: int) -> list[slice]:
+        """Runs of inputs that can be solved for within memory, one run if they all can."""
+        weight, site = self._weight(target), target.uses[0]
+        taken = min(rows_of_sample(site, self.graph), self.taken)
+        rows = len(target.uses) * taken * self.samples * batches / self.own
+        found = runs_within(self.limit, rows, weight[0].numel(), len(weight) // site.groups, site.groups)
+        if len(found) > 1:
+            self.in_blocks[target.weight] = len(found)
+        return found
 
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.path(batch).program.ops[op.index].arguments
@@ -384,8 +379,10 @@ class _Refitter:
         self.found_ridge = self.ridge or best_ridge(solver, self.found_ridge)
         fit = solver.solve(self.found_ridge)
         fit = rectified.refine(fit, regression) if rectified is not None else fit
-        whole = torch.zeros(len(weight), weight[0].numel(), dtype=torch.float64, device=weight.device)
-        whole[:, columns] = fit.change.mT.flatten(0, 1)
+        whole = fit.change.mT.flatten(0, 1)
+        if len(whole[0]) < weight[0].numel():  # of a block
+            whole, block = whole.new_zeros(len(weight), weight[0].numel()), whole
+            whole[:, columns] = block
         kernel = kernel_positions(weight)
         whole = whole[:, places_of_weight(kernel, weight.shape[1])] if kernel > 1 else whole
         change = target.uses[0].swap_axes(whole.reshape(weight.shape))

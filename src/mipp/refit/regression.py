@@ -13,11 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mipp.refit.sums import CrossMoments, RowSums
+from mipp.refit.sums import FOLDS, CrossMoments, RowSums
 from mipp.runtime.distributed import is_sharded, sum_shards
 from mipp.statistics.extremes import are_extreme, find_constant
 
-FOLDS = 2
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 FIRST_RIDGE = 0.1
 _PROBES = 32  # random combinations of the outputs by which ridges are compared

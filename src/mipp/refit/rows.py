@@ -75,7 +75,12 @@ def row_weights(program: Program, op: Op, after: Downstream, sides: Sequence[tup
 
 def is_scarce(site: Site, weight: Tensor, graph: PruningGraph, samples: int) -> bool:
     """True if a convolution has few rows for each of its inputs."""
-    op, weight = graph.program.ops[site.op], site.swap_axes(weight)
+    weight = site.swap_axes(weight)
+    return weight.ndim > 2 and samples * rows_of_sample(site, graph) < _SCARCE * weight[0].numel()
+
+
+def rows_of_sample(site: Site, graph: PruningGraph) -> float:
+    """The rows that a layer writes of one sample."""
+    op = graph.program.ops[site.op]
     written = graph.program.values[op.outputs[0]].shape
-    rows = samples * prod(written) // written[channel_dim(op)] // graph.batch
-    return weight.ndim > 2 and rows < _SCARCE * weight[0].numel()
+    return prod(written) / written[channel_dim(op)] / graph.batch

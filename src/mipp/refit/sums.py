@@ -1,6 +1,7 @@
 """Sums over rows of inputs and residuals, from which a regression is solved."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from mipp.runtime.distributed import is_sharded, sum_shards
 from mipp.statistics.products import add_products, complete, times_transposed
 
+FOLDS = 2
+_NARROW = 64  # inputs that are solved for at once in any case
 _BLOCK = 1024  # rows, at least, that are multiplied at once
 
 
@@ -172,3 +175,28 @@ def _pool(own: CrossMoments) -> CrossMoments:
     rr = (own.rr + dr.square().sum(1)) * own.count
     xx, xr, rr = (sum_shards(part) / (count or 1) for part in (xx, xr, rr))
     return CrossMoments(count, x, r, xx, xr, rr)
+
+
+def runs_within(limit: float, rows: float, inputs: int, outputs: int, groups: int) -> list[slice]:
+    """Runs of inputs of which one after the other is solved for within so many bytes, as few as can be.
+
+    Args:
+        limit: The bytes.
+        rows: Number of rows.
+        inputs: Number of inputs, in each group.
+        outputs: Number of outputs, in each group.
+        groups: Number of regressions of that size.
+    """
+    count = 1
+    while bytes_to_solve(rows, ceil(inputs / count), outputs, groups) > limit and inputs > _NARROW * count:
+        count *= 2
+    size = ceil(inputs / count)
+    return [slice(start, min(start + size, inputs)) for start in range(0, inputs, size)]
+
+
+def bytes_to_solve(rows: float, inputs: int, outputs: int, groups: int) -> float:
+    """Memory that regressions take, of sums over rows, or of rows that are fewer than the inputs."""
+    if rows < inputs:
+        kept, solved = 8 * (inputs + outputs), 16 * outputs + 32 * rows
+        return groups * (rows * (kept + solved) + 16 * inputs * outputs)
+    return 8 * (FOLDS * groups + 5) * inputs * (inputs + outputs)

@@ -4,15 +4,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from mipp.data.augmentation import may_vary
 from mipp.graph.downstream import Downstream, downstream, read_by_relu
 from mipp.graph.layers import bias_of, input_of
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program, Ref
+from mipp.modules.copies import tensors_by_name
 from mipp.plan.plan import PruningPlan
+from mipp.plan.task import Task
 from mipp.refit.recurrence import writers, written_by
+from mipp.refit.rows import is_scarce
+from mipp.refit.settings import Refit
 from mipp.refit.through_time import Learner
+from mipp.runtime.distributed import place
 from mipp.statistics.paths import Path
 
 Wanted = tuple[list[int], int]
@@ -183,3 +189,15 @@ def _reads_alone(program: Program, weight: str, uses: Collection[int]) -> bool:
     """True if nothing but these ops reads the weight."""
     readers = (program.readers[index] for index, value in enumerate(program.values) if value.name == weight)
     return all(reader in uses for reading in readers for reader in reading)
+
+
+def variations(small: nn.Module, targets: Sequence[Target], task: Task, options: Refit) -> int:
+    """Number of times that images are varied: as wanted, else by effort where a convolution has few rows."""
+    if not may_vary(task.batches[0].call):
+        return 0
+    if options.variations is not None:
+        return options.variations
+    _, samples = place(sum(batch.samples for batch in task.batches))
+    tensors = tensors_by_name(small)
+    scarce = (is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
+    return task.effort.variations if any(scarce) else 0

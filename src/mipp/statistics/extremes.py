@@ -11,7 +11,7 @@ from mipp.graph.program import Program
 from mipp.runtime.record import Notes
 
 if TYPE_CHECKING:
-    from mipp.statistics.moments import Moments
+    from mipp.statistics.moments import BlockMoments, Moments
     from mipp.statistics.observing import SiteStatistics
 
 LARGEST, SMALLEST = 1e15, 1e-15
@@ -54,7 +54,7 @@ def find_constant(mean: Tensor, variance: Tensor, kind: torch.dtype) -> Tensor:
 def note_odd_numbers(program: Program, found: Mapping[int, "SiteStatistics"], notes: Notes) -> None:
     """Says which layers read mostly what does not vary, and which very large or very small numbers."""
 
-    def constant(moments: "Moments") -> Tensor:
+    def constant(moments: "Moments | BlockMoments") -> Tensor:
         return find_constant(moments.mean, moments.variance, torch.float32)
 
     still = [op for op, own in found.items() if torch.cat([*map(constant, own.inputs)]).double().mean() >= _MOSTLY]

@@ -1,5 +1,7 @@
 """Moments of samples: means and second moments, or variances alone, that batches and processes merge exactly."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from mipp.statistics.extremes import are_extreme
 from mipp.statistics.products import add_products, complete
 
 _ROWS = 8192  # that are taken about the mean at once
+_FEW = 1024  # whose products within blocks are summed in their own type
 
 
 class Moments:
@@ -111,6 +114,115 @@ class Moments:
     def raw(self) -> Tensor:
         """Second moment about zero, divided by the count, shape [features, features]."""
         return self.covariance + torch.outer(self.mean, self.mean)
+
+
+class BlockMoments:
+    """Means of features, and second moments within blocks of them, in float64; those across blocks are not kept.
+
+    Args:
+        blocks: Features of every block; each feature is in one of them.
+        device: Where the moments are.
+        products: The type in which samples of fewer digits than float64 are multiplied, as in `Moments`.
+
+    Attributes:
+        widened: True if samples were multiplied in float64, as their squares would overflow or vanish otherwise.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Tensor], device: torch.device | None = None, products: torch.dtype = torch.float64
+    ) -> None:
+        self.count, self.products, self.widened = 0, products, False
+        widths = sorted({len(block) for block in blocks})
+        self._blocks = [torch.stack([b for b in blocks if len(b) == width]).to(device) for width in widths]
+        self.mean = torch.zeros(sum(map(len, blocks)), dtype=torch.float64, device=device)
+        self._sums = [self.mean.new_zeros(*own.shape, own.shape[1]) for own in self._blocks]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return int(self.mean.nbytes + sum(own.nbytes for own in self._sums))
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
+        if len(samples) == 0:
+            return
+        if samples.is_complex():
+            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
+        if are_extreme(samples):
+            self.widened, samples = True, samples.double()
+        middle, kind = samples.mean(0), torch.float64 if samples.dtype == torch.float64 else self.products
+        off = torch.zeros_like(self.mean)
+        for some in samples.split(_ROWS):
+            values = some.to(kind) - middle.to(kind)
+            off += values.sum(0)
+            for own, sums in zip(self._blocks, self._sums, strict=True):
+                sums += _squares(values, own)
+        off /= len(samples)
+        self._add(off, -len(samples))
+        self._move(middle.double() + off, len(samples))
+
+    def pool(self) -> "BlockMoments":
+        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
+        if not is_sharded():
+            return self
+        sums = sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
+        total, count = sums[:-1] / max(float(sums[-1]), 1.0), round(float(sums[-1]))
+        self._add(self.mean - total, self.count)
+        self._sums = [sum_shards(own) for own in self._sums]
+        self.mean, self.count = total, count
+        return self
+
+    @property
+    def variance(self) -> Tensor:
+        """Of every feature, shape [features]."""
+        found = torch.empty_like(self.mean)
+        for own, sums in zip(self._blocks, self._sums, strict=True):
+            found[own] = sums.diagonal(dim1=1, dim2=2)
+        return found / max(self.count, 1)
+
+    @property
+    def covariances(self) -> list[tuple[Tensor, Tensor]]:
+        """Blocks of one width, shape [blocks, width], and their covariances, shape [blocks, width, width]."""
+        return [(own, sums / max(self.count, 1)) for own, sums in zip(self._blocks, self._sums, strict=True)]
+
+    @property
+    def raw(self) -> list[tuple[Tensor, Tensor]]:
+        """The same with second moments about zero."""
+        return [(own, xx + self._outer(self.mean, own)) for own, xx in self.covariances]
+
+    def of(self, blocks: Tensor) -> Tensor:
+        """The covariances of some blocks, shape [blocks, width] -> [blocks, width, width]."""
+        width = blocks.shape[1]
+        own, found = next((own, xx) for own, xx in self.covariances if own.shape[1] == width)
+        place = own.new_zeros(len(self.mean))
+        place[own[:, 0]] = torch.arange(len(own), device=own.device)
+        return found[place[blocks[:, 0].to(own.device)]]
+
+    def _move(self, mean: Tensor, count: int) -> None:
+        """Takes the mean on to where it is with more samples, whose scatter about their own has been added."""
+        total, shift = self.count + count, mean - self.mean
+        self._add(shift, self.count * count / total)
+        self.mean.add_(shift, alpha=count / total)
+        self.count = total
+
+    def _add(self, shift: Tensor, times: float) -> None:
+        for own, sums in zip(self._blocks, self._sums, strict=True):
+            sums.add_(self._outer(shift, own), alpha=times)
+
+    @staticmethod
+    def _outer(values: Tensor, blocks: Tensor) -> Tensor:
+        return values[blocks][:, :, None] * values[blocks][:, None]
+
+
+def _squares(values: Tensor, blocks: Tensor) -> Tensor:
+    """Products of values [n, features] within blocks, summed over n, in float64."""
+    if blocks.shape[1] == 1:
+        pieces = (some.square().sum(0).double() for some in values.split(_FEW))
+        return torch.stack(list(pieces)).sum(0)[blocks][..., None]
+    own = values[:, blocks].movedim(0, 1)
+    pieces = (some.mT @ some for some in own.split(_FEW, 1))
+    total: Tensor = sum((piece.double() for piece in pieces), torch.zeros((), dtype=torch.float64))
+    return total
 
 
 class Variances:

@@ -27,7 +27,7 @@ from mipp.runtime.record import Notes
 from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.followed import Followed
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
-from mipp.statistics.moments import Moments, Variances
+from mipp.statistics.moments import BlockMoments, Moments, Variances
 from mipp.statistics.site_rows import SiteRows
 from mipp.statistics.strides import may_turn, turn
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
@@ -46,7 +46,7 @@ class SiteStatistics:
 
     Attributes:
         inputs: Moments of the inputs of each convolution group (features in the order of the flattened weight); where
-            these fall into parts, of each part of each group.
+            these fall into parts, of each part of each group. If "node-wise", the blocks of each group.
         weight: The weight itself.
         floor: Variance of the residual stream that each output is added to, in the output's own units, shape
             [outputs]; None where there is no stream.
@@ -55,12 +55,17 @@ class SiteStatistics:
         basis: Taken of the kernel's positions before, shape [positions, frequencies]; None: the positions themselves.
     """
 
-    inputs: list[Moments]
+    inputs: Sequence[Moments | BlockMoments]
     weight: Tensor
     floor: Tensor | None = None
     layout: Layout = "unfolded"
     parts: Sequence[Tensor] = ()
     basis: Tensor | None = None
+
+    @property
+    def joint(self) -> list[Moments]:
+        """Those of `inputs` in which features of several nodes go together: none if "node-wise"."""
+        return [own for own in self.inputs if isinstance(own, Moments)]
 
 
 def site_statistics(
@@ -93,6 +98,7 @@ def site_statistics(
     layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes(), together)
     read = {op: _rows_of(graph, site, layouts[op]) for op, site in sites.items()}
     limits = {op: positions(max(map(len, own.parts))) for op, own in read.items()}
+    blocks = {op for op, layout in layouts.items() if layout == "node-wise"}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
     twins = _find_twins(graph, list(sites.values()))
@@ -110,8 +116,8 @@ def site_statistics(
             inputs = patches_of(sites[op], arguments, limits[op])
             if op not in found:
                 own = read[op]
-                moments = [Moments(len(part), inputs.device, torch.float32) for _ in inputs for part in own.parts]
-                own.begin([moment.update for moment in moments])
+                moments = _moments_of(own, len(inputs), inputs.device, apart=op in blocks)
+                own.begin([moment.update for moment in moments], apart=op in blocks)
                 found[op] = SiteStatistics(moments, weight, None, layouts[op], own.parts, own.basis)
             read[op].add(inputs)
 
@@ -136,6 +142,15 @@ def site_statistics(
     return found
 
 
+def _moments_of(
+    rows: SiteRows, groups: int, device: torch.device, *, apart: bool
+) -> Sequence[Moments] | Sequence[BlockMoments]:
+    """Empty moments of every part of every group, or of what is kept `apart` in every group."""
+    if apart:
+        return [BlockMoments(rows.parts, device, torch.float32) for _ in range(groups)]
+    return [Moments(len(part), device, torch.float32) for _ in range(groups) for part in rows.parts]
+
+
 def _rows_of(graph: PruningGraph, site: Site, layout: Layout) -> SiteRows:
     kernel, size = kernel_of(graph, site), kernel_size(graph, site)
     basis = kernel_basis(size) if layout == "channel-wise" and kernel > 1 else None
@@ -147,11 +162,11 @@ def _places(graph: PruningGraph, site: Site) -> Tensor:
     return places_of_weight(kernel_of(graph, site), len(site.reads))
 
 
-def _pool(statistics: SiteStatistics, places: Tensor) -> list[Moments]:
+def _pool(statistics: SiteStatistics, places: Tensor) -> Sequence[Moments | BlockMoments]:
     """The moments of all processes, with whole layers in the order of their weights."""
     moments = [own.pool() for own in statistics.inputs]
     ordered = statistics.layout != "unfolded" or torch.equal(places, torch.arange(len(places)))
-    return moments if ordered else [own.at(places) for own in moments]
+    return moments if ordered else [own.at(places) for own in moments if isinstance(own, Moments)]
 
 
 def rotate(features: Tensor, basis: Tensor | None) -> Tensor:
@@ -184,13 +199,15 @@ def _find_twins(graph: PruningGraph, sites: Sequence[Site]) -> dict[int, int]:
     return twins
 
 
-def check_finite(graph: PruningGraph, site: Site, seen: Iterable[Tensor | Moments], batch: Batch) -> None:
+def check_finite(
+    graph: PruningGraph, site: Site, seen: Iterable[Tensor | Moments | BlockMoments], batch: Batch
+) -> None:
     """Refuses what a site reads or writes of a batch, or moments that the batch was added to, if they are no numbers.
 
     Raises:
         CalibrationError: A value is NaN or infinite.
     """
-    if not all(bool(torch.isfinite(s.mean if isinstance(s, Moments) else s).all()) for s in seen):
+    if not all(bool(torch.isfinite(s if isinstance(s, Tensor) else s.mean).all()) for s in seen):
         report_not_finite(graph, site, batch)
 
 

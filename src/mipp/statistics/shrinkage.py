@@ -36,11 +36,7 @@ def note_few_rows(program: Program, statistics: Mapping[int, SiteStatistics]) ->
         program: Of the dense model.
         statistics: By index of the op.
     """
-    seldom = [
-        op
-        for op, found in statistics.items()
-        if found.layout != "node-wise" and any(map(_seen_too_seldom, found.inputs))
-    ]
+    seldom = [op for op, found in statistics.items() if any(map(_seen_too_seldom, found.joint))]
     names = dict.fromkeys(program.ops[op].module or "the model itself" for op in seldom)
     if not names:
         return []

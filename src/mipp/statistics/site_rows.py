@@ -21,12 +21,15 @@ class SiteRows:
     def __init__(self, parts: Sequence[Tensor], places: Tensor | None, basis: Tensor | None, *, in_steps: bool) -> None:
         self.parts, self.basis = parts, basis
         self._places, self._in_steps = places, in_steps
+        self._shares = [] if places is None else [places[part] for part in parts]
         self._takers: Sequence[Callable[[Tensor], None]] = ()
         self._waiting: list[Tensor] = []
 
-    def begin(self, takers: Sequence[Callable[[Tensor], None]]) -> None:
-        """Names what takes the features of each part of each group."""
+    def begin(self, takers: Sequence[Callable[[Tensor], None]], *, apart: bool = False) -> None:
+        """Names what takes the features of each part of each group; or all of each group, and takes them `apart`."""
         self._takers = takers
+        if apart and self._places is not None:
+            self._shares = [self._places]
 
     def add(self, rows: Tensor) -> None:
         """Adds rows, shape [groups, rows, inputs]."""
@@ -45,8 +48,7 @@ class SiteRows:
 
     def _take(self, rows: Tensor) -> None:
         rows = _rotate_patches(rows, self.basis)
-        places = self._places
-        pieces = rows if places is None else (own[:, places[part]] for own in rows for part in self.parts)
+        pieces = (own[:, share] for own in rows for share in self._shares) if self._shares else rows
         for take, some in zip(self._takers, pieces, strict=True):
             take(some)
 

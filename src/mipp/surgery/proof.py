@@ -19,7 +19,7 @@ from mipp.plan.plan import PruningPlan
 from mipp.runtime.record import Notes
 from mipp.surgery.cut import apply
 from mipp.surgery.masked import mask
-from mipp.surgery.precision import forward_in_double
+from mipp.surgery.precision import forward_in_double, forward_in_single
 
 log = logging.getLogger(__name__)
 _MARGIN, _NOISIEST = 8, 1e-2  # times noise or rounding; relative to the outputs
@@ -106,22 +106,23 @@ def compare(plan: PruningPlan, model: nn.Module, call: Call) -> tuple[bool, str]
 def agrees_at_once(plan: PruningPlan, model: nn.Module, call: Call) -> bool:
     """True if passes in float32 already differ by no more than rounding: a trial is then decided, and float64 spared.
 
-    What a plan keeps in the end is proven in float64 in any case.
+    Weights of 16 bits are cast op by op. What a plan keeps in the end is proven in float64 in any case.
     """
-    if {p.dtype for p in model.parameters()} != {torch.float32}:
+    if not {p.dtype for p in model.parameters()} <= {torch.float32, torch.bfloat16, torch.float16}:
         return False
     try:
-        expected = _in_own(mask(plan, model), call)
+        expected = _in_single(mask(plan, model), call)
         with silent():
-            found = _in_own(apply(plan, model), call)
+            found = _in_single(apply(plan, model), call)
     except UnsupportedModelError:
         return False
-    return distance(found, expected) <= _MARGIN * rounding(model.parameters())
+    return distance(found, expected) <= _MARGIN * _ROUNDINGS * torch.finfo(torch.float32).eps
 
 
-def _in_own(model: nn.Module, call: Call) -> list[Tensor]:
+def _in_single(model: nn.Module, call: Call) -> list[Tensor]:
     model.eval()
-    return results_in(forward(model, call))
+    halves = any(p.dtype != torch.float32 for p in model.parameters())
+    return results_in(forward_in_single(model, call) if halves else forward(model, call))
 
 
 @contextmanager

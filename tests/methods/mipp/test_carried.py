@@ -1,9 +1,13 @@
 """The information that a group carries to the layers that read it."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from tasks import chain, task
 
-from mipp.methods.mipp.carried import by_moments, part_in_target, target_shrank
+from mipp.methods.mipp.carried import by_moments, measured, part_in_target, target_shrank
+from mipp.runtime.tensor_store import Memory
 
 
 def test_a_group_carries_less_of_what_fewer_outputs_read():
@@ -33,3 +37,16 @@ def test_one_pass_serves_all_groups():
     source(given.graph.groups["0"], {})
     object.__setattr__(given, "batches", None)  # whatever reads them again, fails
     assert all(source(group, {}).total() > 0 for group in given.graph.groups.values())
+
+
+@pytest.mark.parametrize("kept", [{}, {"2": (0, 1)}])
+def test_nodes_that_count_as_independent_tell_what_the_outputs_kept_read_of_each(kept):
+    given = replace(task(chain(), samples=200), memory=Memory(100))
+    group = given.graph.groups["0"]
+    (site,) = given.graph.readers(group)
+    (moments,), weight = (own := measured(given, 4).statistics[site.op]).inputs, own.weight.double()
+    assert own.layout == "node-wise"
+    weight = weight[list(kept["2"])] if kept else weight
+    noise = 0.1 * weight.square() @ moments.variance
+    expected = 0.5 * torch.log1p(moments.variance * (weight.square() / noise[:, None]).sum(0))
+    torch.testing.assert_close(by_moments(given, 4, 0.1)(group, kept).losses(), expected, rtol=1e-9, atol=0)

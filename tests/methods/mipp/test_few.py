@@ -9,7 +9,7 @@ from mipp.data.calibration import Calibration, read
 from mipp.methods import MIPP
 from mipp.methods.mipp import few
 from mipp.methods.mipp.carried import measured
-from mipp.methods.mipp.few import FEW, order_by_outputs
+from mipp.methods.mipp.few import FEW, may_ask, order_by_outputs
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
 
@@ -83,3 +83,15 @@ def test_they_are_asked_where_their_worth_is_believed_wholly(worth, stays):
         ][1],
         rel=0.05,
     )
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(1, False), (2, False), (3, True), (256, True)])
+def test_nodes_are_asked_for_where_a_first_look_takes_three_passes_at_most(samples, expected):
+    """Five runs of what is behind four nodes, seven of nine ops, on two samples: of three, 2.6 passes over all."""
+    model = Quiet().eval()
+    found = mipp.inspect(model, DATA[:4])
+    task = Task(model, found.graph, found.cost, read(Calibration([DATA[:samples]]), None))
+    start = min(found.graph.program.start_of(site.op) for site in found.graph.readers(found.graph.groups["up"]))
+    share = 1 - start / len(found.graph.program.ops)
+    assert expected == (5 * share * 2 / samples <= 3)
+    assert may_ask(task) == expected

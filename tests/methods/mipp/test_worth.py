@@ -1,6 +1,7 @@
 """The worth of a group, against a copy with other weights and least squares on samples."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from mipp.data.calibration import Calibration, read
 from mipp.graph.program import execute
 from mipp.methods import MIPP
 from mipp.methods.mipp.carried import measured
-from mipp.methods.mipp.worth import HALFWAY, WHOLLY, asking, measure_worth, weigh
+from mipp.methods.mipp.worth import HALFWAY, WHOLLY, Asking, asking, looked_at, measure_worth, repair, weigh
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
+from mipp.runtime.tensor_store import Memory
 
 
 class Branches(nn.Module):
@@ -239,3 +241,42 @@ def test_where_worth_cannot_be_measured_nats_count_alike_and_the_report_says_so(
     assert any("counted alike" in note and "no op by op" in note for note in found.report.notes)
     with pytest.raises(mipp.UnsupportedModelError, match="no op by op"):
         mipp.prune(model, data, mipp.Budget(nodes=0.5), MIPP(worth="outputs"), progress=False)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(12, 5), lambda: nn.Conv2d(12, 6, 3, groups=2)])
+def test_where_nodes_count_as_independent_each_makes_up_for_the_ridge_alone(make):
+    torch.manual_seed(0)
+    first: nn.Module = nn.Linear(4, 12) if isinstance(layer := make(), nn.Linear) else nn.Conv2d(4, 12, 1)
+    task = task_of(nn.Sequential(first, nn.ReLU(), layer), torch.randn(40, 4, *(3, 3)[: layer.weight.ndim - 2]))
+    task = replace(task, memory=Memory(100))
+    group, kept = task.graph.groups["0"], (0, 2, 3)
+    (site,) = task.graph.readers(group)
+    statistics = measured(task, 64).statistics[site.op]
+    features = site.features_of(group, layer.weight)
+    found = repair(group, site, statistics, kept).flatten(1).unflatten(0, (site.groups, -1))
+    weight = layer.weight.detach().flatten(1).unflatten(0, (site.groups, -1))
+    for own, made, moments in zip(weight, found, statistics.inputs, strict=True):
+        expected = torch.zeros_like(own)
+        for node in kept:
+            (place, second), places = moments.raw[0], features[node]
+            second = second[int((place[:, 0] == places[0]).nonzero())]
+            ridge = 1e-3 * second.diagonal().mean() * torch.eye(len(places), dtype=torch.float64)
+            expected[:, places] = torch.linalg.solve(second + ridge, second @ own[:, places].double().mT).mT.float()
+        torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+
+
+class Sequences(nn.Module):
+    """Logits for each of so many rows of a sample."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.net = rows, nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x[:, None].expand(-1, self.rows, -1))
+
+
+@pytest.mark.parametrize(("rows", "samples", "expected"), [(1, 8, 2), (63, 8, 2), (64, 8, 1), (64, 96, 3), (1, 96, 3)])
+def test_one_sample_is_looked_at_where_its_outputs_have_many_rows(rows, samples, expected):
+    task = task_of(Sequences(rows).eval(), torch.randn(samples, 8))
+    assert looked_at(task, Asking(), samples) == expected

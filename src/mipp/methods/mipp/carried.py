@@ -15,8 +15,10 @@ from mipp.estimators import (
     Samples,
     SumInformation,
     apart,
+    by_node,
     linear_information,
     memorised,
+    variances_apart,
     with_drawn_noise,
 )
 from mipp.graph.axes import Ints
@@ -25,7 +27,7 @@ from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
 from mipp.runtime.distributed import place
 from mipp.statistics.layer_samples import Reading, adjacent_samples
-from mipp.statistics.moments import Moments
+from mipp.statistics.moments import BlockMoments, Moments
 from mipp.statistics.observing import SiteStatistics, rotate, site_statistics
 from mipp.statistics.shrinkage import note_few_rows, shrink
 
@@ -134,6 +136,8 @@ def _about(
     blocks = site.features_of(group, statistics.weight)
     rows = torch.from_numpy(site.outputs_to_keep(alive)).reshape(site.groups, -1)
     floors = None if statistics.floor is None else statistics.floor.cpu().unflatten(0, (site.groups, -1))
+    if statistics.layout == "node-wise":
+        return _by_node(statistics, site.groups, rows, blocks, floors, noise)
     found: list[GaussianInformation | IndependentInformation] = []
     for index, weight in enumerate(measured.weights(site)):
         weight, floor = weight[rows[index]], None if floors is None else noise * floors[index][rows[index]]
@@ -142,11 +146,27 @@ def _about(
             found += apart(weight, statistics.parts, moments, blocks, floor, noise)
             continue
         ((xx, samples),) = moments
-        assert isinstance(xx, Features)
         weight = weight.to(xx.covariance.device)
         if floor is None:
             floor = noise * (weight.mT * xx.with_target(weight)).sum(0)
         found.append(linear_information(xx, weight, blocks, floor.to(weight.device), samples))
+    return found
+
+
+def _by_node(
+    statistics: SiteStatistics, groups: int, rows: Tensor, blocks: Tensor, floors: Tensor | None, noise: float
+) -> list[GaussianInformation | IndependentInformation]:
+    """The information of nodes that count as independent about the outputs (true in `rows`) of each group."""
+    weight = statistics.weight.detach().cpu().flatten(1).unflatten(0, (groups, -1))
+    found: list[GaussianInformation | IndependentInformation] = []
+    for index, moments in enumerate(statistics.inputs):
+        assert isinstance(moments, BlockMoments)
+        own = weight[index] if rows[index].all() else weight[index][rows[index]]
+        if floors is None:
+            floor = variances_apart(own, [(places.cpu(), xx.cpu()) for places, xx in moments.covariances])
+        else:
+            floor = floors[index][rows[index]]
+        found.append(by_node(own, blocks, moments.of(blocks).cpu(), noise * floor, moments.count))
     return found
 
 
@@ -164,13 +184,11 @@ class Measured:
         self._left = limit - sum(moments.values())
         self._features: dict[int, Features] = {}
 
-    def moments(self, site: Site, index: int) -> list[tuple[Tensor | Features, int]]:
+    def moments(self, site: Site, index: int) -> list[tuple[Features, int]]:
         """The moments of the inputs of a convolution group, part by part, and the number of samples behind them."""
         statistics = self.statistics[site.op]
         count = max(len(statistics.parts), 1)
-        own = statistics.inputs[index * count : (index + 1) * count]
-        if statistics.layout == "node-wise":
-            return [(moments.covariance.cpu(), moments.count) for moments in own]
+        own = statistics.joint[index * count : (index + 1) * count]
         return [(self._prepared(moments), moments.count) for moments in own]
 
     def weights(self, site: Site) -> Tensor:

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 from mipp.errors import UnsupportedModelError
 from mipp.graph.nodes import NodeGroup
-from mipp.methods.mipp.worth import FAR, WHOLLY, Asking, Outputs, repair
+from mipp.methods.mipp.worth import FAR, WHOLLY, Asking, Outputs, looked_at, repair
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
-from mipp.runtime.distributed import gather
+from mipp.runtime.distributed import gather, place
 from mipp.statistics.observing import SiteStatistics
 
 FEW = range(4, 17)
 """Numbers of nodes that are asked for; of two or three there is little to choose."""
 _CLEARLY = 1.5
+_PASSES = 3.0  # over the calibration data, for a first look at every node
 
 
 def order_by_outputs(
@@ -46,6 +47,18 @@ def order_by_outputs(
             return curve.order
         gone.append(look.next(gone))
     return tuple(gone)
+
+
+def may_ask(task: Task, ask: Asking = WHOLLY) -> bool:
+    """True if a first look at each node of all groups of few takes no more than a few passes over the data."""
+    program, graph = task.graph.program, task.graph
+    _, samples = place(sum(batch.samples for batch in task.batches))
+    looks = 0.0
+    for group in graph.groups.values():
+        starts = [program.start_of(site.op) for site in graph.readers(group)]
+        if group.size in FEW and starts:
+            looks += (1 + group.size) * (1 - min(starts) / len(program.ops))
+    return looks * looked_at(task, ask, samples) <= _PASSES * samples
 
 
 class _Look:

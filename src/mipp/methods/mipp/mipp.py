@@ -18,7 +18,7 @@ from mipp.estimators import MLP, Estimator, Gaussian, Information, Samples, esti
 from mipp.graph.bottlenecks import is_chain
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
-from mipp.methods.mipp.few import FEW, order_by_outputs
+from mipp.methods.mipp.few import FEW, may_ask, order_by_outputs
 from mipp.methods.mipp.trials import try_widths
 from mipp.methods.mipp.worth import WHOLLY, asking, measure_worth, weigh
 from mipp.plan.allocation import allocate, kinds
@@ -282,6 +282,8 @@ class MIPP:
         """The order of removals; that of few nodes as the outputs ask for it, where these are believed wholly."""
         wanted = self.worth == "outputs" or (self.worth == "auto" and asking(task.graph) == WHOLLY)
         if group.size not in FEW or self.order != "greedy" or not (wanted and self._needs_moments_only()):
+            return found.order
+        if not task.once("whether few nodes are asked for", lambda: may_ask(task)):
             return found.order
         statistics = measured(task, self.positions).statistics
         return task.once(f"order of {group.name}", lambda: order_by_outputs(task, statistics, group, found))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import UnsupportedModelError
+from mipp.estimators.features import eye
 from mipp.graph.bottlenecks import is_chain
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
@@ -19,10 +20,12 @@ from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
 from mipp.refit.losses import Values, divergence, floating, relative_error
 from mipp.runtime.distributed import gather
+from mipp.statistics.moments import BlockMoments
 from mipp.statistics.observing import SiteStatistics, rotate
 from mipp.statistics.paths import Paths
 
-_FEWEST = 2  # samples
+_FEWEST = 2  # samples, unless the outputs of one
+_ROWS = 64  # have so many rows
 _RIDGE = 1e-3
 FAR = 1e6  # where outputs are no numbers
 
@@ -190,7 +193,14 @@ class Outputs:
 
 def _few(task: Task, ask: Asking) -> Batch:
     total = sum(batch.samples for batch in task.batches)
-    return next(iter(pieces(task.batches[0], None, min(max(total // ask.every, _FEWEST), ask.most))))
+    return next(iter(pieces(task.batches[0], None, looked_at(task, ask, total))))
+
+
+def looked_at(task: Task, ask: Asking, samples: int) -> int:
+    """The number of samples that are looked at, of so many; one may do where its outputs have many rows."""
+    program, batch = task.graph.program, task.graph.batch
+    rows = max((math.prod(program.values[index].shape[:-1]) / batch for index in program.outputs), default=0)
+    return min(max(samples // ask.every, 1 if rows >= _ROWS else _FEWEST), ask.most)
 
 
 def repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Sequence[int]) -> Tensor:
@@ -199,22 +209,47 @@ def repair(group: NodeGroup, site: Site, statistics: SiteStatistics, kept: Seque
     features, reads = site.features_of(group, weight), torch.ones(weight[0].numel(), dtype=torch.bool)
     reads[features.flatten()] = False
     reads[features[list(kept)].flatten()] = True
-    groups = weight.detach().double().flatten(1).unflatten(0, (site.groups, -1))
-    rows = rotate(groups, statistics.basis)
+    groups = weight.detach().flatten(1).unflatten(0, (site.groups, -1))
+    if statistics.layout == "node-wise":
+        return _repair_by_node(groups, statistics, reads.to(weight.device)).flatten(0, 1).view(weight.shape).to(weight)
+    rows = rotate(groups.double(), statistics.basis)
     parts = statistics.parts or [torch.arange(rows.shape[-1])]
     repaired = torch.zeros_like(rows)
-    moments = iter(statistics.inputs)
+    moments = iter(statistics.joint)
     for own, made in zip(rows, repaired, strict=True):
         for part in parts:
             second, left = next(moments).raw, reads[part].nonzero().flatten().to(own.device)
             part = part.to(own.device)
-            known = second[left][:, left]
-            ridge = _RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-            known.diagonal().add_(ridge)
-            factor = torch.linalg.cholesky_ex(known)[0]
+            among = second[left][:, left]
+            among.diagonal().add_(_RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny))
+            factor = torch.linalg.cholesky_ex(among)[0]
             made[:, part[left]] = torch.cholesky_solve(second[left] @ own[:, part].mT, factor).mT
     back = None if statistics.basis is None else statistics.basis.mT
     return rotate(repaired, back).flatten(0, 1).view(weight.shape).to(weight)
+
+
+def _repair_by_node(groups: Tensor, statistics: SiteStatistics, reads: Tensor) -> Tensor:
+    """The same where nodes count as independent: each makes up for nothing but the ridge.
+
+    Args:
+        groups: The flattened weight, shape [groups, outputs, features].
+        statistics: Those of the layer.
+        reads: True for features that are read still, shape [features].
+    """
+    repaired = torch.zeros_like(groups, dtype=torch.promote_types(groups.dtype, torch.float32))
+    for own, made, moments in zip(groups, repaired, statistics.inputs, strict=True):
+        assert isinstance(moments, BlockMoments)
+        for places, second in moments.raw:
+            left = reads[places[:, 0]]
+            places, second = places[left], second[left]
+            ridge = _RIDGE * second.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float64).tiny)
+            factor = torch.linalg.cholesky_ex(second + ridge[:, None, None] * eye(second.shape[1], second))[0]
+            keeps = torch.cholesky_solve(second, factor).to(made)
+            if places.shape[1] == 1:
+                made[:, places[:, 0]] = own[:, places[:, 0]] * keeps[:, 0, 0]
+            else:
+                made[:, places] = (keeps @ own[:, places].to(made).movedim(0, 2)).movedim(2, 0)
+    return repaired
 
 
 def finite(distance: float) -> float:
