@@ -1,5 +1,7 @@
 """Tied weights and modules that are used several times, in copies of a model."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from networks import halve, linear_layers, normal
 from torch import nn
 
 import mipp
+from mipp.modules.copies import all_finite, holds_numbers
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -39,3 +42,17 @@ def test_a_module_that_is_used_several_times_has_several_names():
 def test_a_scripted_part_is_no_obstacle():
     model = nn.Sequential(nn.Linear(6, 16), torch.jit.script(nn.ReLU()), nn.Linear(16, 3))
     assert halve(model, [normal(50, 6)]).plan.widths == {"0": 8}
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64])
+@pytest.mark.parametrize("odd", [None, math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_found_wherever_they_are(kind, odd):
+    assert all_finite(torch.empty(0, 3, dtype=kind))
+    for place in range(12):
+        values = torch.arange(12).to(kind).reshape(3, 4)
+        if odd is not None:
+            values.view(-1)[place] = odd
+        assert all_finite(values) == (odd is None)
+        if not kind.is_complex:
+            assert holds_numbers(values, hides=False) == (odd is None)
+            assert holds_numbers(values, hides=True) == (odd in (None, -math.inf))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipp.estimators import GaussianInformation
+from mipp.estimators import GaussianInformation, IndependentInformation, SumInformation
 from mipp.plan.elimination import Elimination, backward_elimination, elimination_along, terc, with_scarcity
 
 
@@ -257,3 +257,26 @@ def test_removals_in_a_given_order_lose_what_backward_elimination_says_of_its_ow
     other = elimination_along(TruthTable(rows, target), found.order[::-1])
     assert other.order == found.order[::-1]
     assert other.loss[-1] == pytest.approx(found.loss[-1])
+
+
+class Unsaid:
+    """Information that does not say that it is a sum over nodes."""
+
+    def __init__(self, of: SumInformation) -> None:
+        self.num_nodes = of.num_nodes
+        self.marginal, self.losses, self.loss, self.remove = of.marginal, of.losses, of.loss, of.remove
+        self.among, self.remove_all, self.confidence, self.total = of.among, of.remove_all, of.confidence, of.total
+
+
+@pytest.mark.parametrize("order", ["greedy", "mi", "loss"])
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.25, 1.0, 3.0, 1e-3]) | st.floats(0, 9, width=16), min_size=1, max_size=150)
+)
+def test_independent_nodes_go_by_what_they_bring(order, values):
+    def made() -> SumInformation:
+        first = torch.tensor(values, dtype=torch.float64)
+        return SumInformation([IndependentInformation(own, (1, 1), 9) for own in (first, 2 * first.flip(0))])
+
+    found, expected = backward_elimination(made(), order), backward_elimination(Unsaid(made()), order)
+    assert found.order == expected.order
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)

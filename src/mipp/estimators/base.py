@@ -63,6 +63,17 @@ class Separable(Protocol):
         """Takes several nodes out of S."""
 
 
+@runtime_checkable
+class Additive(Protocol):
+    """Information that may be a sum over nodes: the order of removals is then known at once."""
+
+    def values(self) -> Tensor | None:
+        """The nats of each node, whatever the others do, shape [num_nodes]; None where they depend on these."""
+
+    def remove_all(self, nodes: Sequence[int]) -> None:
+        """Takes several nodes out of S."""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Joint samples of the nodes of a group and of their target.

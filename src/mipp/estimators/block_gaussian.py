@@ -37,6 +37,9 @@ class IndependentInformation:
     def losses(self) -> Tensor:
         return self._left.clone()
 
+    def values(self) -> Tensor:
+        return self._values
+
     def loss(self, node: int) -> float:
         return float(self._left[node])
 

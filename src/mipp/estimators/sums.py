@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mipp.estimators.base import Information, Nearby, Separable
+from mipp.estimators.base import Additive, Information, Nearby, Separable
 from mipp.estimators.gaussian import GaussianInformation
 from mipp.estimators.neighbours import Floats, Neighbours
 from mipp.estimators.precisions import Remaining
@@ -33,6 +33,11 @@ class SumInformation:
 
     def losses(self) -> Tensor:
         return torch.stack([one.losses() for one in self._summands]).sum(0)
+
+    def values(self) -> Tensor | None:
+        found = [one.values() for one in self._summands if isinstance(one, Additive)]
+        known = [values for values in found if values is not None]
+        return torch.stack(known).sum(0) if len(known) == len(self._summands) else None
 
     def loss(self, node: int) -> float:
         return sum(one.loss(node) for one in self._summands)

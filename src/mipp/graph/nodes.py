@@ -290,6 +290,15 @@ class PruningGraph:
 
     def readers(self, group: NodeGroup) -> list[Site]:
         """The ops that read a group through a weight, in order; of several with one weight the first."""
+        if self.groups.get(group.name) is group:
+            return list(self._readers[group.name])
+        return self._find_readers(group)
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Site]]:
+        return {name: self._find_readers(group) for name, group in self.groups.items()}
+
+    def _find_readers(self, group: NodeGroup) -> list[Site]:
         return [s for s in self.distinct_sites if group.holds(s.reads).any()]
 
     @cached_property

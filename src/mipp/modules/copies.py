@@ -144,7 +144,16 @@ def canonical_names(model: nn.Module) -> dict[int, tuple[str, str]]:
 def holds_numbers(tensor: Tensor, *, hides: bool) -> bool:
     """True if all is finite; tensors that may hide positions, such as masks, may also hold minus infinity."""
     values = tensor.detach()
-    return not tensor.is_floating_point() or bool((torch.isfinite(values) | (hides & values.isneginf())).all())
+    if not tensor.is_floating_point() or all_finite(values):
+        return True
+    return hides and bool((torch.isfinite(values) | values.isneginf()).all())
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """True if no number is infinite or NaN: the smallest and the largest tell, to which NaN is both."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor.detach())).isfinite().all())
 
 
 def has_memory(tensor: Tensor) -> bool:

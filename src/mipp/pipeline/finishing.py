@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from mipp.data.calibration import Calibration
 from mipp.errors import UnsupportedModelError
-from mipp.modules.copies import move
+from mipp.modules.copies import all_finite, move
 from mipp.modules.placement import device_of
 from mipp.pipeline.stages import Planned, Prepared
 from mipp.plan.plan import PruningPlan
@@ -114,7 +113,7 @@ def _refit(small: nn.Module, dense: nn.Module, plan: PruningPlan, task: Task, op
         except UnsupportedModelError as error:
             obstacle = str(error)
         else:
-            if all(bool(torch.isfinite(p).all()) for p in small.parameters()):
+            if all(map(all_finite, small.parameters())):
                 return small, notes
             obstacle = "the refitted weights were not finite"
     return apply(plan, dense), [f"{WARNING}Nothing was refitted: {obstacle}."]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipp.errors import MippError, quote
-from mipp.estimators.base import Information, Nearby, Separable
+from mipp.estimators.base import Additive, Information, Nearby, Separable
 
 Order = Literal["greedy", "mi", "loss"]
 Floats = NDArray[np.float64]
@@ -91,6 +91,8 @@ def backward_elimination(information: Information, order: Order = "greedy", prog
             least while all others are there.
         progress: Wraps the steps to show how far it is.
     """
+    if isinstance(information, Additive) and (values := information.values()) is not None:
+        return _eliminate_in_order(information, values, progress)
     marginal = information.marginal()
     once = _ranked_once(information, marginal, order)
     removed: list[int] = []
@@ -103,6 +105,14 @@ def backward_elimination(information: Information, order: Order = "greedy", prog
             next(turns, None)
     next(turns, None)  # a bar that counts sees its end
     return Elimination(tuple(removed), tuple(loss))
+
+
+def _eliminate_in_order(information: Additive, values: Tensor, progress: Progress) -> Elimination:
+    """Removes nodes that bring their own values whatever the others do, the least first."""
+    lost, order = values.sort(stable=True)
+    removed = list(progress(order.tolist()))
+    information.remove_all(removed)
+    return Elimination(tuple(removed), (0.0, *lost.clamp_min(0).cumsum(0).tolist()))
 
 
 def elimination_along(information: Information, order: Sequence[int]) -> Elimination:

@@ -47,6 +47,7 @@ from mipp.refit.targets import Target, Uses, feeder, learner_of, names_left_as_c
 from mipp.refit.through_time import ThroughTime
 from mipp.refit.unrolled import Unrolled
 from mipp.refit.work import Best, Pass, Run, Work, total
+from mipp.runtime.allocator import give_back
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
@@ -119,6 +120,7 @@ class _Refitter:
 
     def refit(self, target: Target, following: int) -> None:
         """Refits one weight and moves the dense model on to op `following`."""
+        give_back()  # of the weight before
         self.cut.advance(self.graph.program.start_of(target.uses[0].op))
         self._check_followed()
         work = self._prepare(Target(target.weight, [self._as_cut(site) for site in target.uses]))
@@ -373,7 +375,7 @@ class _Refitter:
     def _solve(self, target: Target, found: Pass, rectified: Rectified | None = None) -> Tensor:
         """Adds to the weight what takes the residual away; returns what to add to the outputs, shape [outputs]."""
         weight, columns, regression = self._weight(target), found.columns, found.regression
-        assert regression is not None
+        give_back()  # of what was made on the way
         regression.silence(self._silent_inputs(target.uses[0], weight, columns).to(weight.device))
         solver = regression.solver()
         self.found_ridge = self.ridge or best_ridge(solver, self.found_ridge)

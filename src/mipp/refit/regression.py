@@ -233,12 +233,14 @@ class _ByRows:
         self._roots = torch.cat([roots for *_, roots in folds]).double()
         self._counts, self._about, self._centred = [x.shape[1] for x, *_ in folds], about, centred
         self._gram = (self._x @ self._x.mT).double()
+        self._held_out: dict[int, tuple[Tensor, ...]] = {}  # by fold: what is the same for every ridge
 
     @property
     def can_hold_out(self) -> bool:
         return all(self._counts)
 
     def solve(self, ridge: float) -> Fit:
+        self._held_out.clear()
         gram = _centre(self._gram, self._roots) if self._centred else self._gram
         self._inverse = _Inverse(_add_to_diagonal(gram, self._penalty(ridge, gram)))
         return self._fit(self._r.double())
@@ -258,21 +260,27 @@ class _ByRows:
         return Fit(change, roots @ r / total - (mean[:, None] @ change)[:, 0])
 
     def held_out_error(self, ridge: float) -> Tensor:
-        r = self._r.double() @ _probes(self._gram, self._r.shape[2])
-        starts = [sum(self._counts[:number]) for number in range(len(self._counts))]
-        rows = torch.arange(r.shape[1], device=r.device)
-        total = r.new_zeros(())
-        for start, count in list(zip(starts, self._counts, strict=True))[: _folds_held_out(self._x.shape[2])]:
-            there, rest = rows[start : start + count], torch.cat([rows[:start], rows[start + count :]])
-            known, across, own = self._gram[:, rest][:, :, rest], self._gram[:, there][:, :, rest], r[:, rest]
-            left = r[:, there]
-            if self._centred:
-                own, left, across, known = self._about_known(rest, there, own, left, across, known)
+        total = self._gram.new_zeros(())
+        for number in range(_folds_held_out(self._x.shape[2])):
+            if number not in self._held_out:
+                self._held_out[number] = self._split(number)
+            own, left, across, known = self._held_out[number]
             factor = torch.linalg.cholesky_ex(_add_to_diagonal(known, self._penalty(ridge, known)).to(self._x.dtype))
             half = torch.cholesky_solve(own.to(self._x.dtype), factor.L)
             left = left - across @ half.double()
             total = total + torch.where((factor.info == 0).all(), left.square().sum(), math.inf)
         return total
+
+    def _split(self, number: int) -> tuple[Tensor, ...]:
+        """Combinations of the residuals of the other folds and of one, and products of their rows, in float64."""
+        r = self._r.double() @ _probes(self._gram, self._r.shape[2])
+        rows, start = torch.arange(r.shape[1], device=r.device), sum(self._counts[:number])
+        stop = start + self._counts[number]
+        there, rest = rows[start:stop], torch.cat([rows[:start], rows[stop:]])
+        known, across, own = self._gram[:, rest][:, :, rest], self._gram[:, there][:, :, rest], r[:, rest]
+        if self._centred:
+            return self._about_known(rest, there, own, r[:, there], across, known)
+        return own, r[:, there], across, known
 
     def _penalty(self, ridge: float, gram: Tensor) -> Tensor:
         """As that of the sums, from products of rows about their mean."""
