@@ -93,7 +93,7 @@ def main() -> None:
     record = Record("real", length=LENGTH, test=TEST, held_out=HELD_OUT, seed=0)
     for name in options.part or PARTS:
         part = PARTS[name]
-        own = {"network": part.network, **part.budget, "samples": part.samples}
+        own = {"network": part.network, "uniform": None, **part.budget, "samples": part.samples}
         for method in ("dense", *(options.method or METHODS)):
             for draw in range(options.draws if method == "mipp" else 1):
                 point = {"name": name, "method": method, "draw": draw, "recover": not options.no_recovery}
