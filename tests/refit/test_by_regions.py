@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,13 @@ def test_a_rate_that_only_harms_leaves_all_as_it_was(kind):
     assert last <= first
     if last == first:
         assert_same_weights(pruned(kind, None)[1].model, result.model)
+
+
+@pytest.mark.parametrize(("kind", "by"), [("transformer", "blocks"), ("residual", "network")])
+def test_transformers_learn_region_by_region_unless_told_otherwise(kind, by):
+    (_, asked), (_, default) = (pruned(kind, replace(BLOCKS, by=chosen)) for chosen in (by, None))
+    assert held_out_losses(asked)[1] < held_out_losses(asked)[0]
+    assert_same_weights(asked.model, default.model)
 
 
 def test_while_a_region_learns_nothing_else_changes(monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mipp.graph.downstream import Downstream, downstream, result_of
+from mipp.graph.nodes import PruningGraph
 from mipp.graph.program import Op, Program, Ref
 
 _TRANSPARENT = ("to", "_to_copy", "type_as", "float", "dropout", "clone", "detach", "alias", "contiguous")
@@ -51,6 +52,13 @@ def row_norm_behind(program: Program, op: Op, after: Downstream | None = None) -
         after: What follows it, where that is known.
     """
     return row_norm(program, result_of(program, op, downstream(program, op) if after is None else after))
+
+
+def has_normalised_streams(graph: PruningGraph) -> bool:
+    """True if a layer that reads nodes leads to a value that is normalised row by row, as in transformers."""
+    program = graph.program
+    ops = [program.ops[site.op] for group in graph.groups.values() for site in graph.readers(group)]
+    return any(row_norm_behind(program, op) for op in ops)
 
 
 def _readers(program: Program, value: int) -> Iterator[Op]:

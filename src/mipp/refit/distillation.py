@@ -15,6 +15,7 @@ from mipp.data.augmentation import may_vary, vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import CalibrationError, UnsupportedModelError
 from mipp.graph.call import Call
+from mipp.graph.row_norms import has_normalised_streams
 from mipp.modules.cells import differentiable_recurrence
 from mipp.modules.copies import fill, modes_kept, state_of
 from mipp.plan.plan import PruningPlan
@@ -76,7 +77,7 @@ def distill(
             f"{task.batches[0].samples} samples that cannot be divided. Pass another."
         )
     with modes_kept(small), differentiable_recurrence(small):
-        if options.by == "blocks" or (options.by is None and not _fits(small, task, options.batch_size)):
+        if options.by == "blocks" or (options.by is None and _takes_regions(small, task, options.batch_size)):
             with suppress(UnsupportedModelError):  # it cannot be run in pieces
                 return ByRegions(small, dense, plan, task, options, journal).run()
         return _Distiller(small, dense, plan, task, options).run(task.progress)
@@ -90,6 +91,11 @@ def _divide(batches: Sequence[Batch]) -> Sequence[Batch]:
         return batches
     parts = (0, held), (held, first.samples)
     return [Batch(first.call.part(*part), part[1] - part[0], number=n) for n, part in enumerate(parts)]
+
+
+def _takes_regions(small: nn.Module, task: Task, batch_size: int) -> bool:
+    """True where regions learn more in the same time, as those of transformers do, or nothing else fits into memory."""
+    return has_normalised_streams(task.graph) or not _fits(small, task, batch_size)
 
 
 def _fits(small: nn.Module, task: Task, batch_size: int) -> bool:

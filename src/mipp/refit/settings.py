@@ -46,8 +46,8 @@ class Distillation:
         by: "network" trains all weights together. "blocks" trains region after region of the network (a residual block,
             half a transformer layer) from what the pruned network feeds it to what the dense one wrote, with the
             gradients and the optimiser of one region in memory at a time; seconds and epochs are then those of all
-            regions and of each. None takes blocks where the memory limit does not hold the gradients and activations
-            of the whole network.
+            regions and of each. None takes blocks in transformers (layers lead to values that are normalised row by
+            row), and where the memory limit does not hold the gradients and activations of the whole network.
     """
 
     seconds: float = 60.0

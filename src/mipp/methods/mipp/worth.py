@@ -15,7 +15,7 @@ from mipp.graph.bottlenecks import is_chain
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
 from mipp.graph.program import Ref, execute
-from mipp.graph.row_norms import row_norm_behind
+from mipp.graph.row_norms import has_normalised_streams
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
 from mipp.refit.losses import Values, divergence, floating, relative_error
@@ -60,13 +60,6 @@ def asking(graph: PruningGraph) -> Asking | None:
     if has_normalised_streams(graph):
         return WHOLLY
     return HALFWAY if is_chain(graph) else None
-
-
-def has_normalised_streams(graph: PruningGraph) -> bool:
-    """True if a layer that reads nodes leads to a value that is normalised row by row, as in transformers."""
-    program = graph.program
-    ops = [program.ops[site.op] for group in graph.groups.values() for site in graph.readers(group)]
-    return any(row_norm_behind(program, op) for op in ops)
 
 
 def measure_worth(
