@@ -22,6 +22,7 @@ class Effort:
         most: and at most; more than 1,024 samples bring more.
         chosen_by_per_input: The nodes that a layer reads are chosen by so many rows for each of its inputs,
         chosen_by: and by so many at least, as far as `MIPP.positions` allows.
+        rounds: Rounds in which a weight that reads what it wrote is fitted, the first to what the dense one reads.
         through_time: Rounds of least squares through all steps of a recurrence.
         variations: So many times more are images read, shifted and mirrored, where rows are scarce.
     """
@@ -33,6 +34,7 @@ class Effort:
     most: int = 65536
     chosen_by_per_input: int = 16
     chosen_by: int = 8192
+    rounds: int = 3
     through_time: int = 2
     variations: int = 1
 
@@ -52,7 +54,7 @@ class Effort:
 
 DEFAULT = Effort()
 EFFORTS: Mapping[str, Effort] = {
-    "fast": Effort(samples=256, most=16384, through_time=0, variations=0),
+    "fast": Effort(samples=256, most=16384, rounds=2, through_time=0, variations=0),
     "default": DEFAULT,
     "best": Effort(samples=4096, variations=3),
 }

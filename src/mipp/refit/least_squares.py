@@ -140,9 +140,9 @@ class _Refitter:
             return
 
         recorded = Recorded(move_on, self.store, self.full.left_out, take)
-        for is_taught in (True, False, False):
+        for number in range(self.effort.rounds):
             best.settle(partial(self._error, work, recorded))
-            self._fit(replace(work, is_taught=is_taught), recorded.play, recorded.play)
+            self._fit(replace(work, is_taught=number == 0), recorded.play, recorded.play)
         best.settle(partial(self._error, work, recorded))
         if self.effort.through_time and len(work.blocks) == 1:
             self._fit_through_time(target, recorded)
