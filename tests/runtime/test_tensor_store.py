@@ -155,3 +155,13 @@ def test_batches_that_the_caller_holds_are_not_written(quick):
     assert not any("temporary" in note for note in notes)
     notes = pruned(data=iter(held), memory_limit=20_000, compensate=False).report.notes
     assert any("temporary" in note for note in notes)
+
+
+def test_freed_memory_is_given_back_where_some_went_to_files(monkeypatch):
+    given: list[bool] = []
+    monkeypatch.setattr("mipp.runtime.tensor_store.give_back", lambda: given.append(True))
+    for limit, expected in ((1e6, 0), (10, 1)):
+        store = TensorStore(limit)
+        store.shelf().put([torch.ones(100)])
+        store.give_back()
+        assert len(given) == expected

@@ -35,7 +35,6 @@ from mipp.plan.budget import Budget
 from mipp.plan.cost import cost_of
 from mipp.refit.settings import Distillation, Refit
 from mipp.report.inspection import Inspection
-from mipp.runtime.allocator import give_back
 from mipp.runtime.distributed import merge_shards
 from mipp.runtime.mistakes import admit_mistakes
 from mipp.runtime.progress import Bars
@@ -181,7 +180,7 @@ def _prune(
             planned = [make_plan(prepared, budget, store) for budget in targets]
             for task in (prepared.task, *(one.task for one in planned)):
                 task.measured.forget()
-            give_back()
+            prepared.task.memory.store.give_back()
             results = [finish(prepared, one) for one in planned]
     for result in results:
         for warning in result.report.warnings:

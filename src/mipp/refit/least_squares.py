@@ -47,7 +47,6 @@ from mipp.refit.targets import Target, Uses, feeder, learner_of, names_left_as_c
 from mipp.refit.through_time import ThroughTime
 from mipp.refit.unrolled import Unrolled
 from mipp.refit.work import Best, Pass, Run, Work, total
-from mipp.runtime.allocator import give_back
 from mipp.runtime.distributed import gather, place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
@@ -120,7 +119,7 @@ class _Refitter:
 
     def refit(self, target: Target, following: int) -> None:
         """Refits one weight and moves the dense model on to op `following`."""
-        give_back()  # of the weight before
+        self.store.give_back()  # of the weight before
         self.cut.advance(self.graph.program.start_of(target.uses[0].op))
         self._check_followed()
         work = self._prepare(Target(target.weight, [self._as_cut(site) for site in target.uses]))
@@ -196,6 +195,7 @@ class _Refitter:
 
     def _read(self, work: Work, found: Pass, index: int, dense: dict[int, Tensor]) -> None:
         """Adds the rows of a batch."""
+        self.store.give_back()
         target, uses = work.target, Uses.of(work.target, self.full.path(index))
         pruned = self.cut.values(index, partial(target.read, is_taught=work.is_taught))
         for site, op, behind in uses.sites:
@@ -375,7 +375,7 @@ class _Refitter:
     def _solve(self, target: Target, found: Pass, rectified: Rectified | None = None) -> Tensor:
         """Adds to the weight what takes the residual away; returns what to add to the outputs, shape [outputs]."""
         weight, columns, regression = self._weight(target), found.columns, found.regression
-        give_back()  # of what was made on the way
+        self.store.give_back()  # of what was made on the way
         regression.silence(self._silent_inputs(target.uses[0], weight, columns).to(weight.device))
         solver = regression.solver()
         self.found_ridge = self.ridge or best_ridge(solver, self.found_ridge)

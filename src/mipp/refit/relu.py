@@ -31,7 +31,7 @@ class Rectified:
 
     def __init__(self, scale: Tensor, inverse: Tensor, store: TensorStore) -> None:
         self._scale, self._inverse = scale, inverse
-        self._shelf = store.shelf()
+        self._store, self._shelf = store, store.shelf()
         self._rows: list[Stored] = []
         self._count = 0
 
@@ -69,6 +69,7 @@ class Rectified:
             change = torch.where(wanted > 0, 0, made.sub_(missing).addcmul_(reached, inverse, value=-1))
             regression.shift(inputs, by_group(change, len(inputs)), folds)
             rows.release()
+        self._store.give_back()
         second = regression.solve_shifted()
         for judge in judges:
             inputs, bounded, found = judge.load()

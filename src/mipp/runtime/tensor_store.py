@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mipp.errors import MippError, quote
+from mipp.runtime.allocator import give_back
 
 DEFAULT_LIMIT = 4 * 10**9
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -77,6 +78,11 @@ class TensorStore:
     def shelf(self) -> "Shelf":
         """A place for tensors that are given up together: what it holds on disk is freed with it."""
         return Shelf(self)
+
+    def give_back(self) -> None:
+        """Gives freed memory back to the system, if so much was kept that some of it went to files."""
+        if self.most_on_disk:
+            give_back()
 
     def _file(self) -> "_File":
         file = _File()
