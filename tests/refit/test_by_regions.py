@@ -1,6 +1,7 @@
 """recover=Distillation(by="blocks"): one region after the other, never worse, resumable; the rest stays as it is."""
 
 import copy
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from region_networks import network
 import mipp
 from mipp.refit import by_regions
 
-BLOCKS = mipp.Distillation(by="blocks", epochs=3, learning_rate=1e-2, batch_size=8)
+BLOCKS = mipp.Distillation(by="blocks", epochs=3, learning_rate=1e-2, batch_size=8, seconds=math.inf)
 KINDS = ("residual", "transformer", "recurrent")
 
 
