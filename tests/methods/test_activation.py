@@ -42,10 +42,8 @@ def test_flap_is_the_diagonal_special_case():
     x = torch.randn(200, 6, dtype=torch.float64)
     hidden, weight = model[:2](x), model[2].weight.detach()
     variances = hidden.var(0, correction=0).detach()
-    parts = [torch.tensor([i]) for i in range(12)]
-    moments = [(variances[i].reshape(1, 1), len(x)) for i in range(12)]
     floor = torch.full((5,), 1e5, dtype=torch.float64)
-    (found,) = mipp.estimators.apart(weight, parts, moments, torch.arange(12)[:, None], floor, 1.0)
+    found = mipp.estimators.by_node(weight, torch.arange(12)[:, None], variances.reshape(12, 1, 1), floor, len(x))
     flap = variances * weight.square().sum(0)
     torch.testing.assert_close(found.losses() * 2e5, flap, rtol=1e-4, atol=0)
     method = mipp.methods.all()["flap"]()
