@@ -1,6 +1,8 @@
 """Law 5: moments agree to 1e-12 for every batching, order and merge tree. And they are those of what a layer reads."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -177,3 +179,35 @@ def test_moments_of_blocks_are_parts_of_those_of_all(widths, cuts, kind, scale, 
     for block in blocks:
         expected = whole.covariance[block[:, None], block]
         torch.testing.assert_close(found.of(block[None])[0], expected, rtol=1e-3, atol=1e-4 * scale**2)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Moments(5), lambda: BlockMoments([torch.tensor([0, 3]), torch.arange(1, 3), torch.tensor([4])])]
+)
+def test_of_sharded_samples_all_processes_get_the_moments_of_all_and_keep_their_own(make, monkeypatch):
+    shards = torch.randn(23, 5, dtype=torch.float64).split([9, 14])
+    whole, own = make(), [make() for _ in shards]
+    for samples, moments in zip(shards, own, strict=True):
+        moments.update(samples + 100)
+        whole.update(samples + 100)
+    given, everybody = threading.local(), threading.Barrier(len(shards))
+    board: list[list[torch.Tensor]] = [[] for _ in shards]
+
+    def sum_shards(tensor):
+        board[given.rank].append(tensor)
+        everybody.wait()
+        return sum(sent[len(board[given.rank]) - 1] for sent in board)
+
+    def pool(rank):
+        given.rank = rank
+        return own[rank].pool()
+
+    monkeypatch.setattr("mipp.statistics.moments.is_sharded", lambda: True)
+    monkeypatch.setattr("mipp.statistics.moments.sum_shards", sum_shards)
+    with ThreadPoolExecutor(len(shards)) as processes:
+        pooled = list(processes.map(pool, range(len(shards))))
+    for found in pooled:
+        assert found.count == 23
+        torch.testing.assert_close(found.mean, whole.mean)
+        torch.testing.assert_close(found.raw, whole.raw)
+    assert [moments.count for moments in own] == [9, 14]

@@ -1,6 +1,8 @@
 """Moments of samples: means and second moments, or variances alone, that batches and processes merge exactly."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,11 +15,74 @@ _ROWS = 8192  # that are taken about the mean at once
 _FEW = 1024  # whose products within blocks are summed in their own type
 
 
-class Moments:
-    """Count, mean and second moments of samples, in float64; batches, workers and machines merge exactly.
+class _Centred:
+    """Count and mean of samples, and products about the mean, which batches merge exactly.
 
-    The second moment is kept about the mean and merged pairwise (Chan, Golub & LeVeque 1983), so that it does not lose
-    digits where the mean is large.
+    Pairwise (Chan, Golub & LeVeque 1983), so that no digits are lost where the mean is large.
+    """
+
+    def __init__(self, features: int, device: torch.device | None, products: torch.dtype) -> None:
+        self.count, self.products, self.widened = 0, products, False
+        self.mean = torch.zeros(features, dtype=torch.float64, device=device)
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
+        if len(samples) == 0:
+            return
+        if samples.is_complex():
+            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
+        if are_extreme(samples):
+            self.widened, samples = True, samples.double()
+        middle, kind = samples.mean(0), torch.float64 if samples.dtype == torch.float64 else self.products
+        off = torch.zeros_like(self.mean)
+        for some in samples.split(self._rows_at_once()):
+            values = some.to(kind) - middle.to(kind)
+            off += values.sum(0)
+            self._add_products(values)
+        off /= len(samples)  # the rounding error of `middle` as the mean
+        self._add_outer(off, -len(samples))
+        self._move(middle.double() + off, len(samples))
+
+    def pool(self) -> Self:
+        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
+        if not is_sharded():
+            return self
+        sums, total = (
+            sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])])),
+            deepcopy(self),
+        )
+        total.count = round(float(sums[-1]))
+        total.mean = sums[:-1] / max(total.count, 1)
+        total._add_outer(self.mean - total.mean, self.count)
+        total._sum_shards()
+        return total
+
+    def _move(self, mean: Tensor, count: int) -> None:
+        """Takes the mean on to where it is with more samples, whose scatter about their own has been added."""
+        total, shift = self.count + count, mean - self.mean
+        self._add_outer(shift, self.count * count / total)
+        self.mean.add_(shift, alpha=count / total)
+        self.count = total
+
+    def _rows_at_once(self) -> int:
+        """So many samples are taken about the mean at once."""
+        return _ROWS
+
+    def _add_products(self, values: Tensor) -> None:
+        """Adds products of features, summed over values of shape [n, features]."""
+        raise NotImplementedError
+
+    def _add_outer(self, shift: Tensor, times: float) -> None:
+        """Adds products of the features of one sample, so many times."""
+        raise NotImplementedError
+
+    def _sum_shards(self) -> None:
+        """Sums the products over all processes."""
+        raise NotImplementedError
+
+
+class Moments(_Centred):
+    """Count, mean and second moments of samples, in float64; batches, workers and machines merge exactly.
 
     Args:
         features: Number of features.
@@ -33,8 +98,7 @@ class Moments:
     def __init__(
         self, features: int, device: torch.device | None = None, products: torch.dtype = torch.float64
     ) -> None:
-        self.count, self.products, self.widened = 0, products, False
-        self.mean = torch.zeros(features, dtype=torch.float64, device=device)
+        super().__init__(features, device, products)
         self._sums = torch.zeros(features, features, dtype=torch.float64, device=device)  # below the diagonal: anything
 
     @property
@@ -47,24 +111,6 @@ class Moments:
         """Memory that they take."""
         return int(self._sums.nbytes)
 
-    def update(self, samples: Tensor) -> None:
-        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
-        if len(samples) == 0:
-            return
-        if samples.is_complex():
-            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
-        if are_extreme(samples):
-            self.widened, samples = True, samples.double()
-        middle, kind = samples.mean(0), torch.float64 if samples.dtype == torch.float64 else self.products
-        off = torch.zeros_like(self.mean)
-        for some in samples.split(max(_ROWS, samples.shape[1])):
-            values = some.to(kind) - middle.to(kind)
-            off += values.sum(0)
-            add_products(self._sums[None], values[None])
-        off /= len(samples)  # the rounding error of `middle` as the mean
-        self._sums.addr_(off, off, alpha=-len(samples))
-        self._move(middle.double() + off, len(samples))
-
     def merge(self, other: "Moments") -> None:
         """Adds the samples behind other moments."""
         if other.count == 0:
@@ -72,25 +118,17 @@ class Moments:
         self._sums.add_(other._sums)
         self._move(other.mean, other.count)
 
-    def _move(self, mean: Tensor, count: int) -> None:
-        """Takes the mean on to where it is with more samples, whose scatter about their own has been added."""
-        total, shift = self.count + count, mean - self.mean
-        self._sums.addr_(shift, shift, alpha=self.count * count / total)
-        self.mean.add_(shift, alpha=count / total)
-        self.count = total
+    def _rows_at_once(self) -> int:
+        return max(_ROWS, len(self.mean))
 
-    def pool(self) -> "Moments":
-        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
-        if not is_sharded():
-            return self
-        total = Moments(len(self.mean), self.mean.device)
-        total.widened = self.widened
-        sums = sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
-        total.count = round(float(sums[-1]))
-        total.mean = sums[:-1] / max(total.count, 1)
-        shift = self.mean - total.mean
-        total._sums = sum_shards(torch.addr(self.scatter, shift, shift, alpha=self.count))
-        return total
+    def _add_products(self, values: Tensor) -> None:
+        add_products(self._sums[None], values[None])
+
+    def _add_outer(self, shift: Tensor, times: float) -> None:
+        self._sums.addr_(shift, shift, alpha=times)
+
+    def _sum_shards(self) -> None:
+        self._sums = sum_shards(self._sums)
 
     def at(self, places: Tensor) -> "Moments":
         """The moments of the features at some places, in their order."""
@@ -116,7 +154,7 @@ class Moments:
         return self.covariance + torch.outer(self.mean, self.mean)
 
 
-class BlockMoments:
+class BlockMoments(_Centred):
     """Means of features, and second moments within blocks of them, in float64; those across blocks are not kept.
 
     Args:
@@ -131,46 +169,15 @@ class BlockMoments:
     def __init__(
         self, blocks: Sequence[Tensor], device: torch.device | None = None, products: torch.dtype = torch.float64
     ) -> None:
-        self.count, self.products, self.widened = 0, products, False
+        super().__init__(sum(map(len, blocks)), device, products)
         widths = sorted({len(block) for block in blocks})
         self._blocks = [torch.stack([b for b in blocks if len(b) == width]).to(device) for width in widths]
-        self.mean = torch.zeros(sum(map(len, blocks)), dtype=torch.float64, device=device)
         self._sums = [self.mean.new_zeros(*own.shape, own.shape[1]) for own in self._blocks]
 
     @property
     def nbytes(self) -> int:
         """Memory that they take."""
         return int(self.mean.nbytes + sum(own.nbytes for own in self._sums))
-
-    def update(self, samples: Tensor) -> None:
-        """Adds samples, shape [n, features]; of complex ones the real and the imaginary parts count as two."""
-        if len(samples) == 0:
-            return
-        if samples.is_complex():
-            samples = torch.view_as_real(samples).movedim(-1, 0).flatten(0, 1)
-        if are_extreme(samples):
-            self.widened, samples = True, samples.double()
-        middle, kind = samples.mean(0), torch.float64 if samples.dtype == torch.float64 else self.products
-        off = torch.zeros_like(self.mean)
-        for some in samples.split(_ROWS):
-            values = some.to(kind) - middle.to(kind)
-            off += values.sum(0)
-            for own, sums in zip(self._blocks, self._sums, strict=True):
-                sums += _squares(values, own)
-        off /= len(samples)
-        self._add(off, -len(samples))
-        self._move(middle.double() + off, len(samples))
-
-    def pool(self) -> "BlockMoments":
-        """The moments of the samples of all processes, where data are sharded: their sums about the common mean."""
-        if not is_sharded():
-            return self
-        sums = sum_shards(torch.cat([self.mean * self.count, self.mean.new_tensor([self.count])]))
-        total, count = sums[:-1] / max(float(sums[-1]), 1.0), round(float(sums[-1]))
-        self._add(self.mean - total, self.count)
-        self._sums = [sum_shards(own) for own in self._sums]
-        self.mean, self.count = total, count
-        return self
 
     @property
     def variance(self) -> Tensor:
@@ -198,16 +205,16 @@ class BlockMoments:
         place[own[:, 0]] = torch.arange(len(own), device=own.device)
         return found[place[blocks[:, 0].to(own.device)]]
 
-    def _move(self, mean: Tensor, count: int) -> None:
-        """Takes the mean on to where it is with more samples, whose scatter about their own has been added."""
-        total, shift = self.count + count, mean - self.mean
-        self._add(shift, self.count * count / total)
-        self.mean.add_(shift, alpha=count / total)
-        self.count = total
+    def _add_products(self, values: Tensor) -> None:
+        for own, sums in zip(self._blocks, self._sums, strict=True):
+            sums += _squares(values, own)
 
-    def _add(self, shift: Tensor, times: float) -> None:
+    def _add_outer(self, shift: Tensor, times: float) -> None:
         for own, sums in zip(self._blocks, self._sums, strict=True):
             sums.add_(self._outer(shift, own), alpha=times)
+
+    def _sum_shards(self) -> None:
+        self._sums = [sum_shards(own) for own in self._sums]
 
     @staticmethod
     def _outer(values: Tensor, blocks: Tensor) -> Tensor:
