@@ -1,5 +1,6 @@
 """Processes that each have a share of the calibration data prune as one that has all of it."""
 
+import importlib
 import os
 import re
 import time
@@ -135,6 +136,7 @@ def test_sharded_data_need_a_process_group():
 
 def test_a_group_of_its_own_is_given_back():
     """Beside a process group that carries no messages between CPUs, mipp makes one."""
+    importlib.import_module("torch.testing._internal.distributed.fake_pg")  # which makes the backend known
     dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=1)
     try:
         before = dict(dist.distributed_c10d._world.pg_map)
