@@ -58,8 +58,7 @@ def main() -> None:
 def pruned(network: str, weights: Path, budget: Mapping[str, float], choice: dict[str, Any], draw: int) -> Row:
     """One run: agreement with the dense network in percent, KL(dense || pruned) in nats, seconds, widths."""
     model, data = _network(network, weights), _data(network)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
-    images, held_out = data.normalise(order[:SAMPLES]), data.normalise(order[-HELD_OUT:])
+    images, held_out = drawn(data, draw, SAMPLES)
     start = time.perf_counter()
     result = mipp.prune(
         model, list(images.split(128)), mipp.Budget(**budget), MIPP(**choice),  # type: ignore[arg-type]
@@ -89,6 +88,12 @@ def _network(name: str, weights: Path) -> nn.Module:
 @cache
 def _data(network: str) -> zoo.ImageData:
     return zoo.load("mnist" if network == "lenet5" else "cifar10", "train")
+
+
+def drawn(data: zoo.ImageData, draw: int, samples: int, held_out: int = HELD_OUT) -> tuple[Tensor, Tensor]:
+    """Training images to calibrate on, and others to judge by."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
+    return data.normalise(order[:samples]), data.normalise(order[-held_out:])
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.allocation import logits
+from benchmarks.allocation import HELD_OUT, drawn, logits
 from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS
 from benchmarks.cifar_networks import dense, path_of
 from benchmarks.imagenet_networks import resnet
@@ -34,7 +34,6 @@ from mipp import zoo
 from mipp.methods import MIPP
 from mipp.plan.effort import DEFAULT, EFFORTS, Effort
 
-HELD_OUT = 4096
 LARGE, FEW = "resnet50 at 224", 128
 BUDGETS: Mapping[str, dict[str, float]] = {
     "lenet5": {"nodes": 0.1},
@@ -132,10 +131,7 @@ def _images(network: str, draw: int) -> tuple[Tensor, Tensor | None]:
     """A draw of as many images as any level reads, and others to judge by; noise for a network that knows nothing."""
     if network == LARGE:
         return torch.randn(FEW, 3, 224, 224, generator=torch.Generator().manual_seed(draw)), None
-    data = _data(network)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
-    most = max(effort.samples for effort in EFFORTS.values())
-    return data.normalise(order[:most]), data.normalise(order[-HELD_OUT:])
+    return drawn(_data(network), draw, max(effort.samples for effort in EFFORTS.values()))
 
 
 @cache

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Literal
 from unittest.mock import patch
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.allocation import logits
+from benchmarks.allocation import HELD_OUT, drawn, logits
 from benchmarks.cifar import EXCLUDED, SAMPLES
 from benchmarks.cifar_networks import dense
 from benchmarks.record import Record, Row
@@ -39,7 +38,6 @@ from mipp.plan.task import Task
 from mipp.refit.least_squares import refit
 from mipp.statistics import shrinkage
 
-HELD_OUT = 4096
 FEW = (32, 128)
 SHRUNK = ("nats alike", "nothing shrunk")
 NETWORKS: Mapping[str, tuple[dict[str, float], ...]] = {
@@ -107,8 +105,7 @@ def pruned(
 ) -> Row:
     """One run: agreement with the dense network in percent, KL(dense || pruned) in nats, widths."""
     model, data = _network(network, weights), _data(network)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(draw))
-    images, held_out = data.normalise(order[:samples]), data.normalise(order[-HELD_OUT:])
+    images, held_out = drawn(data, draw, samples)
     batches, exclude = list(images.split(min(128, samples // 2))), EXCLUDED if network == "resnet20" else ()
     chosen: Method = mipp.methods.all()["osscar"]()
     if choice is not None:

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.allocation import logits
+from benchmarks.allocation import HELD_OUT, drawn, logits
 from benchmarks.cifar import EXCLUDED, WEIGHTS
 from benchmarks.cifar_networks import dense
 from benchmarks.language import Text
-from benchmarks.levels import HELD_OUT, agreement
+from benchmarks.levels import agreement
 from benchmarks.passes import characters
 from benchmarks.record import Record, Row
 from mipp import zoo
@@ -101,9 +101,7 @@ def measure(network: str, weights: Path, draw: int, way: str) -> Row:
 
 def images(network: str, weights: Path, draw: int) -> Case:
     """A network for CIFAR-10."""
-    train = zoo.load("cifar10", "train")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
-    known, held_out = train.normalise(order[:SAMPLES]), train.normalise(order[-HELD_OUT:])
+    known, held_out = drawn(zoo.load("cifar10", "train"), draw, SAMPLES)
     return Case(dense(network, weights), known.split(128), held_out, EXCLUDED if network in WEIGHTS else ())
 
 

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-import torch
 from torch import Tensor, nn
 
+from benchmarks.allocation import drawn
 from benchmarks.cifar import SAMPLES, pretrained
 from benchmarks.defaults import agreement, predictions
 from benchmarks.record import Record, Row
@@ -32,8 +32,7 @@ def main() -> None:
     train, model = zoo.load("cifar10", "train"), pretrained("resnet20", options.weights)
     record = Record("rows", network="resnet20", macs=0.5, samples=SAMPLES, held_out=HELD_OUT)
     for draw in range(DRAWS):
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
-        images, held_out = (train.normalise(order[part]) for part in (slice(SAMPLES), slice(-HELD_OUT, None)))
+        images, held_out = drawn(train, draw, SAMPLES, HELD_OUT)
         dense = predictions(model, held_out)
         for purpose, rows in ((purpose, rows) for purpose, each in PER_INPUT.items() for rows in each):
             key = {"purpose": purpose, "rows": rows, "draw": draw}

@@ -15,13 +15,11 @@ from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
-import torch
-
 import mipp
-from benchmarks.allocation import logits
+from benchmarks.allocation import HELD_OUT, drawn, logits
 from benchmarks.cifar import EXCLUDED, WEIGHTS
 from benchmarks.cifar_networks import dense
-from benchmarks.levels import HELD_OUT, agreement
+from benchmarks.levels import agreement
 from benchmarks.record import Record, Row
 from mipp import zoo
 from mipp.plan.effort import EFFORTS, Effort
@@ -58,9 +56,8 @@ def main() -> None:
 
 def measure(network: str, weights: Path, draw: int, variations: int) -> Row:
     """Agreement, KL(dense || pruned) and seconds of one prune."""
-    case, model, train = CASES[network], dense(network, weights), zoo.load("cifar10", "train")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
-    images, held_out = train.normalise(order[: case.images]), train.normalise(order[-HELD_OUT:])
+    case, model = CASES[network], dense(network, weights)
+    images, held_out = drawn(zoo.load("cifar10", "train"), draw, case.images)
     exclude = EXCLUDED if network in WEIGHTS else ()
     with patch.dict(EFFORTS, default=Effort(variations=variations)):
         start = time.process_time()
