@@ -195,7 +195,6 @@ class _Refitter:
 
     def _read(self, work: Work, found: Pass, index: int, dense: dict[int, Tensor]) -> None:
         """Adds the rows of a batch."""
-        self.store.give_back()
         target, uses = work.target, Uses.of(work.target, self.full.path(index))
         pruned = self.cut.values(index, partial(target.read, is_taught=work.is_taught))
         for site, op, behind in uses.sites:
