@@ -36,6 +36,7 @@ from mipp.methods import Method, Random
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.distillation import distill
+from mipp.refit.learner import multiplies_bfloat16
 
 CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("resnet56", {"macs": 1 / 2.11}),
@@ -236,7 +237,7 @@ def retrained(bench: Bench, network: str, budget: Mapping[str, float], draw: int
         one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     zoo.fit(
         model, bench.train, epochs=EPOCHS, learning_rate=0.02, batch_size=128, augment="crop-flip", seed=draw,
-        autocast_bf16=True, teacher=dense,
+        autocast_bf16=multiplies_bfloat16(torch.device("cpu")), teacher=dense,
     )  # fmt: skip
     return {**row, "trained": bench.accuracy(model), "minutes": round((time.perf_counter() - start) / 60, 2)}
 

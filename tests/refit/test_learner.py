@@ -1,10 +1,27 @@
 """The learning copy: in types that train, with emptied groups silent."""
 
+import pytest
 import torch
 from torch import nn
 
 import mipp
-from mipp.refit.learner import audible_factors, learning_copy, silence
+from mipp.refit import learner as module
+from mipp.refit.learner import audible_factors, learning_copy, multiplies_bfloat16, silence
+
+
+@pytest.mark.parametrize("slow", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_multiplied_where_that_is_faster(monkeypatch, slow):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(module.timeit, "repeat", lambda product, **_: [2.0 if product().dtype == slow else 1.0, 3.0])
+    module._bfloat16_is_faster.cache_clear()
+    assert multiplies_bfloat16(torch.device("cpu")) == (slow == torch.float32)
+    module._bfloat16_is_faster.cache_clear()
+
+
+def test_without_instructions_for_bfloat16_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(module, "_bfloat16_is_faster", lambda: pytest.fail("measured"))
+    assert not multiplies_bfloat16(torch.device("cpu"))
 
 
 def test_halves_become_floats_in_a_copy():
