@@ -26,6 +26,7 @@ def linear(*args):
 def by_onednn(monkeypatch):
     """True for each call that oneDNN takes, in their order."""
     found, pays = [], onednn.pays
+    monkeypatch.setattr(onednn, "is_faster", lambda: True)
     monkeypatch.setattr(onednn, "pays", lambda *given: found.append(pays(*given)) or found[-1])
     return found
 
@@ -50,7 +51,25 @@ def test_gradients_other_types_and_small_layers_are_left_to_torch(by_onednn):
     assert by_onednn == [False, False, False]
 
 
-def test_weights_with_gaps_for_which_it_has_no_kernels_are_left_to_torch():
+@pytest.mark.parametrize(("own", "faster"), [(0.5, True), (0.9, False), (1.1, False)])
+def test_it_is_taken_where_it_is_clearly_faster_than_the_blas(own, faster, monkeypatch):
+    times = {onednn.linear: own, torch.mm: 1.0}
+    monkeypatch.setattr(onednn, "least_seconds", lambda call: times[call.func])
+    onednn.is_faster.cache_clear()
+    assert onednn.is_faster() == faster
+    onednn.is_faster.cache_clear()
+
+
+@pytest.mark.skipif(not onednn._IS_THERE, reason="needs oneDNN")
+def test_measuring_it_leaves_autocast_alone():
+    onednn.is_faster.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert isinstance(onednn.is_faster(), bool)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_weights_with_gaps_for_which_it_has_no_kernels_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(onednn, "is_faster", lambda: True)
     for gaps in (normal(192, 320)[:, ::2], normal(192, 320)[:, :160], normal(320, 192).mT[:, ::2]):
         assert torch.equal(linear(INPUTS["rows"], gaps), F.linear(INPUTS["rows"], gaps))
 

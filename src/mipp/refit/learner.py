@@ -1,6 +1,5 @@
 """The pruned model as it learns: a copy in the types and layouts that train best, with emptied groups kept silent."""
 
-import timeit
 from collections.abc import Mapping
 from functools import cache, partial
 
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 from mipp.graph.call import Call
 from mipp.modules.copies import cast, full_copy
 from mipp.plan.plan import PruningPlan
+from mipp.runtime.timing import least_seconds
 from mipp.surgery.cut import apply
 
-_SIDE, _REPEATS = 256, 9
+_SIDE = 256
 
 
 @torch.no_grad()
@@ -37,11 +37,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 @cache
 def _bfloat16_is_faster() -> bool:
     """Measured once in a process: of processors with the same instructions, some take half of the time, some twice."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(_SIDE, _SIDE, dtype=dtype, device="cpu")
-        seconds[dtype] = min(timeit.repeat(partial(torch.mm, matrix, matrix), number=1, repeat=_REPEATS))
-    return seconds[torch.bfloat16] < seconds[torch.float32]
+    matrices = [torch.ones(_SIDE, _SIDE, dtype=dtype, device="cpu") for dtype in (torch.bfloat16, torch.float32)]
+    narrow, wide = (least_seconds(partial(torch.mm, matrix, matrix)) for matrix in matrices)
+    return narrow < wide
 
 
 def learning_copy(model: nn.Module, *, images: bool) -> nn.Module:

@@ -1,16 +1,20 @@
-"""Products in float32 by oneDNN, which torch convolves with: its kernels take half of the time on processors of AMD.
+"""Products in float32 by oneDNN, which torch convolves with, where its kernels are faster than those of torch's BLAS.
 
-MKL has no kernels for AVX-512 there.
+They take half of the time on processors of AMD, where MKL has no kernels for AVX-512, and longer on those of Intel.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mipp.runtime.timing import least_seconds
+
 _LINEAR = torch.ops.aten.linear.default
 _LEAST = 2**21  # multiply-accumulates from which on it pays
+_SIDE, _CLEARLY = 384, 0.8  # of a product in which its time, as a share of the BLAS's, says that it is faster
 _IS_THERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -39,7 +43,18 @@ def pays(inputs: Tensor, weight: Tensor) -> bool:
     if torch.get_float32_matmul_precision() != "highest":  # oneDNN may then multiply in bfloat16
         return False
     plain = all(t.dtype is torch.float32 and t.device.type == "cpu" for t in (inputs, weight))
-    return plain and not (torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad))
+    if not plain or (torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad)):
+        return False
+    return is_faster()
+
+
+@cache
+def is_faster() -> bool:
+    """True if oneDNN is clearly faster than the BLAS of torch, which is measured once in a process."""
+    matrix = torch.ones(_SIDE, _SIDE, device="cpu")
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        own, blas = (least_seconds(partial(multiply, matrix, matrix)) for multiply in (linear, torch.mm))
+    return own < _CLEARLY * blas
 
 
 def is_dense(weight: Tensor) -> bool:

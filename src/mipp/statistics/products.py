@@ -20,7 +20,7 @@ def add_products(total: Tensor, rows: Tensor, across: Tensor | None = None, othe
     """
     size = max(_ROWS, rows.shape[2])
     for index, some in enumerate(rows.split(size, 1)):
-        turned = _turn(some) if rows.shape[2] > _NARROW else some.mT
+        turned = _turn(some) if rows.shape[2] > _NARROW and pays(some[0], some[0]) else some.mT
         for strip in _strips(rows.shape[2]):
             total[:, strip, strip.start :] += times_transposed(turned[:, strip], turned[:, strip.start :])
         if across is not None and others is not None:
