@@ -15,17 +15,17 @@ from mipp.graph.trace import forward
 from mipp.modules.copies import working_copy
 from mipp.plan.quantities import Floats, Sum
 
-_LONG = 0.1  # seconds
+_LONG = 0.05  # seconds
 
 
-def latency_ms(model: nn.Module, call: Call, seconds: float = 0.05) -> float:
+def latency_ms(model: nn.Module, call: Call, seconds: float = 0.02) -> float:
     """Median time of one forward pass in milliseconds, in eval and inference mode, all threads.
 
     Args:
         model: Not changed.
         call: What it is called with.
         seconds: Passes are timed until they took this long together. One goes before, to warm up, and is the only one
-            where it takes a tenth of a second by itself.
+            where it takes a twentieth of a second by itself.
     """
     copied = working_copy(model)
 

@@ -3,14 +3,13 @@
 They take half of the time on processors of AMD, where MKL has no kernels for AVX-512, and longer on those of Intel.
 """
 
+import timeit
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from mipp.runtime.timing import least_seconds
 
 _LINEAR = torch.ops.aten.linear.default
 _LEAST = 2**21  # multiply-accumulates from which on it pays
@@ -53,7 +52,8 @@ def is_faster() -> bool:
     """True if oneDNN is clearly faster than the BLAS of torch, which is measured once in a process."""
     matrix = torch.ones(_SIDE, _SIDE, device="cpu")
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        own, blas = (least_seconds(partial(multiply, matrix, matrix)) for multiply in (linear, torch.mm))
+        calls = [partial(multiply, matrix, matrix) for multiply in (linear, torch.mm)]
+        own, blas = (min(timeit.repeat(call, number=1, repeat=9)) for call in calls)
     return own < _CLEARLY * blas
 
 
