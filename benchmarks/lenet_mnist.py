@@ -24,7 +24,7 @@ def main() -> None:
     record = Record("lenet_mnist", widths=WIDTHS, seeds=SEEDS, epochs=EPOCHS, samples=SAMPLES)
     for seed in range(SEEDS):
         keys: list[Row] = [{"seed": seed, "method": name} for name in ("dense", "mipp", "l1", "l2", "random")]
-        if all(any(r["seed"] == seed and r["method"] == k["method"] for r in record.rows) for k in keys):
+        if all(map(record.find, keys)):
             continue
         model = trained(train, seed)
         images = train.normalise(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:SAMPLES])

@@ -5,6 +5,7 @@ import json
 import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,15 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def footnote(data: dict[str, Any]) -> str:
-    """The command and the machine behind a result file."""
-    machine = data["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    return f"<sub>`{data['command']}` on {hardware(machine)}; {versions}.</sub>"
+    """The command behind a result file and the machines, where there are several with the number of rows of each."""
+    versions = ", ".join(f"{k} {v}" for k, v in data["machine"]["versions"].items())
+    rows = Counter(hardware(row.get("machine", data["machine"])) for row in data["rows"])
+    first = hardware(data["machine"])
+    elsewhere = "".join(f", {n} of {rows.total()} rows on {name}" for name, n in rows.items() if name != first)
+    return f"<sub>`{data['command']}` on {first}{elsewhere}; {versions}.</sub>"
 
 
 def hardware(machine: Row) -> str:
     """The GPU; without one, the processor and how many threads were used."""
-    threads = machine["threads"]
-    return str(machine["gpu"] or f"{machine['cpu']}, {threads} thread{'s' * (threads != 1)}")
+    threads, processor = machine["threads"], machine["cpu"].replace("(R)", "").removesuffix(" Processor")
+    return str(machine["gpu"] or f"{processor}, {threads} thread{'s' * (threads != 1)}")

@@ -90,8 +90,7 @@ def _grid(name: str, work: grid.Workload, todo: list[grid.Run], on_time: Clock, 
     rows = grid.read_results(todo, work, place)
     if grid.at_work(jobs) or not rows:
         return
-    record.head["machine"] = rows[0]["machine"]
-    record.rows = [{k: v for k, v in row.items() if k != "workload" and v != record.head["machine"]} for row in rows]
+    record.rows = [{k: v for k, v in row.items() if k != "workload"} for row in rows]
     with FileLock(f"{record.path}.lock"):
         record.save()
         for picture in grid.draw(record.rows, place.parent):

@@ -18,9 +18,11 @@ _PARTIAL = ("--minutes", "--shard", "--network", "--choice", "--method", "--part
 
 
 class Record:
-    """A result file that grows row by row; rows that are there already are not measured again.
+    """A result file that grows row by row; rows that were measured on this machine are not measured again.
 
-    Several processes may write to one file: each keeps what the others wrote.
+    A row of another machine is replaced when it is measured here, and stays until then. The head names the machine of
+    most rows; each of the others names its own. Several processes may write to one file: each keeps what the others
+    wrote.
 
     Args:
         name: Stem of the file in benchmarks/results.
@@ -32,34 +34,47 @@ class Record:
         self.head = {
             "program": _program(name),
             "command": _command(name),
-            "machine": machine(),
+            "machine": {},
             "settings": settings,
         }
         self.rows: list[Row] = self._written()
 
     def measure(self, key: Row, function: Callable[[], Row]) -> Row:
-        """Returns the row with this key, measuring and saving it if it is new."""
-        for row in self.rows:
-            if all(row.get(k) == v for k, v in key.items()):
-                return row
-        row = {**key, **function()}
+        """Returns the row with this key, measuring and saving it if it is new here."""
+        if (found := self.find(key)) is not None:
+            return found
+        row = {**key, **function(), "machine": machine()}
         self.path.parent.mkdir(exist_ok=True)
         with FileLock(f"{self.path}.lock"):
-            self.rows = [*self._written(), row]
+            self.rows = [*(other for other in self._written() if not _has(other, key)), row]
             self.save()
-        print(json.dumps(row), flush=True)
+        print(json.dumps({name: value for name, value in row.items() if name != "machine"}), flush=True)
         return row
 
+    def find(self, key: Row) -> Row | None:
+        """The row with this key that was measured on this machine."""
+        here = machine()
+        return next((row for row in self.rows if _has(row, key) and row["machine"] == here), None)
+
     def save(self) -> None:
-        write(self.path, self.head, self.rows)
+        """Writes the file, with the machine of most rows in its head."""
+        machines = [row["machine"] for row in self.rows]
+        self.head["machine"] = max(machines, key=machines.count, default=machine())
+        rows = [{k: v for k, v in row.items() if k != "machine" or v != self.head["machine"]} for row in self.rows]
+        write(self.path, self.head, rows)
 
     def _written(self) -> list[Row]:
-        """Rows of the file that belong to the same settings and machine."""
+        """Rows of the file that belong to the same settings, each with its machine."""
         if not self.path.exists():
             return []
         earlier = json.loads(self.path.read_text())
-        same = earlier["settings"] == self.head["settings"] and earlier["machine"] == self.head["machine"]
-        return list(earlier["rows"]) if same else []
+        if earlier["settings"] != self.head["settings"]:
+            return []
+        return [{**row, "machine": row.get("machine", earlier["machine"])} for row in earlier["rows"]]
+
+
+def _has(row: Row, key: Row) -> bool:
+    return all(row.get(name) == value for name, value in key.items())
 
 
 def write(path: Path, head: Row, rows: Sequence[Row]) -> None:
