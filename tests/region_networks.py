@@ -55,4 +55,9 @@ def network(kind: str) -> tuple[nn.Module, list[torch.Tensor]]:
         return CifarResNet(8, num_classes=5, widths=(4, 6, 8)).eval(), [torch.randn(8, 3, 8, 8) for _ in range(9)]
     if kind == "transformer":
         return MaskedTransformer().eval(), [torch.randint(11, (8, 6)) for _ in range(9)]
+    if kind == "chain":
+        layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 5)).eval(), [
+            torch.randn(8, 3, 8, 8) for _ in range(9)
+        ]
     return Recurrent().eval(), [torch.randn(8, 4, 5) for _ in range(9)]

@@ -13,7 +13,7 @@ import mipp
 from mipp.refit import by_regions
 
 BLOCKS = mipp.Distillation(by="blocks", epochs=3, learning_rate=1e-2, batch_size=8, seconds=math.inf)
-KINDS = ("residual", "transformer", "recurrent")
+KINDS = ("residual", "transformer", "recurrent", "chain")
 
 
 def pruned(kind: str, recover: mipp.Distillation | None = BLOCKS, **options) -> tuple[torch.nn.Module, mipp.Result]:
@@ -53,8 +53,8 @@ def test_a_rate_that_only_harms_leaves_all_as_it_was(kind):
         assert_same_weights(pruned(kind, None)[1].model, result.model)
 
 
-@pytest.mark.parametrize(("kind", "by"), [("transformer", "blocks"), ("residual", "network")])
-def test_transformers_learn_region_by_region_unless_told_otherwise(kind, by):
+@pytest.mark.parametrize(("kind", "by"), [("transformer", "blocks"), ("chain", "blocks"), ("residual", "network")])
+def test_transformers_and_chains_learn_region_by_region_unless_told_otherwise(kind, by):
     (_, asked), (_, default) = (pruned(kind, replace(BLOCKS, by=chosen)) for chosen in (by, None))
     assert held_out_losses(asked)[1] < held_out_losses(asked)[0]
     assert_same_weights(asked.model, default.model)

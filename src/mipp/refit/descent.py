@@ -1,4 +1,8 @@
-"""The descent of the distillation: Adam with a warm-up, a half cosine, and checks on held-out data."""
+"""The descent of the distillation: Adam with a warm-up, a half cosine, and checks on held-out data.
+
+Steps add up in float32 where weights have 16 bits: most are smaller than half of the distance between two numbers of 16
+bits, and would be rounded away one by one.
+"""
 
 import math
 import time
@@ -70,7 +74,9 @@ class Descent(Generic[T]):
         return share if over <= (step + 1) / self.steps else over
 
     def _learn_at(self, learning_rate: float) -> None:
-        self.learning_rate, self._optimiser = learning_rate, torch.optim.Adam(self.parameters)
+        self.learning_rate = learning_rate
+        self._sums = [_in_full(parameter) for parameter in self.parameters]
+        self._optimiser = torch.optim.Adam(self._sums)
 
     def _step(self, item: T, share: float) -> None:
         for group in self._optimiser.param_groups:
@@ -79,8 +85,20 @@ class Descent(Generic[T]):
             loss = self.loss(item)
         if loss is None or not loss.requires_grad:
             return
-        self._optimiser.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
+        rounded = [pair for pair in zip(self._sums, self.parameters, strict=True) if pair[0] is not pair[1]]
+        for own, parameter in rounded:
+            own.grad = None if parameter.grad is None else parameter.grad.to(own.dtype)
         self._optimiser.step()
         with torch.no_grad():
+            for own, parameter in rounded:
+                parameter.copy_(own)
             self.after_step()
+
+
+def _in_full(parameter: nn.Parameter) -> Tensor:
+    """What steps are added to: the parameter itself, or a copy in float32 of one of fewer bits."""
+    few = torch.finfo(parameter.dtype).bits < 32
+    return parameter.detach().float() if few else parameter

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mipp.data.augmentation import may_vary, vary
 from mipp.data.calibration import Batch, pieces
 from mipp.errors import CalibrationError, UnsupportedModelError
+from mipp.graph.bottlenecks import is_chain
 from mipp.graph.call import Call
 from mipp.graph.row_norms import has_normalised_streams
 from mipp.modules.cells import differentiable_recurrence
@@ -94,8 +95,8 @@ def _divide(batches: Sequence[Batch]) -> Sequence[Batch]:
 
 
 def _takes_regions(small: nn.Module, task: Task, batch_size: int) -> bool:
-    """True where regions learn more in the same time, as those of transformers do, or nothing else fits into memory."""
-    return has_normalised_streams(task.graph) or not _fits(small, task, batch_size)
+    """True where regions learn more in the same time, in transformers and chains, or nothing else fits into memory."""
+    return has_normalised_streams(task.graph) or is_chain(task.graph) or not _fits(small, task, batch_size)
 
 
 def _fits(small: nn.Module, task: Task, batch_size: int) -> bool:

@@ -43,7 +43,7 @@ def _bfloat16_is_faster() -> bool:
 
 
 def learning_copy(model: nn.Module, *, images: bool) -> nn.Module:
-    """A copy in eval mode; halves of 16 bits become floats, as Adam's smallest numbers are none of theirs."""
+    """A copy in eval mode; float16 becomes float32, as the smallest gradients are none of its numbers."""
     copied = full_copy(model)
     copied.eval()
     cast(copied, lambda _, tensor: torch.float32 if tensor.dtype == torch.float16 else tensor.dtype)

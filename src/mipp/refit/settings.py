@@ -47,7 +47,8 @@ class Distillation:
             half a transformer layer) from what the pruned network feeds it to what the dense one wrote, with the
             gradients and the optimiser of one region in memory at a time; seconds and epochs are then those of all
             regions and of each. None takes blocks in transformers (layers lead to values that are normalised row by
-            row), and where the memory limit does not hold the gradients and activations of the whole network.
+            row), in chains such as a VGG (nothing goes around a layer), and where the memory limit does not hold the
+            gradients and activations of the whole network.
     """
 
     seconds: float = 60.0
