@@ -99,6 +99,6 @@ class Descent(Generic[T]):
 
 
 def _in_full(parameter: nn.Parameter) -> Tensor:
-    """What steps are added to: the parameter itself, or a copy in float32 of one of fewer bits."""
+    """The tensor that steps are added to: the parameter itself, or a copy in float32 of one of fewer bits."""
     few = torch.finfo(parameter.dtype).bits < 32
     return parameter.detach().float() if few else parameter
