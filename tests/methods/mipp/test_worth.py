@@ -55,9 +55,9 @@ class Chain(nn.Module):
 DATA = torch.randn(256, 16, generator=torch.Generator().manual_seed(1))
 
 
-def task_of(model: nn.Module, data: Tensor) -> Task:
+def task_of(model: nn.Module, data: Tensor, size: int = 64) -> Task:
     found = mipp.inspect(model, data[:4])
-    return Task(model, found.graph, found.cost, read(Calibration(list(data.split(64))), None))
+    return Task(model, found.graph, found.cost, read(Calibration(list(data.split(size))), None))
 
 
 def test_what_the_outputs_feel_more_keeps_more_nodes():
@@ -89,6 +89,38 @@ def test_outputs_move_as_those_of_a_copy_with_the_weights_of_least_squares():
         divergence = F.kl_div(found.log_softmax(1), dense.log_softmax(1), reduction="batchmean", log_target=True)
     assert worth["loud.0"][0] == 8
     assert worth["loud.0"][1] == pytest.approx(float(error + divergence), rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [256, 100, 7])
+def test_the_same_samples_are_looked_at_however_they_are_batched(size):
+    torch.manual_seed(0)
+    model, data = Chain().eval(), DATA[:, :8]
+    curve = Elimination(tuple(range(8)), (0.0, *range(8)))
+
+    def worth(size):
+        task = task_of(model, data, size)
+        return measure_worth(task, measured(task, 64).statistics, {"layers.2.0": curve}, HALFWAY)["layers.2.0"]
+
+    assert worth(size) == pytest.approx(worth(32), rel=1e-4)
+
+
+def test_texts_of_several_lengths_are_looked_at_together():
+    torch.manual_seed(0)
+    model, lengths = PreNorm().eval(), (5, 9, 3)
+    data = [torch.randn(8, n, 8) for n in lengths]
+    found = mipp.inspect(model, data[0])
+    task = Task(model, found.graph, found.cost, read(Calibration(data), None))
+    curve = Elimination(tuple(range(16)), (0.0, *range(16)))
+    statistics, ask = measured(task, 64).statistics, Asking(every=1)
+    worth = measure_worth(task, statistics, {"up": curve}, ask)["up"][1]
+    small = copy.deepcopy(model)
+    site = next(site for site in found.graph.sites if site.weight == "down.weight")
+    with torch.no_grad():
+        small.down.weight.copy_(repair(found.graph.groups["up"], site, statistics[site.op], curve.order[8:]))
+        outputs, dense = (torch.cat([one(x).flatten(0, 1) for x in data]) for one in (small, model))
+    error = (outputs - dense).square().mean() / dense.var(correction=0)
+    logs = outputs.log_softmax(1), dense.log_softmax(1)
+    assert worth == pytest.approx(float(error + F.kl_div(*logs, reduction="batchmean", log_target=True)), rel=1e-4)
 
 
 def test_weighed_curves_pass_through_what_was_measured():

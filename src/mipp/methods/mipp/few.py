@@ -31,7 +31,7 @@ def order_by_outputs(
     thirds, when half of the nodes are gone, of what they do in the order of the curve: few samples tell no more.
 
     Args:
-        task: What is pruned; samples of its first batch are looked at.
+        task: What is pruned; its first samples are looked at.
         statistics: Moments of the inputs of the readers, by op.
         group: The nodes, a few.
         curve: Their order so far.

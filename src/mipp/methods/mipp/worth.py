@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipp.data.calibration import Batch, pieces
+from mipp.data.calibration import pieces
 from mipp.errors import UnsupportedModelError
 from mipp.estimators.features import eye
 from mipp.graph.bottlenecks import is_chain
+from mipp.graph.call import Call
 from mipp.graph.layers import as_layer
 from mipp.graph.nodes import NodeGroup, PruningGraph, Site
 from mipp.graph.program import Ref, execute
@@ -72,7 +73,7 @@ def measure_worth(
     divergence of what may be logits.
 
     Args:
-        task: What is pruned; samples of its first batch are looked at.
+        task: What is pruned; its first samples are looked at.
         statistics: Moments of the inputs of the readers, by op.
         curves: Orders of removal, by group.
         ask: How many samples are looked at, and at what of the outputs.
@@ -142,17 +143,13 @@ class Outputs:
 
     @torch.no_grad()
     def __init__(self, task: Task, ask: Asking) -> None:
-        call = _few(task, ask).call
-        self._path = Paths(task.model, task.graph).find(call)
-        self._inputs = dict(zip(self._path.program.inputs, call.tensors, strict=True))
-        self._dense, self._at = dict(self._inputs), 0  # in front of an op
-        self._targets, self._logits = self._run(dict(self._dense), 0), ask.logits
+        paths = Paths(task.model, task.graph)
+        self._passes = [_Pass(paths, call) for call in _few(task, ask)]
+        self._targets, self._logits = _joined([one.run([], {}) for one in self._passes]), ask.logits
 
     def start_of(self, sites: Sequence[Site]) -> int:
         """The first op that runs anew with other weights of some layers."""
-        program = self._path.program
-        starts = (program.start_of(op.index) for site in sites for op in self._path.uses(site))
-        return min(starts, default=len(program.ops))
+        return self._passes[0].start_of(sites)
 
     @torch.no_grad()
     def distance(self, sites: Sequence[Site], weights: Mapping[int, Tensor]) -> float:
@@ -162,31 +159,66 @@ class Outputs:
             sites: The layers; what is in front of them is computed anew if they start before those of the last call.
             weights: By op, shape [outputs, inputs per group, ...].
         """
-        start = self.start_of(sites)
+        outputs = _joined([one.run(sites, weights) for one in self._passes])
+        return finite(output_distance(outputs, self._targets, logits=self._logits))
+
+
+class _Pass:
+    """A pass over some samples, and the values of the dense network in front of one of its ops."""
+
+    def __init__(self, paths: Paths, call: Call) -> None:
+        self._path = paths.find(call)
+        self._inputs = dict(zip(self._path.program.inputs, call.tensors, strict=True))
+        self._dense, self._at = dict(self._inputs), 0
+
+    def start_of(self, sites: Sequence[Site]) -> int:
+        """The first op that runs anew with other weights of some layers."""
+        program = self._path.program
+        starts = (program.start_of(op.index) for site in sites for op in self._path.uses(site))
+        return min(starts, default=len(program.ops))
+
+    def run(self, sites: Sequence[Site], weights: Mapping[int, Tensor]) -> Values:
+        """The outputs with other weights of some layers, by op."""
+        program, bound = self._path.program, self._path.bound
+        start = self.start_of(sites) if sites else 0
         values = self._values_before(start)
         for site in sites:
             for op in self._path.uses(site):
                 place = as_layer(op.name, op.arguments)["weight"]
                 if isinstance(place, Ref):
                     values[place.index] = site.swap_axes(weights[site.op])
-        return finite(output_distance(self._run(values, start), self._targets, logits=self._logits))
+        execute(program, values, bound, (start, len(program.ops)), program.outputs)
+        return floating([values[index] if index in values else bound[index] for index in program.outputs])
 
     def _values_before(self, start: int) -> dict[int, Tensor]:
         if start < self._at:
             self._dense, self._at = dict(self._inputs), 0
-        execute(self._path.program, self._dense, self._path.bound, (self._at, start))
-        self._at = start
+        if start > self._at:
+            execute(self._path.program, self._dense, self._path.bound, (self._at, start))
+            self._at = start
         return dict(self._dense)
 
-    def _run(self, values: dict[int, Tensor], start: int) -> Values:
-        program, bound = self._path.program, self._path.bound
-        execute(program, values, bound, (start, len(program.ops)), program.outputs)
-        return floating([values[index] if index in values else bound[index] for index in program.outputs])
+
+def _joined(passes: Sequence[Values]) -> Values:
+    """The outputs of several passes as one: rows over a last dimension that they share, else numbers."""
+    found = []
+    for parts in zip(*passes, strict=False):
+        rows = [part.flatten(0, -2) if part.ndim > 1 else part.flatten() for part in parts]
+        alike = len({part.shape[1:] for part in rows}) == 1
+        found.append(torch.cat(rows if alike else [part.flatten() for part in rows]))
+    return found
 
 
-def _few(task: Task, ask: Asking) -> Batch:
-    total = sum(batch.samples for batch in task.batches)
-    return next(iter(pieces(task.batches[0], None, looked_at(task, ask, total))))
+def _few(task: Task, ask: Asking) -> list[Call]:
+    """Calls of the first samples, as many as are looked at, however the data are batched."""
+    left, found = looked_at(task, ask, sum(batch.samples for batch in task.batches)), []
+    for batch in task.batches:
+        piece = next(iter(pieces(batch, left, left)))
+        found.append(piece.call)
+        left -= piece.samples
+        if left <= 0:
+            break
+    return found
 
 
 def looked_at(task: Task, ask: Asking, samples: int) -> int:
