@@ -104,7 +104,7 @@ def pruned(
     network: str, weights: Path, budget: Mapping[str, float], samples: int, choice: Choice | None, draw: int
 ) -> Row:
     """One run: agreement with the dense network in percent, KL(dense || pruned) in nats, widths."""
-    model, data = _network(network, weights), _data(network)
+    model, data = network_of(network, weights), data_of(network)
     images, held_out = drawn(data, draw, samples)
     batches, exclude = list(images.split(min(128, samples // 2))), EXCLUDED if network == "resnet20" else ()
     chosen: Method = mipp.methods.all()["osscar"]()
@@ -123,7 +123,7 @@ def pruned(
     found, said = logits(small, held_out), logits(model, held_out)
     return {
         "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
-        "kl": round(_divergence(said, found), 4),
+        "kl": round(divergence(said, found), 4),
         "widths": plan.widths,
     }
 
@@ -147,20 +147,23 @@ def refitted(model: nn.Module, batches: list[Tensor], plan: PruningPlan, exclude
     return small
 
 
-def _divergence(said: Tensor, found: Tensor) -> float:
+def divergence(said: Tensor, found: Tensor) -> float:
+    """KL(dense || pruned) in nats, of logits [samples, classes]."""
     logs = found.log_softmax(1), said.log_softmax(1)
     return float(F.kl_div(*logs, log_target=True, reduction="batchmean"))
 
 
 @cache
-def _network(name: str, weights: Path) -> nn.Module:
+def network_of(name: str, weights: Path) -> nn.Module:
+    """A network with the weights in the folder."""
     if not name.startswith("lenet5"):
         return dense(name, weights)
     return trained_lenet5(int(name.split("-")[1]), weights)
 
 
 @cache
-def _data(network: str) -> zoo.ImageData:
+def data_of(network: str) -> zoo.ImageData:
+    """The training images of a network."""
     load: Callable[..., zoo.ImageData] = zoo.load
     return load("mnist" if network.startswith("lenet5") else "cifar10", "train")
 

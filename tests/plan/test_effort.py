@@ -63,10 +63,10 @@ def test_fast_reads_fewer_samples_unless_the_data_say_how_many():
     assert not same(fast, prune(mipp.Calibration(data, max_samples=None), effort="fast"))
 
 
-def test_the_report_records_the_level_and_the_plan_the_steps_that_it_stood_for():
+def test_the_report_records_the_level_and_the_plan_what_it_stood_for():
     result = prune(batches(2), effort="fast")
     assert "effort='fast'" in result.report.call
-    assert result.plan.method == prune(batches(2)).plan.method == repr(MIPP(steps=4))
+    assert result.plan.method == prune(batches(2)).plan.method == repr(MIPP(steps=4, noise=10.0))
 
 
 @pytest.mark.parametrize(("fall", "steps"), [(0.5, 1), (1, 1), (2, 1), (2.1, 2), (4, 2), (10, 4), (1e9, 4)])

@@ -149,7 +149,7 @@ def _samples(model: nn.Module, batches: Sequence[Batch], method: mipp.methods.MI
     y = torch.cat([torch.cat(site.outputs) for site in observed.values()], 1)
     channels, *size = x.shape[1:] if x.ndim > 2 else (1, *x.shape[1:])
     blocks = torch.arange(x[0].numel()).reshape(channels, -1).mT
-    noise = torch.full((y.shape[1],), method.noise)
+    noise = torch.full((y.shape[1],), method.usual_noise)
     return Samples(x.flatten(1), y, blocks, torch.arange(len(x), device=x.device), noise), tuple(size)
 
 

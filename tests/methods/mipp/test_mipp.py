@@ -309,6 +309,28 @@ def test_a_layer_that_carries_little_is_not_emptied(monkeypatch):
     assert collapsed("auto")
 
 
+def residual():
+    torch.manual_seed(0)
+    return zoo.DigitsCNN()
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "budget", "noise"),
+    [
+        (relu_chain, MIPP(), mipp.Budget(nodes=0.5), 10.0),
+        (relu_chain, MIPP(noise=0.5), mipp.Budget(nodes=0.5), 0.5),
+        (relu_chain, MIPP(confidence=0.9), None, 1.0),
+        (residual, MIPP(), mipp.Budget(nodes=0.5), 1.0),
+    ],
+)
+def test_the_noise_is_ten_where_a_budget_is_to_be_met_in_a_chain(model, method, budget, noise):
+    made = model()
+    shape = (1, 8, 8) if isinstance(made, zoo.DigitsCNN) else (next(made.parameters()).shape[1],)
+    data = [torch.rand(256, *shape, generator=torch.Generator().manual_seed(0))]
+    plan = mipp.prune(made, data, budget, method, compensate=False, progress=False).plan
+    assert f"noise={noise}" in plan.method
+
+
 class TestSteps:
     """On the way to a budget, what a layer carries is measured towards the nodes that are to stay behind it."""
 

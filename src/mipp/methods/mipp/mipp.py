@@ -37,7 +37,7 @@ from mipp.plan.task import Task
 from mipp.runtime.settings import check_settings
 from mipp.statistics.layer_samples import Activation, Collapse, Reading
 
-NOISE = 1.0
+NOISE, NOISE_IN_CHAINS = 1.0, 10.0
 Direction = Literal["backward", "forward"]
 Price = Callable[[Mapping[str, Elimination]], Mapping[str, Elimination]]
 """Makes the losses of groups, in nats, what the allocation compares."""
@@ -60,7 +60,9 @@ class MIPP:
             to make widths multiples of `round_to`, or `uniform`, the most informative of the others stay too.
         noise: Gaussian: variance of the noise on the target, relative to the target's own variance; 0 is off. The
             test of a confidence draws it with the samples, so that its level is exact. Where second moments suffice the
-            target is a known linear map of the nodes: none of them adds nothing, and the noise says what counts.
+            target is a known linear map of the nodes: none of them adds nothing, and the noise says what counts. None
+            is 10 where a budget is to be met in a chain: nats are then nearly shares of variance, and so is what the
+            outputs feel, by which they are weighed there. It is 1 elsewhere.
         direction: "backward" goes from the outputs to the inputs, with the nodes kept downstream as the target;
             "forward" goes from the inputs to the outputs, with all nodes downstream as the target.
         activation: The target is the output of the next layer before its non-linearity, "pre", or after it, "post".
@@ -88,7 +90,7 @@ class MIPP:
     order: Order = "greedy"
     collapse: Collapse | None = None
     confidence: float | None = None
-    noise: float = NOISE
+    noise: float | None = None
     direction: Direction = "backward"
     activation: Activation = "pre"
     margin: float = 0.0
@@ -104,7 +106,7 @@ class MIPP:
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise MippError(f"MIPP(confidence={self.confidence}): expected a number in [0.5, 1).")
         fewest = self.positions if self.steps is None else min(self.positions, self.steps)
-        if not (0 <= self.noise < math.inf and self.margin >= 0) or fewest < 1:
+        if not (0 <= self.usual_noise < math.inf and self.margin >= 0) or fewest < 1:
             raise MippError(
                 f"MIPP(noise={self.noise}, margin={self.margin}, positions={self.positions}, steps={self.steps}): "
                 "expected noise and margin of 0 or more, and at least one position and one step."
@@ -147,7 +149,7 @@ class MIPP:
                 "MIPP needs to know how much to remove: pass budget=mipp.Budget(macs=0.5) or another target, or "
                 "mipp.methods.MIPP(confidence=0.95) to let the test decide."
             )
-        source = self._source(task, test=not budget.has_target)
+        source = self._source(task, self._noise_for(task, budget), test=not budget.has_target)
         if not budget.has_target:
             return self._by_test(task, source, budget)
         whole = {
@@ -166,8 +168,13 @@ class MIPP:
 
     def information(self, task: Task) -> dict[str, float]:
         """The information that every group carries to its readers, in nats."""
-        source = self._source(task)
+        source = self._source(task, self.usual_noise)
         return {name: source(group, {}).total() for name, group in task.graph.groups.items()}
+
+    @property
+    def usual_noise(self) -> float:
+        """The noise wherever no budget has to be met in a chain."""
+        return NOISE if self.noise is None else self.noise
 
     def estimate(self, samples: Samples, generator: torch.Generator) -> Information:
         """The information that samples hold, by this method's estimator."""
@@ -311,19 +318,24 @@ class MIPP:
         return self.steps or task.effort.steps_for(max(falls, default=1.0), in_chain=is_chain(task.graph))
 
     def _record(self, task: Task, kept: Kept, budget: Budget) -> PruningPlan:
-        """The plan, which names this method with the number that the level of effort stood for."""
-        return task.plan(kept, replace(self, steps=self._steps(task, budget)), budget)
+        """The plan, which names this method with the numbers that were settled for the network."""
+        settled = replace(self, steps=self._steps(task, budget), noise=self._noise_for(task, budget))
+        return task.plan(kept, settled, budget)
 
     def _needs_moments_only(self) -> bool:
         moments_suffice = getattr(make_estimator(self.estimator), "needs_moments_only", False)
         return moments_suffice and self.collapse is None and self.activation == "pre"
 
-    def _source(self, task: Task, *, test: bool = False) -> Source:
+    def _noise_for(self, task: Task, budget: Budget) -> float:
+        in_chain = self.noise is None and budget.has_target and is_chain(task.graph)
+        return NOISE_IN_CHAINS if in_chain else self.usual_noise
+
+    def _source(self, task: Task, noise: float, *, test: bool = False) -> Source:
         if self._needs_moments_only():
-            return by_moments(task, self.positions, self.noise)
+            return by_moments(task, self.positions, noise)
         reading = Reading(self.collapse, self.activation, self.positions)
         test = test and isinstance(make_estimator(self.estimator), Gaussian)  # the others read no noise
-        return by_samples(task, reading, self.noise, self.estimate, test=test)
+        return by_samples(task, reading, noise, self.estimate, test=test)
 
 
 def _scarce(curves: Mapping[str, Elimination]) -> dict[str, Elimination]:
