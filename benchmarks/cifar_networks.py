@@ -1,4 +1,4 @@
-"""Networks for CIFAR-10 that are trained here: VGG-11, a MobileNetV2 and a small vision transformer.
+"""Networks for CIFAR-10 that are trained here: VGG-11, one of a quarter of its widths, a MobileNetV2 and a small ViT.
 
     MIPP_DATA_DIR=... python -m benchmarks.cifar_networks --weights FOLDER
 
@@ -72,6 +72,7 @@ class Training:
 
 TRAININGS: Mapping[str, Training] = {
     "vgg11": Training(zoo.vgg11, 15, 0.05),
+    "vgg11 of a quarter": Training(partial(zoo.vgg11, widths=(16, 32, 64, 128, 128)), 10, 0.05),
     "mobilenetv2": Training(MobileNetV2, 10, 0.1),
     "vit": Training(VisionTransformer, 10, 0.05),
 }
@@ -127,7 +128,7 @@ def path_of(folder: Path, name: str) -> Path:
     """The path of a network's weights, published or trained here."""
     if name in WEIGHTS:
         return folder / WEIGHTS[name]
-    return folder / f"cifar_{name}.safetensors"
+    return folder / f"cifar_{name.replace(' ', '_')}.safetensors"
 
 
 if __name__ == "__main__":

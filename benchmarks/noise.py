@@ -26,7 +26,7 @@ LENET5: tuple[dict[str, float], ...] = (
 )  # fmt: skip
 BUDGETS: Mapping[str, tuple[dict[str, float], ...]] = {
     **{f"lenet5-{seed}": LENET5 for seed in range(3)},
-    "vgg11": ({"params": 0.2}, {"nodes": 0.3}, {"nodes": 0.1}),
+    **dict.fromkeys(("vgg11", "vgg11 of a quarter"), ({"params": 0.2}, {"nodes": 0.3}, {"nodes": 0.1})),
     "resnet20": ({"macs": 0.5}, {"macs": 1 / 3}),
 }
 

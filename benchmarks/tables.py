@@ -39,6 +39,7 @@ PAGES = (
     "docs/decisions/0021-regions-learn-one-after-the-other.md",
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
+    "docs/decisions/0039-chains-are-priced-under-much-noise.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
@@ -50,6 +51,7 @@ PEER_TITLES = {
 }  # fmt: skip
 TITLES = {
     "lenet5": "LeNet-5", "resnet20": "ResNet-20", "resnet56": "ResNet-56", "vgg11": "VGG-11",
+    "vgg11 of a quarter": "VGG-11 of a quarter of the widths",
     "mobilenetv2": "MobileNetV2", "vit": "small ViT", "lenet5, nodes": "LeNet-5, 30 % of the nodes",
     "lenet5, few nodes": "LeNet-5, 10 % of the nodes", "lenet5, params": "LeNet-5, 5 % of the parameters",
 }  # fmt: skip
@@ -226,6 +228,20 @@ def levers() -> str:
         found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 3)]
         cells.append([_title(network), kept, samples, choice, *found, len(rows)])
     return table(["network", "kept", "images", "choice", "agreement, %", "KL, nats", "runs"], cells, footnote(data))
+
+
+def noise() -> str:
+    """Agreement with the dense network by the noise on the targets."""
+    data = load("noise")
+    cells = []
+    keys = {(r["network"].split("-")[0], *(r.get(name, 0) for name in COSTS), r["noise"]) for r in data["rows"]}
+    for network, *amounts, variance in sorted(keys):
+        budget = {name: amount for name, amount in zip(COSTS, amounts, strict=True) if amount}
+        rows = [r for r in chosen(data, noise=variance, **budget) if r["network"].split("-")[0] == network]
+        kept = next(f"{amount:.0%} of the {COSTS[name]}" for name, amount in budget.items())
+        found = [spread(column(rows, "agreement")), spread(column(rows, "kl"), 4)]
+        cells.append([_title(network), kept, f"{variance:g}", *found, len(rows)])
+    return table(["network", "kept", "noise", "agreement, %", "KL, nats", "runs"], cells, footnote(data))
 
 
 def memory() -> str:
@@ -470,7 +486,7 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
-        lenet_mnist, defaults, allocation, levers, memory, memory_full, growth, passes, inspections, levels,
+        lenet_mnist, defaults, allocation, levers, noise, memory, memory_full, growth, passes, inspections, levels,
         effort_levers, rows_needed, variations, recovery, recovery_lenet, progress, methods, papers, rooms, decisions,
         estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people, hostile, kills,
         real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,

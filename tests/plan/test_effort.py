@@ -90,7 +90,7 @@ def test_settings_of_the_refit_win():
 
 
 def test_the_settings_of_a_method_stay_as_they_are():
-    method = MIPP(steps=2, positions=7)
+    method = MIPP(steps=2, positions=7, noise=2.0)
     assert prune(batches(1), method, effort="best").plan.method == repr(method)
 
 
