@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from experiments.mipp_2024 import recipes as recipes_module
 from experiments.mipp_2024 import train
 from experiments.mipp_2024.epochs import Epoch
 from experiments.mipp_2024.recipes import ONCE, PAPER, SHORT, Recipe, once, recipes
@@ -74,8 +75,8 @@ def test_short_recipes_run_under_one_cycle_and_in_float32_on_a_laptop():
 
 
 @pytest.mark.parametrize(("there", "precision"), [(False, "32-true"), (True, "bf16-mixed")])
-def test_a_network_is_trained_once_in_what_the_processor_multiplies(there, precision, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
+def test_a_network_is_trained_once_in_what_the_processor_multiplies_fast(there, precision, monkeypatch):
+    monkeypatch.setattr(recipes_module, "multiplies_bfloat16", lambda device: there)
     assert {once(name).precision for name in ONCE} == {precision}
 
 
