@@ -13,7 +13,7 @@ from mipp.report.measuring import machine
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
-_PARTIAL = ("--minutes", "--shard", "--network", "--choice", "--method", "--part", "--model", "--noise")
+_PARTIAL = ("--minutes", "--shard", "--network", "--choice", "--method", "--part", "--model", "--noise", "--draw")
 """Options, each with a value, that leave rows to other calls: a file holds what all of them measured."""
 
 

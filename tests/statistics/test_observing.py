@@ -12,6 +12,7 @@ from mipp.data.calibration import read
 from mipp.errors import CalibrationError
 from mipp.runtime.record import Notes
 from mipp.statistics.layer_samples import Reading, adjacent_samples
+from mipp.statistics.moments import Moments
 from mipp.statistics.observing import rotate, site_statistics
 
 IMAGES = torch.cat(image_batches(3))
@@ -90,3 +91,59 @@ def test_batches_in_which_what_is_needed_behind_a_layer_changes_are_left_out_and
     )
     assert torch.equal(one.x, other.x)
     assert torch.equal(one.y, other.y)
+
+
+class Stream(nn.Module):
+    """A stream of unequal channels, to which a layer writes, and what reads it."""
+
+    def __init__(self, reads: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down, self.reads, self.head = nn.Linear(6, 8), nn.Linear(8, 6), reads, nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.reads(x + self.down(F.relu(self.up(x)))))
+
+
+@pytest.mark.parametrize(
+    ("reads", "alike"), [(nn.LayerNorm(6), True), (nn.RMSNorm(6), True), (nn.BatchNorm1d(6), False), (nn.ReLU(), False)]
+)
+def test_channels_of_a_stream_have_one_noise_floor_where_a_norm_divides_them_all_by_the_same(reads, alike):
+    model = Stream(reads).eval()
+    data = [torch.randn(64, 6) * torch.tensor([100.0, 1, 1, 1, 1, 1])]
+    graph = mipp.inspect(model, data[0]).graph
+    found = site_statistics(model, graph, read(mipp.Calibration(data), None))
+    (floor,) = (own.floor for own in found.values() if own.weight is not None and own.floor is not None)
+    with torch.no_grad():
+        stream = data[0] + model.down(F.relu(model.up(data[0])))
+    own = stream.double().var(0, correction=0)
+    expected = own.mean().expand_as(own) if alike else own
+    torch.testing.assert_close(floor.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+class Tokens(nn.Module):
+    """Two layers between tokens, of which the first of a sequence is far from the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.down(F.relu(self.up(x)))
+
+
+def read_of_tokens(batch_size: int) -> Moments:
+    torch.manual_seed(0)
+    model, tokens = Tokens().eval(), torch.randn(12, 40, 5)
+    tokens[:, 0] *= 1000
+    batches = read(mipp.Calibration(list(tokens.split(batch_size))), None)
+    (found,) = site_statistics(model, mipp.inspect(model, tokens).graph, batches, lambda _: 10).values()
+    return found.inputs[0]
+
+
+@pytest.mark.parametrize("batch_size", [12, 5, 1])
+def test_of_sequences_all_positions_are_seen_whatever_the_batches(batch_size):
+    found = read_of_tokens(batch_size)
+    assert found.count == 12 * 10
+    assert found.raw.diagonal().max() > 1000
+    torch.testing.assert_close(found.raw, read_of_tokens(12).raw, rtol=1e-5, atol=1e-3)

@@ -50,3 +50,18 @@ def test_positions_taken_in_inference_mode_serve_a_pass_with_gradients():
     torch.testing.assert_close(rows, expected)
     assert x.grad is not None
     assert x.grad.sum() == rows.numel()
+
+
+@given(total=st.integers(2, 30), limit=st.integers(1, 30), first=st.integers(0, 50))
+def test_positions_of_sequences_are_taken_in_turn(total, limit, first):
+    samples = 2 * total
+    places = torch.arange(total, dtype=torch.float32).expand(samples, total)[..., None]
+    taken = channels_last(places, -1, limit, first).view(samples, -1).long()
+    assert all(len(set(own)) == min(limit, total) for own in taken.tolist())
+    assert len(set(torch.bincount(taken.flatten(), minlength=total).tolist())) == 1  # each as often as any other
+    assert torch.equal(channels_last(places[1:], -1, limit, first + 1).view(samples - 1, -1).long(), taken[1:])
+
+
+def test_without_a_number_the_same_positions_are_taken_of_all_samples():
+    places = torch.arange(20.0).expand(6, 20)[..., None]
+    assert (channels_last(places, -1, 5).view(6, 5) == channels_last(places, -1, 5)[:5].view(1, 5)).all()

@@ -240,7 +240,7 @@ class _Refitter:
             Shape [groups, rows, inputs]; pairs of [rows, outputs that are kept].
         """
         (site, op, behind), (dense, pruned), bound = use, values, self.cut.path(index).bound
-        x, out = pruned[input_of(op)], pruned.get(op.outputs[0])
+        x, out, self.first = pruned[input_of(op)], pruned.get(op.outputs[0]), self.first_samples[index]
         inputs = self._inputs(site, op, x, index, target.weight)
         made = self._rows(op, out) if out is not None else self._make(target, {**bound, **pruned}, op, inputs)
         sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made), made)]
@@ -309,7 +309,7 @@ class _Refitter:
     def _inputs(self, site: Site, op: Op, x: Tensor, batch: int, weight: str) -> Tensor:
         arguments = self.cut.path(batch).program.ops[op.index].arguments
         tensors = {"input": x, "weight": site.swap_axes(self.tensors[weight])}
-        return patches_of(site, {**arguments, **tensors}, self.taken)
+        return patches_of(site, {**arguments, **tensors}, self.taken, self.first_samples[batch])
 
     def _choose_rows(self, target: Target) -> tuple[int, int]:
         """Number of batches that a layer is fitted to, without the varied ones where it needs none; and positions."""
@@ -339,7 +339,7 @@ class _Refitter:
 
     def _rows(self, op: Op, value: Tensor) -> Tensor:
         """A value behind a layer at the positions that are taken, shape [rows, outputs]."""
-        return channels_last(value, channel_dim(op), self.taken)
+        return channels_last(value, channel_dim(op), self.taken, self.first)
 
     def _make(self, target: Target, values: Mapping[int, Tensor], op: Op, inputs: Tensor) -> Tensor:
         """The outputs of a layer in the cut network, of these rows alone, shape [rows, outputs]."""

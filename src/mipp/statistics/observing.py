@@ -18,6 +18,7 @@ from mipp.graph.downstream import Downstream, downstream, norm_scale
 from mipp.graph.layers import as_layer, channel_dim, is_layer, weight_argument
 from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import STRIDELESS, Program, Ref, StrayedError
+from mipp.graph.row_norms import row_norm_behind
 from mipp.graph.trace import OpStream, call_op, module_stack, run
 from mipp.graph.trees import map_tensors, tensors_in
 from mipp.graph.uses import Use, uses_of, weight_name
@@ -106,14 +107,14 @@ def site_statistics(
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
         if index in streams:
-            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions(0)))
+            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions(0), seen))
         if index in first:
             op, weight = first[index], arguments["weight"].detach()
             if twins[op] != op and twins[op] in found:
                 found.setdefault(op, replace(found[twins[op]], weight=weight))
                 return
             twins[op] = op  # a pass that took another way
-            inputs = patches_of(sites[op], arguments, limits[op])
+            inputs = patches_of(sites[op], arguments, limits[op], seen)
             if op not in found:
                 own = read[op]
                 moments = _moments_of(own, len(inputs), inputs.device, apart=op in blocks)
@@ -121,11 +122,12 @@ def site_statistics(
                 found[op] = SiteStatistics(moments, weight, None, layouts[op], own.parts, own.basis)
             read[op].add(inputs)
 
-    followed, turned = Followed(), may_turn(graph.program)
+    followed, turned, seen = Followed(), may_turn(graph.program), 0
     for batch in batches:
         call = batch.call.map(turn) if turned else batch.call
         with followed.attempt(), name_batch(batch):
             observe(model, call, graph.program, [*first, *streams], observer, streams, followed.forms)
+        seen += batch.samples
         with torch.inference_mode():  # as in the pass, where the moments were made
             for rows in read.values():
                 rows.flush()
@@ -136,7 +138,7 @@ def site_statistics(
     tensors = tensors_by_name(model)
     for op, statistics in sorted(found.items()):
         statistics.inputs = _pool(statistics, _places(graph, sites[op])) if twins[op] == op else found[twins[op]].inputs
-        statistics.floor = _floor(graph.program, after[op], streams, tensors)
+        statistics.floor = _floor(graph.program, op, after[op], streams, tensors)
     if notes is not None:
         note_odd_numbers(graph.program, found, notes)
     return found
@@ -232,11 +234,14 @@ def _channel_dim(program: Program, after: Mapping[int, Downstream], addition: in
 
 
 def _floor(
-    program: Program, after: Downstream, streams: Mapping[int, Variances], tensors: Mapping[str, Tensor]
+    program: Program, op: int, after: Downstream, streams: Mapping[int, Variances], tensors: Mapping[str, Tensor]
 ) -> Tensor | None:
+    """The variance of the stream that an op writes to, in units of what it writes; a norm has one for all channels."""
     if after.addition < 0 or not streams[after.addition].count:
         return None
     variance = streams[after.addition].variance
+    if row_norm_behind(program, program.ops[op], after) is not None:
+        variance = variance.mean().expand_as(variance)
     if after.norm < 0:
         return variance
     squared = norm_scale(program, after.norm, tensors).square()

@@ -11,22 +11,24 @@ from torch import Tensor, nn
 from mipp.graph.nodes import Site
 
 
-def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:
+def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None, first: int | None = None) -> Tensor:
     """The inputs of a linear layer or convolution, position by position.
 
     Args:
         site: The op.
         arguments: Its arguments by name, as `as_layer` gives them.
-        limit: At most this many positions of each sample are taken, at random but the same in all.
+        limit: At most this many positions of each sample are taken, at random.
+        first: Number of the first sample, among all. Those of a sequence are then taken in turn, others in each sample,
+            so that all are seen: what stands first is not like the rest. None, and in maps: the same in all samples.
 
     Returns:
         Shape [groups, samples x positions, inputs per group x kernel]; features in the order of the flattened weight.
     """
-    rows, kernel = patches_of(site, arguments, limit), kernel_positions(arguments["weight"])
+    rows, kernel = patches_of(site, arguments, limit, first), kernel_positions(arguments["weight"])
     return rows if kernel == 1 else rows.unflatten(-1, (kernel, -1)).transpose(-1, -2).flatten(-2)
 
 
-def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None) -> Tensor:
+def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None, first: int | None = None) -> Tensor:
     """The same inputs with all channels at one position of the kernel beside each other, as memory is read fastest.
 
     Returns:
@@ -34,7 +36,7 @@ def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = Non
     """
     x, weight = arguments["input"], arguments["weight"]
     if "stride" not in arguments:
-        return _subsample(x, limit).reshape(1, -1, x.shape[-1])
+        return _subsample(x, limit, first).reshape(1, -1, x.shape[-1])
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
     padded, strides, dilation = (_pad if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
@@ -59,10 +61,10 @@ def places_of_weight(kernel: int, inputs: int) -> Tensor:
     return torch.arange(kernel * inputs).view(kernel, inputs).mT.flatten()
 
 
-def channels_last(tensor: Tensor, dim: int, limit: int | None = None) -> Tensor:
+def channels_last(tensor: Tensor, dim: int, limit: int | None = None, first: int | None = None) -> Tensor:
     """Rows of a tensor with its channels (at `dim`) last, at the positions of `inputs_of`, shape [rows, channels]."""
     if dim % tensor.ndim == tensor.ndim - 1:
-        return _subsample(tensor, limit).reshape(-1, tensor.shape[-1])
+        return _subsample(tensor, limit, first).reshape(-1, tensor.shape[-1])
     tensor = tensor.unsqueeze(0) if dim % tensor.ndim == 0 else tensor
     return _select(tensor.flatten(2), _positions(tensor.shape[2:], limit)).reshape(-1, tensor.shape[1])
 
@@ -159,8 +161,16 @@ def _positions(size: torch.Size, limit: int | None) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(total))[:limit].sort().values
 
 
-def _subsample(x: Tensor, limit: int | None) -> Tensor:
+def _subsample(x: Tensor, limit: int | None, first: int | None) -> Tensor:
     if x.ndim < 3:
         return x
     flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    return flat if limit is None or flat.shape[1] <= limit else flat[:, _positions(torch.Size([flat.shape[1]]), limit)]
+    total = flat.shape[1]
+    if limit is None or total <= limit:
+        return flat
+    if first is None:
+        return flat[:, _positions(torch.Size([total]), limit)]
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(total))
+    samples = torch.arange(len(flat))[:, None]
+    turns = (first + samples) * limit + torch.arange(limit)
+    return flat[samples.to(flat.device), order[turns % total].sort(1).values.to(flat.device)]

@@ -1,5 +1,6 @@
 """The inputs of the layers that read a group, for methods that score activations."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +47,12 @@ def observe_readers(task: Task) -> dict[int, Seen]:
 
 def _observe(task: Task) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
+    read: Counter[int] = Counter()  # samples, by op
     first = {use: site.op for site in task.graph.distinct_sites for use in task.graph.uses(site)}
 
     def visit(site: Site, arguments: Mapping[str, Any]) -> None:
-        inputs = inputs_of(site, arguments, POSITIONS)
+        inputs = inputs_of(site, arguments, POSITIONS, read[site.op])
+        read[site.op] += len(arguments["input"])
         own = found.setdefault(first[site.op], Seen(arguments["weight"].detach(), [Variances() for _ in inputs]))
         for variances, rows in zip(own.features, inputs, strict=True):
             for some in rows.split(_ROWS):

@@ -48,7 +48,8 @@ class MIPP:
     """Removes the nodes whose removal costs the layers that read them the least information.
 
     Groups are taken from the outputs to the inputs. The target of a group is what the weights that read it write: the
-    nodes *kept* downstream, and where those write to a residual stream, the stream (its noise floor is the stream's).
+    nodes *kept* downstream, and where those write to a residual stream, the stream (its noise floor is the stream's, or
+    where a norm divides each row of that by one number, the same in all channels).
 
     Attributes:
         estimator: "gaussian", the closed form; "surrogate", one perceptron per layer trained under random masks; "mlp",
@@ -68,7 +69,7 @@ class MIPP:
         activation: The target is the output of the next layer before its non-linearity, "pre", or after it, "post".
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer; second moments take
-            fewer where that makes rows enough (see `mipp.plan.effort`).
+            fewer where that makes rows enough (see `mipp.plan.effort`), and of sequences others in each sample, in turn.
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
             again, towards the nodes that the step before keeps downstream. None is 4 in chains, and elsewhere one for
             each halving of what the budget limits, at most 4.
