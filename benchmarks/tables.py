@@ -39,6 +39,7 @@ PAGES = (
     "docs/decisions/0021-regions-learn-one-after-the-other.md",
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
+    "docs/decisions/0037-behind-a-norm-all-channels-have-one-noise.md",
     "docs/decisions/0039-chains-are-priced-under-much-noise.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
@@ -149,6 +150,18 @@ def recovery(name: str = "recovery") -> str:
 def recovery_lenet() -> str:
     """The same for LeNet-5, which is trained anew for each draw."""
     return recovery("recovery_lenet")
+
+
+def streams() -> str:
+    """KL to the dense language model by how its streams and sequences are measured."""
+    data = load("streams")
+    parts = {"80-uniform": "80 % of the MACs, equal widths", "80": "80 % of the MACs"}
+    cells = []
+    for part, choice in dict.fromkeys((r["part"], r["choice"]) for r in data["rows"]):
+        rows = chosen(data, part=part, choice=choice)
+        numbers = ", ".join(f"{r['kl']:.3f} ({r['draw']})" for r in sorted(rows, key=lambda r: r["draw"]))
+        cells.append([parts[part], {"flap": "FLAP"}.get(choice, choice), numbers])
+    return table(["kept", "choice", "KL, nats (draw)"], sorted(cells, key=lambda c: len(c[0])), footnote(data))
 
 
 def latency() -> str:
@@ -487,9 +500,9 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, noise, memory, memory_full, growth, passes, inspections, levels,
-        effort_levers, rows_needed, variations, recovery, recovery_lenet, progress, methods, papers, rooms, decisions,
-        estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people, hostile, kills,
-        real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
+        effort_levers, rows_needed, variations, recovery, recovery_lenet, streams, progress, methods, papers, rooms,
+        decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
+        hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip
 
