@@ -1,4 +1,4 @@
-"""What is measured of normalised streams and of sequences to choose nodes by: as it is, and as it was.
+"""Streams and sequences, as they are measured to choose nodes by, and as they were.
 
     MIPP_DATA_DIR=... python -m benchmarks.streams [--part NAME] [--choice NAME] [--draws N]
 
