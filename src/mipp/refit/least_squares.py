@@ -195,7 +195,7 @@ class _Refitter:
 
     def _read(self, work: Work, found: Pass, index: int, dense: dict[int, Tensor]) -> None:
         """Adds the rows of a batch."""
-        target, uses = work.target, Uses.of(work.target, self.full.path(index))
+        target, uses, first = work.target, Uses.of(work.target, self.full.path(index)), self.first_samples[index]
         pruned = self.cut.values(index, partial(target.read, is_taught=work.is_taught))
         for site, op, behind in uses.sites:
             read, scale = input_of(op), self._scale(uses.program, behind)
@@ -204,11 +204,11 @@ class _Refitter:
                 behind = replace(behind, other=-1) if behind.other in uses.written else behind
             inputs, sides = self._compare(target, index, (site, op, behind), (dense, pruned))
             missing = errors_behind(sides, behind, scale[1])
-            folds = folds_of(len(missing), self.full.batches[index].samples, self.first_samples[index])
+            folds = folds_of(len(missing), self.full.batches[index].samples, first)
             weights, rows = row_weights(uses.program, op, behind, sides), inputs[:, :, found.columns]
             found.add(index, (rows, by_group(missing, len(rows)), folds, weights), last=op is uses.sites[-1][1])
             if work.rectified is not None:
-                wanted = self._wanted(site, op, dense[uses.joined], pruned[read], sides[0][1])
+                wanted = self._wanted(site, op, dense[uses.joined], pruned[read], sides[0][1], first)
                 work.rectified.update(rows, missing, wanted, wanted - errors_before(sides, scale[0]), folds)
 
     def _error(self, work: Work, recorded: Recorded) -> float:
@@ -240,13 +240,13 @@ class _Refitter:
             Shape [groups, rows, inputs]; pairs of [rows, outputs that are kept].
         """
         (site, op, behind), (dense, pruned), bound = use, values, self.cut.path(index).bound
-        x, out, self.first = pruned[input_of(op)], pruned.get(op.outputs[0]), self.first_samples[index]
+        x, out, first = pruned[input_of(op)], pruned.get(op.outputs[0]), self.first_samples[index]
         inputs = self._inputs(site, op, x, index, target.weight)
-        made = self._rows(op, out) if out is not None else self._make(target, {**bound, **pruned}, op, inputs)
-        sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made), made)]
+        made = self._rows(op, out, first) if out is not None else self._make(target, {**bound, **pruned}, op, inputs)
+        sides = [(self._wanted(site, op, dense[op.outputs[0]], x, made, first), made)]
         if behind.other >= 0:
-            here = self._rows(op, pruned[behind.other])
-            sides.append((self._wanted(site, op, dense[behind.other], pruned[behind.other], here), here))
+            here = self._rows(op, pruned[behind.other], first)
+            sides.append((self._wanted(site, op, dense[behind.other], pruned[behind.other], here, first), here))
         return inputs, sides
 
     def _example(self, target: Target) -> tuple[Program, Op, Downstream]:
@@ -324,7 +324,7 @@ class _Refitter:
         """The cut weight as [outputs, inputs per group, ...]."""
         return target.uses[0].swap_axes(self.tensors[target.weight])
 
-    def _wanted(self, site: Site, op: Op, dense: Tensor, beside: Tensor, here: Tensor) -> Tensor:
+    def _wanted(self, site: Site, op: Op, dense: Tensor, beside: Tensor, here: Tensor, first: int) -> Tensor:
         """A dense value behind a site at the rows and outputs that are kept.
 
         Args:
@@ -333,13 +333,14 @@ class _Refitter:
             dense: The value.
             beside: A value of the pruned model with the same axes in front.
             here: The same value in the pruned model, shape [rows, outputs].
+            first: Number of the first sample.
         """
-        there = self._rows(op, align(dense, beside.shape, site.rows_to_keep(self.keep)))
+        there = self._rows(op, align(dense, beside.shape, site.rows_to_keep(self.keep)), first)
         return align(there, here.shape, {1: site.outputs_to_keep(self.keep)})
 
-    def _rows(self, op: Op, value: Tensor) -> Tensor:
+    def _rows(self, op: Op, value: Tensor, first: int) -> Tensor:
         """A value behind a layer at the positions that are taken, shape [rows, outputs]."""
-        return channels_last(value, channel_dim(op), self.taken, self.first)
+        return channels_last(value, channel_dim(op), self.taken, first)
 
     def _make(self, target: Target, values: Mapping[int, Tensor], op: Op, inputs: Tensor) -> Tensor:
         """The outputs of a layer in the cut network, of these rows alone, shape [rows, outputs]."""
