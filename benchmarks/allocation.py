@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
@@ -65,14 +66,20 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], choice: dic
         exclude=EXCLUDED if network in WEIGHTS else (), seed=draw, progress=False,
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    found, said = logits(result.model, held_out), logits(model, held_out)
-    logs = found.log_softmax(1), said.log_softmax(1)
     return {
-        "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
-        "kl": round(float(torch.nn.functional.kl_div(*logs, log_target=True, reduction="batchmean")), 4),
+        **agreement(logits(model, held_out), logits(result.model, held_out)),
         "seconds": round(seconds, 2),
         "phases": {k: round(v, 2) for k, v in result.report.seconds.items()},
         "widths": result.plan.widths,
+    }
+
+
+def agreement(said: Tensor, found: Tensor) -> Row:
+    """Share of the classes, in percent, that two networks say alike, and KL(first || second), from their logits."""
+    logs = found.log_softmax(1), said.log_softmax(1)
+    return {
+        "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
+        "kl": round(float(F.kl_div(*logs, log_target=True, reduction="batchmean")), 4),
     }
 
 

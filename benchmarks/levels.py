@@ -19,11 +19,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.allocation import HELD_OUT, drawn, logits
+from benchmarks.allocation import HELD_OUT, agreement, drawn, logits
 from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS
 from benchmarks.cifar_networks import dense, path_of
 from benchmarks.imagenet_networks import resnet
@@ -112,15 +111,6 @@ def _said(network: str, weights: Path, draw: int) -> Tensor:
     _, held_out = _images(network, draw)
     assert held_out is not None
     return logits(_network(network, weights), held_out)
-
-
-def agreement(said: Tensor, found: Tensor) -> Row:
-    """Share of the classes, in percent, that two networks say alike, and KL(first || second), from their logits."""
-    logs = found.log_softmax(1), said.log_softmax(1)
-    return {
-        "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
-        "kl": round(float(F.kl_div(*logs, log_target=True, reduction="batchmean")), 4),
-    }
 
 
 def _batches(network: str, images: Tensor) -> Sequence[Tensor]:

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Literal
 from unittest.mock import patch
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.allocation import HELD_OUT, drawn, logits
+from benchmarks.allocation import HELD_OUT, agreement, drawn, logits
 from benchmarks.cifar import EXCLUDED, SAMPLES
 from benchmarks.cifar_networks import dense
 from benchmarks.record import Record, Row
@@ -120,12 +119,7 @@ def pruned(
     if choice is not None and choice.again:
         plan = chosen_again(model, batches, plan, exclude)
         small = refitted(model, batches, plan, exclude)
-    found, said = logits(small, held_out), logits(model, held_out)
-    return {
-        "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
-        "kl": round(divergence(said, found), 4),
-        "widths": plan.widths,
-    }
+    return {**agreement(logits(model, held_out), logits(small, held_out)), "widths": plan.widths}
 
 
 def chosen_again(model: nn.Module, batches: list[Tensor], plan: PruningPlan, exclude: tuple[str, ...]) -> PruningPlan:
@@ -145,12 +139,6 @@ def refitted(model: nn.Module, batches: list[Tensor], plan: PruningPlan, exclude
     task = Task(model, found.graph, found.cost, read(mipp.Calibration(batches), None))
     refit(small, model, plan, task, mipp.Refit())
     return small
-
-
-def divergence(said: Tensor, found: Tensor) -> float:
-    """KL(dense || pruned) in nats, of logits [samples, classes]."""
-    logs = found.log_softmax(1), said.log_softmax(1)
-    return float(F.kl_div(*logs, log_target=True, reduction="batchmean"))
 
 
 @cache

@@ -13,10 +13,10 @@ from itertools import product
 from pathlib import Path
 
 import mipp
-from benchmarks.allocation import HELD_OUT, drawn, logits
+from benchmarks.allocation import HELD_OUT, agreement, drawn, logits
 from benchmarks.cifar import EXCLUDED, SAMPLES, WEIGHTS
 from benchmarks.cifar_networks import path_of
-from benchmarks.levers import data_of, divergence, network_of
+from benchmarks.levers import data_of, network_of
 from benchmarks.record import Record, Row
 from mipp.methods import MIPP
 
@@ -55,12 +55,7 @@ def pruned(network: str, weights: Path, budget: Mapping[str, float], noise: floa
     limits = mipp.Budget(**budget, min_keep=0 if "nodes" in budget else 1)  # type: ignore[arg-type]
     exclude = EXCLUDED if network in WEIGHTS else ()
     result = mipp.prune(model, list(images.split(128)), limits, MIPP(noise=noise), exclude=exclude, progress=False)
-    found, said = logits(result.model, held_out), logits(model, held_out)
-    return {
-        "agreement": round(100 * float((found.argmax(1) == said.argmax(1)).double().mean()), 2),
-        "kl": round(divergence(said, found), 4),
-        "widths": result.plan.widths,
-    }
+    return {**agreement(logits(model, held_out), logits(result.model, held_out)), "widths": result.plan.widths}
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mipp
-from benchmarks.allocation import HELD_OUT, drawn, logits
+from benchmarks.allocation import HELD_OUT, agreement, drawn, logits
 from benchmarks.cifar import EXCLUDED, WEIGHTS
 from benchmarks.cifar_networks import dense
 from benchmarks.language import Text
-from benchmarks.levels import agreement
 from benchmarks.passes import characters
 from benchmarks.record import Record, Row
 from benchmarks.workloads import trained_lenet5

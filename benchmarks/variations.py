@@ -16,10 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import mipp
-from benchmarks.allocation import HELD_OUT, drawn, logits
+from benchmarks.allocation import HELD_OUT, agreement, drawn, logits
 from benchmarks.cifar import EXCLUDED, WEIGHTS
 from benchmarks.cifar_networks import dense
-from benchmarks.levels import agreement
 from benchmarks.record import Record, Row
 from mipp import zoo
 from mipp.plan.effort import EFFORTS, Effort
