@@ -39,11 +39,12 @@ def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = Non
         return _subsample(x, limit, first).reshape(1, -1, x.shape[-1])
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
-    padded, strides, dilation = (_pad if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
-    places = _places(padded.shape[2:], weight.shape[2:], strides, dilation, limit)
+    x, strides, dilation, pads = (_padded if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
+    places, outside = _places(x.shape[2:], pads, weight.shape[2:], strides, dilation, limit)
     if site.reads_axis == 0:
-        places = places.flip(1)
-    read = _select(padded.flatten(2), places.flatten()).view(len(x), len(places), places.shape[1], site.groups, -1)
+        places, outside = places.flip(1), outside.flip(1)
+    read = _select(x.flatten(2), places.flatten(), outside.flatten())
+    read = read.view(len(x), len(places), places.shape[1], site.groups, -1)
     return read.permute(3, 0, 1, 2, 4).reshape(site.groups, len(x) * len(places), -1)
 
 
@@ -91,28 +92,32 @@ def _take(tensor: Tensor, dim: int, places: Tensor) -> Tensor:
     return tensor.index_select(dim, places)
 
 
-def _select(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps [samples, channels, positions] at some positions, shape [samples, places, channels].
+def _select(maps: Tensor, places: Tensor, outside: Tensor | None = None) -> Tensor:
+    """Maps [samples, channels, positions] at some positions, shape [samples, places, channels]; zeros at those outside.
 
     Maps are turned before or after, whichever moves fewer numbers, unless their channels are last in memory already.
     """
-    turned = maps.transpose(1, 2)
-    if torch.equal(places, torch.arange(maps.shape[2])):
+    turned, zeros = maps.transpose(1, 2), torch.empty(0) if outside is None else outside.nonzero().flatten()
+    if not len(zeros) and torch.equal(places, torch.arange(maps.shape[2])):
         return turned.contiguous()
     places = places.to(maps.device)
     if len(places) < maps.shape[2] and not turned.is_contiguous():
-        return maps.index_select(2, places).transpose(1, 2).contiguous()
-    return turned.contiguous().index_select(1, places)
+        read = _take(maps, 2, places).transpose(1, 2).contiguous()
+    else:
+        read = turned.contiguous().index_select(1, places)
+    return read.index_fill_(1, zeros.to(maps.device), 0) if len(zeros) else read
 
 
-def _pad(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Tensor, list[int], list[int]]:
-    """The padded input, and the strides and dilations at which kernels read it."""
+Reading = tuple[Tensor, list[int], list[int], list[tuple[int, int]]]
+"""The input, and at which strides and dilations kernels read it, and how many zeros they see on either side."""
+
+
+def _padded(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Reading:
     stride, padding, dilation = (_each(arguments[k], len(kernel)) for k in ("stride", "padding", "dilation"))
-    amounts = [side for pad in reversed(_padding(padding, kernel, dilation)) for side in pad]
-    return nn.functional.pad(x, amounts), stride, dilation
+    return x, stride, dilation, _padding(padding, kernel, dilation)
 
 
-def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> tuple[Tensor, list[int], list[int]]:
+def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Reading:
     """The spread-out input of a transposed convolution, which a reversed kernel reads at a stride of one."""
     names = ("stride", "padding", "dilation", "output_padding")
     stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)
@@ -120,22 +125,32 @@ def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> t
     places: tuple[Any, ...] = (..., *(slice(None, None, s) for s in stride))
     spread[places] = x
     sides = zip(kernel, padding, dilation, extra, strict=True)
-    amounts = [n for k, p, d, e in reversed(list(sides)) for n in (d * (k - 1) - p, d * (k - 1) - p + e)]
-    return nn.functional.pad(spread, amounts), [1] * len(kernel), dilation
+    pads = [(d * (k - 1) - p, d * (k - 1) - p + e) for k, p, d, e in sides]
+    return spread, [1] * len(kernel), dilation, pads
 
 
 def _places(
-    size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], limit: int | None
-) -> Tensor:
-    """Places in a flattened map of this size that the kernel reads for the chosen outputs, [outputs, kernel]."""
-    steps = list(zip(size, kernel, strides, dilation, strict=True))
-    written = torch.Size((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in steps)
+    size: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    limit: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Places in a flattened map of this size that the kernel reads for the chosen outputs, and which lie outside of it.
+
+    Both of shape [outputs, kernel]; a place outside is any place.
+    """
+    steps = list(zip(size, pads, kernel, strides, dilation, strict=True))
+    written = torch.Size((n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps)
     chosen = np.unravel_index(_positions(written, limit).numpy(), written)  # torch's own imports sympy
     within = np.unravel_index(np.arange(torch.Size(kernel).numel()), tuple(kernel))
     places = np.zeros((len(chosen[0]), len(within[0])), np.int64)
-    for (n, _, s, d), outer, inner in zip(steps, chosen, within, strict=True):
-        places = places * n + outer[:, None] * s + inner * d
-    return torch.from_numpy(places)
+    outside = np.zeros(places.shape, np.bool_)
+    for (n, (before, _), _, s, d), outer, inner in zip(steps, chosen, within, strict=True):
+        place = outer[:, None] * s + inner * d - before
+        places, outside = places * n + place.clip(0, n - 1), outside | (place < 0) | (place >= n)
+    return torch.from_numpy(places), torch.from_numpy(outside)
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
