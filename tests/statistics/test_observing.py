@@ -14,6 +14,7 @@ from mipp.runtime.record import Notes
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.moments import Moments
 from mipp.statistics.observing import rotate, site_statistics
+from mipp.statistics.sampling import Sampling
 
 IMAGES = torch.cat(image_batches(3))
 
@@ -137,7 +138,7 @@ def read_of_tokens(batch_size: int) -> Moments:
     model, tokens = Tokens().eval(), torch.randn(12, 40, 5)
     tokens[:, 0] *= 1000
     batches = read(mipp.Calibration(list(tokens.split(batch_size))), None)
-    (found,) = site_statistics(model, mipp.inspect(model, tokens).graph, batches, lambda _: 10).values()
+    (found,) = site_statistics(model, mipp.inspect(model, tokens).graph, batches, Sampling(lambda *_: 10)).values()
     return found.inputs[0]
 
 

@@ -23,6 +23,7 @@ from mipp.runtime.tensor_store import Stored, TensorStore
 
 _LEAVES: dict[type, str] = {int: "whole numbers, such as token ids", float: "numbers", str: "text"}
 _DEEPEST = 4
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,25 @@ class Batch:
         """True if the call can be made on some of the samples."""
         inputs = self.call.tensors
         return not self.whole and self.call.how is None and all(t.ndim and len(t) == self.samples for t in inputs)
+
+    def thinned(self, stride: int, first: int) -> "Batch | None":
+        """One out of so many samples, by their numbers among all; None if it has none of them.
+
+        Runs of samples give one each, at another place from run to run: classes that take turns are not missed. Whole
+        batches stay as they are.
+
+        Args:
+            stride: The length of a run.
+            first: Number of the first sample.
+        """
+        if stride == 1 or not self.divisible:
+            return self
+        runs = np.arange(first // stride, (first + self.samples - 1) // stride + 1)
+        chosen = runs * stride + (stride * (runs * _GOLDEN % 1)).astype(int) - first
+        chosen = chosen[(chosen >= 0) & (chosen < self.samples)]
+        places = torch.from_numpy(chosen)
+        call = self.call.map(lambda t: t.index_select(0, places.to(t.device)))
+        return replace(self, call=call, samples=len(chosen), labels=None) if len(chosen) else None
 
 
 @contextmanager

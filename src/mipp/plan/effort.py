@@ -22,6 +22,7 @@ class Effort:
         most: and at most; more than 1,024 samples bring more.
         chosen_by_per_input: The nodes that a layer reads are chosen by so many rows for each of its inputs,
         chosen_by: and by so many at least, as far as `MIPP.positions` allows.
+        seen_by: Where fewer samples bring these rows, so many are looked at.
         rounds: Rounds in which a weight that reads what it wrote is fitted, the first to what the dense one reads.
         through_time: Rounds of least squares through all steps of a recurrence.
         variations: So many times more are images read, shifted and mirrored, where rows are scarce.
@@ -34,6 +35,7 @@ class Effort:
     most: int = 65536
     chosen_by_per_input: int = 16
     chosen_by: int = 8192
+    seen_by: int = 256
     rounds: int = 3
     through_time: int = 2
     variations: int = 1
@@ -46,10 +48,17 @@ class Effort:
         """Rows that a layer of so many inputs is refitted to."""
         return min(self.most, max(self.fewest, self.rows_per_input * inputs))
 
-    def positions_for(self, inputs: int, samples: int) -> int:
-        """Positions of each sample by which the nodes that a layer of so many inputs reads are chosen."""
-        rows = max(self.chosen_by, self.chosen_by_per_input * inputs)
-        return ceil(rows / max(1, min(samples, MOST_SAMPLES)))
+    def positions_for(self, inputs: int, samples: int, stride: int = 1) -> int:
+        """Positions of each sample looked at by which the nodes that a layer of so many inputs reads are chosen."""
+        return ceil(self._chosen_by(inputs) * stride / max(1, min(samples, MOST_SAMPLES)))
+
+    def stride_for(self, inputs: int, positions: float, samples: int) -> int:
+        """Of how many samples one is looked at to choose the nodes that a layer reads, at so many positions at most."""
+        needed = max(self.seen_by, self._chosen_by(inputs) / max(positions, 1))
+        return max(1, int(min(samples, MOST_SAMPLES) / needed))
+
+    def _chosen_by(self, inputs: int) -> int:
+        return max(self.chosen_by, self.chosen_by_per_input * inputs)
 
 
 DEFAULT = Effort()

@@ -39,7 +39,6 @@ from mipp.refit.rows import (
     is_scarce,
     make_outputs,
     row_weights,
-    rows_of_sample,
 )
 from mipp.refit.settings import Refit
 from mipp.refit.sums import runs_within
@@ -52,6 +51,7 @@ from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
 from mipp.statistics.observing import report_not_finite
 from mipp.statistics.replay import Stream, Visit
+from mipp.statistics.sampling import rows_of_sample
 from mipp.statistics.unfolding import align, channels_last, kernel_positions, patches_of, places_of_weight
 
 _MOVED = 300  # operations that go by while one value of the layer is computed, put away and fetched

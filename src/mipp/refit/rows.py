@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from math import prod
 from operator import add
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from mipp.graph.nodes import PruningGraph, Site
 from mipp.graph.program import Op, Program
 from mipp.graph.row_norms import row_norm_behind
 from mipp.statistics.products import times_transposed
+from mipp.statistics.sampling import rows_of_sample
 from mipp.statistics.unfolding import kernel_positions
 
 _SCARCE = 4
@@ -77,10 +77,3 @@ def is_scarce(site: Site, weight: Tensor, graph: PruningGraph, samples: int) -> 
     """True if a convolution has few rows for each of its inputs."""
     weight = site.swap_axes(weight)
     return weight.ndim > 2 and samples * rows_of_sample(site, graph) < _SCARCE * weight[0].numel()
-
-
-def rows_of_sample(site: Site, graph: PruningGraph) -> float:
-    """The rows that a layer writes of one sample."""
-    op = graph.program.ops[site.op]
-    written = graph.program.values[op.outputs[0]].shape
-    return prod(written) / written[channel_dim(op)] / graph.batch

@@ -29,6 +29,7 @@ from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.followed import Followed
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import BlockMoments, Moments, Variances
+from mipp.statistics.sampling import EVERYTHING, Sampling, rows_of_sample
 from mipp.statistics.site_rows import SiteRows
 from mipp.statistics.strides import may_turn, turn
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
@@ -73,7 +74,7 @@ def site_statistics(
     model: nn.Module,
     graph: PruningGraph,
     batches: Iterable[Batch],
-    positions: Callable[[int], int | None] = lambda _: None,
+    sampling: Sampling = EVERYTHING,
     limit: float = math.inf,
     notes: Notes | None = None,
     together: float = math.inf,
@@ -84,8 +85,7 @@ def site_statistics(
         model: Not changed.
         graph: Its pruning graph; every site that reads removable nodes is observed.
         batches: Calibration batches.
-        positions: At most how many positions of each sample are used, by the number of features whose moments are taken
-            together; None: all.
+        sampling: Of which samples, and at how many of their positions, layers are looked at.
         limit: Bytes for all statistics; wide layers get coarser ones until they fit.
         notes: Gets a sentence for the report about these.
         together: Convolutions that read more numbers than this get coarser ones, too.
@@ -98,16 +98,19 @@ def site_statistics(
     first = {use: op for op, site in sites.items() for use in graph.uses(site)}
     layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes(), together)
     read = {op: _rows_of(graph, site, layouts[op]) for op, site in sites.items()}
-    limits = {op: positions(max(map(len, own.parts))) for op, own in read.items()}
+    features = {op: max(map(len, own.parts)) for op, own in read.items()}
+    sizes = [(count, rows_of_sample(sites[op], graph)) for op, count in features.items()]
+    stride = 1 if graph.program.guards else min((sampling.stride(*size) for size in sizes), default=1)
+    limits = {op: sampling.positions(count, stride) for op, count in features.items()}
     blocks = {op for op, layout in layouts.items() if layout == "node-wise"}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
-    streams = {d.addition: Variances() for d in after.values() if d.addition >= 0}
+    streams, most = {d.addition: Variances() for d in after.values() if d.addition >= 0}, sampling.positions(0, stride)
     twins = _find_twins(graph, list(sites.values()))
     found: dict[int, SiteStatistics] = {}
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
         if index in streams:
-            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), positions(0), seen))
+            streams[index].update(channels_last(result, _channel_dim(graph.program, after, index), most, seen))
         if index in first:
             op, weight = first[index], arguments["weight"].detach()
             if twins[op] != op and twins[op] in found:
@@ -122,12 +125,15 @@ def site_statistics(
                 found[op] = SiteStatistics(moments, weight, None, layouts[op], own.parts, own.basis)
             read[op].add(inputs)
 
-    followed, turned, seen = Followed(), may_turn(graph.program), 0
-    for batch in batches:
+    followed, turned, first_sample, seen = Followed(), may_turn(graph.program), sampling.first, 0
+    for whole in batches:
+        batch, seen = whole.thinned(stride, first_sample), -(-first_sample // stride)
+        first_sample += whole.samples
+        if batch is None:
+            continue
         call = batch.call.map(turn) if turned else batch.call
         with followed.attempt(), name_batch(batch):
             observe(model, call, graph.program, [*first, *streams], observer, streams, followed.forms)
-        seen += batch.samples
         with torch.inference_mode():  # as in the pass, where the moments were made
             for rows in read.values():
                 rows.flush()

@@ -14,10 +14,12 @@ from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.slices import sum_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
+from mipp.runtime.distributed import place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import Followed
 from mipp.statistics.moments import Variances
 from mipp.statistics.observing import SiteStatistics, check_finite, observe, site_statistics
+from mipp.statistics.sampling import Sampling
 from mipp.statistics.unfolding import inputs_of
 
 POSITIONS = 64
@@ -47,11 +49,12 @@ def observe_readers(task: Task) -> dict[int, Seen]:
 
 def _observe(task: Task) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
+    start, _ = place(sum(batch.samples for batch in task.batches))
     read: Counter[int] = Counter()  # samples, by op
     first = {use: site.op for site in task.graph.distinct_sites for use in task.graph.uses(site)}
 
     def visit(site: Site, arguments: Mapping[str, Any]) -> None:
-        inputs = inputs_of(site, arguments, POSITIONS, read[site.op])
+        inputs = inputs_of(site, arguments, POSITIONS, start + read[site.op])
         read[site.op] += len(arguments["input"])
         own = found.setdefault(first[site.op], Seen(arguments["weight"].detach(), [Variances() for _ in inputs]))
         for variances, rows in zip(own.features, inputs, strict=True):
@@ -73,7 +76,10 @@ def statistics_of(task: Task) -> dict[int, SiteStatistics]:
 
 def _whole_statistics(task: Task) -> dict[int, SiteStatistics]:
     batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-    found = site_statistics(task.model, task.graph, batches, lambda _: POSITIONS, limit, task.notes)
+    first, _ = place(sum(batch.samples for batch in task.batches))
+    found = site_statistics(
+        task.model, task.graph, batches, Sampling(lambda *_: POSITIONS, first=first), limit, task.notes
+    )
     wide = [task.graph.program.ops[op].module for op, own in found.items() if own.layout != "unfolded"]
     if wide:
         raise MippError(

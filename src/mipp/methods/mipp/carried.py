@@ -29,6 +29,7 @@ from mipp.runtime.distributed import place
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.moments import BlockMoments, Moments
 from mipp.statistics.observing import SiteStatistics, rotate, site_statistics
+from mipp.statistics.sampling import Sampling
 from mipp.statistics.shrinkage import note_few_rows, shrink
 
 _CERTAIN = 2**53  # samples
@@ -63,12 +64,16 @@ def measured(task: Task, positions: int) -> "Measured":
 
     def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        _, samples = place(sum(batch.samples for batch in task.batches))
+        first, samples = place(sum(batch.samples for batch in task.batches))
 
-        def taken(inputs: int) -> int:
-            return min(positions, task.effort.positions_for(inputs, samples))
+        def taken(inputs: int, stride: int) -> int:
+            return min(positions, task.effort.positions_for(inputs, samples, stride))
 
-        found = site_statistics(task.model, task.graph, batches, taken, limit, task.notes, _TOGETHER)
+        def stride(inputs: int, rows: float) -> int:
+            return task.effort.stride_for(inputs, min(positions, rows), samples)
+
+        sampling = Sampling(taken, stride, first)
+        found = site_statistics(task.model, task.graph, batches, sampling, limit, task.notes, _TOGETHER)
         task.notes.extend(note_few_rows(task.graph.program, found))
         return Measured(found, limit)
 
