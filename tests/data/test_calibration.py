@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import CORE, named
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import (
     Once,
     assert_equal_results,
@@ -22,7 +24,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mipp
-from mipp.data.calibration import read
+from mipp.data.calibration import Batch, read
+from mipp.graph.call import Call
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -252,3 +255,31 @@ def test_an_input_without_dimensions_is_pruned_for():
     model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
     ids = [torch.tensor(3), torch.tensor(5), torch.tensor(1)]
     assert mipp.prune(model, ids, mipp.Budget(nodes=0.5), progress=False).model(ids[0]).shape == (2,)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8), stride=st.integers(1, 7), first=st.integers(0, 20))
+def test_a_run_of_samples_gives_one_however_they_are_batched(sizes, stride, first):
+    total = sum(sizes)
+    x, names = torch.arange(first, first + total)[:, None], [str(n) for n in range(first, first + total)]
+    whole = Batch(Call((x,), {"names": names}), total).thinned(stride, first)
+    starts = np.cumsum([0, *sizes[:-1]])
+    batches = [Batch(Call((x[a : a + n],), {"names": names[a : a + n]}), n) for a, n in zip(starts, sizes, strict=True)]
+    parts = [batch.thinned(stride, first + start) for batch, start in zip(batches, starts, strict=True)]
+    parts = [part for part in parts if part is not None]
+    chosen = [number for part in parts for number in part.call.args[0][:, 0].tolist()]
+    assert chosen == ([] if whole is None else whole.call.args[0][:, 0].tolist())
+    assert [name for part in parts for name in part.call.kwargs["names"]] == list(map(str, chosen))
+    assert sum(part.samples for part in parts) == len(chosen)
+    runs = [number // stride for number in chosen]
+    assert len(set(runs)) == len(runs)
+    assert set(runs) >= set(range(-(-first // stride), (first + total) // stride))
+
+
+def test_classes_that_take_turns_are_all_seen():
+    thinned = Batch(Call((torch.arange(1000)[:, None],)), 1000).thinned(4, 0)
+    assert torch.bincount(thinned.call.args[0][:, 0] % 10).min() >= 20
+
+
+def test_what_has_no_samples_to_choose_among_stays_whole():
+    batch = Batch(Call((torch.randn(8, 2), torch.tensor(1.0))), 8)
+    assert batch.thinned(4, 0) is batch

@@ -113,3 +113,20 @@ def test_a_frontier_is_pruned_at_a_level_too():
 )
 def test_nodes_are_chosen_by_rows_enough_for_the_inputs(inputs, samples, positions):
     assert DEFAULT.positions_for(inputs, samples) == positions
+
+
+@pytest.mark.parametrize(
+    ("inputs", "positions", "samples", "stride"),
+    [
+        (144, 64, 1024, 4),
+        (144, 64, 512, 2),
+        (144, 64, 256, 1),
+        (144, 1, 1024, 1),
+        (4608, 64, 1024, 1),
+        (9, 64, 4096, 4),
+    ],
+)
+def test_few_samples_are_looked_at_where_they_give_rows_enough(inputs, positions, samples, stride):
+    assert DEFAULT.stride_for(inputs, positions, samples) == stride
+    rows = DEFAULT.positions_for(inputs, samples, stride) * min(samples, 1024) / stride
+    assert rows >= max(8192, 16 * inputs)

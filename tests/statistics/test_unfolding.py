@@ -65,3 +65,28 @@ def test_positions_of_sequences_are_taken_in_turn(total, limit, first):
 def test_without_a_number_the_same_positions_are_taken_of_all_samples():
     places = torch.arange(20.0).expand(6, 20)[..., None]
     assert (channels_last(places, -1, 5).view(6, 5) == channels_last(places, -1, 5)[:5].view(1, 5)).all()
+
+
+@st.composite
+def convolutions(draw):
+    """A convolution and its input, channels first or last in memory."""
+    dims, kernel, dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    stride = draw(st.integers(1, 3))
+    padding = draw(st.sampled_from([0, 1, 2, "valid", *(["same"] if stride == 1 and kernel != 2 else [])]))
+    make = (nn.Conv1d, nn.Conv2d)[dims - 1]
+    layer = make(4, 6, kernel, stride, padding, dilation, draw(st.sampled_from([1, 2])), bias=False).double()
+    x = torch.randn(2, 4, *[draw(st.integers(5, 7))] * dims, dtype=torch.float64)
+    return layer, x.transpose(1, -1).contiguous().transpose(1, -1) if draw(st.booleans()) else x
+
+
+@given(case=convolutions(), limit=st.sampled_from([None, 3]))
+def test_what_a_convolution_reads_times_its_weight_is_what_it_writes(case, limit):
+    layer, x = case
+    before, seen = x.clone(), {}
+    program = trace(layer.eval(), Call((x,)))
+    observe(layer, Call((x,)), program, [0], lambda _, arguments, result: seen.update(arguments, result=result))
+    site = Site(0, "weight", "", np.zeros(4, int), np.zeros(6, int), layer.groups, 1)
+    rows, weight = inputs_of(site, seen, limit), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
+    written = torch.cat(list(rows @ weight.transpose(-2, -1)), 1)
+    torch.testing.assert_close(written, channels_last(seen["result"], 1, limit))
+    assert torch.equal(x, before)

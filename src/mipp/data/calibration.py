@@ -100,11 +100,11 @@ class Batch:
         if stride == 1 or not self.divisible:
             return self
         runs = np.arange(first // stride, (first + self.samples - 1) // stride + 1)
-        chosen = runs * stride + (stride * (runs * _GOLDEN % 1)).astype(int) - first
-        chosen = chosen[(chosen >= 0) & (chosen < self.samples)]
-        places = torch.from_numpy(chosen)
-        call = self.call.map(lambda t: t.index_select(0, places.to(t.device)))
-        return replace(self, call=call, samples=len(chosen), labels=None) if len(chosen) else None
+        places = runs * stride + (stride * (runs * _GOLDEN % 1)).astype(np.int64) - first
+        chosen = places[(places >= 0) & (places < self.samples)]
+        if not len(chosen):
+            return None
+        return replace(self, call=self.call.pick(chosen), samples=len(chosen), labels=None)
 
 
 @contextmanager
@@ -302,5 +302,5 @@ def pieces(batch: Batch, missing: int | None, chunk: int) -> Iterator[Batch]:
     count = -(-wanted // chunk)
     for number in range(count):  # of about the same size: batch norms cannot take the statistics of one last sample
         start, stop = wanted * number // count, wanted * (number + 1) // count
-        labels = cut(batch.labels, batch.samples, start, stop)
+        labels = cut(batch.labels, batch.samples, slice(start, stop))
         yield replace(batch, call=batch.call.part(start, stop), labels=labels, samples=stop - start)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mipp.graph.trees import cut, map_tensors, plain_in, tensors_in
@@ -39,7 +41,14 @@ class Call:
 
     def part(self, start: int, stop: int) -> "Call":
         """The same call on some of the samples."""
-        args, kwargs = cut((self.args, dict(self.kwargs)), self.samples, start, stop)
+        return self._cut(slice(start, stop))
+
+    def pick(self, places: NDArray[np.int64]) -> "Call":
+        """The same call on the samples at some places."""
+        return self._cut(places)
+
+    def _cut(self, chosen: slice | NDArray[np.int64]) -> "Call":
+        args, kwargs = cut((self.args, dict(self.kwargs)), self.samples, chosen)
         return Call(args, kwargs, self.how)
 
     @border

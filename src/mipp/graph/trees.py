@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -49,7 +51,7 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     return _map(tree, lambda item: isinstance(item, Tensor), function)
 
 
-def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
+def cut(tree: Any, samples: int, chosen: slice | NDArray[np.int64]) -> Any:
     """`tree` for some of the samples: tensors along their first dimension, lists and arrays with an entry for each."""
 
     def has_samples(item: Any) -> bool:
@@ -57,7 +59,12 @@ def cut(tree: Any, samples: int, start: int, stop: int) -> Any:
             return item.ndim > 0 and len(item) == samples
         return isinstance(item, Tensor) or (isinstance(item, list) and len(item) == samples and not tensors_in(item))
 
-    return _map(tree, has_samples, lambda item: item[start:stop])
+    def take(item: Any) -> Any:
+        if isinstance(chosen, slice) or isinstance(item, np.ndarray):
+            return item[chosen]
+        return [item[i] for i in chosen] if isinstance(item, list) else item[torch.from_numpy(chosen).to(item.device)]
+
+    return _map(tree, has_samples, take)
 
 
 def _map(
