@@ -1,9 +1,9 @@
-"""Rows per input of a layer that the refit and the choice of nodes need, by agreement on training images held out.
+"""Rows per input of a layer that the refit and the choice of nodes need, and samples that the choice looks at.
 
-    MIPP_DATA_DIR=... python -m benchmarks.rows --weights FOLDER
+    MIPP_DATA_DIR=... python -m benchmarks.rows --weights FOLDER [--part rows] [--part samples]
 
-Agreement is that with the dense network: a ResNet-20 at half of its MACs, 1,024 unlabelled training images in three
-draws. No label and no test image is read.
+By agreement with the dense network on training images held out: a ResNet-20 at half of its MACs, and for the samples a
+ResNet-56 at ÷ 2.11, 1,024 unlabelled training images in three draws. No label and no test image is read.
 """
 
 import argparse
@@ -13,8 +13,10 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from benchmarks.allocation import drawn
-from benchmarks.cifar import SAMPLES, pretrained
+import mipp
+from benchmarks import allocation
+from benchmarks.allocation import drawn, logits
+from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
 from benchmarks.defaults import agreement, predictions
 from benchmarks.record import Record, Row
 from mipp import zoo
@@ -25,11 +27,21 @@ PER_INPUT = {"refit": (32, 64, 128, 1024), "choice": (8, 16, 64, 1024)}
 """By what they are for; the last one is more than there are: all rows, or 64 positions of each image."""
 
 
+LOOKED_AT = (128, 256, 512, 1024)
+NETWORKS = {"resnet20": 0.5, "resnet56": 1 / 2.11}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--part", choices=PARTS, action="append", help="both by default")
     options = parser.parse_args()
-    train, model = zoo.load("cifar10", "train"), pretrained("resnet20", options.weights)
+    for part in options.part or PARTS:
+        PARTS[part](options.weights)
+
+
+def measure_rows(weights: Path) -> None:
+    train, model = zoo.load("cifar10", "train"), pretrained("resnet20", weights)
     record = Record("rows", network="resnet20", macs=0.5, samples=SAMPLES, held_out=HELD_OUT)
     for draw in range(DRAWS):
         images, held_out = drawn(train, draw, SAMPLES, HELD_OUT)
@@ -40,10 +52,31 @@ def main() -> None:
             record.measure(key, partial(measure, model, images, held_out, dense, effort))
 
 
+def measure_samples(weights: Path) -> None:
+    train, record = zoo.load("cifar10", "train"), Record("looked_at", samples=SAMPLES, held_out=HELD_OUT)
+    for network, macs in NETWORKS.items():
+        model = pretrained(network, weights)
+        for draw in range(DRAWS):
+            images, held_out = drawn(train, draw, SAMPLES, HELD_OUT)
+            for count in LOOKED_AT:
+                key = {"network": network, "macs": round(macs, 3), "looked at": count, "draw": draw}
+                record.measure(key, partial(look_at, model, images, held_out, mipp.Budget(macs=macs), count))
+
+
+PARTS = {"rows": measure_rows, "samples": measure_samples}
+
+
 def measure(model: nn.Module, images: Tensor, held_out: Tensor, dense: Tensor, effort: Effort) -> Row:
     """Percentage of held-out images on which the pruned network says what the dense one says."""
     with patch.dict(EFFORTS, default=effort):
         return agreement(model, images, held_out, dense)
+
+
+def look_at(model: nn.Module, images: Tensor, held_out: Tensor, budget: mipp.Budget, count: int) -> Row:
+    """Agreement and KL of a network whose nodes are chosen by so many samples."""
+    with patch.dict(EFFORTS, default=Effort(seen_by=count)):
+        result = mipp.prune(model, [images], budget, exclude=EXCLUDED, progress=False)
+    return allocation.agreement(logits(model, held_out), logits(result.model, held_out))
 
 
 if __name__ == "__main__":

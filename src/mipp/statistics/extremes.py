@@ -35,7 +35,7 @@ def are_extreme(*samples: Tensor) -> bool:
 
 
 def _is_extreme(samples: Tensor) -> Tensor:
-    """Whether some features are, shape []. A CPU first looks at what decides most cases: some rows, and all numbers."""
+    """True, of shape [], if some features are. A CPU first looks at what decides most cases: some rows, all numbers."""
     if samples.device.type == "cpu":
         largest = torch.stack(torch.aminmax(samples)).abs().amax().float()
         if bool((_peaks(samples.narrow(-2, 0, min(_PIECE, samples.shape[-2]))).float() >= SMALLEST).all()):

@@ -29,7 +29,7 @@ from mipp.statistics.extremes import note_odd_numbers
 from mipp.statistics.followed import Followed
 from mipp.statistics.layouts import Layout, choose, features_together, kernel_basis, kernel_of, kernel_size
 from mipp.statistics.moments import BlockMoments, Moments, Variances
-from mipp.statistics.sampling import EVERYTHING, Sampling, rows_of_sample
+from mipp.statistics.sampling import EVERYTHING, Sampling, thinned
 from mipp.statistics.site_rows import SiteRows
 from mipp.statistics.strides import may_turn, turn
 from mipp.statistics.unfolding import channels_last, patches_of, places_of_weight
@@ -99,10 +99,8 @@ def site_statistics(
     layouts = choose(graph, list(sites.values()), limit, notes if notes is not None else Notes(), together)
     read = {op: _rows_of(graph, site, layouts[op]) for op, site in sites.items()}
     features = {op: max(map(len, own.parts)) for op, own in read.items()}
-    sizes = [(count, rows_of_sample(sites[op], graph)) for op, count in features.items()]
-    stride = 1 if graph.program.guards else min((sampling.stride(*size) for size in sizes), default=1)
+    stride = sampling.stride_of(graph, [(sites[op], count) for op, count in features.items()])
     limits = {op: sampling.positions(count, stride) for op, count in features.items()}
-    blocks = {op for op, layout in layouts.items() if layout == "node-wise"}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams, most = {d.addition: Variances() for d in after.values() if d.addition >= 0}, sampling.positions(0, stride)
     twins = _find_twins(graph, list(sites.values()))
@@ -119,18 +117,16 @@ def site_statistics(
             twins[op] = op  # a pass that took another way
             inputs = patches_of(sites[op], arguments, limits[op], seen)
             if op not in found:
-                own = read[op]
-                moments = _moments_of(own, len(inputs), inputs.device, apart=op in blocks)
-                own.begin([moment.update for moment in moments], apart=op in blocks)
+                own, apart = read[op], layouts[op] == "node-wise"
+                moments = _moments_of(own, len(inputs), inputs.device, apart=apart)
+                own.begin([moment.update for moment in moments], apart=apart)
                 found[op] = SiteStatistics(moments, weight, None, layouts[op], own.parts, own.basis)
             read[op].add(inputs)
 
-    followed, turned, first_sample, seen = Followed(), may_turn(graph.program), sampling.first, 0
-    for whole in batches:
-        batch, seen = whole.thinned(stride, first_sample), -(-first_sample // stride)
-        first_sample += whole.samples
-        if batch is None:
-            continue
+    followed, turned, seen = Followed(), may_turn(graph.program), 0
+    followed, turned, seen = Followed(), may_turn(graph.program), 0
+    for batch, before in thinned(batches, stride, sampling.first):
+        seen = before
         call = batch.call.map(turn) if turned else batch.call
         with followed.attempt(), name_batch(batch):
             observe(model, call, graph.program, [*first, *streams], observer, streams, followed.forms)

@@ -1,9 +1,10 @@
-"""Which rows of the calibration data layers are looked at by."""
+"""The samples and positions by which layers are looked at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
+from mipp.data.calibration import Batch
 from mipp.graph.layers import channel_dim
 from mipp.graph.nodes import PruningGraph, Site
 
@@ -23,8 +24,32 @@ class Sampling:
     stride: Callable[[int, float], int] = lambda *_: 1
     first: int = 0
 
+    def stride_of(self, graph: PruningGraph, layers: Iterable[tuple[Site, int]]) -> int:
+        """Of how many samples one is enough for all layers, each with its number of features.
+
+        Code that reads values may send few samples where a layer sees them: then all are looked at.
+        """
+        if graph.program.guards:
+            return 1
+        return min((self.stride(features, rows_of_sample(site, graph)) for site, features in layers), default=1)
+
 
 EVERYTHING = Sampling()
+
+
+def thinned(batches: Iterable[Batch], stride: int, first: int) -> Iterator[tuple[Batch, int]]:
+    """Batches of one out of so many samples, each with how many of those lie before its own.
+
+    Args:
+        batches: Calibration batches.
+        stride: Of how many samples one is taken.
+        first: Number of the first sample.
+    """
+    for batch in batches:
+        some = batch.thinned(stride, first)
+        if some is not None:
+            yield some, -(-first // stride)
+        first += batch.samples
 
 
 def rows_of_sample(site: Site, graph: PruningGraph) -> float:
