@@ -103,8 +103,7 @@ def site_statistics(
     limits = {op: sampling.positions(count, stride) for op, count in features.items()}
     after = {op: downstream(graph.program, graph.program.ops[op]) for op in sites}
     streams, most = {d.addition: Variances() for d in after.values() if d.addition >= 0}, sampling.positions(0, stride)
-    twins = _find_twins(graph, list(sites.values()))
-    found: dict[int, SiteStatistics] = {}
+    twins, found = _find_twins(graph, list(sites.values())), dict[int, SiteStatistics]()
 
     def observer(index: int, arguments: Mapping[str, Any], result: Tensor) -> None:
         if index in streams:
