@@ -98,6 +98,17 @@ def rows_needed() -> str:
     return table(["rows an input", *purposes], cells, footnote(data))
 
 
+def looked_at() -> str:
+    """Agreement by the number of samples that the choice of nodes looks at."""
+    data = load("looked_at")
+    cells = []
+    for network, macs, count in dict.fromkeys((r["network"], r["macs"], r["looked at"]) for r in data["rows"]):
+        rows = chosen(data, network=network, macs=macs, **{"looked at": count})
+        kl = spread(column(rows, "kl"), digits=3)
+        cells.append([network, f"{macs:.0%} of the MACs", f"{count:,}", _agreed(rows), kl, len(rows)])
+    return table(["network", "kept", "samples looked at", "agreement, %", "KL, nats", "draws"], cells, footnote(data))
+
+
 def variations() -> str:
     """Agreement, KL and seconds by the number of variations that the refit reads of each image."""
     data = load("variations")

@@ -14,6 +14,7 @@ from benchmarks.cost_tables import (
     growth,
     inspections,
     levels,
+    looked_at,
     memory_full,
     passes,
     progress,
@@ -40,6 +41,7 @@ PAGES = (
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
     "docs/decisions/0037-behind-a-norm-all-channels-have-one-noise.md",
+    "docs/decisions/0040-as-few-samples-as-bring-the-rows.md",
     "docs/decisions/0039-chains-are-priced-under-much-noise.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
@@ -500,9 +502,9 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, noise, memory, memory_full, growth, passes, inspections, levels,
-        effort_levers, rows_needed, variations, recovery, recovery_lenet, streams, progress, methods, papers, rooms,
-        decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection, people,
-        hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
+        effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams, progress, methods, papers,
+        rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection,
+        people, hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
     )
 }  # fmt: skip
 
