@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
-from mipp.data.calibration import Batch
 from mipp.graph.layers import channel_dim
 from mipp.graph.nodes import PruningGraph, Site
+
+if TYPE_CHECKING:
+    from mipp.data.calibration import Batch
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Sampling:
 EVERYTHING = Sampling()
 
 
-def thinned(batches: Iterable[Batch], stride: int, first: int) -> Iterator[tuple[Batch, int]]:
+def thinned(batches: "Iterable[Batch]", stride: int, first: int) -> "Iterator[tuple[Batch, int]]":
     """Batches of one out of so many samples, each with how many of those lie before its own.
 
     Args:
