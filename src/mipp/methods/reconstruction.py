@@ -81,25 +81,40 @@ class LayerError:
         damped = second + (ridge * scale + 1e-300) * torch.eye(len(second), dtype=torch.float64)
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         self._products = weight.mT @ weight  # the error depends on the weights through their products alone
-        self._blocks = blocks
+        self._blocks, self._count = blocks, len(blocks)
+        self._nodes, self._left = torch.arange(len(blocks)), torch.ones(len(blocks), dtype=torch.bool)
 
     def losses(self) -> Tensor:
-        """The error that the removal of each node would add, shape [nodes]."""
+        """The error that the removal of each node would add, shape [nodes]; zero for those that are gone."""
         rows, columns = self._blocks[:, :, None], self._blocks[:, None, :]
-        ratio: Tensor = torch.linalg.solve(self._inverse[rows, columns], self._products[rows, columns])
-        return ratio.diagonal(dim1=1, dim2=2).sum(1)
+        ratio = torch.linalg.solve(self._inverse[rows, columns], self._products[rows, columns])
+        losses = torch.zeros(self._count, dtype=ratio.dtype)
+        losses[self._nodes] = ratio.diagonal(dim1=1, dim2=2).sum(1)
+        return losses
 
     def remove(self, node: int) -> None:
         """Removes a node and refits the rest."""
-        own = self._blocks[node]
-        inverse = self._inverse[own][:, own]
-        share = torch.linalg.solve(inverse, self._inverse[own]).mT  # H⁻¹ of all with own, by H⁻¹ of own
-        gone = self._products[own]
-        self._products = self._products - share @ gone - gone.mT @ share.mT + share @ gone[:, own] @ share.mT
-        self._inverse = self._inverse - share @ self._inverse[own]
+        place = int(torch.searchsorted(self._nodes, node))
+        own = self._blocks[place]
+        rows, gone = self._inverse[own], self._products[own]
+        share = torch.linalg.solve(rows[:, own], rows).mT  # H⁻¹ of all with own, by H⁻¹ of own
+        half = gone - gone[:, own] @ share.mT / 2
+        self._products.addmm_(torch.cat([share, half.mT], 1), torch.cat([half, share.mT]), alpha=-1)
+        self._inverse.addmm_(share, rows, alpha=-1)
         self._inverse[own, :], self._inverse[:, own] = 0, 0
         self._inverse[own, own] = 1
         self._products[own, :], self._products[:, own] = 0, 0
+        self._left[place] = False
+        if 0 < self._left.sum() <= len(self._left) / 2:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Leaves out what is gone: a removal takes time by the square of what is there."""
+        stay = self._blocks[self._left]
+        features = stay.flatten()
+        self._inverse, self._products = (m[features][:, features] for m in (self._inverse, self._products))
+        self._blocks, self._nodes = torch.arange(len(features)).view(stay.shape), self._nodes[self._left]
+        self._left = self._left[self._left]
 
 
 def _elimination(layers: list[LayerError], nodes: int) -> Elimination:
