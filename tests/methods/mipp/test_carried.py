@@ -6,8 +6,10 @@ import pytest
 import torch
 from tasks import chain, task
 
+from mipp.methods.mipp import carried
 from mipp.methods.mipp.carried import by_moments, measured, part_in_target, target_shrank
 from mipp.runtime.tensor_store import Memory
+from mipp.statistics.observing import site_statistics
 
 
 def test_a_group_carries_less_of_what_fewer_outputs_read():
@@ -50,3 +52,17 @@ def test_nodes_that_count_as_independent_tell_what_the_outputs_kept_read_of_each
     noise = 0.1 * weight.square() @ moments.variance
     expected = 0.5 * torch.log1p(moments.variance * (weight.square() / noise[:, None]).sum(0))
     torch.testing.assert_close(by_moments(given, 4, 0.1)(group, kept).losses(), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("others", "stride"), [([], 4), ([600], 4), ([5], 2), ([1], 1)])
+def test_every_process_has_a_sample_that_is_looked_at(monkeypatch, others, stride):
+    given, asked = task(chain(), samples=1024), []
+
+    def observe(model, graph, batches, sampling, *_):
+        asked.append(sampling.stride(9, 64))
+        return site_statistics(model, graph, batches, sampling)
+
+    monkeypatch.setattr(carried, "gather", lambda own: [own, *others])
+    monkeypatch.setattr(carried, "site_statistics", observe)
+    measured(given, positions=64)
+    assert asked == [stride]

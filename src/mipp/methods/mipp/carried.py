@@ -25,7 +25,7 @@ from mipp.graph.axes import Ints
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
-from mipp.runtime.distributed import place
+from mipp.runtime.distributed import gather, place
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.moments import BlockMoments, Moments
 from mipp.statistics.observing import SiteStatistics, rotate, site_statistics
@@ -64,13 +64,15 @@ def measured(task: Task, positions: int) -> "Measured":
 
     def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        first, samples = place(sum(batch.samples for batch in task.batches))
+        own = sum(batch.samples for batch in task.batches)
+        first, samples = place(own)
+        most = max(1, min(gather(own)) // 2)  # every process has a sample that is looked at
 
         def taken(inputs: int, stride: int) -> int:
             return min(positions, task.effort.positions_for(inputs, samples, stride))
 
         def stride(inputs: int, rows: float) -> int:
-            return task.effort.stride_for(inputs, min(positions, rows), samples)
+            return min(most, task.effort.stride_for(inputs, min(positions, rows), samples))
 
         sampling = Sampling(taken, stride, first)
         found = site_statistics(task.model, task.graph, batches, sampling, limit, task.notes, _TOGETHER)
