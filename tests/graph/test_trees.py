@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -40,9 +41,10 @@ def test_mapping_keeps_the_containers_and_copies_them():
     assert mapped["more"] is not TREE["more"]
 
 
-def test_samples_are_cut_from_tensors_arrays_and_lists_of_that_length():
+@pytest.mark.parametrize("chosen", [slice(1, 3), np.array([1, 2])])
+def test_samples_are_cut_from_tensors_arrays_and_lists_of_that_length(chosen):
     tree = (A, np.arange(4), ["w", "x", "y", "z"], ["kept", "whole"])
-    found = cut(tree, 4, 1, 3)
+    found = cut(tree, 4, chosen)
     assert found[0].shape == (2, 2)
     assert found[1].tolist() == [1, 2]
     assert found[2] == ["x", "y"]
