@@ -13,6 +13,7 @@ from mipp.plan.budget import Budget
 from mipp.plan.cost import Cost
 from mipp.plan.effort import DEFAULT, Effort
 from mipp.plan.plan import PruningPlan
+from mipp.runtime.distributed import place
 from mipp.runtime.progress import Progress, silent
 from mipp.runtime.record import Notes, Results
 from mipp.runtime.tensor_store import Memory
@@ -63,6 +64,10 @@ class Task:
     def once(self, key: str, compute: Callable[[], T]) -> T:
         """Returns what `compute` returned for the first budget that asked for this key; its notes are for each."""
         return self.measured.once(f"{key}, seed {self.seed}", compute, self.notes)
+
+    def place(self) -> tuple[int, int]:
+        """Number of this process's first sample among those of all, and how many these are; asks the others."""
+        return place(sum(batch.samples for batch in self.batches))
 
     def step(self, key: str, compute: Callable[[], T]) -> T:
         """Returns what an interrupted run noted under this key; else what `compute` returns, JSON-able, noted at once.

@@ -46,7 +46,7 @@ from mipp.refit.targets import Target, Uses, feeder, learner_of, names_left_as_c
 from mipp.refit.through_time import ThroughTime
 from mipp.refit.unrolled import Unrolled
 from mipp.refit.work import Best, Pass, Run, Work, total
-from mipp.runtime.distributed import gather, place
+from mipp.runtime.distributed import gather
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import tell_left_out
 from mipp.statistics.observing import report_not_finite
@@ -102,7 +102,7 @@ class _Refitter:
         self.tensors = tensors_by_name(small)  # refitted in place
         self.store = task.memory.store
         own = [batch.samples for batch in batches]
-        first, samples = place(sum(own))
+        first, samples = task.place()
         starts = list(accumulate(own, initial=first))[:-1]
         times = options.variations or 0
         self.first_samples = starts * (1 + times)

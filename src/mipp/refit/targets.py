@@ -18,7 +18,6 @@ from mipp.refit.recurrence import writers, written_by
 from mipp.refit.rows import is_scarce
 from mipp.refit.settings import Refit
 from mipp.refit.through_time import Learner
-from mipp.runtime.distributed import place
 from mipp.statistics.paths import Path
 
 Wanted = tuple[list[int], int]
@@ -197,7 +196,7 @@ def variations(small: nn.Module, targets: Sequence[Target], task: Task, options:
         return 0
     if options.variations is not None:
         return options.variations
-    _, samples = place(sum(batch.samples for batch in task.batches))
+    _, samples = task.place()
     tensors = tensors_by_name(small)
     scarce = (is_scarce(target.uses[0], tensors[target.weight], task.graph, samples) for target in targets)
     return task.effort.variations if any(scarce) else 0

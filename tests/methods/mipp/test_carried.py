@@ -54,15 +54,28 @@ def test_nodes_that_count_as_independent_tell_what_the_outputs_kept_read_of_each
     torch.testing.assert_close(by_moments(given, 4, 0.1)(group, kept).losses(), expected, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize(("others", "stride"), [([], 4), ([600], 4), ([5], 2), ([1], 1)])
-def test_every_process_has_a_sample_that_is_looked_at(monkeypatch, others, stride):
-    given, asked = task(chain(), samples=1024), []
+def sampling_of(given, monkeypatch):
+    """How the samples of a task are looked at."""
+    found = []
 
     def observe(model, graph, batches, sampling, *_):
-        asked.append(sampling.stride(9, 64))
+        found.append(sampling)
         return site_statistics(model, graph, batches, sampling)
 
-    monkeypatch.setattr(carried, "gather", lambda own: [own, *others])
     monkeypatch.setattr(carried, "site_statistics", observe)
     measured(given, positions=64)
-    assert asked == [stride]
+    (sampling,) = found
+    return sampling
+
+
+@pytest.mark.parametrize(("others", "stride"), [([], 4), ([600], 4), ([5], 2), ([1], 1)])
+def test_every_process_has_a_sample_that_is_looked_at(monkeypatch, others, stride):
+    monkeypatch.setattr(carried, "gather", lambda own: [own, *others])
+    assert sampling_of(task(chain(), samples=1024), monkeypatch).stride(9, 64) == stride
+
+
+def test_all_samples_are_looked_at_where_a_batch_stays_whole(monkeypatch):
+    given = task(chain(), samples=1024)
+    given = replace(given, batches=[replace(batch, whole=True) for batch in given.batches])
+    sampling = sampling_of(given, monkeypatch)
+    assert sampling.stride(9, 64) == 1

@@ -14,7 +14,6 @@ from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.slices import sum_by_node
 from mipp.modules.copies import working_copy
 from mipp.plan.task import Task
-from mipp.runtime.distributed import place
 from mipp.runtime.tensor_store import format_bytes
 from mipp.statistics.followed import Followed
 from mipp.statistics.moments import Variances
@@ -49,7 +48,7 @@ def observe_readers(task: Task) -> dict[int, Seen]:
 
 def _observe(task: Task) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
-    start, _ = place(sum(batch.samples for batch in task.batches))
+    start, _ = task.place()
     read: Counter[int] = Counter()  # samples, by op
     first = {use: site.op for site in task.graph.distinct_sites for use in task.graph.uses(site)}
 
@@ -76,7 +75,7 @@ def statistics_of(task: Task) -> dict[int, SiteStatistics]:
 
 def _whole_statistics(task: Task) -> dict[int, SiteStatistics]:
     batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-    first, _ = place(sum(batch.samples for batch in task.batches))
+    first, _ = task.place()
     found = site_statistics(
         task.model, task.graph, batches, Sampling(lambda *_: POSITIONS, first=first), limit, task.notes
     )

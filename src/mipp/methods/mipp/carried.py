@@ -1,12 +1,13 @@
 """The information that a group of nodes carries to the layers that read it, given the nodes kept so far."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mipp.data.calibration import Batch
 from mipp.estimators import (
     Features,
     GaussianInformation,
@@ -25,7 +26,7 @@ from mipp.graph.axes import Ints
 from mipp.graph.nodes import NodeGroup, Site
 from mipp.methods.common.inputs import by_weight
 from mipp.plan.task import Task
-from mipp.runtime.distributed import gather, place
+from mipp.runtime.distributed import gather
 from mipp.statistics.layer_samples import Reading, adjacent_samples
 from mipp.statistics.moments import BlockMoments, Moments
 from mipp.statistics.observing import SiteStatistics, rotate, site_statistics
@@ -64,9 +65,8 @@ def measured(task: Task, positions: int) -> "Measured":
 
     def measure() -> Measured:
         batches, limit = task.progress(task.batches, "statistics"), task.memory.statistics
-        own = sum(batch.samples for batch in task.batches)
-        first, samples = place(own)
-        most = max(1, min(gather(own)) // 2)  # every process has a sample that is looked at
+        first, samples = task.place()
+        most = max(1, min(gather(_samples_to_thin(task.batches))) // 2)  # every process has one that is looked at
 
         def taken(inputs: int, stride: int) -> int:
             return min(positions, task.effort.positions_for(inputs, samples, stride))
@@ -80,6 +80,11 @@ def measured(task: Task, positions: int) -> "Measured":
         return Measured(found, limit)
 
     return task.once(f"statistics at {positions} positions", measure)
+
+
+def _samples_to_thin(batches: Sequence[Batch]) -> int:
+    """Number of samples, none where some stand in a batch that stays whole: all are looked at then."""
+    return sum(batch.samples for batch in batches) if all(batch.divisible for batch in batches) else 0
 
 
 def by_samples(

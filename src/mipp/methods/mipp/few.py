@@ -12,7 +12,7 @@ from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.worth import FAR, WHOLLY, Asking, Outputs, looked_at, repair
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
-from mipp.runtime.distributed import gather, place
+from mipp.runtime.distributed import gather
 from mipp.statistics.observing import SiteStatistics
 
 FEW = range(4, 17)
@@ -52,7 +52,7 @@ def order_by_outputs(
 def may_ask(task: Task, ask: Asking = WHOLLY) -> bool:
     """True if a first look at each node of all groups of few takes no more than a few passes over the data."""
     program, graph = task.graph.program, task.graph
-    _, samples = place(sum(batch.samples for batch in task.batches))
+    _, samples = task.place()
     looks = 0.0
     for group in graph.groups.values():
         starts = [program.start_of(site.op) for site in graph.readers(group)]
