@@ -123,7 +123,6 @@ def site_statistics(
             read[op].add(inputs)
 
     followed, turned, seen = Followed(), may_turn(graph.program), 0
-    followed, turned, seen = Followed(), may_turn(graph.program), 0
     for batch, before in thinned(batches, stride, sampling.first):
         seen = before
         call = batch.call.map(turn) if turned else batch.call

@@ -108,16 +108,16 @@ def _select(maps: Tensor, places: Tensor, outside: Tensor | None = None) -> Tens
     return read.index_fill_(1, zeros.to(maps.device), 0) if len(zeros) else read
 
 
-Reading = tuple[Tensor, list[int], list[int], list[tuple[int, int]]]
+_Strided = tuple[Tensor, list[int], list[int], list[tuple[int, int]]]
 """The input, and at which strides and dilations kernels read it, and how many zeros they see on either side."""
 
 
-def _padded(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Reading:
+def _padded(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> _Strided:
     stride, padding, dilation = (_each(arguments[k], len(kernel)) for k in ("stride", "padding", "dilation"))
     return x, stride, dilation, _padding(padding, kernel, dilation)
 
 
-def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> Reading:
+def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> _Strided:
     """The spread-out input of a transposed convolution, which a reversed kernel reads at a stride of one."""
     names = ("stride", "padding", "dilation", "output_padding")
     stride, padding, dilation, extra = (_each(arguments[k], len(kernel)) for k in names)

@@ -69,7 +69,8 @@ class MIPP:
         activation: The target is the output of the next layer before its non-linearity, "pre", or after it, "post".
         margin: With a confidence: a node has to carry more than this many nats.
         positions: At most this many positions of each sample enter the statistics of one layer; second moments take
-            fewer where that makes rows enough (see `mipp.plan.effort`), and of sequences others in each sample.
+            fewer, of fewer samples, where that makes rows enough (see `mipp.plan.effort`), and of sequences others in
+            each sample.
         steps: With a budget: number of steps in which it is reached. In each of them what a node carries is measured
             again, towards the nodes that the step before keeps downstream. None is 4 in chains, and elsewhere one for
             each halving of what the budget limits, at most 4.
