@@ -14,10 +14,8 @@ from unittest.mock import patch
 from torch import Tensor, nn
 
 import mipp
-from benchmarks import allocation
-from benchmarks.allocation import drawn, logits
+from benchmarks.allocation import agreement, drawn, logits
 from benchmarks.cifar import EXCLUDED, SAMPLES, pretrained
-from benchmarks.defaults import agreement, predictions
 from benchmarks.record import Record, Row
 from mipp import zoo
 from mipp.plan.effort import EFFORTS, Effort
@@ -25,8 +23,6 @@ from mipp.plan.effort import EFFORTS, Effort
 HELD_OUT, DRAWS = 8192, 3
 PER_INPUT = {"refit": (32, 64, 128, 1024), "choice": (8, 16, 64, 1024)}
 """By what they are for; the last one is more than there are: all rows, or 64 positions of each image."""
-
-
 LOOKED_AT = (128, 256, 512, 1024)
 NETWORKS = {"resnet20": 0.5, "resnet56": 1 / 2.11}
 
@@ -41,42 +37,39 @@ def main() -> None:
 
 
 def measure_rows(weights: Path) -> None:
+    """By rows for each input, in the refit and in the choice of nodes."""
     train, model = zoo.load("cifar10", "train"), pretrained("resnet20", weights)
     record = Record("rows", network="resnet20", macs=0.5, samples=SAMPLES, held_out=HELD_OUT)
     for draw in range(DRAWS):
         images, held_out = drawn(train, draw, SAMPLES, HELD_OUT)
-        dense = predictions(model, held_out)
+        said = logits(model, held_out)
         for purpose, rows in ((purpose, rows) for purpose, each in PER_INPUT.items() for rows in each):
             key = {"purpose": purpose, "rows": rows, "draw": draw}
             effort = Effort(rows_per_input=rows) if purpose == "refit" else Effort(chosen_by_per_input=rows)
-            record.measure(key, partial(measure, model, images, held_out, dense, effort))
+            record.measure(key, partial(measure, model, images, held_out, said, 0.5, effort))
 
 
 def measure_samples(weights: Path) -> None:
+    """By samples that the choice of nodes looks at."""
     train, record = zoo.load("cifar10", "train"), Record("looked_at", samples=SAMPLES, held_out=HELD_OUT)
     for network, macs in NETWORKS.items():
         model = pretrained(network, weights)
         for draw in range(DRAWS):
             images, held_out = drawn(train, draw, SAMPLES, HELD_OUT)
+            said = logits(model, held_out)
             for count in LOOKED_AT:
                 key = {"network": network, "macs": round(macs, 3), "looked at": count, "draw": draw}
-                record.measure(key, partial(look_at, model, images, held_out, mipp.Budget(macs=macs), count))
+                record.measure(key, partial(measure, model, images, held_out, said, macs, Effort(seen_by=count)))
 
 
 PARTS = {"rows": measure_rows, "samples": measure_samples}
 
 
-def measure(model: nn.Module, images: Tensor, held_out: Tensor, dense: Tensor, effort: Effort) -> Row:
-    """Percentage of held-out images on which the pruned network says what the dense one says."""
+def measure(model: nn.Module, images: Tensor, held_out: Tensor, said: Tensor, macs: float, effort: Effort) -> Row:
+    """Agreement with what the dense network said of the held-out images, and KL, at this effort."""
     with patch.dict(EFFORTS, default=effort):
-        return agreement(model, images, held_out, dense)
-
-
-def look_at(model: nn.Module, images: Tensor, held_out: Tensor, budget: mipp.Budget, count: int) -> Row:
-    """Agreement and KL of a network whose nodes are chosen by so many samples."""
-    with patch.dict(EFFORTS, default=Effort(seen_by=count)):
-        result = mipp.prune(model, [images], budget, exclude=EXCLUDED, progress=False)
-    return allocation.agreement(logits(model, held_out), logits(result.model, held_out))
+        result = mipp.prune(model, [images], mipp.Budget(macs=macs), exclude=EXCLUDED, progress=False)
+    return agreement(said, logits(result.model, held_out))
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ PAGES = (
     "docs/decisions/0028-effort-is-how-many-samples-are-read.md",
     "docs/decisions/0032-nodes-are-chosen-by-sixteen-rows-an-input.md",
     "docs/decisions/0037-behind-a-norm-all-channels-have-one-noise.md",
-    "docs/decisions/0040-as-few-samples-as-bring-the-rows.md",
     "docs/decisions/0039-chains-are-priced-under-much-noise.md",
+    "docs/decisions/0040-as-few-samples-as-bring-the-rows.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
