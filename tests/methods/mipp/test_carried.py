@@ -55,7 +55,7 @@ def test_nodes_that_count_as_independent_tell_what_the_outputs_kept_read_of_each
 
 
 def sampling_of(given, monkeypatch):
-    """How the samples of a task are looked at."""
+    """The sampling by which the nodes of a task are chosen."""
     found = []
 
     def observe(model, graph, batches, sampling, *_):
