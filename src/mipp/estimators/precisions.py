@@ -10,6 +10,7 @@ from mipp.estimators.neighbours import Neighbours
 
 _PENDING = 32
 _LEAST_STALE = 64  # features
+_ROWS = 256  # of a matrix that are copied at a time
 
 Fresh = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Makes the precisions of the features of some nodes without and given a target, shape [features, features] each."""
@@ -137,7 +138,7 @@ class Precisions:
         if len(alive) * self._width < 0.8 * self.matrices.shape[1]:
             self._flush()
             left = self._rows[alive].flatten()
-            self.matrices = self.matrices.index_select(1, left).index_select(2, left)
+            self.matrices = _pick(self.matrices, left)
             self._place(len(self._rows), alive)
 
     def of(self, nodes: Tensor) -> Tensor:
@@ -168,6 +169,15 @@ class Precisions:
         self._rows[alive] = torch.arange(len(alive) * self._width, device=alive.device).reshape(-1, self._width)
         self._half = self.matrices.new_empty(*self.matrices.shape[:2], _PENDING * self._width)
         self._used = 0
+
+
+def _pick(matrices: Tensor, places: Tensor) -> Tensor:
+    """The rows and columns of some places; some rows at a time, so that little stands beside the result."""
+    found = matrices.new_empty(len(matrices), len(places), len(places))
+    for matrix, own in zip(matrices, found, strict=True):
+        for rows, part in zip(places.split(_ROWS), own.split(_ROWS), strict=True):
+            torch.index_select(matrix.index_select(0, rows), 1, places, out=part)
+    return found
 
 
 def _stack(matrices: Sequence[Tensor]) -> Tensor:
