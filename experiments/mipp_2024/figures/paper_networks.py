@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from benchmarks import cifar_networks
 from benchmarks.cifar import SAMPLES
 from benchmarks.workloads import SPARSE
 from experiments.mipp_2024 import recipes
@@ -19,6 +20,7 @@ from experiments.mipp_2024.figures.claims import WEIGHED
 from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel, place
 from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, named, title
 from experiments.mipp_2024.setting import Setting
+from torch import nn
 
 from mipp import grid, zoo
 from mipp.methods import MIPP, Method
@@ -34,6 +36,8 @@ UNTRAINED = ("mipp", "synflow", "grasp", "thinet", "snip", "l1", "random")
 TRAINED = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "random@mipp")
 FEW = 256
 """Images that the accuracy of networks which guess is measured on."""
+ALIKE = partial(MIPP, noise=1.0)
+"""The closed form under one noise in networks of any form: by default chains are priced under another."""
 BUDGETS = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
 
 
@@ -68,7 +72,7 @@ def _untrained(panel: Panel, site: Site) -> Piece:
     )
     todo = []
     for seed in range(site.seeds or 1):
-        todo += grid.runs(named(UNTRAINED), _few(panel), [seed])
+        todo += grid.runs(_named(UNTRAINED), _few(panel), [seed])
         todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
     return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
@@ -79,10 +83,11 @@ def _trained(panel: Panel, site: Site) -> Piece:
     setting = Setting(site.folder("checkpoints"), progress=False)
     recipe = grid.Recipe(1, 0.02, 64) if panel == DIGITS else recipes.once(panel.network, setting)
     source = grid.Workload(panel.network, partial(place, panel, train, site.device), train, test, before=recipe)
+    ready = _weights(panel, site)
     work = replace(
         source,
-        name=f"{panel.network}, trained once",
-        make=lambda seed: source.dense(0, folder),  # the seed draws calibration images only
+        name=f"{panel.network}, trained once" if ready is None else f"{panel.network} of benchmarks.cifar_networks",
+        make=lambda seed: _ready(source, folder, ready, site),  # the seed draws calibration images only
         before=grid.Recipe(),
         after={},
         samples=256 if panel == DIGITS else SAMPLES,
@@ -92,16 +97,38 @@ def _trained(panel: Panel, site: Site) -> Piece:
     methods = {**named(TRAINED), WEIGHED: MIPP(worth="outputs")}
     todo = [run for budget in _few(panel) for run in grid.runs(methods, [budget], draws)]
     piece = of_grid(title(panel, trained=True), work, todo, folder)
+    if ready is not None:
+        made = cifar_networks.TRAININGS[panel.network]
+        own = {"epochs": made.epochs, "learning_rate": made.learning_rate, "program": "benchmarks.cifar_networks"}
+        return replace(piece, settings={**piece.settings, "training": own})
     training = source.training(0, folder)
     assert training is not None
     return replace(piece, settings={**piece.settings, "training": recipe.options()}, jobs=[training, *piece.jobs])
 
 
+def _weights(panel: Panel, site: Site) -> Path | None:
+    """The weights of a network that `benchmarks.cifar_networks` has trained, where the folder has them."""
+    if site.weights is None or panel == DIGITS or panel.network not in cifar_networks.TRAININGS:
+        return None
+    path = cifar_networks.path_of(site.weights, panel.network)
+    return path if path.exists() else None
+
+
+def _ready(source: grid.Workload, folder: Path, weights: Path | None, site: Site) -> nn.Module:
+    if weights is None:
+        return source.dense(0, folder)
+    return cifar_networks.dense(source.name, weights.parent).to(site.device)
+
+
+def _named(names: Sequence[str]) -> dict[str, Method]:
+    return {**named(names), "mipp": ALIKE()}
+
+
 def _sized(panel: Panel) -> dict[str, Method]:
     schedule = confidence_schedule(CONFIDENCES)
     if panel == DIGITS:
-        return {f"mipp{CONFIDENCE}{schedule[3]:.6g}": MIPP(confidence=schedule[3])}
-    found: dict[str, Method] = {f"mipp{CONFIDENCE}{sure:.8g}": MIPP(confidence=sure) for sure in schedule}
+        return {f"mipp{CONFIDENCE}{schedule[3]:.6g}": ALIKE(confidence=schedule[3])}
+    found: dict[str, Method] = {f"mipp{CONFIDENCE}{sure:.8g}": ALIKE(confidence=sure) for sure in schedule}
     if panel.network == "vgg11":
         papers = {n: MIPP.paper(confidence=schedule[n], retrain_iterations=20) for n in PAPERS}
         found |= {f"mipp of the paper{CONFIDENCE}{schedule[n]:.8g}": method for n, method in papers.items()}
