@@ -11,7 +11,17 @@ import pytest
 import torch
 from experiments.mipp_2024 import data, recipes, record, tables
 from experiments.mipp_2024.__main__ import app
-from experiments.mipp_2024.figures import base, claims, masks, measurements, plots, questions, sparsity, variants
+from experiments.mipp_2024.figures import (
+    base,
+    claims,
+    masks,
+    measurements,
+    paper_networks,
+    plots,
+    questions,
+    sparsity,
+    variants,
+)
 from experiments.mipp_2024.figures.base import SCALES, fits, of_measurements
 from experiments.mipp_2024.figures.registry import FIGURES
 from experiments.mipp_2024.figures.rows import last
@@ -48,6 +58,18 @@ def row(method: str, accuracy: float, panel: str = "lenet5, mnist, trained", nod
         "panel": panel, "method": method, "budget": {"nodes": nodes}, "seed": 0, "nodes": nodes, "collapsed": [],
         "accuracy": {"dense": 99.0, "pruned": 50.0, "pruned, 5 epochs": accuracy},
     } | more  # fmt: skip
+
+
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_a_network_that_the_benchmarks_have_trained_is_not_trained_again(has_weights, tmp_path, monkeypatch):
+    pixels, labels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+    images = zoo.ImageData(pixels, labels, 10, (0.5,) * 3, (0.25,) * 3, "cifar10", "train")
+    monkeypatch.setattr(paper_networks, "load", lambda name, split: images)
+    if has_weights:
+        (tmp_path / "cifar_vgg11.safetensors").touch()
+    (piece,) = paper_networks.trained(base.Site(weights=tmp_path, runs=tmp_path, panel="vgg11"))
+    assert any("training" in job.name for job in piece.jobs) != has_weights
+    assert ("program" in piece.settings["training"]) == has_weights
 
 
 @pytest.mark.slow

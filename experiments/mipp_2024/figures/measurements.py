@@ -62,7 +62,7 @@ def refitted(rows: list[Row]) -> list[Outcome]:
             draws = {m: {row["seed"] for row in some} for (m,), some in by(own, "method").items()}
             some = of_methods(own, [m for m in draws if draws[m] >= draws.get("mipp", set())])
             each = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in mean_accuracy(some, "refitted").items())
-            words = f"{each}; the dense network, trained once by the recipe below, has {dense:.2f} %"
+            words = f"{each}; the dense network, trained once, has {dense:.2f} %"
             found.append(Outcome(words, f"{panel}, refitted, {own[0]['budget']['nodes']:.0%} of the nodes"))
     return found
 
