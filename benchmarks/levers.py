@@ -53,13 +53,15 @@ class Choice:
     """A setting: the weight of scarcity, steps, what nats are worth, rows an input to believe, trials, nodes again."""
 
     scarcity: float = 0.3
-    steps: int = 4
+    steps: int | None = 4
     worth: Literal["auto", "nats", "outputs"] = "nats"
     rows: int = 3
     trials: int = 0
     again: bool = False
 
 
+BY_TRIAL = {"as shipped": 0, **{f"as shipped, trials={number}": number for number in (24, 100, 400)}}
+"""Run on LeNet-5 only, by number of its nodes, and from one draw."""
 CHOICES: Mapping[str, Choice | None] = {
     "default": Choice(worth="auto"),
     "nats alike": Choice(),
@@ -76,6 +78,7 @@ CHOICES: Mapping[str, Choice | None] = {
     "trials=8": Choice(trials=8),
     "trials=24": Choice(trials=24),
     "trials=24, again": Choice(trials=24, again=True),
+    **{name: Choice(steps=None, worth="auto", trials=number) for name, number in BY_TRIAL.items()},
     "osscar": None,
 }
 
@@ -93,6 +96,8 @@ def main() -> None:
             draws = range(DRAWS.get(network, 3))
             for samples, choice, draw in product((SAMPLES, *FEW), options.choice or CHOICES, draws):
                 if samples in FEW and (not network.startswith("lenet5") or choice not in SHRUNK or draw):
+                    continue
+                if choice in BY_TRIAL and (not network.startswith("lenet5") or "nodes" not in budget or draw):
                     continue
                 amounts = {name: round(amount, 4) for name, amount in budget.items()}
                 key = {"network": network, **amounts, "samples": samples, "draw": draw, "choice": choice}

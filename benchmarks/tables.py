@@ -23,6 +23,7 @@ from benchmarks.cost_tables import (
 )  # fmt: skip
 from benchmarks.feature_tables import feature_selection
 from benchmarks.grid_tables import lenet_after, lenet_before, lenet_refit, resnet20
+from benchmarks.levers import BY_TRIAL
 from benchmarks.markdown import COSTS, ROOT, chosen, column, footnote, load, render, spread, table
 from benchmarks.papers import sources_of
 from benchmarks.people import people
@@ -43,6 +44,7 @@ PAGES = (
     "docs/decisions/0037-behind-a-norm-all-channels-have-one-noise.md",
     "docs/decisions/0039-chains-are-priced-under-much-noise.md",
     "docs/decisions/0040-as-few-samples-as-bring-the-rows.md",
+    "docs/decisions/0041-nodes-by-trial-too.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
@@ -81,7 +83,15 @@ def headline() -> str:
 
 def accuracy_table() -> str:
     """Every row of the comparison."""
-    data = load("accuracy_table")
+    return _accuracies(load("accuracy_table"))
+
+
+def accuracy_images() -> str:
+    """Those of four times as many images."""
+    return _accuracies(load("accuracy_images"))
+
+
+def _accuracies(data: Row) -> str:
     columns = [
         "network, dense",
         "smaller",
@@ -229,13 +239,23 @@ def allocation() -> str:
 
 def levers() -> str:
     """Agreement with the dense network by the number of images and by choices about the widths."""
+    return _choices(lambda choice: choice not in BY_TRIAL)
+
+
+def trials() -> str:
+    """Agreement with the dense network by how many networks were tried."""
+    return _choices(lambda choice: choice in BY_TRIAL)
+
+
+def _choices(wanted: Callable[[str], bool]) -> str:
     data = load("levers")
     cells = []
     keys = {
         (r["network"].split("-")[0], *(r.get(name, 0) for name in COSTS), r["samples"], r["choice"])
         for r in data["rows"]
+        if wanted(r["choice"])
     }
-    for network, *amounts, samples, choice in sorted(keys):
+    for network, *amounts, samples, choice in sorted(keys, key=lambda key: (*key[:-1], BY_TRIAL.get(key[-1], 0), key)):
         budget = dict(zip(COSTS, amounts, strict=True))
         rows = [r for r in chosen(data, samples=samples, choice=choice) if r["network"].split("-")[0] == network]
         rows = [r for r in rows if all(r.get(name, 0) == amount for name, amount in budget.items())]
@@ -500,11 +520,12 @@ def _by_case(rows: list[Row]) -> dict[str, list[Row]]:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
-        lenet_mnist, defaults, allocation, levers, noise, memory, memory_full, growth, passes, inspections, levels,
-        effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams, progress, methods, papers,
-        rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language, feature_selection,
-        people, hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit, resnet20,
+        headline, accuracy_table, accuracy_images, accuracy_parts, accuracy_calibration, accuracy_labels, effort,
+        latency, handoff, lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes,
+        inspections, levels, effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams,
+        progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide,
+        language, feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after,
+        lenet_refit, resnet20,
     )
 }  # fmt: skip
 

@@ -96,10 +96,12 @@ class PruningPlan:
         return {name: len(nodes) for name, nodes in self.kept.items()}
 
     def with_kept(self, kept: Mapping[str, Collection[int]]) -> "PruningPlan":
-        """The same plan with other nodes kept in the groups named."""
+        """The same plan with other nodes kept in the groups named; what theirs carry is then not known."""
         if not isinstance(kept, Mapping):
             raise PlanMismatchError(f"kept is {quote(kept)}; expected nodes by group, such as {{'conv1': [0, 2]}}.")
-        return replace(self, kept={**self.kept, **{n: tuple(sorted(_indices(n, nodes))) for n, nodes in kept.items()}})
+        new = {name: tuple(sorted(_indices(name, nodes))) for name, nodes in kept.items()}
+        known = {name: found for name, found in self.information.items() if new.get(name) in (None, self.kept[name])}
+        return replace(self, kept={**self.kept, **new}, information=known)
 
     def then(self, other: "PruningPlan") -> "PruningPlan":
         """One plan for this plan's model that removes what this one and the next round's plan remove.

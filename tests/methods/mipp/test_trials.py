@@ -1,4 +1,4 @@
-"""Widths by trial: what is kept comes nearer to the dense outputs, within the budget."""
+"""Plans by trial: what is kept comes nearer to the dense outputs, within the budget."""
 
 from dataclasses import replace
 from functools import partial
@@ -58,6 +58,21 @@ def test_what_the_outputs_feel_gets_nodes_of_what_they_do_not():
     assert after.plan.widths["loud.0"] >= before.plan.widths["loud.0"] + 4
     assert sum(after.plan.widths.values()) <= 20
     assert distance(after) < 0.5 * distance(before)
+
+
+def test_nodes_change_places_until_no_exchange_helps(monkeypatch):
+    monkeypatch.setattr(trials, "_distance", lambda task, plan: float(sum(plan.kept["loud.0"])))
+    budget = mipp.Budget(nodes=0.5, widths={"soft.0": 10})
+    before, after = (pruned(budget, number, compensate=False).plan for number in (0, 10_000))
+    assert after.kept["loud.0"] == tuple(range(10)) != before.kept["loud.0"]
+    assert after.kept["soft.0"] == before.kept["soft.0"]
+    assert before.information.keys() - after.information.keys() == {"loud.0"}
+
+
+def test_two_moves_at_once_are_tried_where_none_helps_alone(monkeypatch):
+    monkeypatch.setattr(trials, "_distance", lambda task, plan: {10: 1.0, 12: 0.5}.get(plan.widths["loud.0"], 2.0))
+    widths = [pruned(mipp.Budget(nodes=0.5), number, compensate=False).plan.widths["loud.0"] for number in (0, 30)]
+    assert widths == [10, 12]
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 12])

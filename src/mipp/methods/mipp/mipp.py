@@ -19,7 +19,7 @@ from mipp.graph.bottlenecks import is_chain
 from mipp.graph.nodes import NodeGroup
 from mipp.methods.mipp.carried import Kept, Source, by_moments, by_samples, measured, part_in_target, target_shrank
 from mipp.methods.mipp.few import FEW, may_ask, order_by_outputs
-from mipp.methods.mipp.trials import try_widths
+from mipp.methods.mipp.trials import try_others
 from mipp.methods.mipp.worth import WHOLLY, asking, measure_worth, weigh
 from mipp.plan.allocation import allocate, kinds
 from mipp.plan.budget import Budget
@@ -83,9 +83,10 @@ class MIPP:
             convolutional networks gain nothing by it. Where it is measured wholly, groups of 4 to 16 nodes, such as
             heads, are ordered by how far the outputs move without them, where that is clearly better. It needs
             `estimator="gaussian"`, `collapse=None` and `activation="pre"`.
-        trials: With a budget: up to so many networks of other widths are made and refitted. In each one group gives a
-            tenth of its nodes away for nodes of another; what comes nearest to the dense outputs on the calibration
-            data stays. A trial takes about as long as the refit.
+        trials: With a budget: up to so many other networks are made and refitted, first of other widths, where one
+            group gives a tenth of its nodes away for nodes of another, then of other nodes, where one that stays
+            changes places with one that goes. What comes nearest to the dense outputs on the calibration data stays. A
+            trial takes about as long as the refit.
     """
 
     estimator: str | Estimator = "gaussian"
@@ -166,7 +167,7 @@ class MIPP:
         plan = choose(widths)
         if not (self.trials and whole and budget.limits(task.cost)):
             return plan
-        return try_widths(task, budget, plan, curves, choose, self.trials)
+        return try_others(task, budget, plan, curves, choose, self.trials)
 
     def information(self, task: Task) -> dict[str, float]:
         """The information that every group carries to its readers, in nats."""

@@ -1,7 +1,7 @@
-"""Widths by trial: networks that keep other widths are refitted, and the nearest to the dense outputs stays."""
+"""Plans by trial: networks of other widths and nodes are refitted, and the nearest to the dense outputs stays."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -25,18 +25,21 @@ from mipp.surgery.cut import apply
 _SHARE = 0.1  # of the nodes of a group, that go to another one
 
 Widths = Mapping[str, int]
+Curves = Mapping[str, Elimination]
 Choose = Callable[[Widths], PruningPlan]
 """The nodes to keep at given widths."""
 
 
-def try_widths(
-    task: Task, budget: Budget, plan: PruningPlan, curves: Mapping[str, Elimination], choose: Choose, trials: int
+def try_others(
+    task: Task, budget: Budget, plan: PruningPlan, curves: Curves, choose: Choose, trials: int
 ) -> PruningPlan:
     """The best of several plans, by how far the refitted networks are from the dense one on the calibration data.
 
-    In a trial a tenth of the nodes of one group make room for nodes of another one. A plan that comes nearer is kept at
-    once, and what follows starts from there; it ends when no such move helps, or the trials are used up. Moves that
-    lose least by the curves come first. Nothing is tried where the budget is of measured times, or of uniform widths.
+    First other widths: a tenth of the nodes of one group make room for nodes of another one, and where no such move
+    helps, two of them at once. Then other nodes: one that stays changes places with one that goes. A plan that comes
+    nearer is kept at once, and what follows starts from there; it ends when nothing helps, or the trials are used up.
+    Moves that lose least by the curves come first. Nothing is tried where the budget is of measured times, or of
+    uniform widths.
 
     Args:
         task: What is pruned.
@@ -48,26 +51,41 @@ def try_widths(
     """
     if budget.uniform or budget.estimated:
         return plan
-    left = iter(task.progress(range(trials), "trials of widths", trials))
+    search = _Search(task, plan, trials)
     try:
-        best = _distance(task, plan)
-        tried, improved = {_key(plan.widths)}, True
-        while improved:
-            improved = False
-            for widths in _moves(task, budget, plan.widths, curves):
-                if _key(widths) in tried:
-                    continue
-                if next(left, None) is None:
-                    return plan
-                tried.add(_key(widths))
-                other = choose(widths)
-                distance = _distance(task, other)
-                if distance < best:
-                    plan, best, improved = other, distance, True
-                    break
+        search.descend(lambda best: map(choose, _moves(task, budget, best.widths, curves)))
+        search.descend(lambda best: _exchanges(best, curves))
     except UnsupportedModelError as error:
         task.notes.append(f"No other widths were tried, since the network could not be refitted: {error}")
-    return plan
+    return search.best
+
+
+class _Search:
+    """A descent over plans."""
+
+    def __init__(self, task: Task, plan: PruningPlan, trials: int) -> None:
+        self.task, self.best = task, plan
+        self._left = iter(task.progress(range(trials), "trials of widths and nodes", trials))
+        self._distance: float | None = None
+        self._tried = {_key(plan)}
+
+    def descend(self, neighbours: Callable[[PruningPlan], Iterable[PruningPlan]]) -> None:
+        """Goes to the first neighbour that is nearer to the dense network, until none is."""
+        if self._distance is None:
+            self._distance = _distance(self.task, self.best)
+        improved = True
+        while improved:
+            improved = False
+            for other in neighbours(self.best):
+                if _key(other) in self._tried:
+                    continue
+                if next(self._left, None) is None:
+                    return
+                self._tried.add(_key(other))
+                distance = _distance(self.task, other)
+                if distance < self._distance:
+                    self.best, self._distance, improved = other, distance, True
+                    break
 
 
 def _distance(task: Task, plan: PruningPlan) -> float:
@@ -90,19 +108,30 @@ def _distance(task: Task, plan: PruningPlan) -> float:
     return task.step(f"trial of {json.dumps({n: list(nodes) for n, nodes in plan.kept.items()})}", measure)
 
 
-def _moves(task: Task, budget: Budget, widths: Widths, curves: Mapping[str, Elimination]) -> list[dict[str, int]]:
-    """Widths one move away that the budget allows, those that lose least first."""
-    found = list(_neighbours(task, budget, widths, curves))
+def _moves(task: Task, budget: Budget, widths: Widths, curves: Curves) -> Iterator[dict[str, int]]:
+    """Widths one move away that the budget allows, then those two moves away; of each those that lose least first."""
 
     def loss(moved: Widths) -> float:
         return sum(curve.loss[len(curve.order) - moved[name]] for name, curve in curves.items())
 
-    return sorted(found, key=loss)
+    near = sorted(_neighbours(task, budget, widths, curves), key=loss)
+    yield from near
+    far = [moved for first in near for moved in _neighbours(task, budget, first, curves)]
+    yield from sorted(far, key=loss)
 
 
-def _neighbours(
-    task: Task, budget: Budget, widths: Widths, curves: Mapping[str, Elimination]
-) -> Iterator[dict[str, int]]:
+def _exchanges(plan: PruningPlan, curves: Curves) -> Iterator[PruningPlan]:
+    """Plans in which one node changes places with one that goes; first those that were removed next and last."""
+    found = []
+    for name, curve in curves.items():
+        order, kept = [int(node) for node in curve.order], set(plan.kept[name])
+        stay, go = [node for node in order if node in kept], [node for node in order[::-1] if node not in kept]
+        found += [(i + j, name, out, back) for i, out in enumerate(stay) for j, back in enumerate(go)]
+    for _, name, out, back in sorted(found):
+        yield plan.with_kept({name: {*plan.kept[name], back} - {out}})
+
+
+def _neighbours(task: Task, budget: Budget, widths: Widths, curves: Curves) -> Iterator[dict[str, int]]:
     """Widths in which one group gives nodes away, and another has as many more as the budget then allows."""
     limits = {name: limit * (1 + 1e-12) for name, limit in budget.limits(task.cost).items()}
 
@@ -133,5 +162,5 @@ def _neighbours(
                 yield {**fewer, **dict.fromkeys(taker, width + low * unit)}
 
 
-def _key(widths: Widths) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(widths.items()))
+def _key(plan: PruningPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted(plan.kept.items()))
