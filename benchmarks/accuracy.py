@@ -2,11 +2,10 @@
 
     MIPP_DATA_DIR=... python -m benchmarks.accuracy PIECE --weights FOLDER [--draws N] [--shard I/N]
 
-Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute),
-`images` (`effort="best"` on 4,096 images), `parts` (worth of widths, nodes, refit and recovery), `calibration` (how
-many images, which), `curve` (ResNet-56 from one set of statistics), `labels` (ResNet-56 after ten epochs with labels).
-`parts` and `curve` draw their plots. All get the same unlabelled training images (Taylor: with labels), 1,024 where
-nothing else is said, and the same refit. The test set is read when a
+Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `parts`
+(worth of widths, nodes, refit and recovery), `calibration` (how many images, which), `curve` (ResNet-56
+from one set of statistics), `labels` (ResNet-56 after ten epochs with labels). `parts` and `curve` draw their plots.
+All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit. The test set is read when a
 row is made and never before: defaults were chosen by agreement with the dense network on other training images.
 Networks whose weights are not in the folder are left out. Process I of N does every N-th row.
 """
@@ -20,7 +19,6 @@ from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Literal
 
 import torch
 from matplotlib.axes import Axes
@@ -50,17 +48,11 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("vit", {"macs": 0.7}),
 )
 PEERS = ("random", "l1", "taylor", "wanda", *(f"torch-pruning {score}" for score in ("l1", "taylor", "hessian")))
-MORE: Mapping[str, tuple[str, ...]] = {
-    "resnet56": ("mipp", "torch-pruning l1"),
-    "vgg11": ("mipp", "torch-pruning hessian"),
-}
-"""MIPP and the first of its peers, calibrated on four times as many images."""
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 EPOCHS = 10
 PAGES = Path(__file__).parents[1] / "docs"
 Labelled = Sequence[tuple[Tensor, Tensor]]
-Level = Literal["default", "best"]
 Rows = list[tuple[Row, Callable[[], Row]]]
 
 
@@ -100,8 +92,7 @@ def main() -> None:
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
     options = parser.parse_args()
     bench = Bench(options.weights, zoo.load("cifar10", "train"), zoo.load("cifar10", "test"))
-    samples = 4 * SAMPLES if options.piece == "images" else SAMPLES
-    record = Record(f"accuracy_{options.piece}", samples=samples)
+    record = Record(f"accuracy_{options.piece}", samples=SAMPLES)
     first, step = map(int, options.shard.split("/"))
     rows = [row for draw in range(options.draws) for row in PIECES[options.piece](bench, draw)]
     rows = [(key, run) for key, run in rows if key.get("method", "mipp") == "mipp" or key["draw"] < options.peer_draws]
@@ -125,26 +116,13 @@ def table(bench: Bench, draw: int) -> Rows:
     return found
 
 
-def images(bench: Bench, draw: int) -> Rows:
-    """Some networks at their budgets, calibrated on four times as many images."""
-    found: Rows = []
-    for network, budget in CASES:
-        for method in MORE.get(network, ()) if bench.has(network) else ():
-            key = {"network": network, **{k: round(v, 4) for k, v in budget.items()}, "method": method, "draw": draw}
-            found.append((key, partial(compared, bench, network, budget, method, draw, effort="best")))
-    return found
-
-
-def compared(
-    bench: Bench, network: str, budget: Mapping[str, float], method: str, draw: int, effort: Level = "default"
-) -> Row:
+def compared(bench: Bench, network: str, budget: Mapping[str, float], method: str, draw: int) -> Row:
     """As published, with the refit, and, for MIPP, after recovery."""
-    dense, exclude = bench.dense(network), _stream(network)
-    data = bench.draw(draw, 4 * SAMPLES if effort == "best" else SAMPLES)
+    dense, data, exclude = bench.dense(network), bench.draw(draw), _stream(network)
     fixed = mipp.Budget(**budget)  # type: ignore[arg-type]
     one_pass = forward_seconds(dense, torch.cat([images for images, _ in data]))
     start = time.perf_counter()
-    result = pruned(dense, data, fixed, peer(method, exclude), exclude, draw, effort=effort)
+    result = pruned(dense, data, fixed, peer(method, exclude), exclude, draw)
     seconds = time.perf_counter() - start
     before, after = result.report.before, result.report.after
     row = {
@@ -273,14 +251,12 @@ def pruned(
     draw: int,
     *,
     compensate: bool = True,
-    effort: Level = "default",
 ) -> mipp.Result:
     """One prune, with labels for the methods that read them."""
     loss = nn.functional.cross_entropy
     return mipp.prune(
-        dense, data, budget, method, exclude=exclude, compensate=compensate, loss_fn=loss, seed=draw, effort=effort,
-        progress=False,
-    )  # fmt: skip
+        dense, data, budget, method, exclude=exclude, compensate=compensate, loss_fn=loss, seed=draw, progress=False
+    )
 
 
 def recovered(
@@ -371,7 +347,6 @@ def _axes(what: str) -> tuple[Figure, Axes]:
 PLOTS: Mapping[str, Callable[[list[Row]], Figure]] = {"parts": plot_parts, "curve": plot_curve}
 PIECES: Mapping[str, Callable[[Bench, int], Rows]] = {
     "table": table,
-    "images": images,
     "parts": parts,
     "calibration": calibration,
     "curve": curve,

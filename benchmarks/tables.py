@@ -83,15 +83,7 @@ def headline() -> str:
 
 def accuracy_table() -> str:
     """Every row of the comparison."""
-    return _accuracies(load("accuracy_table"))
-
-
-def accuracy_images() -> str:
-    """Those of four times as many images."""
-    return _accuracies(load("accuracy_images"))
-
-
-def _accuracies(data: Row) -> str:
+    data = load("accuracy_table")
     columns = [
         "network, dense",
         "smaller",
@@ -249,11 +241,11 @@ def trials() -> str:
 
 def _choices(wanted: Callable[[str], bool]) -> str:
     data = load("levers")
+    data["rows"] = [row for row in data["rows"] if wanted(row["choice"])]
     cells = []
     keys = {
         (r["network"].split("-")[0], *(r.get(name, 0) for name in COSTS), r["samples"], r["choice"])
         for r in data["rows"]
-        if wanted(r["choice"])
     }
     for network, *amounts, samples, choice in sorted(keys, key=lambda key: (*key[:-1], BY_TRIAL.get(key[-1], 0), key)):
         budget = dict(zip(COSTS, amounts, strict=True))
@@ -520,12 +512,12 @@ def _by_case(rows: list[Row]) -> dict[str, list[Row]]:
 TABLES = {
     f.__name__: f
     for f in (
-        headline, accuracy_table, accuracy_images, accuracy_parts, accuracy_calibration, accuracy_labels, effort,
-        latency, handoff, lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes,
-        inspections, levels, effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams,
-        progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide,
-        language, feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after,
-        lenet_refit, resnet20,
+        headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
+        lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes, inspections,
+        levels, effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams, progress, methods,
+        papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language,
+        feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit,
+        resnet20,
     )
 }  # fmt: skip
 

@@ -99,6 +99,14 @@ def test_edited_plans_can_be_replayed():
     assert torch.equal(mipp.apply(plan, model).a.weight, model.a.weight[[0, 3]])
 
 
+def test_of_nodes_that_were_put_in_no_information_is_claimed():
+    plan = prune_images(budget=mipp.Budget(nodes=0.5)).plan
+    first, *others = plan.information
+    moved = {*plan.kept[first][1:], min({*range(plan.groups[first].size)} - {*plan.kept[first]})}
+    assert plan.with_kept({first: moved}).information.keys() == {*others}
+    assert plan.with_kept({first: plan.kept[first]}).information == plan.information
+
+
 def test_equal_plans_are_equal_and_hash_alike():
     case = named("residual")
     first, second, third = (plan_for(case, {"a": k}) for k in ((0, 1), (0, 1), (0, 2)))
