@@ -69,10 +69,10 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def footnote(data: dict[str, Any]) -> str:
-    """The command behind a result file and the machines, where there are several with the number of rows of each."""
+    """The command behind rows and the machine of most of them, with the numbers of rows from others."""
     versions = ", ".join(f"{k} {v}" for k, v in data["machine"]["versions"].items())
     rows = Counter(hardware(row.get("machine", data["machine"])) for row in data["rows"])
-    first = hardware(data["machine"])
+    first = max(rows, key=rows.__getitem__, default=hardware(data["machine"]))
     elsewhere = "".join(f", {n} of {rows.total()} rows on {name}" for name, n in rows.items() if name != first)
     return f"<sub>`{data['command']}` on {first}{elsewhere}; {versions}.</sub>"
 
