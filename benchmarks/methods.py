@@ -4,11 +4,11 @@
 
 Pieces: `lenet-before` and `lenet-after` (LeNet-5 on MNIST, pruned before or after 5 epochs of training, and trained for
 1 and for 5 more), `lenet-refit` (pruned after training and refitted, not trained further: more seeds of the best two,
-and MIPP with widths and nodes by trial), `resnet` (ResNet-20 on CIFAR-10, trained; straight after,
-refitted, and after one epoch; one seed; also the time of each method, and Torch-Pruning and, where it is installed,
-NVIDIA Model Optimizer). A piece stops between runs when its minutes are over; called again it goes on from what its
-result file holds, and called several times at once, its processes share the runs. `--smoke` takes few images and
-methods, and writes elsewhere.
+and MIPP with widths and nodes by trial; most trials at a tenth of the nodes), `resnet` (ResNet-20 on CIFAR-10, trained;
+straight after, refitted, and after one epoch; one seed; also the time of each method, and Torch-Pruning and, where it
+is installed, NVIDIA Model Optimizer). A piece stops between runs when its minutes are over; called again it goes on
+from what its result file holds, and called several times at once, its processes share the runs. `--smoke` takes few
+images and methods, and writes elsewhere.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mipp.plan.budget import Budget
 LENET = [*MATCHED, *SPARSE]
 RESNET = [Budget(macs=0.5)]
 REFIT_SEEDS = range(5)
-TRIALS = (24, 400)
+TRIALS, MANY = 24, 400
 NEAREST = "osscar"
 """The first of the other methods at a tenth of the nodes of `lenet-after`, refitted."""
 SMOKE = ("mipp", "l1", "taylor", "snip", "imp", "oto")
@@ -61,10 +61,11 @@ def _lenet(piece: str, weights: Path | None, on_time: Clock, *, smoke: bool) -> 
 def lenet_refit(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
     """LeNet-5 on MNIST, trained: MIPP and the best of the others, four budgets, five seeds, closed form."""
     work = lenet(trained=True, further=False, images=2048 if smoke else None)
-    methods = {name: peers()[name] for name in ("mipp", NEAREST)}
-    methods |= {f"mipp, trials={number}": MIPP(trials=number) for number in TRIALS}
-    budgets = LENET[-1:] if smoke else LENET[::-1]
-    _grid("lenet-refit", work, grid.runs(methods, budgets, [0] if smoke else REFIT_SEEDS), on_time, smoke=smoke)
+    methods = {name: peers()[name] for name in ("mipp", NEAREST)} | {f"mipp, trials={TRIALS}": MIPP(trials=TRIALS)}
+    seeds = [0] if smoke else REFIT_SEEDS
+    todo = grid.runs(methods, LENET[-1:] if smoke else LENET, seeds)
+    todo += [] if smoke else grid.runs({f"mipp, trials={MANY}": MIPP(trials=MANY)}, LENET[-1:], seeds)
+    _grid("lenet-refit", work, todo, on_time, smoke=smoke)
 
 
 def resnet(weights: Path | None, on_time: Clock, *, smoke: bool) -> None:
