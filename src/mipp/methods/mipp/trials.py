@@ -122,13 +122,15 @@ def _moves(task: Task, budget: Budget, widths: Widths, curves: Curves) -> Iterat
 
 def _exchanges(plan: PruningPlan, curves: Curves) -> Iterator[PruningPlan]:
     """Plans in which one node changes places with one that goes; first those that were removed next and last."""
-    found = []
-    for name, curve in curves.items():
+    sides: dict[str, tuple[list[int], list[int]]] = {}
+    for name, curve in sorted(curves.items()):
         order, kept = [int(node) for node in curve.order], set(plan.kept[name])
-        stay, go = [node for node in order if node in kept], [node for node in order[::-1] if node not in kept]
-        found += [(i + j, name, out, back) for i, out in enumerate(stay) for j, back in enumerate(go)]
-    for _, name, out, back in sorted(found):
-        yield plan.with_kept({name: {*plan.kept[name], back} - {out}})
+        sides[name] = [node for node in order if node in kept], [node for node in order[::-1] if node not in kept]
+    for far in range(max(len(curve.order) for curve in curves.values())):
+        for name, (stay, go) in sides.items():
+            places = range(max(0, far - len(go) + 1), min(far + 1, len(stay)))
+            for out, back in sorted((stay[place], go[far - place]) for place in places):
+                yield plan.with_kept({name: {*plan.kept[name], back} - {out}})
 
 
 def _neighbours(task: Task, budget: Budget, widths: Widths, curves: Curves) -> Iterator[dict[str, int]]:
