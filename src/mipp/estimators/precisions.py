@@ -10,7 +10,7 @@ from mipp.estimators.neighbours import Neighbours
 
 _PENDING = 32
 _LEAST_STALE = 64  # features
-_ROWS = 256  # of a matrix that are copied at a time
+_ROWS = 256  # of matrices that are copied at a time
 
 Fresh = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Makes the precisions of the features of some nodes without and given a target, shape [features, features] each."""
@@ -174,9 +174,8 @@ class Precisions:
 def _pick(matrices: Tensor, places: Tensor) -> Tensor:
     """The rows and columns of some places; some rows at a time, so that little stands beside the result."""
     found = matrices.new_empty(len(matrices), len(places), len(places))
-    for matrix, own in zip(matrices, found, strict=True):
-        for rows, part in zip(places.split(_ROWS), own.split(_ROWS), strict=True):
-            torch.index_select(matrix.index_select(0, rows), 1, places, out=part)
+    for rows, part in zip(places.split(_ROWS), found.split(_ROWS, 1), strict=True):
+        torch.index_select(matrices.index_select(1, rows), 2, places, out=part)
     return found
 
 
