@@ -1,5 +1,6 @@
 """Plans by trial: what is kept comes nearer to the dense outputs, within the budget."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
@@ -58,6 +59,14 @@ def test_what_the_outputs_feel_gets_nodes_of_what_they_do_not():
     assert after.plan.widths["loud.0"] >= before.plan.widths["loud.0"] + 4
     assert sum(after.plan.widths.values()) <= 20
     assert distance(after) < 0.5 * distance(before)
+
+
+def test_nodes_are_chosen_for_the_first_plan_and_for_each_other_widths_that_are_tried(monkeypatch):
+    monkeypatch.setattr(trials, "_distance", lambda task, plan: float(plan.widths["soft.0"]))
+    with patch.object(MIPP, "_by_width", autospec=True, side_effect=MIPP._by_width) as choose:
+        pruned(mipp.Budget(nodes=0.5), 4, compensate=False)
+    assert choose.call_count == 1 + 4
+    assert len({json.dumps(call.args[4]) for call in choose.call_args_list}) == 1 + 4
 
 
 def test_nodes_change_places_until_no_exchange_helps(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -28,6 +29,8 @@ Widths = Mapping[str, int]
 Curves = Mapping[str, Elimination]
 Choose = Callable[[Widths], PruningPlan]
 """The nodes to keep at given widths."""
+Candidate = tuple[Mapping[str, object], Callable[[], PruningPlan]]
+"""The widths or the nodes of a plan, by group, and what makes it, which is asked only where it is tried."""
 
 
 def try_others(
@@ -53,7 +56,7 @@ def try_others(
         return plan
     search = _Search(task, plan, trials)
     try:
-        search.descend(lambda best: map(choose, _moves(task, budget, best.widths, curves)))
+        search.descend(lambda best: ((w, partial(choose, w)) for w in _moves(task, budget, best.widths, curves)))
         search.descend(lambda best: _exchanges(best, curves))
     except UnsupportedModelError as error:
         task.notes.append(f"No other widths were tried, since the network could not be refitted: {error}")
@@ -67,21 +70,22 @@ class _Search:
         self.task, self.best = task, plan
         self._left = iter(task.progress(range(trials), "trials of widths and nodes", trials))
         self._distance: float | None = None
-        self._tried = {_key(plan)}
+        self._tried = {_key(plan.widths), _key(plan.kept)}
 
-    def descend(self, neighbours: Callable[[PruningPlan], Iterable[PruningPlan]]) -> None:
+    def descend(self, neighbours: Callable[[PruningPlan], Iterable[Candidate]]) -> None:
         """Goes to the first neighbour that is nearer to the dense network, until none is."""
         if self._distance is None:
             self._distance = _distance(self.task, self.best)
         improved = True
         while improved:
             improved = False
-            for other in neighbours(self.best):
-                if _key(other) in self._tried:
+            for change, make in neighbours(self.best):
+                if _key(change) in self._tried:
                     continue
                 if next(self._left, None) is None:
                     return
-                self._tried.add(_key(other))
+                other = make()
+                self._tried |= {_key(change), _key(other.kept)}
                 distance = _distance(self.task, other)
                 if distance < self._distance:
                     self.best, self._distance, improved = other, distance, True
@@ -120,17 +124,18 @@ def _moves(task: Task, budget: Budget, widths: Widths, curves: Curves) -> Iterat
     yield from sorted(far, key=loss)
 
 
-def _exchanges(plan: PruningPlan, curves: Curves) -> Iterator[PruningPlan]:
+def _exchanges(plan: PruningPlan, curves: Curves) -> Iterator[Candidate]:
     """Plans in which one node changes places with one that goes; first those that were removed next and last."""
     sides: dict[str, tuple[list[int], list[int]]] = {}
     for name, curve in sorted(curves.items()):
-        order, kept = [int(node) for node in curve.order], set(plan.kept[name])
-        sides[name] = [node for node in order if node in kept], [node for node in order[::-1] if node not in kept]
+        order, held = [int(node) for node in curve.order], set(plan.kept[name])
+        sides[name] = [node for node in order if node in held], [node for node in order[::-1] if node not in held]
     for far in range(max(len(curve.order) for curve in curves.values())):
         for name, (stay, go) in sides.items():
             places = range(max(0, far - len(go) + 1), min(far + 1, len(stay)))
             for out, back in sorted((stay[place], go[far - place]) for place in places):
-                yield plan.with_kept({name: {*plan.kept[name], back} - {out}})
+                kept = {**plan.kept, name: tuple(sorted({*plan.kept[name], back} - {out}))}
+                yield kept, partial(plan.with_kept, kept)
 
 
 def _neighbours(task: Task, budget: Budget, widths: Widths, curves: Curves) -> Iterator[dict[str, int]]:
@@ -164,5 +169,5 @@ def _neighbours(task: Task, budget: Budget, widths: Widths, curves: Curves) -> I
                 yield {**fewer, **dict.fromkeys(taker, width + low * unit)}
 
 
-def _key(plan: PruningPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted(plan.kept.items()))
+def _key(change: Mapping[str, object]) -> frozenset[tuple[str, object]]:
+    return frozenset(change.items())
