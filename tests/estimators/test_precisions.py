@@ -23,6 +23,15 @@ def positive(matrices: int, features: int, seed: int) -> torch.Tensor:
     return root @ root.mT + 0.1 * torch.eye(features, dtype=torch.float64)
 
 
+def test_more_features_than_are_copied_at_a_time_stay_in_their_places():
+    covariances, alive = positive(2, 400, 0), torch.arange(400)[torch.arange(400) % 4 > 0]
+    found = Precisions(torch.linalg.inv(covariances), torch.arange(400), 400)
+    found.remove(list(range(0, 400, 4)), alive)
+    assert found.matrices.shape == (2, 300, 300)
+    expected = torch.linalg.inv(covariances[:, alive][:, :, alive])
+    torch.testing.assert_close(found.of(alive), expected, rtol=1e-6, atol=1e-8)
+
+
 @given(st.integers(2, 12), st.integers(1, 3), st.integers(1, 4), st.data())
 def test_removed_one_after_the_other_or_at_once_the_rest_is_the_inverse_of_what_is_left(nodes, width, matrices, data):
     order = data.draw(st.permutations(range(nodes)))

@@ -144,7 +144,7 @@ class Precisions:
     def of(self, nodes: Tensor) -> Tensor:
         """The parts of a few nodes, shape [matrices, nodes x width, nodes x width]."""
         rows = self._rows[nodes].flatten()
-        part = self.matrices.index_select(1, rows).index_select(2, rows)
+        part = _pick(self.matrices, rows)
         if self._used:
             done = self._half[:, rows, : self._used]
             part.baddbmm_(done, done.mT, alpha=-1)
