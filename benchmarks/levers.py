@@ -5,9 +5,9 @@
 LeNet-5 on MNIST (trained for five epochs unless its weights are in the folder), ResNet-20 and VGG-11 on CIFAR-10, each
 with three draws of calibration images (the ResNet-20 with one). No test image is read. "nats alike" is `worth="nats"`,
 with which the choices are made that name no other worth; "default" is `worth="auto"`, and "outputs" `worth="outputs"`:
-the losses of a group are scaled by what losing half of it does to the outputs. "again" keeps the widths and chooses the
-nodes of each group again, from the inputs on, by what they tell the layers behind them in the refitted network in which
-the group is still whole.
+the losses of a group are scaled by what losing half of it does to the outputs. "as shipped" takes every default, with
+and without trials. "again" keeps the widths and chooses the nodes of each group again, from the inputs on, by what they
+tell the layers behind them in the refitted network in which the group is still whole.
 """
 
 import argparse

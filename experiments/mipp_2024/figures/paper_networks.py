@@ -36,7 +36,7 @@ UNTRAINED = ("mipp", "synflow", "grasp", "thinet", "snip", "l1", "random")
 TRAINED = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "random@mipp")
 FEW = 256
 """Images that the accuracy of networks which guess is measured on."""
-ALIKE = partial(MIPP, noise=1.0)
+ONE_NOISE = partial(MIPP, noise=1.0)
 """The closed form under one noise in networks of any form: by default chains are priced under another."""
 BUDGETS = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
 
@@ -72,7 +72,7 @@ def _untrained(panel: Panel, site: Site) -> Piece:
     )
     todo = []
     for seed in range(site.seeds or 1):
-        todo += grid.runs(_named(UNTRAINED), _few(panel), [seed])
+        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, _few(panel), [seed])
         todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
     return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
@@ -120,15 +120,11 @@ def _ready(source: grid.Workload, folder: Path, weights: Path | None, site: Site
     return cifar_networks.dense(source.name, weights.parent).to(site.device)
 
 
-def _named(names: Sequence[str]) -> dict[str, Method]:
-    return {**named(names), "mipp": ALIKE()}
-
-
 def _sized(panel: Panel) -> dict[str, Method]:
     schedule = confidence_schedule(CONFIDENCES)
     if panel == DIGITS:
-        return {f"mipp{CONFIDENCE}{schedule[3]:.6g}": ALIKE(confidence=schedule[3])}
-    found: dict[str, Method] = {f"mipp{CONFIDENCE}{sure:.8g}": ALIKE(confidence=sure) for sure in schedule}
+        return {f"mipp{CONFIDENCE}{schedule[3]:.6g}": ONE_NOISE(confidence=schedule[3])}
+    found: dict[str, Method] = {f"mipp{CONFIDENCE}{sure:.8g}": ONE_NOISE(confidence=sure) for sure in schedule}
     if panel.network == "vgg11":
         papers = {n: MIPP.paper(confidence=schedule[n], retrain_iterations=20) for n in PAPERS}
         found |= {f"mipp of the paper{CONFIDENCE}{schedule[n]:.8g}": method for n, method in papers.items()}
