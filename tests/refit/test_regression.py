@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import mipp
-from mipp.refit.regression import FOLDS, RIDGES, Regression, best_ridge, folds_of
+from mipp.refit.folds import FOLDS, folds_of
+from mipp.refit.regression import RIDGES, Regression, best_ridge
 
 
 def drawn(rows: int = 60, inputs: int = 7, outputs: int = 3, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:

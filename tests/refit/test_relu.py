@@ -5,7 +5,8 @@ from dataclasses import astuple
 import pytest
 import torch
 
-from mipp.refit.regression import Fit, Regression, folds_of
+from mipp.refit.folds import folds_of
+from mipp.refit.regression import Fit, Regression
 from mipp.refit.relu import Rectified, by_group
 from mipp.runtime.tensor_store import TensorStore
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from networks import normal
 
-from mipp.refit.regression import Regression, best_ridge, folds_of
+from mipp.refit.folds import folds_of
+from mipp.refit.regression import Regression, best_ridge
 from mipp.refit.work import Best, Pass, total
 
 

@@ -29,8 +29,9 @@ from mipp.plan.effort import MOST_SAMPLES
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.biases import add_biases, spare_params
+from mipp.refit.folds import folds_of
 from mipp.refit.recurrence import Recorded, cut_short, reads_itself
-from mipp.refit.regression import FIRST_RIDGE, Regression, best_ridge, folds_of
+from mipp.refit.regression import FIRST_RIDGE, Regression, best_ridge
 from mipp.refit.relu import Rectified, by_group
 from mipp.refit.rows import (
     errors_before,

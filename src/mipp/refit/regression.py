@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mipp.refit.sums import FOLDS, CrossMoments, RowSums
+from mipp.refit.folds import FOLDS, Choose, by_fold
+from mipp.refit.sums import CrossMoments, RowSums
 from mipp.runtime.distributed import is_sharded, sum_shards
 from mipp.statistics.extremes import are_extreme, find_constant
 
@@ -22,18 +23,6 @@ FIRST_RIDGE = 0.1
 _PROBES = 32  # random combinations of the outputs by which ridges are compared
 _WIDE = 1024  # inputs from which on only one fold is held out
 _PIECE = 1024  # rows that stay in the cache while they are moved and turned
-
-
-def folds_of(rows: int, samples: int, first: int, folds: int = FOLDS) -> Tensor:
-    """The fold of every row of a batch: by the number of its sample, so that it does not depend on the batches.
-
-    Args:
-        rows: Rows of the batch; those of one sample follow each other.
-        samples: Samples of the batch.
-        first: Number of its first sample.
-        folds: Number of folds.
-    """
-    return (first + torch.arange(rows) * samples // max(rows, 1)) % folds
 
 
 @dataclass(frozen=True)
@@ -115,9 +104,8 @@ class Regression:
             self._widest = kind
         kind, added = self._kind_of(inputs, residuals), []
         self._widest = torch.promote_types(kind, self._widest)
-        for number, fold in enumerate(self._folds):
-            chosen = torch.nonzero(folds == number)[:, 0].to(inputs.device)
-            own = None if weights is None else weights.index_select(0, chosen)
+        for fold, chosen in zip(self._folds, by_fold(folds, inputs.device), strict=True):
+            own = None if weights is None else chosen(weights, 0).flatten()
             added.append(fold.add(*self._rows(inputs, residuals, chosen, kind), own))
         return torch.stack(added).all()
 
@@ -128,8 +116,7 @@ class Regression:
                 about = some.to(self._widest) - self._about[:, None]
                 self._folds[0].shift(about, change.to(self._widest), self._silent)
             return
-        for number, fold in enumerate(self._folds):
-            chosen = torch.nonzero(folds == number)[:, 0].to(inputs.device)
+        for fold, chosen in zip(self._folds, by_fold(folds, inputs.device), strict=True):
             fold.shift(*self._rows(inputs, by, chosen, self._widest), self._silent)
 
     def silence(self, inputs: Tensor) -> None:
@@ -159,10 +146,10 @@ class Regression:
         """The type in which rows are multiplied: one in which their products are finite and do not vanish."""
         return torch.float64 if are_extreme(inputs, residuals) else self._about.dtype
 
-    def _rows(self, inputs: Tensor, residuals: Tensor, chosen: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _rows(self, inputs: Tensor, residuals: Tensor, chosen: Choose, kind: torch.dtype) -> tuple[Tensor, Tensor]:
         """Copies of some rows, inputs about the fixed point."""
-        x, r = (rows.index_select(1, chosen).to(kind) for rows in (inputs, residuals))
-        return x.sub_(self._about[:, None]), r
+        x, r = (chosen(rows, 1).to(kind) for rows in (inputs, residuals))
+        return (x - self._about[:, None, None]).flatten(1, 2), r.flatten(1, 2)
 
 
 class _BySums:

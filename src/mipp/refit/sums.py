@@ -6,10 +6,10 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from mipp.refit.folds import FOLDS
 from mipp.runtime.distributed import is_sharded, sum_shards
 from mipp.statistics.products import add_products, complete, times_transposed
 
-FOLDS = 2
 _NARROW = 64  # inputs that are solved for at once in any case
 _BLOCK = 1024  # rows, at least, that are multiplied at once
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mipp.graph.layers import channel_dim, input_of
 from mipp.graph.program import Op
-from mipp.refit.regression import folds_of
+from mipp.refit.folds import folds_of
 from mipp.runtime.tensor_store import Stored, TensorStore
 
 if TYPE_CHECKING:

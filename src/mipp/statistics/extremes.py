@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LARGEST, SMALLEST = 1e15, 1e-15
 """Of a feature's largest number: the squares of others overflow or vanish in sums of types of 32 bits and fewer."""
 _ROUNDINGS = 64
-_PIECE = 256  # rows
+_PIECE, _FEW = 256, 32  # rows
 _MOSTLY = 0.5
 
 
@@ -35,13 +35,18 @@ def are_extreme(*samples: Tensor) -> bool:
 
 
 def _is_extreme(samples: Tensor) -> Tensor:
-    """True, of shape [], if some features are. A CPU first looks at what decides most cases: some rows, all numbers."""
-    if samples.device.type == "cpu":
-        largest = torch.stack(torch.aminmax(samples)).abs().amax().float()
-        if bool((_peaks(samples.narrow(-2, 0, min(_PIECE, samples.shape[-2]))).float() >= SMALLEST).all()):
-            return largest > LARGEST
-    peaks = _peaks(samples).float()
-    return ((peaks > LARGEST) | ((peaks > 0) & (peaks < SMALLEST))).any()
+    """True, of shape [], if some features are.
+
+    A CPU looks at the largest of all numbers, and then at those features alone that are tiny in the first rows.
+    """
+    if samples.device.type != "cpu":
+        peaks = _peaks(samples).float()
+        return ((peaks > LARGEST) | ((peaks > 0) & (peaks < SMALLEST))).any()
+    largest = torch.stack(torch.aminmax(samples)).abs().amax().float()
+    first = _peaks(samples.narrow(-2, 0, min(_FEW, samples.shape[-2]))).float()
+    tiny = torch.nonzero((first < SMALLEST).reshape(-1, first.shape[-1]).any(0))[:, 0]
+    peaks = _peaks(samples.flatten(0, -2).index_select(1, tiny).view(*samples.shape[:-1], len(tiny))).float()
+    return (largest > LARGEST) | ((peaks > 0) & (peaks < SMALLEST)).any()
 
 
 def _peaks(samples: Tensor) -> Tensor:

@@ -28,11 +28,11 @@ def add_products(total: Tensor, rows: Tensor, across: Tensor | None = None, othe
 
 
 def complete(total: Tensor) -> Tensor:
-    """Fills in, in place, the lower triangle of what `add_products` has summed up."""
+    """Fills in, in place, the lower triangle of what `add_products` has summed up, and makes the rest symmetric."""
     for strip in _strips(total.shape[2]):
         total[:, strip.stop :, strip] = total[:, strip, strip.stop :].mT
-        upper = total[:, strip, strip].triu()
-        total[:, strip, strip] = upper + upper.triu(1).mT
+        own = total[:, strip, strip]
+        own.copy_((own + own.mT).div_(2))
     return total
 
 

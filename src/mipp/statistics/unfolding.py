@@ -100,12 +100,21 @@ def _select(maps: Tensor, places: Tensor, outside: Tensor | None = None) -> Tens
     turned, zeros = maps.transpose(1, 2), torch.empty(0) if outside is None else outside.nonzero().flatten()
     if not len(zeros) and torch.equal(places, torch.arange(maps.shape[2])):
         return turned.contiguous()
-    places = places.to(maps.device)
     if len(places) < maps.shape[2] and not turned.is_contiguous():
-        read = _take(maps, 2, places).transpose(1, 2).contiguous()
+        read = turned[:, places.to(maps.device)]
     else:
-        read = turned.contiguous().index_select(1, places)
+        read = _rows_at(turned.contiguous(), places.expand(len(maps), -1))
     return read.index_fill_(1, zeros.to(maps.device), 0) if len(zeros) else read
+
+
+def _rows_at(samples: Tensor, places: Tensor) -> Tensor:
+    """Rows of samples [samples, positions, channels] at places [samples, places]; read as rows of one matrix.
+
+    torch copies rows of a matrix with all its threads, and those of the second of three dimensions with one.
+    """
+    first = torch.arange(len(samples))[:, None] * samples.shape[1]
+    rows = samples.reshape(-1, samples.shape[2]).index_select(0, (first + places).flatten().to(samples.device))
+    return rows.view(*places.shape, -1)
 
 
 _Strided = tuple[Tensor, list[int], list[int], list[tuple[int, int]]]
@@ -184,8 +193,7 @@ def _subsample(x: Tensor, limit: int | None, first: int | None) -> Tensor:
     if limit is None or total <= limit:
         return flat
     if first is None:
-        return flat[:, _positions(torch.Size([total]), limit)]
+        return _rows_at(flat, _positions(torch.Size([total]), limit).expand(len(flat), -1))
     order = torch.randperm(total, generator=torch.Generator().manual_seed(total))
-    samples = torch.arange(len(flat))[:, None]
-    turns = (first + samples) * limit + torch.arange(limit)
-    return flat[samples.to(flat.device), order[turns % total].sort(1).values.to(flat.device)]
+    turns = (first + torch.arange(len(flat))[:, None]) * limit + torch.arange(limit)
+    return _rows_at(flat, order[turns % total].sort(1).values)
