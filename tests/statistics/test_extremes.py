@@ -18,6 +18,14 @@ def test_a_single_extreme_feature_is_seen(scale, expected, rows, first):
     assert not are_extreme(samples.double())
 
 
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, False), (1e16, True), (1e-16, True), (0.0, False)])
+def test_a_feature_that_is_extreme_in_one_group_is_seen(scale, expected):
+    samples = torch.ones(3, 100, 2)
+    samples[1, :, 0] = 0
+    samples[1, 90, 0] = scale
+    assert are_extreme(samples) == expected
+
+
 def test_a_variance_of_rounding_is_none():
     mean = torch.tensor([1e4, 1e4, 0.0], dtype=torch.float64)
     spread = torch.tensor([1e-4, 1.0, 0.0], dtype=torch.float64)

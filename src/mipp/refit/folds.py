@@ -25,7 +25,7 @@ def folds_of(rows: int, samples: int, first: int, folds: int = FOLDS) -> Tensor:
 
 
 def by_fold(folds: Tensor, device: torch.device) -> list[Choose]:
-    """What chooses the rows of each of `FOLDS` folds: a view, and no copy, where runs of equal length take turns.
+    """Functions that choose the rows of each of `FOLDS` folds: a view, no copy, where runs of equal length take turns.
 
     Args:
         folds: The fold of every row, shape [rows].
