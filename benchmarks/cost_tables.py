@@ -41,7 +41,16 @@ def growth() -> str:
 
 def passes() -> str:
     """Passes over the calibration data that one call takes, and its memory."""
-    data = load("passes")
+    return _passes("passes")
+
+
+def passes_by_clock() -> str:
+    """The same with two threads, by the clock."""
+    return _passes("passes_by_clock")
+
+
+def _passes(file: str) -> str:
+    data = load(file)
     columns = ["network", "weights", "passes", "one pass, s", "graph", "selection", "refit", "peak above it, MB"]
     cells = []
     for r in chosen(data, call="prune"):

@@ -1,12 +1,14 @@
 """Cost of a whole `prune` at its defaults, in forward passes of the dense network over the calibration data.
 
     MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER [--network NAME]
+    OMP_NUM_THREADS=2 MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER --part clock
 
 Every network is measured in a fresh process. Seconds are those of the processor, so that other work on the machine
-counts little; one pass is the least of several, before and after the call. Memory is the peak above what the model and
-the data take before the call. Rows called "fast" are those of that effort. Networks whose trained weights are not in
-the folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes over the two
-samples that it is given. What torch imports at the first trace of a process is imported before.
+counts little; one pass is the least of several, before and after the call. With several threads the clock decides,
+which asks for a machine that does nothing else: "clock" writes a file of its own. Memory is the peak above what the
+model and the data take before the call. Rows called "fast" are those of that effort. Networks whose trained weights are
+not in the folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes over
+the two samples that it is given. What torch imports at the first trace of a process is imported before.
 """
 
 import argparse
@@ -131,19 +133,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
     parser.add_argument("--network", choices=[*JOBS, *INSPECTED], action="append", help="all of them by default")
-    parser.add_argument("--part", choices=PARTS, action="append", help="both of them by default")
+    parser.add_argument("--part", choices=PARTS, action="append", help="prune and inspect by default")
     parser.add_argument("--here", action="store_true", help="measure one row in this process, and print it")
     options = parser.parse_args()
     if options.here:
-        jobs, measure = PARTS[options.part[0]]
+        _, jobs, measure = PARTS[options.part[0]]
         mipp.inspect(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), torch.zeros(2, 2))
         print(json.dumps(measure(jobs[options.network[0]](options.weights))))
         return
-    record = Record("passes", samples=SAMPLES)
-    for part in options.part or PARTS:
-        for name in PARTS[part][0]:
+    for part in options.part or ("prune", "inspect"):
+        file, jobs, _ = PARTS[part]
+        record = Record(file, samples=SAMPLES)
+        for name in jobs:
             if not options.network or name in options.network:
-                record.measure({"call": part, "network": name}, partial(in_fresh_process, part, name, options.weights))
+                key = {"call": "inspect" if part == "inspect" else "prune", "network": name}
+                record.measure(key, partial(in_fresh_process, part, name, options.weights))
 
 
 def in_fresh_process(part: str, name: str, weights: Path) -> Row:
@@ -154,13 +158,13 @@ def in_fresh_process(part: str, name: str, weights: Path) -> Row:
     return row
 
 
-def measure_prune(job: Job) -> Row:
-    """Passes of one call and of its phases, and memory in MB."""
-    one_pass = pass_seconds(job)
-    before, start, clock = peak(), time.process_time(), time.perf_counter()
+def measure_prune(job: Job, now: Callable[[], float] = time.process_time) -> Row:
+    """Passes of one call and of its phases, and memory in MB; `now` says the seconds."""
+    one_pass = pass_seconds(job, now)
+    before, start, clock = peak(), now(), time.perf_counter()
     result = mipp.prune(job.model, job.batches, job.budget, exclude=job.exclude, effort=job.effort, progress=False)
-    seconds, wall, above = time.process_time() - start, time.perf_counter() - clock, peak() - before
-    one_pass = min(one_pass, pass_seconds(job))
+    seconds, wall, above = now() - start, time.perf_counter() - clock, peak() - before
+    one_pass = min(one_pass, pass_seconds(job, now))
     size = sum(t.numel() * t.element_size() for t in [*job.model.parameters(), *job.model.buffers()])
     phases = {name: round(share / wall * seconds / one_pass, 2) for name, share in result.report.seconds.items()}
     return {
@@ -190,21 +194,23 @@ def measure_inspect(job: Job) -> Row:
     }
 
 
-PARTS: Mapping[str, tuple[Mapping[str, Callable[[Path], Job]], Callable[[Job], Row]]] = {
-    "prune": (JOBS, measure_prune),
-    "inspect": (INSPECTED, measure_inspect),
+PARTS: Mapping[str, tuple[str, Mapping[str, Callable[[Path], Job]], Callable[[Job], Row]]] = {
+    "prune": ("passes", JOBS, measure_prune),
+    "inspect": ("passes", INSPECTED, measure_inspect),
+    "clock": ("passes_by_clock", JOBS, partial(measure_prune, now=time.perf_counter)),
 }
+"""The file of their rows, what is measured, and the function that does it."""
 
 
 @torch.inference_mode()
-def pass_seconds(job: Job) -> float:
-    """Seconds of the processor for one pass over the data, the least of three where they are short."""
+def pass_seconds(job: Job, now: Callable[[], float] = time.process_time) -> float:
+    """Seconds for one pass over the data, the least of three where they are short."""
     times = []
     for _ in range(3):
-        start = time.process_time()
+        start = now()
         for batch in job.batches:
             job.model(**batch) if isinstance(batch, dict) else job.model(batch)
-        times.append(time.process_time() - start)
+        times.append(now() - start)
         if times[-1] > 20:
             break
     return min(times)

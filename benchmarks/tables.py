@@ -17,6 +17,7 @@ from benchmarks.cost_tables import (
     looked_at,
     memory_full,
     passes,
+    passes_by_clock,
     progress,
     rows_needed,
     variations,
@@ -513,11 +514,11 @@ TABLES = {
     f.__name__: f
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
-        lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes, inspections,
-        levels, effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams, progress, methods,
-        papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide, language,
-        feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after, lenet_refit,
-        resnet20,
+        lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes, passes_by_clock,
+        inspections, levels, effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams,
+        progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide,
+        language, feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after,
+        lenet_refit, resnet20,
     )
 }  # fmt: skip
 
