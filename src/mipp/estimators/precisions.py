@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mipp.estimators.features import log_det_plus_one
 from mipp.estimators.neighbours import Neighbours
+from mipp.runtime.indexing import take
 
 _PENDING = 32
 _LEAST_STALE = 64  # features
@@ -175,7 +176,7 @@ def _pick(matrices: Tensor, places: Tensor) -> Tensor:
     """The rows and columns of some places; some rows at a time, so that little stands beside the result."""
     found = matrices.new_empty(len(matrices), len(places), len(places))
     for rows, part in zip(places.split(_ROWS), found.split(_ROWS, 1), strict=True):
-        torch.index_select(matrices.index_select(1, rows), 2, places, out=part)
+        part.copy_(take(matrices.index_select(1, rows), 2, places))
     return found
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mipp.refit.folds import FOLDS, Choose, by_fold
 from mipp.refit.sums import CrossMoments, RowSums
 from mipp.runtime.distributed import is_sharded, sum_shards
+from mipp.runtime.indexing import take
 from mipp.statistics.extremes import are_extreme, find_constant
 
 RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -264,7 +265,8 @@ class _ByRows:
         rows, start = torch.arange(r.shape[1], device=r.device), sum(self._counts[:number])
         stop = start + self._counts[number]
         there, rest = rows[start:stop], torch.cat([rows[:start], rows[stop:]])
-        known, across, own = self._gram[:, rest][:, :, rest], self._gram[:, there][:, :, rest], r[:, rest]
+        known, across = (take(self._gram[:, some], 2, rest) for some in (rest, there))
+        own = r[:, rest]
         if self._centred:
             return self._about_known(rest, there, own, r[:, there], across, known)
         return own, r[:, there], across, known
