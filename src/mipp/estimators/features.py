@@ -31,8 +31,10 @@ class Features:
         largest of them, so that it and the covariance of any of the features are positive definite.
         """
         spread = spread_of(xx)
-        scaled = xx.double() / spread[:, None] / spread[None, :]
-        factor, failed = torch.linalg.cholesky_ex(scaled + RIDGE * eye(len(xx), scaled))
+        scaled = (xx.double() / spread[:, None]).div_(spread)
+        raised = scaled.clone()
+        raised.diagonal().add_(RIDGE)
+        factor, failed = torch.linalg.cholesky_ex(raised)
         if not failed:
             return cls(spread, scaled, torch.cholesky_inverse(factor))
         scaled.diagonal().sub_(2 * torch.linalg.eigvalsh(scaled)[0])

@@ -23,10 +23,12 @@ def shrink(moments: Moments) -> Tensor:
     if not _seen_too_seldom(moments) or size < 2:
         return covariance
     scale = covariance.diagonal().clamp_min(1e-300).sqrt()
-    squares = float((covariance / scale / scale[:, None]).square().sum())
+    squares = float((covariance / scale).div_(scale[:, None]).square_().sum())
     excess = (count + 1 - 2 / size) * (squares - size)
     share = min(1.0, ((1 - 2 / size) * squares + size * size) / excess) if excess > 0 else 1.0
-    return (1 - share) * covariance + share * covariance.diagonal().diag()
+    shrunk = (1 - share) * covariance
+    shrunk.diagonal().add_(share * covariance.diagonal())
+    return shrunk
 
 
 def note_few_rows(program: Program, statistics: Mapping[int, SiteStatistics]) -> list[str]:
