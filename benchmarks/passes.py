@@ -1,11 +1,11 @@
 """Cost of a whole `prune` at its defaults, in forward passes of the dense network over the calibration data.
 
     MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER [--network NAME]
-    OMP_NUM_THREADS=2 MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER --part clock
+    OMP_NUM_THREADS=2 MIPP_DATA_DIR=... python -m benchmarks.passes --weights FOLDER --by-clock
 
 Every network is measured in a fresh process. Seconds are those of the processor, so that other work on the machine
 counts little; one pass is the least of several, before and after the call. With several threads the clock decides,
-which asks for a machine that does nothing else: "clock" writes a file of its own. Memory is the peak above what the
+which asks for a machine that does nothing else; these rows have a file of their own. Memory is the peak above what the
 model and the data take before the call. Rows called "fast" are those of that effort. Networks whose trained weights are
 not in the folder have random ones, which changes the time little: rows say so. The rows of `inspect` count passes over
 the two samples that it is given. What torch imports at the first trace of a process is imported before.
@@ -37,6 +37,9 @@ from benchmarks.language_models import CharGPT, CharLSTM
 from benchmarks.real_networks import WikiText, smollm2
 from benchmarks.record import Record, Row
 from mipp import zoo
+
+Clock = Callable[[], float]
+"""Says the seconds: those of the processor, or of the clock."""
 
 
 @dataclass(frozen=True)
@@ -133,32 +136,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the trained .safetensors files")
     parser.add_argument("--network", choices=[*JOBS, *INSPECTED], action="append", help="all of them by default")
-    parser.add_argument("--part", choices=PARTS, action="append", help="prune and inspect by default")
+    parser.add_argument("--part", choices=PARTS, action="append", help="both of them by default")
+    parser.add_argument("--by-clock", action="store_true", help="seconds of the clock, and prune only")
     parser.add_argument("--here", action="store_true", help="measure one row in this process, and print it")
     options = parser.parse_args()
+    now = time.perf_counter if options.by_clock else time.process_time
     if options.here:
-        _, jobs, measure = PARTS[options.part[0]]
+        jobs, measure = PARTS[options.part[0]]
         mipp.inspect(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), torch.zeros(2, 2))
-        print(json.dumps(measure(jobs[options.network[0]](options.weights))))
+        print(json.dumps(measure(jobs[options.network[0]](options.weights), now)))
         return
-    for part in options.part or ("prune", "inspect"):
-        file, jobs, _ = PARTS[part]
-        record = Record(file, samples=SAMPLES)
-        for name in jobs:
+    record = Record("passes_by_clock" if options.by_clock else "passes", samples=SAMPLES)
+    flags = ["--weights", str(options.weights), *(["--by-clock"] if options.by_clock else [])]
+    for part in ["prune"] if options.by_clock else options.part or PARTS:
+        for name in PARTS[part][0]:
             if not options.network or name in options.network:
-                key = {"call": "inspect" if part == "inspect" else "prune", "network": name}
-                record.measure(key, partial(in_fresh_process, part, name, options.weights))
+                record.measure({"call": part, "network": name}, partial(in_fresh_process, part, name, flags))
 
 
-def in_fresh_process(part: str, name: str, weights: Path) -> Row:
+def in_fresh_process(part: str, name: str, flags: Sequence[str]) -> Row:
     """A row that a process of its own measures; what it says where it fails."""
-    command = [sys.executable, "-m", "benchmarks.passes", "--weights", str(weights), "--part", part]
+    command = [sys.executable, "-m", "benchmarks.passes", *flags, "--part", part]
     done = subprocess.run([*command, "--network", name, "--here"], stdout=subprocess.PIPE, text=True, check=True)
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def measure_prune(job: Job, now: Callable[[], float] = time.process_time) -> Row:
+def measure_prune(job: Job, now: Clock) -> Row:
     """Passes of one call and of its phases, and memory in MB; `now` says the seconds."""
     one_pass = pass_seconds(job, now)
     before, start, clock = peak(), now(), time.perf_counter()
@@ -178,13 +182,13 @@ def measure_prune(job: Job, now: Callable[[], float] = time.process_time) -> Row
     }
 
 
-def measure_inspect(job: Job) -> Row:
+def measure_inspect(job: Job, now: Clock) -> Row:
     """Passes over two samples that one call takes, and memory in MB."""
     (batch,) = job.batches
-    one_pass = pass_seconds(job)
-    before, start = peak(), time.process_time()
+    one_pass = pass_seconds(job, now)
+    before, start = peak(), now()
     mipp.inspect(job.model, batch, exclude=job.exclude)
-    seconds = time.process_time() - start
+    seconds = now() - start
     return {
         "weights": job.weights,
         "passes": round(seconds / one_pass, 2),
@@ -194,16 +198,14 @@ def measure_inspect(job: Job) -> Row:
     }
 
 
-PARTS: Mapping[str, tuple[str, Mapping[str, Callable[[Path], Job]], Callable[[Job], Row]]] = {
-    "prune": ("passes", JOBS, measure_prune),
-    "inspect": ("passes", INSPECTED, measure_inspect),
-    "clock": ("passes_by_clock", JOBS, partial(measure_prune, now=time.perf_counter)),
+PARTS: Mapping[str, tuple[Mapping[str, Callable[[Path], Job]], Callable[[Job, Clock], Row]]] = {
+    "prune": (JOBS, measure_prune),
+    "inspect": (INSPECTED, measure_inspect),
 }
-"""The file of their rows, what is measured, and the function that does it."""
 
 
 @torch.inference_mode()
-def pass_seconds(job: Job, now: Callable[[], float] = time.process_time) -> float:
+def pass_seconds(job: Job, now: Clock = time.process_time) -> float:
     """Seconds for one pass over the data, the least of three where they are short."""
     times = []
     for _ in range(3):
