@@ -13,7 +13,17 @@ from mipp.data.calibration import Calibration, read
 from mipp.graph.program import execute
 from mipp.methods import MIPP
 from mipp.methods.mipp.carried import measured
-from mipp.methods.mipp.worth import HALFWAY, WHOLLY, Asking, asking, looked_at, measure_worth, repair, weigh
+from mipp.methods.mipp.worth import (
+    HALFWAY,
+    WHOLLY,
+    Asking,
+    asking,
+    looked_at,
+    measure_worth,
+    output_distance,
+    repair,
+    weigh,
+)
 from mipp.plan.elimination import Elimination
 from mipp.plan.task import Task
 from mipp.runtime.tensor_store import Memory
@@ -312,3 +322,14 @@ class Sequences(nn.Module):
 def test_one_sample_is_looked_at_where_its_outputs_have_many_rows(rows, samples, expected):
     task = task_of(Sequences(rows).eval(), torch.randn(samples, 8))
     assert looked_at(task, Asking(), samples) == expected
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 40_000), (2, 2, 70_000)])
+def test_the_distance_of_logits_is_their_error_and_their_divergence_however_long_rows_are(shape):
+    target = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    output = target + 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    found, wanted = output.double(), target.double()
+    error = (found - wanted).square().mean() / wanted.var(correction=0)
+    divergence = (wanted.softmax(-1) * (wanted.log_softmax(-1) - found.log_softmax(-1))).sum(-1).mean()
+    assert output_distance([output], [target]) == pytest.approx(float(error + divergence), rel=1e-4)
+    assert output_distance([output], [target], logits=False) == pytest.approx(float(error), rel=1e-4)
