@@ -74,11 +74,22 @@ ONCE = {
 `experiments.mipp_2024.rates` chose the learning rate of VGG-11. ResNet-18 was trained at one that nobody chose; VGG-19
 and ResNet-50 have not been trained yet."""
 
+AGAIN = {"vgg11": replace(_FAST, epochs=1, batch_size=128, learning_rate=0.02)}
+"""One epoch on what pruning left of a network that was trained once; `experiments.mipp_2024.rates` chose its rate."""
+
 
 def once(network: str, setting: Setting = Setting()) -> Recipe:  # noqa: B008 - it is frozen
     """The recipe of a network that is trained once, in bfloat16 where the processor multiplies it."""
-    fast = multiplies_bfloat16(torch.device("cpu"))
-    return replace(ONCE[network], precision="bf16-mixed" if fast else "32-true", setting=setting)
+    return replace(ONCE[network], precision=_fast_precision(), setting=setting)
+
+
+def again(network: str, setting: Setting = Setting()) -> Recipe:  # noqa: B008 - it is frozen
+    """The recipe of such a network after pruning, in bfloat16 where the processor multiplies it."""
+    return replace(AGAIN[network], precision=_fast_precision(), setting=setting)
+
+
+def _fast_precision() -> Literal["32-true", "bf16-mixed"]:
+    return "bf16-mixed" if multiplies_bfloat16(torch.device("cpu")) else "32-true"
 
 
 def recipes(data: str, scale: Scale, setting: Setting = Setting()) -> Recipes:  # noqa: B008 - it is frozen

@@ -9,7 +9,7 @@ from experiments.mipp_2024 import record
 from experiments.mipp_2024.figures.base import Figure, Outcome, Row, by, good, spread
 from experiments.mipp_2024.figures.plots import collapsed, counted, shown
 from experiments.mipp_2024.figures.registry import FIGURES
-from experiments.mipp_2024.recipes import ONCE, PAPER, SHORT
+from experiments.mipp_2024.recipes import AGAIN, ONCE, PAPER, SHORT
 from experiments.mipp_2024.training import Recipe
 
 from mipp.methods import all as all_methods
@@ -73,8 +73,10 @@ def recipes() -> str:
             stages = ("before pruning", "after" if scale == "paper" else "after; also 1 epoch")
             for stage, recipe in zip(stages, pair, strict=True):
                 lines.append(f"| {data} | {scale} | {stage} | {' | '.join(_cells(recipe))} |")
-    for network, recipe in ONCE.items():
-        lines.append(f"| {network} | trained | before pruning | {' | '.join(_cells(recipe))} |")
+    for found, stage in ((ONCE, "before pruning"), (AGAIN, "after")):
+        for network, recipe in found.items():
+            scale = "trained" if found is ONCE else "retrained"
+            lines.append(f"| {network} | {scale} | {stage} | {' | '.join(_cells(recipe))} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ pytest.importorskip("matplotlib")
 
 from experiments.mipp_2024.figures import claims, measurements
 from experiments.mipp_2024.figures.claims import SAME_SIZE
+from experiments.mipp_2024.figures.registry import FIGURES
 
 STAGE = "pruned, 5 epochs"
 
@@ -81,6 +82,16 @@ def test_networks_that_are_trained_once_are_judged_as_cut_and_with_the_same_refi
     assert (pruned.verdict, pruned.where) == ("better", "vgg11, cifar10, trained, pruned")
     assert (refitted.verdict, refitted.where) == ("worse", "vgg11, cifar10, trained, refitted")
     assert "draws of calibration images of one trained network" in pruned.words
+
+
+def test_networks_that_are_trained_for_an_epoch_after_pruning_are_judged_by_that_as_cut_and_refitted():
+    rows = [{**r, "accuracy": {f"{k}, 1 epoch": v for k, v in r["accuracy"].items()}} for r in once_rows(-1.0)]
+    for r in rows:
+        r["accuracy"]["dense"] = 88.0
+    pruned, refitted, *each = FIGURES["retrained"].outcome(rows)
+    assert (pruned.verdict, pruned.where) == ("better", "vgg11, cifar10, trained, pruned, 1 epoch")
+    assert (refitted.verdict, refitted.where) == ("worse", "vgg11, cifar10, trained, refitted, 1 epoch")
+    assert [outcome.words[:29] for outcome in each[2:]] == ["MIPP 79.00, ThiNet 80.00; the"] * 2
 
 
 def test_a_network_of_a_hundred_classes_is_dead_at_one_percent():
@@ -160,7 +171,7 @@ def test_layers_that_the_papers_own_method_empties_are_counted_beside_those_of_i
 
 def test_accuracies_stand_beside_that_of_the_dense_network():
     fewer_draws = row("l1", 0.0, 0, 0.3, "vgg11, cifar10, trained") | {"accuracy": {"dense": 88.0, "refitted": 70.0}}
-    first, second = measurements.refitted([*once_rows(2.0), fewer_draws])
+    first, second = measurements.at_each_sparsity([*once_rows(2.0), fewer_draws], "refitted")
     assert first.where == "vgg11, cifar10, trained, refitted, 30% of the nodes"
     assert first.words.startswith("MIPP 82.00, ThiNet 80.00; the dense network")
     assert "has 88.00 %" in second.words

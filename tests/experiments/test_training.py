@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from experiments.mipp_2024 import recipes as recipes_module
 from experiments.mipp_2024 import train
 from experiments.mipp_2024.epochs import Epoch
-from experiments.mipp_2024.recipes import ONCE, PAPER, SHORT, Recipe, once, recipes
+from experiments.mipp_2024.recipes import AGAIN, ONCE, PAPER, SHORT, Recipe, again, once, recipes
 from experiments.mipp_2024.setting import Setting
 from rich.console import Console
 from torch import nn
@@ -77,7 +77,7 @@ def test_short_recipes_run_under_one_cycle_and_in_float32_on_a_laptop():
 @pytest.mark.parametrize(("there", "precision"), [(False, "32-true"), (True, "bf16-mixed")])
 def test_a_network_is_trained_once_in_what_the_processor_multiplies_fast(there, precision, monkeypatch):
     monkeypatch.setattr(recipes_module, "multiplies_bfloat16", lambda device: there)
-    assert {once(name).precision for name in ONCE} == {precision}
+    assert {recipe.precision for recipe in [*map(once, ONCE), *map(again, AGAIN)]} == {precision}
 
 
 @pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"milestones": (1,), "weight_decay": 0.01}])

@@ -21,6 +21,7 @@ POINTS = 0.5
 GUESSING = 10.0
 """Accuracy of guessing in percent where there are ten classes."""
 _OWN = "the paper's own method"
+_DRAWS = "; intervals are over draws of calibration images of one trained network"
 _MASKS = {"mipp": "MIPP", "hash of the data": "from a hash", "same for all": "the same for all"}
 RIVALS = {
     "trained": ("synflow", "grasp", "thinet", "sosph"),
@@ -84,10 +85,13 @@ def _sparsities(rows: Sequence[Row], cost: str) -> str:
 
 def straight_after(rows: list[Row]) -> list[Outcome]:
     """MIPP in closed form against each rival as cut, and all with the same refit; draws take the place of seeds."""
-    draws = "; intervals are over draws of calibration images of one trained network"
-    stages = ("pruned", "refitted")
-    found = [one for stage in stages for one in better(rows, at=stage, seeds=draws)]
-    return [*found, *better(rows, at="refitted", seeds=draws, ours=WEIGHED)]
+    found = [one for stage in ("pruned", "refitted") for one in better(rows, at=stage, seeds=_DRAWS)]
+    return [*found, *better(rows, at="refitted", seeds=_DRAWS, ours=WEIGHED)]
+
+
+def after_an_epoch(rows: list[Row]) -> list[Outcome]:
+    """MIPP in closed form against each rival after an epoch of training, of networks as cut and refitted."""
+    return [one for stage in ("pruned", "refitted") for one in better(rows, at=f"{stage}, 1 epoch", seeds=_DRAWS)]
 
 
 def untrained(rows: list[Row]) -> list[Outcome]:

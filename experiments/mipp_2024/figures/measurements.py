@@ -53,17 +53,17 @@ def means(rows: list[Row], stage: str = "refitted") -> list[Outcome]:
     return found
 
 
-def refitted(rows: list[Row]) -> list[Outcome]:
-    """Accuracies with the refit at each sparsity, of methods that have all of MIPP's draws, beside the dense one's."""
+def at_each_sparsity(rows: list[Row], stage: str) -> list[Outcome]:
+    """Accuracies at each sparsity at a stage, of methods that have all of MIPP's draws, beside the dense one's."""
     found = []
     for (panel,), of_panel in by(good(rows), "panel").items():
         (dense,) = {round(row["accuracy"]["dense"], 2) for row in of_panel}
         for (_,), own in by(of_panel, "budget").items():
             draws = {m: {row["seed"] for row in some} for (m,), some in by(own, "method").items()}
             some = of_methods(own, [m for m in draws if draws[m] >= draws.get("mipp", set())])
-            each = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in mean_accuracy(some, "refitted").items())
+            each = ", ".join(f"{shown(m)} {mean:.2f}" for m, mean in mean_accuracy(some, stage).items())
             words = f"{each}; the dense network, trained once, has {dense:.2f} %"
-            found.append(Outcome(words, f"{panel}, refitted, {own[0]['budget']['nodes']:.0%} of the nodes"))
+            found.append(Outcome(words, f"{panel}, {stage}, {own[0]['budget']['nodes']:.0%} of the nodes"))
     return found
 
 

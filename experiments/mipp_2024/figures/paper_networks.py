@@ -1,7 +1,8 @@
 """The paper's networks beyond LeNet-5 on one processor: before any training, and trained once.
 
 Networks that are not trained get no accuracy, as they guess; what counts are the widths and the emptied layers
-(figures 3, 4 and 11). Networks that are trained once are pruned from several draws of calibration images (figure 2).
+(figures 3, 4 and 11). Networks that are trained once are pruned from several draws of calibration images, and some are
+then trained for an epoch (figure 2).
 """
 
 from collections.abc import Sequence
@@ -52,6 +53,12 @@ def trained(site: Site) -> list[Piece]:
     return site.some({title(panel, trained=True): partial(_trained, panel, site) for panel in known})
 
 
+def retrained(site: Site) -> list[Piece]:
+    """Of these, those that are also trained for an epoch after pruning: fewer sparsities, as both stages are."""
+    known = [panel for panel in _panels(site) if panel == DIGITS or panel.network in recipes.AGAIN]
+    return site.some({title(panel, trained=True): partial(_trained, panel, site, again=True) for panel in known})
+
+
 def draw_untrained(rows: list[Row], path: Path) -> None:
     """Layer collapse, and in a second file what is removed of each layer."""
     plots.collapse(rows, path)
@@ -77,11 +84,13 @@ def _untrained(panel: Panel, site: Site) -> Piece:
     return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
 
-def _trained(panel: Panel, site: Site) -> Piece:
+def _trained(panel: Panel, site: Site, *, again: bool = False) -> Piece:
     train, test = _data(panel, site)
     folder = site.folder(f"{panel.network}-{panel.data}-once")
     setting = Setting(site.folder("checkpoints"), progress=False)
-    recipe = grid.Recipe(1, 0.02, 64) if panel == DIGITS else recipes.once(panel.network, setting)
+    short = grid.Recipe(1, 0.02, 64)
+    recipe = short if panel == DIGITS else recipes.once(panel.network, setting)
+    epoch = (short if panel == DIGITS else recipes.again(panel.network, setting)) if again else grid.Recipe()
     source = grid.Workload(panel.network, partial(place, panel, train, site.device), train, test, before=recipe)
     ready = _weights(panel, site)
     work = replace(
@@ -89,13 +98,14 @@ def _trained(panel: Panel, site: Site) -> Piece:
         name=f"{panel.network}, trained once" if ready is None else f"{panel.network} of benchmarks.cifar_networks",
         make=lambda seed: _ready(source, folder, ready, site),  # the seed draws calibration images only
         before=grid.Recipe(),
-        after={},
+        after={"1 epoch": epoch},
         samples=256 if panel == DIGITS else SAMPLES,
         exclude=panel.exclude,
     )
     draws = range(site.seeds or 3)
-    methods = {**named(TRAINED), WEIGHED: MIPP(worth="outputs")}
-    todo = [run for budget in _few(panel) for run in grid.runs(methods, [budget], draws)]
+    methods = named(TRAINED) if again else {**named(TRAINED), WEIGHED: MIPP(worth="outputs")}
+    budgets = [budget for budget in _few(panel) if budget in SPARSE or not again]
+    todo = [run for budget in budgets for run in grid.runs(methods, [budget], draws)]
     piece = of_grid(title(panel, trained=True), work, todo, folder)
     if ready is not None:
         made = cifar_networks.TRAININGS[panel.network]
