@@ -35,6 +35,8 @@ PAPERS = (2, 7, 14)
 """Of it, those at which its perceptrons are run, on VGG-11 only."""
 UNTRAINED = ("mipp", "synflow", "grasp", "thinet", "snip", "l1", "random")
 TRAINED = ("mipp", "sosph", "synflow", "grasp", "thinet", "l1", "random@mipp")
+RETRAINED = 6
+"""Draws of those that are trained for an epoch: of fewer, some of them dead, the median has no interval."""
 FEW = 256
 """Images that the accuracy of networks which guess is measured on."""
 ONE_NOISE = partial(MIPP, noise=1.0)
@@ -102,7 +104,7 @@ def _trained(panel: Panel, site: Site, *, again: bool = False) -> Piece:
         samples=256 if panel == DIGITS else SAMPLES,
         exclude=panel.exclude,
     )
-    draws = range(site.seeds or 3)
+    draws = range(site.seeds or (RETRAINED if again else 3))
     methods = named(TRAINED) if again else {**named(TRAINED), WEIGHED: MIPP(worth="outputs")}
     budgets = [budget for budget in _few(panel) if budget in SPARSE or not again]
     todo = [run for budget in budgets for run in grid.runs(methods, [budget], draws)]
