@@ -73,10 +73,8 @@ def recipes() -> str:
             stages = ("before pruning", "after" if scale == "paper" else "after; also 1 epoch")
             for stage, recipe in zip(stages, pair, strict=True):
                 lines.append(f"| {data} | {scale} | {stage} | {' | '.join(_cells(recipe))} |")
-    for found, stage in ((ONCE, "before pruning"), (AGAIN, "after")):
-        for network, recipe in found.items():
-            scale = "trained" if found is ONCE else "retrained"
-            lines.append(f"| {network} | {scale} | {stage} | {' | '.join(_cells(recipe))} |")
+    for scale, stage, found in (("trained", "before pruning", ONCE), ("retrained", "after", AGAIN)):
+        lines += [f"| {name} | {scale} | {stage} | {' | '.join(_cells(recipe))} |" for name, recipe in found.items()]
     return "\n".join(lines)
 
 

@@ -85,13 +85,12 @@ def _sparsities(rows: Sequence[Row], cost: str) -> str:
 
 def straight_after(rows: list[Row]) -> list[Outcome]:
     """MIPP in closed form against each rival as cut, and all with the same refit; draws take the place of seeds."""
-    found = [one for stage in ("pruned", "refitted") for one in better(rows, at=stage, seeds=_DRAWS)]
-    return [*found, *better(rows, at="refitted", seeds=_DRAWS, ours=WEIGHED)]
+    return [*over_draws(rows, ("pruned", "refitted")), *better(rows, at="refitted", seeds=_DRAWS, ours=WEIGHED)]
 
 
-def after_an_epoch(rows: list[Row]) -> list[Outcome]:
-    """MIPP in closed form against each rival after an epoch of training, of networks as cut and refitted."""
-    return [one for stage in ("pruned", "refitted") for one in better(rows, at=f"{stage}, 1 epoch", seeds=_DRAWS)]
+def over_draws(rows: list[Row], stages: Sequence[str]) -> list[Outcome]:
+    """MIPP in closed form against each rival at some stages; draws take the place of seeds."""
+    return [one for stage in stages for one in better(rows, at=stage, seeds=_DRAWS)]
 
 
 def untrained(rows: list[Row]) -> list[Outcome]:

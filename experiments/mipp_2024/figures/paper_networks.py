@@ -5,7 +5,7 @@ Networks that are not trained get no accuracy, as they guess; what counts are th
 then trained for an epoch (figure 2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,14 +51,12 @@ def untrained(site: Site) -> list[Piece]:
 
 def trained(site: Site) -> list[Piece]:
     """Networks that are trained once, straight after pruning and refitted, for several draws of calibration images."""
-    known = [panel for panel in _panels(site) if panel == DIGITS or panel.network in recipes.ONCE]
-    return site.some({title(panel, trained=True): partial(_trained, panel, site) for panel in known})
+    return _of_known(site, recipes.ONCE)
 
 
 def retrained(site: Site) -> list[Piece]:
     """Of these, those that are also trained for an epoch after pruning: fewer sparsities, as both stages are."""
-    known = [panel for panel in _panels(site) if panel == DIGITS or panel.network in recipes.AGAIN]
-    return site.some({title(panel, trained=True): partial(_trained, panel, site, again=True) for panel in known})
+    return _of_known(site, recipes.AGAIN, again=True)
 
 
 def draw_untrained(rows: list[Row], path: Path) -> None:
@@ -86,13 +84,19 @@ def _untrained(panel: Panel, site: Site) -> Piece:
     return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
 
-def _trained(panel: Panel, site: Site, *, again: bool = False) -> Piece:
+def _of_known(site: Site, known: Collection[str], *, again: bool = False) -> list[Piece]:
+    """The pieces of networks that a recipe is known for."""
+    panels = [panel for panel in _panels(site) if panel == DIGITS or panel.network in known]
+    return site.some({title(panel, trained=True): partial(_trained, panel, site, again=again) for panel in panels})
+
+
+def _trained(panel: Panel, site: Site, *, again: bool) -> Piece:
     train, test = _data(panel, site)
     folder = site.folder(f"{panel.network}-{panel.data}-once")
     setting = Setting(site.folder("checkpoints"), progress=False)
     short = grid.Recipe(1, 0.02, 64)
     recipe = short if panel == DIGITS else recipes.once(panel.network, setting)
-    epoch = (short if panel == DIGITS else recipes.again(panel.network, setting)) if again else grid.Recipe()
+    after = {"1 epoch": short if panel == DIGITS else recipes.again(panel.network, setting)} if again else {}
     source = grid.Workload(panel.network, partial(place, panel, train, site.device), train, test, before=recipe)
     ready = _weights(panel, site)
     work = replace(
@@ -100,7 +104,7 @@ def _trained(panel: Panel, site: Site, *, again: bool = False) -> Piece:
         name=f"{panel.network}, trained once" if ready is None else f"{panel.network} of benchmarks.cifar_networks",
         make=lambda seed: _ready(source, folder, ready, site),  # the seed draws calibration images only
         before=grid.Recipe(),
-        after={"1 epoch": epoch},
+        after=after,
         samples=256 if panel == DIGITS else SAMPLES,
         exclude=panel.exclude,
     )

@@ -46,7 +46,7 @@ def _once(rows: list[Row]) -> list[Outcome]:
 def _after_an_epoch(rows: list[Row]) -> list[Outcome]:
     stages = ("pruned, 1 epoch", "refitted, 1 epoch")
     each = [one for stage in stages for one in measurements.at_each_sparsity(rows, stage)]
-    return [*claims.after_an_epoch(rows), *each]
+    return [*claims.over_draws(rows, stages), *each]
 
 
 def _kept(row: Row) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mipp.errors import few
 from mipp.graph.program import Program
+from mipp.runtime.indexing import take
 from mipp.runtime.record import Notes
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def _is_extreme(samples: Tensor) -> Tensor:
     largest = torch.stack(torch.aminmax(samples)).abs().amax().float()
     first = _peaks(samples.narrow(-2, 0, min(_FEW, samples.shape[-2]))).float()
     tiny = torch.nonzero((first < SMALLEST).reshape(-1, first.shape[-1]).any(0))[:, 0]
-    peaks = _peaks(samples.flatten(0, -2).index_select(1, tiny).view(*samples.shape[:-1], len(tiny))).float()
+    if not len(tiny):
+        return largest > LARGEST
+    peaks = _peaks(take(samples, samples.ndim - 1, tiny)).float()
     return (largest > LARGEST) | ((peaks > 0) & (peaks < SMALLEST)).any()
 
 

@@ -289,12 +289,13 @@ def output_distance(outputs: Values, targets: Values, *, logits: bool = True) ->
     for output, target in zip(outputs, targets, strict=True):
         total += float(relative_error(output, target))
         if logits and output.ndim > 1 and output.shape[-1] > 1:
-            total += _mean_divergence(output.flatten(0, -2), target.flatten(0, -2))
+            total += float(_mean_divergence(output.flatten(0, -2), target.flatten(0, -2)))
     return total
 
 
-def _mean_divergence(output: Tensor, target: Tensor) -> float:
-    """The mean over rows; in pieces that stay in the cache, as the rows of a language model are long."""
+def _mean_divergence(output: Tensor, target: Tensor) -> Tensor:
+    """The mean over rows, shape []; in pieces that stay in the cache, as the rows of a language model are long."""
     rows = max(1, _IN_CACHE // output.shape[1])
     pieces = zip(output.split(rows), target.split(rows), strict=True)
-    return sum(len(some) * float(divergence(some, wanted)) for some, wanted in pieces) / max(len(output), 1)
+    sums = [len(some) * divergence(some, wanted) for some, wanted in pieces]
+    return torch.stack(sums).sum(dtype=torch.float64) / len(output)
