@@ -29,16 +29,19 @@ def transposed(draw):
     return layer, torch.randn(2, 4, *[draw(st.integers(3, 5))] * (layer.weight.ndim - 2), dtype=torch.float64)
 
 
-@given(case=transposed())
-def test_what_a_transposed_convolution_reads_times_its_weight_is_what_it_writes(case):
+_LIMITS = {"limit": st.sampled_from([None, 3]), "first": st.sampled_from([None, 0, 5])}
+
+
+@given(case=transposed(), **_LIMITS)
+def test_what_a_transposed_convolution_reads_times_its_weight_is_what_it_writes(case, limit, first):
     layer, x = case
     seen = {}
     program = trace(layer.eval(), Call((x,)))
     observe(layer, Call((x,)), program, [0], lambda _, arguments, result: seen.update(arguments, result=result))
     site = Site(0, "weight", "", np.zeros(4 // layer.groups, int), np.zeros(6, int), layer.groups, 0)
-    rows, weight = inputs_of(site, seen), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
+    rows, weight = inputs_of(site, seen, limit, first), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
     written = torch.cat(list(rows @ weight.transpose(-2, -1)), 1)
-    torch.testing.assert_close(written, channels_last(seen["result"], 1))
+    torch.testing.assert_close(written, channels_last(seen["result"], 1, limit, first))
 
 
 def test_positions_taken_in_inference_mode_serve_a_pass_with_gradients():
@@ -52,14 +55,14 @@ def test_positions_taken_in_inference_mode_serve_a_pass_with_gradients():
     assert x.grad.sum() == rows.numel()
 
 
-@given(total=st.integers(2, 30), limit=st.integers(1, 30), first=st.integers(0, 50))
-def test_positions_of_sequences_are_taken_in_turn(total, limit, first):
+@given(total=st.integers(2, 30), limit=st.integers(1, 30), first=st.integers(0, 50), dim=st.sampled_from([-1, 1]))
+def test_positions_are_taken_in_turn(total, limit, first, dim):
     samples = 2 * total
-    places = torch.arange(total, dtype=torch.float32).expand(samples, total)[..., None]
-    taken = channels_last(places, -1, limit, first).view(samples, -1).long()
+    places = torch.arange(total, dtype=torch.float32).expand(samples, total).unsqueeze(dim)  # a sequence, or a map
+    taken = channels_last(places, dim, limit, first).view(samples, -1).long()
     assert all(len(set(own)) == min(limit, total) for own in taken.tolist())
     assert len(set(torch.bincount(taken.flatten(), minlength=total).tolist())) == 1  # each as often as any other
-    assert torch.equal(channels_last(places[1:], -1, limit, first + 1).view(samples - 1, -1).long(), taken[1:])
+    assert torch.equal(channels_last(places[1:], dim, limit, first + 1).view(samples - 1, -1).long(), taken[1:])
 
 
 def test_without_a_number_the_same_positions_are_taken_of_all_samples():
@@ -79,14 +82,14 @@ def convolutions(draw):
     return layer, x.transpose(1, -1).contiguous().transpose(1, -1) if draw(st.booleans()) else x
 
 
-@given(case=convolutions(), limit=st.sampled_from([None, 3]))
-def test_what_a_convolution_reads_times_its_weight_is_what_it_writes(case, limit):
+@given(case=convolutions(), **_LIMITS)
+def test_what_a_convolution_reads_times_its_weight_is_what_it_writes(case, limit, first):
     layer, x = case
     before, seen = x.clone(), {}
     program = trace(layer.eval(), Call((x,)))
     observe(layer, Call((x,)), program, [0], lambda _, arguments, result: seen.update(arguments, result=result))
     site = Site(0, "weight", "", np.zeros(4, int), np.zeros(6, int), layer.groups, 1)
-    rows, weight = inputs_of(site, seen, limit), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
+    rows, weight = inputs_of(site, seen, limit, first), seen["weight"].flatten(1).unflatten(0, (layer.groups, -1))
     written = torch.cat(list(rows @ weight.transpose(-2, -1)), 1)
-    torch.testing.assert_close(written, channels_last(seen["result"], 1, limit))
+    torch.testing.assert_close(written, channels_last(seen["result"], 1, limit, first))
     assert torch.equal(x, before)

@@ -19,8 +19,8 @@ def inputs_of(site: Site, arguments: Mapping[str, Any], limit: int | None = None
         site: The op.
         arguments: Its arguments by name, as `as_layer` gives them.
         limit: At most this many positions of each sample are taken, at random.
-        first: Number of the first sample, among all. Those of a sequence are then taken in turn, others in each sample,
-            so that all are seen: what stands first is not like the rest. None, and in maps: the same in all samples.
+        first: Number of the first sample, among all. Positions are then taken in turn, others in each sample, so that
+            all are seen. None: the same in all samples.
 
     Returns:
         Shape [groups, samples x positions, inputs per group x kernel]; features in the order of the flattened weight.
@@ -41,12 +41,14 @@ def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = Non
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
     x, strides, dilation, pads = (_padded if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
-    places, outside = _places(x.shape[2:], pads, weight.shape[2:], strides, dilation, limit)
+    steps = list(zip(x.shape[2:], pads, weight.shape[2:], strides, dilation, strict=True))
+    written = torch.Size((n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps)
+    places, outside = _places(steps, written, _positions(written.numel(), limit, first, len(x)))
     if site.reads_axis == 0:
-        places, outside = places.flip(1), outside.flip(1)
-    read = _select(x.flatten(2), places.flatten(), outside.flatten())
-    read = read.view(len(x), len(places), places.shape[1], site.groups, -1)
-    return read.permute(3, 0, 1, 2, 4).reshape(site.groups, len(x) * len(places), -1)
+        places, outside = places.flip(2), outside.flip(2)
+    read = _select(x.flatten(2), places.flatten(1), outside.flatten(1))
+    read = read.view(len(x), *places.shape[1:], site.groups, -1)
+    return read.permute(3, 0, 1, 2, 4).reshape(site.groups, len(x) * places.shape[1], -1)
 
 
 def kernel_positions(weight: Tensor) -> int:
@@ -68,7 +70,8 @@ def channels_last(tensor: Tensor, dim: int, limit: int | None = None, first: int
     if dim % tensor.ndim == tensor.ndim - 1:
         return _subsample(tensor, limit, first).reshape(-1, tensor.shape[-1])
     tensor = tensor.unsqueeze(0) if dim % tensor.ndim == 0 else tensor
-    return _select(tensor.flatten(2), _positions(tensor.shape[2:], limit)).reshape(-1, tensor.shape[1])
+    maps = tensor.flatten(2)
+    return _select(maps, _positions(maps.shape[2], limit, first, len(maps))).reshape(-1, tensor.shape[1])
 
 
 def align(there: Tensor, shape: Sequence[int], kept: Mapping[int, NDArray[np.bool_]]) -> Tensor:
@@ -86,18 +89,22 @@ def align(there: Tensor, shape: Sequence[int], kept: Mapping[int, NDArray[np.boo
 
 
 def _select(maps: Tensor, places: Tensor, outside: Tensor | None = None) -> Tensor:
-    """Maps [samples, channels, positions] at some positions, shape [samples, places, channels]; zeros at those outside.
+    """Maps [samples, channels, positions] at places [samples or 1, places]: [samples, places, channels].
 
-    Maps are turned before or after, whichever moves fewer numbers, unless their channels are last in memory already.
+    Places outside are zero. Where all samples have the same few, maps are turned after these are taken, unless their
+    channels are last in memory already.
     """
-    turned, zeros = maps.transpose(1, 2), torch.empty(0) if outside is None else outside.nonzero().flatten()
-    if not len(zeros) and torch.equal(places, torch.arange(maps.shape[2])):
+    turned, zeros = maps.transpose(1, 2), torch.empty(0) if outside is None else outside.flatten().nonzero()[:, 0]
+    if not len(zeros) and len(places) == 1 and torch.equal(places[0], torch.arange(maps.shape[2])):
         return turned.contiguous()
-    if len(places) < maps.shape[2] and not turned.is_contiguous():
-        read = turned[:, places.to(maps.device)]
+    if len(places) == 1 and places.shape[1] < maps.shape[2] and not turned.is_contiguous():
+        read = turned[:, places[0].to(maps.device)]
     else:
         read = take_rows(turned.contiguous(), places.expand(len(maps), -1))
-    return read.index_fill_(1, zeros.to(maps.device), 0) if len(zeros) else read
+    if len(zeros):
+        rows = read if len(places) == 1 else read.flatten(0, 1)
+        rows.index_fill_(rows.ndim - 2, zeros.to(maps.device), 0)
+    return read
 
 
 _Strided = tuple[Tensor, list[int], list[int], list[tuple[int, int]]]
@@ -122,25 +129,24 @@ def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> _
 
 
 def _places(
-    size: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilation: Sequence[int],
-    limit: int | None,
+    steps: Sequence[tuple[int, tuple[int, int], int, int, int]], written: torch.Size, chosen: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Places in a flattened map of this size that the kernel reads for the chosen outputs, and which lie outside of it.
+    """Places in a flattened map that the kernel reads for the chosen outputs, and which of them lie outside of it.
 
-    Both of shape [outputs, kernel]; a place outside is any place.
+    Args:
+        steps: Along each dimension the size of the map, the zeros on either side, and the size of the kernel, its
+            stride and its dilation.
+        written: Size of the map of outputs.
+        chosen: Places in this one, flattened, shape [samples or 1, outputs].
+
+    Returns:
+        Both of shape [samples or 1, outputs, kernel]; a place outside is any place.
     """
-    steps = list(zip(size, pads, kernel, strides, dilation, strict=True))
-    written = torch.Size((n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps)
-    chosen = np.unravel_index(_positions(written, limit).numpy(), written)  # torch's own imports sympy
-    within = np.unravel_index(np.arange(torch.Size(kernel).numel()), tuple(kernel))
-    places = np.zeros((len(chosen[0]), len(within[0])), np.int64)
-    outside = np.zeros(places.shape, np.bool_)
-    for (n, (before, _), _, s, d), outer, inner in zip(steps, chosen, within, strict=True):
-        place = outer[:, None] * s + inner * d - before
+    outputs = np.unravel_index(chosen.numpy()[..., None], written)  # torch's own imports sympy
+    within = np.unravel_index(np.arange(torch.Size(step[2] for step in steps).numel()), [step[2] for step in steps])
+    places, outside = np.zeros((), np.int64), np.zeros((), np.bool_)
+    for (n, (before, _), _, s, d), outer, inner in zip(steps, outputs, within, strict=True):
+        place = outer * s + inner * d - before
         places, outside = places * n + place.clip(0, n - 1), outside | (place < 0) | (place >= n)
     return torch.from_numpy(places), torch.from_numpy(outside)
 
@@ -161,22 +167,20 @@ def _each(value: Any, count: int) -> Any:
     return values * count if len(values) == 1 else values
 
 
-def _positions(size: torch.Size, limit: int | None) -> Tensor:
-    total = size.numel()
+def _positions(total: int, limit: int | None, first: int | None, samples: int) -> Tensor:
+    """Positions that are taken of each sample, ascending, shape [samples, positions], or [1, ...] for all the same."""
     if limit is None or total <= limit:
-        return torch.arange(total)
-    return torch.randperm(total, generator=torch.Generator().manual_seed(total))[:limit].sort().values
+        return torch.arange(total)[None]
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(total))
+    if first is None:
+        return order[None, :limit].sort(1).values
+    turns = (first + torch.arange(samples)[:, None]) * limit + torch.arange(limit)
+    return order[turns % total].sort(1).values
 
 
 def _subsample(x: Tensor, limit: int | None, first: int | None) -> Tensor:
     if x.ndim < 3:
         return x
     flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    total = flat.shape[1]
-    if limit is None or total <= limit:
-        return flat
-    if first is None:
-        return take_rows(flat, _positions(torch.Size([total]), limit).expand(len(flat), -1))
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(total))
-    turns = (first + torch.arange(len(flat))[:, None]) * limit + torch.arange(limit)
-    return take_rows(flat, order[turns % total].sort(1).values)
+    chosen = _positions(flat.shape[1], limit, first, len(flat))
+    return flat if chosen.shape[1] == flat.shape[1] else take_rows(flat, chosen.expand(len(flat), -1))
