@@ -118,6 +118,18 @@ def looked_at() -> str:
     return table(["network", "kept", "samples looked at", "agreement, %", "KL, nats", "draws"], cells, footnote(data))
 
 
+def positions() -> str:
+    """Agreement by the positions that are read of each image, and by the rows that these make for each input."""
+    data = load("positions")
+    cells = []
+    cases = dict.fromkeys((r["network"], _kept(r), r["rows"], r["positions"]) for r in data["rows"])
+    for network, kept, rows, taken in cases:
+        own = [r for r in chosen(data, network=network, rows=rows, positions=taken) if _kept(r) == kept]
+        cells.append([network, kept, rows, taken, _agreed(own), spread(column(own, "kl"), digits=3), len(own)])
+    columns = ["network", "kept", "rows an input", "positions", "agreement, %", "KL, nats", "draws"]
+    return table(columns, cells, footnote(data))
+
+
 def variations() -> str:
     """Agreement, KL and seconds by the number of variations that the refit reads of each image."""
     data = load("variations")

@@ -18,6 +18,7 @@ from benchmarks.cost_tables import (
     memory_full,
     passes,
     passes_by_clock,
+    positions,
     progress,
     rows_needed,
     variations,
@@ -46,6 +47,7 @@ PAGES = (
     "docs/decisions/0039-chains-are-priced-under-much-noise.md",
     "docs/decisions/0040-as-few-samples-as-bring-the-rows.md",
     "docs/decisions/0041-nodes-by-trial-too.md",
+    "docs/decisions/0042-positions-of-maps-in-turn.md",
     "docs/methods/index.md", "docs/methods/measured.md",
 )  # fmt: skip
 PEERS = {"mipp": "**MIPP**", "l1": "L1", "l2": "L2", "random": "random"}
@@ -515,8 +517,8 @@ TABLES = {
     for f in (
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes, passes_by_clock,
-        inspections, levels, effort_levers, rows_needed, looked_at, variations, recovery, recovery_lenet, streams,
-        progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide,
+        inspections, levels, effort_levers, rows_needed, looked_at, positions, variations, recovery, recovery_lenet,
+        streams, progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide,
         language, feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after,
         lenet_refit, resnet20,
     )
