@@ -3,8 +3,8 @@
     MIPP_DATA_DIR=... python -m benchmarks.rows --weights FOLDER [--part rows] [--part samples] [--part positions]
 
 By agreement with the dense network on training images held out, with 1,024 unlabelled training images in three draws or
-six: a ResNet-20 at half of its MACs; for the samples and the positions also a ResNet-56 at ÷ 2.11; and for the positions
-LeNet-5 at a tenth of its nodes. Positions are the same in all images, or others in each. No label and no test image is
+six: a ResNet-20 at half of its MACs; for samples and positions also a ResNet-56 at ÷ 2.11; and for positions a LeNet-5
+at a tenth of its nodes. Positions are the same in all images, or others in each. No label and no test image is
 read.
 """
 

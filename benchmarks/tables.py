@@ -518,8 +518,8 @@ TABLES = {
         headline, accuracy_table, accuracy_parts, accuracy_calibration, accuracy_labels, effort, latency, handoff,
         lenet_mnist, defaults, allocation, levers, trials, noise, memory, memory_full, growth, passes, passes_by_clock,
         inspections, levels, effort_levers, rows_needed, looked_at, positions, variations, recovery, recovery_lenet,
-        streams, progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing, wide,
-        language, feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after,
+        streams, progress, methods, papers, rooms, decisions, estimators, schedule, significance, growing, tracing,
+        wide, language, feature_selection, people, hostile, kills, real, language_headline, lenet_before, lenet_after,
         lenet_refit, resnet20,
     )
 }  # fmt: skip
