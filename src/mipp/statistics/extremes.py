@@ -27,29 +27,27 @@ def are_extreme(*samples: Tensor) -> bool:
 
     A device is asked once for all of them.
     """
-    extreme = [
-        _is_extreme(own)
-        for own in map(Tensor.detach, samples)
-        if own.dtype != torch.float64 and own.is_floating_point() and own.numel()
-    ]
-    return bool(torch.stack(extreme).any()) if extreme else False
+    own = [s.detach() for s in samples if s.dtype != torch.float64 and s.is_floating_point() and s.numel()]
+    if all(s.device.type == "cpu" for s in own):
+        return any(map(_holds_extremes, own))
+    peaks = [_peaks(s).float() for s in own]
+    return bool(torch.stack([(p.amax() > LARGEST) | _is_tiny(p).any() for p in peaks]).any())
 
 
-def _is_extreme(samples: Tensor) -> Tensor:
-    """True, of shape [], if some features are.
+def _holds_extremes(samples: Tensor) -> bool:
+    """True if some features are, by the largest of all numbers and by features that are tiny in the first rows."""
+    least, largest = torch.aminmax(samples)
+    if max(-float(least), float(largest)) > LARGEST:
+        return True
+    first = torch.linalg.vector_norm(samples.narrow(-2, 0, min(_FEW, samples.shape[-2])), torch.inf, -2)
+    if float(first.amin()) >= SMALLEST:
+        return False
+    tiny = torch.nonzero((first.float() < SMALLEST).reshape(-1, first.shape[-1]).any(0))[:, 0]
+    return bool(_is_tiny(_peaks(take(samples, samples.ndim - 1, tiny)).float()).any())
 
-    A CPU looks at the largest of all numbers, and then at those features alone that are tiny in the first rows.
-    """
-    if samples.device.type != "cpu":
-        peaks = _peaks(samples).float()
-        return ((peaks > LARGEST) | ((peaks > 0) & (peaks < SMALLEST))).any()
-    largest = torch.stack(torch.aminmax(samples)).abs().amax().float()
-    first = _peaks(samples.narrow(-2, 0, min(_FEW, samples.shape[-2]))).float()
-    tiny = torch.nonzero((first < SMALLEST).reshape(-1, first.shape[-1]).any(0))[:, 0]
-    if not len(tiny):
-        return largest > LARGEST
-    peaks = _peaks(take(samples, samples.ndim - 1, tiny)).float()
-    return (largest > LARGEST) | ((peaks > 0) & (peaks < SMALLEST)).any()
+
+def _is_tiny(peaks: Tensor) -> Tensor:
+    return (peaks > 0) & (peaks < SMALLEST)
 
 
 def _peaks(samples: Tensor) -> Tensor:

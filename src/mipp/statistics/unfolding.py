@@ -1,6 +1,7 @@
 """Inputs and outputs of layers as rows of features, position by position."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -171,11 +172,17 @@ def _positions(total: int, limit: int | None, first: int | None, samples: int) -
     """Positions that are taken of each sample, ascending, shape [samples, positions], or [1, ...] for all the same."""
     if limit is None or total <= limit:
         return torch.arange(total)[None]
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(total))
+    return torch.from_numpy(_some(total, limit, first, samples))
+
+
+@lru_cache(maxsize=16)
+def _some(total: int, limit: int, first: int | None, samples: int) -> NDArray[np.int64]:
+    """The same where not all are taken: what a layer reads and what it writes are asked for one after the other."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(total)).numpy()
     if first is None:
-        return order[None, :limit].sort(1).values
-    turns = (first + torch.arange(samples)[:, None]) * limit + torch.arange(limit)
-    return order[turns % total].sort(1).values
+        return np.sort(order[None, :limit])
+    turns = (first + np.arange(samples)[:, None]) * limit + np.arange(limit)
+    return np.sort(order[turns % total])
 
 
 def _subsample(x: Tensor, limit: int | None, first: int | None) -> Tensor:
