@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST, SMALLEST = 1e15, 1e-15
 """Of a feature's largest number: the squares of others overflow or vanish in sums of types of 32 bits and fewer."""
 _ROUNDINGS = 64
-_PIECE, _FEW = 256, 32  # rows
+_PIECE, _FEW, _MORE = 256, 32, 8  # rows at a time, those looked at first, and by how many times more each time
 _MOSTLY = 0.5
 
 
@@ -35,15 +35,25 @@ def are_extreme(*samples: Tensor) -> bool:
 
 
 def _holds_extremes(samples: Tensor) -> bool:
-    """True if some features are, by the largest of all numbers and by features that are tiny in the first rows."""
-    least, largest = torch.aminmax(samples)
-    if max(-float(least), float(largest)) > LARGEST:
+    """True if some features are, by the largest of all numbers and by the features that are tiny in the rows so far."""
+    if max(-float(samples.amin()), float(samples.amax())) > LARGEST:  # aminmax is slow on views that are turned
         return True
-    first = torch.linalg.vector_norm(samples.narrow(-2, 0, min(_FEW, samples.shape[-2])), torch.inf, -2)
-    if float(first.amin()) >= SMALLEST:
-        return False
-    tiny = torch.nonzero((first.float() < SMALLEST).reshape(-1, first.shape[-1]).any(0))[:, 0]
-    return bool(_is_tiny(_peaks(take(samples, samples.ndim - 1, tiny)).float()).any())
+    whole = samples.reshape(-1, *samples.shape[-2:])
+    peaks = _peaks(whole[:, :_FEW])
+    start, size = _FEW, _FEW
+    groups, features = torch.arange(len(whole)), torch.arange(whole.shape[2])
+    while True:
+        tiny = peaks.float() < SMALLEST
+        own, among = (torch.nonzero(tiny.any(dim))[:, 0] for dim in (1, 0))
+        if not len(own):
+            return False
+        if start >= whole.shape[1]:
+            return bool(_is_tiny(peaks.float()).any())
+        groups, features, size = groups[own], features[among], size * _MORE
+        some = whole[:, start : start + size]
+        if len(groups) * len(features) < len(whole) * whole.shape[2]:
+            some = take(some.index_select(0, groups), 2, features)
+        peaks, start = torch.maximum(peaks[own][:, among], _peaks(some)), start + size
 
 
 def _is_tiny(peaks: Tensor) -> Tensor:
