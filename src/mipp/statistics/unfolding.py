@@ -42,9 +42,9 @@ def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = Non
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
     x, strides, dilation, pads = (_padded if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
-    steps = list(zip(x.shape[2:], pads, weight.shape[2:], strides, dilation, strict=True))
-    written = torch.Size((n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps)
-    places, outside = _places(steps, written, _positions(written.numel(), limit, first, len(x)))
+    every = _places(tuple(zip(x.shape[2:], pads, weight.shape[2:], strides, dilation, strict=True)))
+    chosen = _positions(len(every[0]), limit, first, len(x)).numpy()
+    places, outside = (torch.from_numpy(own[chosen]) for own in every)
     if site.reads_axis == 0:
         places, outside = places.flip(2), outside.flip(2)
     read = _select(x.flatten(2), places.flatten(1), outside.flatten(1))
@@ -108,6 +108,8 @@ def _select(maps: Tensor, places: Tensor, outside: Tensor | None = None) -> Tens
     return read
 
 
+_Step = tuple[int, tuple[int, int], int, int, int]
+"""Along a dimension the size of a map, the zeros on either side, and a kernel's size, its stride and its dilation."""
 _Strided = tuple[Tensor, list[int], list[int], list[tuple[int, int]]]
 """The input, and at which strides and dilations kernels read it, and how many zeros they see on either side."""
 
@@ -129,27 +131,22 @@ def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> _
     return spread, [1] * len(kernel), dilation, pads
 
 
-def _places(
-    steps: Sequence[tuple[int, tuple[int, int], int, int, int]], written: torch.Size, chosen: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Places in a flattened map that the kernel reads for the chosen outputs, and which of them lie outside of it.
+@lru_cache(maxsize=4)
+def _places(steps: tuple[_Step, ...]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Places in a flattened map that a kernel reads for each of its outputs, and which of them lie outside of it.
 
-    Args:
-        steps: Along each dimension the size of the map, the zeros on either side, and the size of the kernel, its
-            stride and its dilation.
-        written: Size of the map of outputs.
-        chosen: Places in this one, flattened, shape [samples or 1, outputs].
-
-    Returns:
-        Both of shape [samples or 1, outputs, kernel]; a place outside is any place.
+    Both of shape [outputs, kernel]; a place outside is any place.
     """
-    outputs = np.unravel_index(chosen.numpy()[..., None], written)  # torch's own imports sympy
-    within = np.unravel_index(np.arange(torch.Size(step[2] for step in steps).numel()), [step[2] for step in steps])
-    places, outside = np.zeros((), np.int64), np.zeros((), np.bool_)
+    written = [(n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps]
+    kernel = [step[2] for step in steps]
+    outputs = np.unravel_index(np.arange(torch.Size(written).numel()), written)  # torch's own imports sympy
+    within = np.unravel_index(np.arange(torch.Size(kernel).numel()), kernel)
+    places = np.zeros((len(outputs[0]), len(within[0])), np.int64)
+    outside = np.zeros(places.shape, np.bool_)
     for (n, (before, _), _, s, d), outer, inner in zip(steps, outputs, within, strict=True):
-        place = outer * s + inner * d - before
+        place = outer[:, None] * s + inner * d - before
         places, outside = places * n + place.clip(0, n - 1), outside | (place < 0) | (place >= n)
-    return torch.from_numpy(places), torch.from_numpy(outside)
+    return places, outside
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
