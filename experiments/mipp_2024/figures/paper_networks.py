@@ -19,7 +19,7 @@ from experiments.mipp_2024.figures import plots
 from experiments.mipp_2024.figures.base import Piece, Row, Site, of_grid
 from experiments.mipp_2024.figures.claims import WEIGHED
 from experiments.mipp_2024.figures.panels import DIGITS, PANELS, Panel, place
-from experiments.mipp_2024.figures.sparsity import CONFIDENCE, NODES, named, title
+from experiments.mipp_2024.figures.sparsity import CONFIDENCE, ENOUGH, NODES, named, title
 from experiments.mipp_2024.setting import Setting
 from torch import nn
 
@@ -46,7 +46,9 @@ BUDGETS = SPARSE + [Budget(nodes=fraction, min_keep=0) for fraction in NODES]
 
 def untrained(site: Site) -> list[Piece]:
     """MIPP at the paper's confidences, and all methods at the same sparsities, on networks as they are initialised."""
-    return site.some({title(panel, trained=False): partial(_untrained, panel, site) for panel in _panels(site)})
+    found = {title(panel, trained=False): partial(_untrained, panel, site) for panel in _panels(site)}
+    papers = [panel for panel in _panels(site) if panel.network == "vgg11"]
+    return site.some(found | {_on_enough(panel): partial(_by_perceptrons, panel, site) for panel in papers})
 
 
 def trained(site: Site) -> list[Piece]:
@@ -66,8 +68,41 @@ def draw_untrained(rows: list[Row], path: Path) -> None:
 
 
 def _untrained(panel: Panel, site: Site) -> Piece:
+    work = _as_initialised(panel, site)
+    todo = []
+    for seed in range(site.seeds or 1):
+        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, _few(panel), [seed])
+        todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
+    return of_grid(title(panel, trained=False), work, todo, _folder(panel, site))
+
+
+def _by_perceptrons(panel: Panel, site: Site) -> Piece:
+    """The paper's own method on enough samples, and its rivals and the closed form on the same."""
+    work = replace(_as_initialised(panel, site), samples=ENOUGH)
+    schedule = confidence_schedule(CONFIDENCES)
+    papers = {
+        f"mipp of the paper{CONFIDENCE}{schedule[n]:.8g}": MIPP.paper(confidence=schedule[n], retrain_iterations=20)
+        for n in PAPERS
+    }
+    todo = []
+    for seed in range(site.seeds or 1):
+        todo += grid.runs(papers, [Budget(min_keep=0)], [seed])
+        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, BUDGETS, [seed])
+    return of_grid(_on_enough(panel), work, todo, _folder(panel, site))
+
+
+def _on_enough(panel: Panel) -> str:
+    """The name of the panel on enough samples for the paper's perceptrons."""
+    return f"{panel.network}, {panel.data}, {ENOUGH:,} images, untrained"
+
+
+def _folder(panel: Panel, site: Site) -> Path:
+    return site.folder(f"{panel.network}-{panel.data}-untrained")
+
+
+def _as_initialised(panel: Panel, site: Site) -> grid.Workload:
     train, test = _data(panel, site)
-    work = grid.Workload(
+    return grid.Workload(
         panel.network,
         partial(place, panel, train, site.device),
         train,
@@ -77,11 +112,6 @@ def _untrained(panel: Panel, site: Site) -> Piece:
         exclude=panel.exclude,
         compensate=False,
     )
-    todo = []
-    for seed in range(site.seeds or 1):
-        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, _few(panel), [seed])
-        todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
-    return of_grid(title(panel, trained=False), work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
 
 def _of_known(site: Site, known: Collection[str], *, again: bool = False) -> list[Piece]:
@@ -140,11 +170,7 @@ def _sized(panel: Panel) -> dict[str, Method]:
     schedule = confidence_schedule(CONFIDENCES)
     if panel == DIGITS:
         return {f"mipp{CONFIDENCE}{schedule[3]:.6g}": ONE_NOISE(confidence=schedule[3])}
-    found: dict[str, Method] = {f"mipp{CONFIDENCE}{sure:.8g}": ONE_NOISE(confidence=sure) for sure in schedule}
-    if panel.network == "vgg11":
-        papers = {n: MIPP.paper(confidence=schedule[n], retrain_iterations=20) for n in PAPERS}
-        found |= {f"mipp of the paper{CONFIDENCE}{schedule[n]:.8g}": method for n, method in papers.items()}
-    return found
+    return {f"mipp{CONFIDENCE}{sure:.8g}": ONE_NOISE(confidence=sure) for sure in schedule}
 
 
 def _panels(site: Site) -> Sequence[Panel]:
