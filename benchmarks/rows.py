@@ -4,8 +4,8 @@
 
 By agreement with the dense network on training images held out, with 1,024 unlabelled training images in three draws or
 six: a ResNet-20 at half of its MACs; for samples also a ResNet-56 at ÷ 2.11; for positions, which are the same in all
-images or others in each, also the ResNet-20 at a third and a LeNet-5 at a tenth of its nodes. No label and no test image
-is read.
+images or others in each, also the ResNet-20 at a third and a LeNet-5 at a tenth of its nodes. No label and no test
+image is read.
 """
 
 import argparse
