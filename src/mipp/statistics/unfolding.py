@@ -45,6 +45,7 @@ def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = Non
     every = _places(tuple(zip(x.shape[2:], pads, weight.shape[2:], strides, dilation, strict=True)))
     chosen = _positions(len(every[0]), limit, first, len(x)).numpy()
     places, outside = (torch.from_numpy(own[chosen]) for own in every)
+    places = places.long()
     if site.reads_axis == 0:
         places, outside = places.flip(2), outside.flip(2)
     read = _select(x.flatten(2), places.flatten(1), outside.flatten(1))
@@ -131,8 +132,8 @@ def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> _
     return spread, [1] * len(kernel), dilation, pads
 
 
-@lru_cache(maxsize=4)
-def _places(steps: tuple[_Step, ...]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+@lru_cache(maxsize=2)
+def _places(steps: tuple[_Step, ...]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Places in a flattened map that a kernel reads for each of its outputs, and which of them lie outside of it.
 
     Both of shape [outputs, kernel]; a place outside is any place.
@@ -141,10 +142,10 @@ def _places(steps: tuple[_Step, ...]) -> tuple[NDArray[np.int64], NDArray[np.boo
     kernel = [step[2] for step in steps]
     outputs = np.unravel_index(np.arange(torch.Size(written).numel()), written)  # torch's own imports sympy
     within = np.unravel_index(np.arange(torch.Size(kernel).numel()), kernel)
-    places = np.zeros((len(outputs[0]), len(within[0])), np.int64)
+    places = np.zeros((len(outputs[0]), len(within[0])), np.int32)
     outside = np.zeros(places.shape, np.bool_)
     for (n, (before, _), _, s, d), outer, inner in zip(steps, outputs, within, strict=True):
-        place = outer[:, None] * s + inner * d - before
+        place = (outer[:, None] * s + inner * d - before).astype(np.int32)
         places, outside = places * n + place.clip(0, n - 1), outside | (place < 0) | (place >= n)
     return places, outside
 
