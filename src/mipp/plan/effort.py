@@ -30,7 +30,7 @@ class Effort:
 
     samples: int = 1024
     steps: int = 4
-    rows_per_input: int = 64
+    rows_per_input: int = 128
     fewest: int = 4096
     most: int = 65536
     chosen_by_per_input: int = 16
@@ -65,7 +65,7 @@ DEFAULT = Effort()
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(samples=256, most=16384, rounds=2, through_time=0, variations=0),
     "default": DEFAULT,
-    "best": Effort(samples=4096, rows_per_input=128, variations=3),
+    "best": Effort(samples=4096, variations=3),
 }
 
 

@@ -14,8 +14,8 @@ class Refit:
         ridge: Penalty on the distance to the cut weights, relative to the mean second moment of the inputs. None
             chooses it for every weight by the error on calibration samples held out.
         positions: At most this many positions of each sample enter the statistics of one layer. None is as many as
-            make 64 rows per input of the layer (128 with `effort="best"`; 4,096 at least, and 65,536 at most, or 16,384
-            with `effort="fast"`) of 1,024 samples, or of all if they are fewer.
+            make 128 rows per input of the layer (4,096 at least, 65,536 at most; 16,384 with `effort="fast"`) of
+            1,024 samples, or of all if they are fewer.
         variations: Images are read this many times more, shifted and half of them mirrored, each time at fewer
             positions. None is 1 (3 with `effort="best"`) if some convolution would be fitted to fewer than 4 rows per
             input, and 0 otherwise, and with `effort="fast"`. Only images are affected.
