@@ -42,10 +42,9 @@ def patches_of(site: Site, arguments: Mapping[str, Any], limit: int | None = Non
     spatial = weight.ndim - 2
     x = x.unsqueeze(0) if x.ndim == spatial + 1 else x
     x, strides, dilation, pads = (_padded if site.reads_axis == 1 else _spread)(x, weight.shape[2:], arguments)
-    every = _places(tuple(zip(x.shape[2:], pads, weight.shape[2:], strides, dilation, strict=True)))
-    chosen = _positions(len(every[0]), limit, first, len(x)).numpy()
-    places, outside = (torch.from_numpy(own[chosen]) for own in every)
-    places = places.long()
+    steps = list(zip(x.shape[2:], pads, weight.shape[2:], strides, dilation, strict=True))
+    written = torch.Size((n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps)
+    places, outside = _places(steps, written, _positions(written.numel(), limit, first, len(x)))
     if site.reads_axis == 0:
         places, outside = places.flip(2), outside.flip(2)
     read = _select(x.flatten(2), places.flatten(1), outside.flatten(1))
@@ -132,22 +131,24 @@ def _spread(x: Tensor, kernel: Sequence[int], arguments: Mapping[str, Any]) -> _
     return spread, [1] * len(kernel), dilation, pads
 
 
-@lru_cache(maxsize=2)
-def _places(steps: tuple[_Step, ...]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Places in a flattened map that a kernel reads for each of its outputs, and which of them lie outside of it.
+def _places(steps: Sequence[_Step], written: torch.Size, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Places in a flattened map that a kernel reads for the chosen outputs, and which of them lie outside of it.
 
-    Both of shape [outputs, kernel]; a place outside is any place.
+    Args:
+        steps: For each dimension.
+        written: Size of the map of outputs.
+        chosen: Places in this one, flattened, shape [samples or 1, outputs].
+
+    Returns:
+        Both of shape [samples or 1, outputs, kernel]; a place outside is any place.
     """
-    written = [(n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in steps]
-    kernel = [step[2] for step in steps]
-    outputs = np.unravel_index(np.arange(torch.Size(written).numel()), written)  # torch's own imports sympy
-    within = np.unravel_index(np.arange(torch.Size(kernel).numel()), kernel)
-    places = np.zeros((len(outputs[0]), len(within[0])), np.int32)
-    outside = np.zeros(places.shape, np.bool_)
-    for (n, (before, _), _, s, d), outer, inner in zip(steps, outputs, within, strict=True):
-        place = (outer[:, None] * s + inner * d - before).astype(np.int32)
-        places, outside = places * n + place.clip(0, n - 1), outside | (place < 0) | (place >= n)
-    return places, outside
+    places, outside = np.zeros((*chosen.shape, 1), np.int64), np.zeros((*chosen.shape, 1), np.bool_)
+    outputs = np.unravel_index(chosen.numpy(), written)  # torch's own imports sympy
+    for (n, (before, _), k, s, d), output in zip(steps, outputs, strict=True):
+        place = (output[..., None] * s + np.arange(k) * d - before)[..., None, :]
+        places = (places[..., None] * n + place.clip(0, n - 1)).reshape(*chosen.shape, -1)
+        outside = (outside[..., None] | (place < 0) | (place >= n)).reshape(*chosen.shape, -1)
+    return torch.from_numpy(places), torch.from_numpy(outside)
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
