@@ -5,7 +5,7 @@ Networks that are not trained get no accuracy, as they guess; what counts are th
 then trained for an epoch (figure 2).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,36 +68,31 @@ def draw_untrained(rows: list[Row], path: Path) -> None:
 
 
 def _untrained(panel: Panel, site: Site) -> Piece:
-    work = _as_initialised(panel, site)
-    todo = []
-    for seed in range(site.seeds or 1):
-        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, _few(panel), [seed])
-        todo += grid.runs(_sized(panel), [Budget(min_keep=0)], [seed])
-    return of_grid(title(panel, trained=False), work, todo, _folder(panel, site))
+    return _and_sized(title(panel, trained=False), panel, site, _as_initialised(panel, site), _sized(panel))
 
 
 def _by_perceptrons(panel: Panel, site: Site) -> Piece:
     """The paper's own method on enough samples, and its rivals and the closed form on the same."""
-    work = replace(_as_initialised(panel, site), samples=ENOUGH)
     schedule = confidence_schedule(CONFIDENCES)
     papers = {
         f"mipp of the paper{CONFIDENCE}{schedule[n]:.8g}": MIPP.paper(confidence=schedule[n], retrain_iterations=20)
         for n in PAPERS
     }
+    return _and_sized(_on_enough(panel), panel, site, replace(_as_initialised(panel, site), samples=ENOUGH), papers)
+
+
+def _and_sized(name: str, panel: Panel, site: Site, work: grid.Workload, sized: Mapping[str, Method]) -> Piece:
+    """All methods at the same sparsities, and those that a confidence sizes."""
     todo = []
     for seed in range(site.seeds or 1):
-        todo += grid.runs(papers, [Budget(min_keep=0)], [seed])
-        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, BUDGETS, [seed])
-    return of_grid(_on_enough(panel), work, todo, _folder(panel, site))
+        todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, _few(panel), [seed])
+        todo += grid.runs(sized, [Budget(min_keep=0)], [seed])
+    return of_grid(name, work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
 
 def _on_enough(panel: Panel) -> str:
     """The name of the panel on enough samples for the paper's perceptrons."""
     return f"{panel.network}, {panel.data}, {ENOUGH:,} images, untrained"
-
-
-def _folder(panel: Panel, site: Site) -> Path:
-    return site.folder(f"{panel.network}-{panel.data}-untrained")
 
 
 def _as_initialised(panel: Panel, site: Site) -> grid.Workload:
