@@ -2,11 +2,12 @@
 
     MIPP_DATA_DIR=... python -m benchmarks.accuracy PIECE --weights FOLDER [--draws N] [--shard I/N]
 
-Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `parts`
-(worth of widths, nodes, refit and recovery), `calibration` (how many images, which), `curve` (ResNet-56
-from one set of statistics), `labels` (ResNet-56 after ten epochs with labels). `parts` and `curve` draw their plots.
-All get the same 1,024 unlabelled training images (Taylor: with labels) and the same refit. The test set is read when a
-row is made and never before: defaults were chosen by agreement with the dense network on other training images.
+Pieces: `table` (MIPP and its peers, as published, refitted, and after label-free recovery of at most a minute), `best`
+(the same at `effort="best"`, with four times the images and five minutes), `parts` (worth of widths, nodes, refit and
+recovery), `calibration` (how many images, which), `curve` (ResNet-56 from one set of statistics), `labels` (ResNet-56
+after ten epochs with labels). `parts` and `curve` draw their plots. All but those of `best` get the same 1,024
+unlabelled training images (Taylor: with labels), and all get the same refit. The test set is read when a row is made
+and never before: defaults were chosen by agreement with the dense network on other training images.
 Networks whose weights are not in the folder are left out. Process I of N does every N-th row.
 """
 
@@ -19,6 +20,7 @@ from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Literal
 
 import torch
 from matplotlib.axes import Axes
@@ -33,6 +35,7 @@ from benchmarks.rivals import TorchPruning
 from mipp import zoo
 from mipp.data.calibration import read
 from mipp.methods import Method, Random
+from mipp.plan.effort import EFFORTS
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
 from mipp.refit.distillation import distill
@@ -48,12 +51,17 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("vit", {"macs": 0.7}),
 )
 PEERS = ("random", "l1", "taylor", "wanda", *(f"torch-pruning {score}" for score in ("l1", "taylor", "hessian")))
+CLOSEST = ("l1", "torch-pruning l1", "torch-pruning hessian")
+"""The peers that come closest to MIPP in the table."""
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CURVE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 EPOCHS = 10
+MINUTES = {"default": 1, "best": 5}
+"""Time for recovery at each level of effort."""
 PAGES = Path(__file__).parents[1] / "docs"
 Labelled = Sequence[tuple[Tensor, Tensor]]
 Rows = list[tuple[Row, Callable[[], Row]]]
+Level = Literal["fast", "default", "best"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +100,8 @@ def main() -> None:
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
     options = parser.parse_args()
     bench = Bench(options.weights, zoo.load("cifar10", "train"), zoo.load("cifar10", "test"))
-    record = Record(f"accuracy_{options.piece}", samples=SAMPLES)
+    samples = EFFORTS["best"].samples if options.piece == "best" else SAMPLES
+    record = Record(f"accuracy_{options.piece}", samples=samples)
     first, step = map(int, options.shard.split("/"))
     rows = [row for draw in range(options.draws) for row in PIECES[options.piece](bench, draw)]
     rows = [(key, run) for key, run in rows if key.get("method", "mipp") == "mipp" or key["draw"] < options.peer_draws]
@@ -104,25 +113,25 @@ def main() -> None:
         PLOTS[options.piece](record.rows).savefig(PAGES / f"accuracy-{options.piece}.svg")
 
 
-def table(bench: Bench, draw: int) -> Rows:
+def table(bench: Bench, draw: int, methods: Sequence[str] = PEERS, effort: Level = "default") -> Rows:
     """Every network at its budget by MIPP and its peers."""
     found: Rows = []
     for network, budget in CASES:
-        for method in ("mipp", *PEERS) if bench.has(network) else ():
+        for method in ("mipp", *methods) if bench.has(network) else ():
             if network == "vit" and "torch-pruning" in method:  # it has to be told the heads of every attention
                 continue
             key = {"network": network, **{k: round(v, 4) for k, v in budget.items()}, "method": method, "draw": draw}
-            found.append((key, partial(compared, bench, network, budget, method, draw)))
+            found.append((key, partial(compared, bench, network, budget, method, draw, effort)))
     return found
 
 
-def compared(bench: Bench, network: str, budget: Mapping[str, float], method: str, draw: int) -> Row:
+def compared(bench: Bench, network: str, budget: Mapping[str, float], method: str, draw: int, effort: Level) -> Row:
     """As published, with the refit, and, for MIPP, after recovery."""
-    dense, data, exclude = bench.dense(network), bench.draw(draw), _stream(network)
+    dense, data, exclude = bench.dense(network), bench.draw(draw, EFFORTS[effort].samples), _stream(network)
     fixed = mipp.Budget(**budget)  # type: ignore[arg-type]
     one_pass = forward_seconds(dense, torch.cat([images for images, _ in data]))
     start = time.perf_counter()
-    result = pruned(dense, data, fixed, peer(method, exclude), exclude, draw)
+    result = pruned(dense, data, fixed, peer(method, exclude), exclude, draw, effort=effort)
     seconds = time.perf_counter() - start
     before, after = result.report.before, result.report.after
     row = {
@@ -138,7 +147,7 @@ def compared(bench: Bench, network: str, budget: Mapping[str, float], method: st
     }
     if method == "mipp":
         start = time.perf_counter()
-        learned = recovered(dense, result.model, result.plan, data, exclude, draw)
+        learned = recovered(dense, result.model, result.plan, data, exclude, draw, MINUTES[effort])
         row["recovery seconds"] = round(time.perf_counter() - start, 2)
         row["recover"] = bench.accuracy(learned)
     return row
@@ -251,22 +260,30 @@ def pruned(
     draw: int,
     *,
     compensate: bool = True,
+    effort: Level = "default",
 ) -> mipp.Result:
     """One prune, with labels for the methods that read them."""
-    loss = nn.functional.cross_entropy
     return mipp.prune(
-        dense, data, budget, method, exclude=exclude, compensate=compensate, loss_fn=loss, seed=draw, progress=False
-    )
+        dense, data, budget, method, exclude=exclude, compensate=compensate, loss_fn=nn.functional.cross_entropy,
+        seed=draw, effort=effort, progress=False,
+    )  # fmt: skip
 
 
 def recovered(
-    dense: nn.Module, small: nn.Module, plan: PruningPlan, data: Labelled, exclude: tuple[str, ...], draw: int
+    dense: nn.Module,
+    small: nn.Module,
+    plan: PruningPlan,
+    data: Labelled,
+    exclude: tuple[str, ...],
+    draw: int,
+    minutes: float = 1,
 ) -> nn.Module:
     """A pruned network after distillation from the dense one, as `recover="distill"` does it."""
-    batches = read(mipp.Calibration(data), None)
+    batches = read(mipp.Calibration(data, max_samples=None), None)
     found = mipp.inspect(dense, data[0][0], exclude)
     learner = copy.deepcopy(small)
-    distill(learner, dense, plan, Task(dense, found.graph, found.cost, batches, seed=draw), mipp.Distillation())
+    task = Task(dense, found.graph, found.cost, batches, seed=draw)
+    distill(learner, dense, plan, task, mipp.Distillation(seconds=60 * minutes))
     return learner
 
 
@@ -347,6 +364,7 @@ def _axes(what: str) -> tuple[Figure, Axes]:
 PLOTS: Mapping[str, Callable[[list[Row]], Figure]] = {"parts": plot_parts, "curve": plot_curve}
 PIECES: Mapping[str, Callable[[Bench, int], Rows]] = {
     "table": table,
+    "best": partial(table, methods=CLOSEST, effort="best"),
     "parts": parts,
     "calibration": calibration,
     "curve": curve,
