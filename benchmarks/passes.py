@@ -140,6 +140,8 @@ def main() -> None:
     parser.add_argument("--by-clock", action="store_true", help="seconds of the clock, and prune only")
     parser.add_argument("--here", action="store_true", help="measure one row in this process, and print it")
     options = parser.parse_args()
+    if options.by_clock and "inspect" in (options.part or ()):
+        parser.error("--by-clock measures prune only")
     now = time.perf_counter if options.by_clock else time.process_time
     if options.here:
         jobs, measure = PARTS[options.part[0]]
