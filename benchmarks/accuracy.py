@@ -66,11 +66,19 @@ Level = Literal["fast", "default", "best"]
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """The settings that all rows share."""
+    """The settings that all rows share.
+
+    Attributes:
+        weights: Folder of the trained weights.
+        train: What calibration images are drawn from.
+        test: What accuracy is measured on.
+        recovers: Whether what MIPP leaves is distilled after the refit.
+    """
 
     weights: Path
     train: zoo.ImageData
     test: zoo.ImageData
+    recovers: bool = True
 
     def has(self, network: str) -> bool:
         return path_of(self.weights, network).exists()
@@ -97,15 +105,18 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="calibration draws for MIPP")
     parser.add_argument("--peer-draws", type=int, default=1, help="calibration draws for the peers in the table")
     parser.add_argument("--method", action="append", help="only rows of this method")
+    parser.add_argument("--network", action="append", help="only rows of this network")
+    parser.add_argument("--no-recovery", action="store_true", help="leave out what takes minutes after the refit")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
     options = parser.parse_args()
-    bench = Bench(options.weights, zoo.load("cifar10", "train"), zoo.load("cifar10", "test"))
+    bench = Bench(options.weights, zoo.load("cifar10", "train"), zoo.load("cifar10", "test"), not options.no_recovery)
     samples = EFFORTS["best"].samples if options.piece == "best" else SAMPLES
     record = Record(f"accuracy_{options.piece}", samples=samples)
     first, step = map(int, options.shard.split("/"))
     rows = [row for draw in range(options.draws) for row in PIECES[options.piece](bench, draw)]
     rows = [(key, run) for key, run in rows if key.get("method", "mipp") == "mipp" or key["draw"] < options.peer_draws]
-    rows = [(key, run) for key, run in rows if not options.method or key.get("method") in options.method]
+    for name, wanted in (("method", options.method), ("network", options.network)):
+        rows = [(key, run) for key, run in rows if not wanted or key.get(name) in wanted]
     for key, run in islice(rows, first, None, step):
         record.measure(key, run)
     record.save()
@@ -145,7 +156,7 @@ def compared(bench: Bench, network: str, budget: Mapping[str, float], method: st
         "phases": {k: round(v, 2) for k, v in result.report.seconds.items()},
         "widths": result.plan.widths,
     }
-    if method == "mipp":
+    if method == "mipp" and bench.recovers:
         start = time.perf_counter()
         learned = recovered(dense, result.model, result.plan, data, exclude, draw, MINUTES[effort])
         row["recovery seconds"] = round(time.perf_counter() - start, 2)

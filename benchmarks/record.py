@@ -15,6 +15,8 @@ RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 _PARTIAL = ("--minutes", "--shard", "--network", "--choice", "--method", "--part", "--model", "--noise", "--draw")
 """Options, each with a value, that leave rows to other calls: a file holds what all of them measured."""
+_WITHOUT = "--no-recovery"
+"""An option that leaves parts of rows to other calls."""
 
 
 class Record:
@@ -103,6 +105,6 @@ def _command(name: str) -> str:
     for word in given:
         if word in _PARTIAL:
             next(given)
-        elif not word.startswith(tuple(f"{option}=" for option in _PARTIAL)):
+        elif word != _WITHOUT and not word.startswith(tuple(f"{option}=" for option in _PARTIAL)):
             words.append("FOLDER" if "/" in word or Path(word).exists() else word)
     return " ".join(["python -m", _program(name), *words])
