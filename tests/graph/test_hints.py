@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from networks import image_network
+from cases import Net
+from networks import image_network, refused
 from torch import nn
 
+import mipp
 from mipp.graph.hints import BatchNormInput, PassEnded, hint_at_inputs, trained_batch_norms
 
 
@@ -35,3 +37,19 @@ def test_a_batch_norm_notices_data_of_another_scale_once_it_was_trained():
             watch(norm, (seen,))
     assert same.sentence == ""
     assert "'0' reads values whose variance is 1" in other.sentence
+
+
+def test_a_model_that_takes_gradients_in_its_forward_pass_is_told_so():
+    """As those do whose forces are gradients of an energy; they run without gradients, too."""
+
+    def forces(m, x):
+        with torch.enable_grad():
+            places = x.detach().requires_grad_()
+            return torch.autograd.grad(m.energy(places).sum(), places)[0]
+
+    net = Net(forces, energy=nn.Linear(3, 1))
+    with torch.no_grad():
+        net(torch.randn(2, 3))
+    message = refused(lambda: mipp.inspect(net, torch.randn(2, 3)))
+    assert "takes gradients" in message
+    assert "give it the module that is differentiated" in message

@@ -91,6 +91,32 @@ def test_an_encoder_layer_with_fewer_heads_runs_in_torch_s_own_inference(norm_fi
     assert isinstance(small[1].layers[0].self_attn, Multihead)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("lost", ["heads", "hidden units", "both", "heads of the second layer"])
+def test_a_cut_encoder_runs_on_padded_sequences_with_gradients_and_without(lost):
+    """Without, torch hands its layers ragged sequences, and leaves zeros where they are padded."""
+    layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+    net = Net(
+        lambda m, x: m.head(m.encoder(m.embed(x), src_key_padding_mask=x == 0)),
+        embed=nn.Embedding(20, 16),
+        encoder=nn.TransformerEncoder(layer, 2),
+        head=nn.Linear(16, 3),
+    )
+    net, tokens = net.double().eval(), torch.randint(1, 20, (4, 6))
+    tokens[0, 4:], tokens[1, 1:] = 0, 0
+    found = mipp.inspect(net, tokens)
+    chosen = {"heads": "attn", "hidden units": "linear1", "both": "layers", "heads of the second layer": "1.self_attn"}
+    groups = {name: group for name, group in found.groups.items() if chosen[lost] in name}
+    plan = PruningPlan.of(found.graph, net, halves(groups))
+    small = mipp.apply(plan, net)
+    trained = small(tokens).detach()
+    with torch.no_grad():
+        ragged, dense = small(tokens), net(tokens)
+    read = tokens != 0
+    assert_same([ragged[read]], [trained[read]])
+    assert_same([ragged[~read]], [dense[~read]])
+
+
 def test_attention_that_loses_nothing_stays_torch_s_own():
     model = nn.Sequential(nn.Linear(5, 16), nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), nn.Linear(16, 3))
     found = mipp.inspect(model.eval(), torch.randn(2, 6, 5))

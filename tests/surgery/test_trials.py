@@ -207,3 +207,16 @@ def test_a_size_that_is_compared_follows_where_nothing_else_is_in_doubt():
     double = net.double()
     for seed in range(3):
         cut_equals_masked(random_plan(found.graph, double, seed), double, as_call(x.double()))
+
+
+def test_layers_that_write_into_parts_of_one_tensor_stay_where_the_code_fixes_its_size():
+    """A trial of multiples joins their groups, so that one of the names is gone."""
+
+    def forward(m, x):
+        whole = x.new_zeros(len(x), 64)
+        whole[:, :32], whole[:, 32:] = m.first(x), m.second(x)
+        return m.head(whole)
+
+    net = Net(forward, first=nn.Linear(8, 32), second=nn.Linear(8, 32), head=nn.Linear(64, 4))
+    found = mipp.inspect(net, normal(4, 8))
+    assert {f.name: f.reason for f in found.frozen}["first"] == "new_zeros of the fixed size 64"

@@ -12,6 +12,15 @@ _ROWS = 32
 """Values per channel below which a variance says little."""
 
 
+def hint_at_gradients(error: BaseException) -> str:
+    """A sentence for a forward pass that takes gradients, such as the forces of an energy; else nothing."""
+    if "does not require grad" not in str(error):
+        return ""
+    return (
+        " It takes gradients, and pruning runs the model without; give it the module that is differentiated, by itself."
+    )
+
+
 def hint_at_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     """A sentence on bytes, or on channels that come last, for a model that does not run on them; else nothing."""
     if any(tensor.dtype == torch.uint8 for tensor in inputs):

@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
 from mipp.graph.frames import innermost_frame, line_of, module_in
-from mipp.graph.hints import hint_at_inputs
+from mipp.graph.hints import hint_at_gradients, hint_at_inputs
 from mipp.graph.program import Op, Program, Ref, Value, guard
 from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
@@ -294,7 +294,7 @@ def run(model: nn.Module, call: Call) -> Any:
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
             f"{_describe(call)}; check that the model runs on such an input by itself."
-            f"{hint_at_inputs(model, call.tensors)}"
+            f"{hint_at_gradients(error)}{hint_at_inputs(model, call.tensors)}"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

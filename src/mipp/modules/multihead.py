@@ -34,6 +34,8 @@ class Multihead(nn.MultiheadAttention):
         is_causal: bool = False,  # noqa: FBT001, FBT002
     ) -> tuple[Tensor, Tensor | None]:
         """See `nn.MultiheadAttention`."""
+        if query.is_nested:  # as nn.TransformerEncoder hands on what is not padding, wherever no gradient is taken
+            return self._ragged(query), None
         same, unbatched = query is key and key is value, query.ndim == 2
         if unbatched:
             query, key, value = (t.unsqueeze(1 - int(self.batch_first)) for t in (query, key, value))
@@ -57,6 +59,15 @@ class Multihead(nn.MultiheadAttention):
             weights = weights.mean(1) if average_attn_weights else weights
             weights = weights.squeeze(0) if unbatched else weights
         return out, weights
+
+    def _ragged(self, x: Tensor) -> Tensor:
+        """Attention of sequences of different lengths among themselves, `x` and the result nested tensors."""
+        lengths = [len(sequence) for sequence in x.unbind()]
+        padded = x.to_padded_tensor(0.0)
+        places = torch.arange(padded.shape[1], device=padded.device)
+        padding = places >= torch.tensor(lengths, device=padded.device)[:, None]
+        out, _ = self(padded, padded, padded, padding, need_weights=False)
+        return torch.nested.as_nested_tensor([each[:length] for each, length in zip(out, lengths, strict=True)])
 
     @border
     def _pack(self, x: Tensor) -> Any:

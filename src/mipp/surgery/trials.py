@@ -309,6 +309,8 @@ class _TrialCut:
     def _holds(self, graph: PruningGraph, names: Iterable[str], equal: Collection[str] = ()) -> bool:
         """True if a cut of these groups agrees with its mask; those in `equal` lose equally many nodes."""
         names = list(names)
+        if not graph.groups.keys() >= {*names, *equal}:  # findings may freeze a group, or join it to another
+            return False
         plan = _unequal(graph, self.model, names, equal)
         if all(width == plan.groups[name].size for name, width in plan.widths.items()):
             return True
