@@ -64,7 +64,39 @@ def phi3():
     return transformers.Phi3ForCausalLM(config), lambda n: {"input_ids": torch.randint(0, 64, (n, 12))}
 
 
-MODELS = [llama, *(pytest.param(make, marks=pytest.mark.slow) for make in (tied_gpt2, bert, vit, t5, whisper, phi3))]
+def neox():
+    """Its weights have other names in a file of transformers' own."""
+    config = transformers.GPTNeoXConfig(vocab_size=64, max_position_embeddings=64, **SMALL)
+    return transformers.GPTNeoXForCausalLM(config), lambda n: {"input_ids": torch.randint(0, 64, (n, 12))}
+
+
+def mixtral():
+    """The matrices of its experts are one tensor, but many in a file of transformers' own."""
+    config = transformers.MixtralConfig(
+        vocab_size=64, num_key_value_heads=2, num_local_experts=4, max_position_embeddings=64, **SMALL
+    )
+    return transformers.MixtralForCausalLM(config), lambda n: {"input_ids": torch.randint(0, 64, (n, 12))}
+
+
+def xglm():
+    """The table of positions that it computes is not among the weights of a file."""
+    config = transformers.XGLMConfig(
+        vocab_size=64, d_model=32, num_layers=2, attention_heads=4, ffn_dim=48, max_position_embeddings=64
+    )
+    return transformers.XGLMForCausalLM(config), lambda n: {"input_ids": torch.randint(2, 64, (n, 12))}
+
+
+def ctrl():
+    config = transformers.CTRLConfig(vocab_size=64, n_embd=32, n_layer=2, n_head=4, dff=48, n_positions=64)
+    return transformers.CTRLLMHeadModel(config), lambda n: {"input_ids": torch.randint(0, 64, (n, 12))}
+
+
+MODELS = [
+    llama,
+    neox,
+    xglm,
+    *(pytest.param(make, marks=pytest.mark.slow) for make in (mixtral, ctrl, tied_gpt2, bert, vit, t5, whisper, phi3)),
+]
 
 
 def pruned(make, exclude=(), **budget):
@@ -91,6 +123,9 @@ def test_uneven_widths_load_without_and_with_the_code_of_the_folder(make, tmp_pa
     loaded = getattr(transformers, auto).from_pretrained(tmp_path / "out", trust_remote_code=True).eval()
     assert torch.equal(outputs(loaded, batch), expected)
     assert type(loaded).__name__ == f"Pruned{type(small).__name__}"
+    loaded.save_pretrained(tmp_path / "again")
+    again = getattr(transformers, auto).from_pretrained(tmp_path / "again", trust_remote_code=True).eval()
+    assert torch.equal(outputs(again, batch), expected)
 
 
 def test_generation_with_a_cache_is_the_same_after_loading(tmp_path):

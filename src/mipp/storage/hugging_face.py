@@ -8,7 +8,7 @@ transformers reads it by itself, and `mipp.from_pretrained` without running code
 import copy
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, 
     for name, shape in shapes.items():
         path, _, key = name.rpartition(".")
         owner = model.get_submodule(path)
+        owner._non_persistent_buffers_set.discard(key)  # what the class computes has the width that it had
         old = getattr(owner, key)
         new = old.detach().new_empty(shape)
         if isinstance(old, nn.Parameter):
@@ -98,7 +99,10 @@ def save_pretrained(
     widths = _widths(model)
     base = _base(type(model)).__name__
     with new_folder(folder) as part:
-        model.save_pretrained(part)
+        # transformers renames weights in files of its own classes, and reads them as they are into others
+        model.save_pretrained(
+            part, state_dict=_state(model, widths["shapes"]), save_original_format=not widths["shapes"]
+        )
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
         if widths["shapes"]:
@@ -142,7 +146,9 @@ def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
 
     Pruned.__name__ = f"Pruned{base.__name__}" if noted else base.__name__
     try:
-        found = Pruned.from_pretrained(folder, **options)
+        found, told = Pruned.from_pretrained(folder, **{**options, "output_loading_info": True})
+        if missing := sorted(told["missing_keys"]):
+            raise KeyError(missing[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:  # of a damaged folder
         reason = clip(" ".join(f"{type(error).__name__}: {error}".split()))
         raise PlanMismatchError(
@@ -206,6 +212,11 @@ def _class_of(transformers: Any, name: str) -> Any:
 def _base(kind: type) -> type:
     """The class of transformers that a class is or was made from."""
     return next((k for k in kind.__mro__ if k.__module__.startswith("transformers.")), kind)
+
+
+def _state(model: nn.Module, changed: Collection[str]) -> dict[str, torch.Tensor]:
+    """What is to be saved of a model: with the buffers that its class computes, where they have another width."""
+    return {**model.state_dict(), **{name: buffer for name, buffer in model.named_buffers() if name in changed}}
 
 
 def _widths(model: Any) -> dict[str, Any]:
