@@ -53,3 +53,15 @@ def test_a_model_that_takes_gradients_in_its_forward_pass_is_told_so():
     message = refused(lambda: mipp.inspect(net, torch.randn(2, 3)))
     assert "takes gradients" in message
     assert "give it the module that is differentiated" in message
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_model_whose_attention_pruning_cannot_look_into_is_told_which_others_there_are():
+    flex = pytest.importorskip("torch.nn.attention.flex_attention").flex_attention
+
+    def attend(m, x):
+        q = m.q(x).unflatten(-1, (2, 16)).transpose(1, 2)
+        return m.o(flex(q, q, q).transpose(1, 2).flatten(2))
+
+    net = Net(attend, q=nn.Linear(8, 32), o=nn.Linear(32, 4))
+    assert 'choose "sdpa" or "eager"' in refused(lambda: mipp.inspect(net, torch.randn(2, 6, 8)))

@@ -242,3 +242,17 @@ def test_what_is_written_into_slices_is_followed_where_nothing_reads_an_older_vi
     graph = mipp.inspect(model, x).graph
     assert [group.size for group in graph.groups.values()] == nodes
     cut_equals_masked(random_plan(graph, model), model, as_call(x))
+
+
+def test_memory_that_is_used_again_is_not_taken_for_what_lay_there():
+    """A copy goes by the name of what it is a copy of, whose memory it does not have, and which may be gone."""
+    memory = np.zeros((8, 64), np.float32)
+
+    def forward(m, x):
+        turned = torch.from_numpy(memory).copy_(m.first(x)).t().contiguous().t()
+        again = torch.from_numpy(memory[:4, :32]).copy_(m.second(x[:4]))
+        return m.head(turned) + m.last(again.mean(0))
+
+    net = Net(forward, first=nn.Linear(5, 64), second=nn.Linear(5, 32), head=nn.Linear(64, 3), last=nn.Linear(32, 3))
+    program = trace(net, as_call(torch.randn(8, 5)))
+    assert "changed in place through another" not in program.not_replayable

@@ -12,13 +12,18 @@ _ROWS = 32
 """Values per channel below which a variance says little."""
 
 
-def hint_at_gradients(error: BaseException) -> str:
-    """A sentence for a forward pass that takes gradients, such as the forces of an energy; else nothing."""
-    if "does not require grad" not in str(error):
-        return ""
-    return (
-        " It takes gradients, and pruning runs the model without; give it the module that is differentiated, by itself."
-    )
+_CODE = {
+    "does not require grad": " It takes gradients, and pruning runs the model without; give it the module that is "
+    "differentiated, by itself.",
+    "HigherOrderOperator": " Pruning cannot look into that operator; where the model lets its attention be chosen, "
+    'choose "sdpa" or "eager".',
+}
+"""By what torch says of a forward pass that cannot be followed."""
+
+
+def hint_at_code(error: BaseException) -> str:
+    """A sentence on a forward pass that takes gradients, as for the forces of an energy, or calls flex_attention."""
+    return next((hint for words, hint in _CODE.items() if words in str(error)), "")
 
 
 def hint_at_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> str:

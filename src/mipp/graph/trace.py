@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mipp.errors import UnsupportedModelError
 from mipp.graph.call import Call
 from mipp.graph.frames import innermost_frame, line_of, module_in
-from mipp.graph.hints import hint_at_gradients, hint_at_inputs
+from mipp.graph.hints import hint_at_code, hint_at_inputs
 from mipp.graph.program import Op, Program, Ref, Value, guard
 from mipp.graph.registry import has_rule
 from mipp.graph.trees import leaves, map_tensors, results_in, tensors_in
@@ -117,7 +117,6 @@ class _Recorder(OpStream):
         self.program = Program()
         self.modules: list[str] = [""]
         self._index: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._sharing: dict[int, list[int]] = {}
         self._stale: set[int] = set()
         self._named = canonical_names(model)
         self._paths = {id(module): path for path, module in model.named_modules()}
@@ -189,7 +188,6 @@ class _Recorder(OpStream):
             ops.append(dataclasses.replace(op, outputs=(result,)))
             for tensor in [t for t in list(self._index.keys()) if self._index[t] == x.index]:
                 self._index[tensor] = result
-                self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(result)
 
     def _holder(self, frame: FrameType | None) -> str:
         """Path of the module whose method stands in a frame, where that was not run as a module itself."""
@@ -213,8 +211,6 @@ class _Recorder(OpStream):
         index = len(self.program.values)
         self.program.values.append(value)
         self._index[tensor] = index
-        if has_memory(tensor):
-            self._sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(index)
         return index
 
     def _mark_stale(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -223,8 +219,7 @@ class _Recorder(OpStream):
                 continue
             target = args[position] if position < len(args) else kwargs.get(argument.name)
             if isinstance(target, Tensor) and has_memory(target):
-                sharing = set(self._sharing.get(target.untyped_storage().data_ptr(), []))
-                others = [t for t in list(self._index.keys()) if self._index[t] in sharing and t is not target]
+                others = [t for t in list(self._index.keys()) if t is not target and _storage(t) == _storage(target)]
                 self._stale.update(self._index[t] for t in others if _overlap(target, t))
                 if self.program.values[self.index_of(target)].origin in ("parameter", "buffer", "constant"):
                     self.refuse(f"{func} changes a parameter, buffer or constant in place")
@@ -294,7 +289,7 @@ def run(model: nn.Module, call: Call) -> Any:
         raise UnsupportedModelError(
             f"{type(model).__name__}.forward raised {type(error).__name__}: {error}. It was called with "
             f"{_describe(call)}; check that the model runs on such an input by itself."
-            f"{hint_at_gradients(error)}{hint_at_inputs(model, call.tensors)}"
+            f"{hint_at_code(error)}{hint_at_inputs(model, call.tensors)}"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
