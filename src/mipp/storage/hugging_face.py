@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mipp.errors import MippError, PlanMismatchError, clip, quote
+from mipp.modules.adapters import adapter_of, open_layers
 from mipp.plan.plan import shapes
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
@@ -32,7 +33,7 @@ _FILE = '''"""A pruned {base}: the same code with other widths, which are in con
 import copy
 
 from torch import nn
-from transformers import {base}
+from transformers import {base}{imports}
 
 
 class Pruned{base}({base}):
@@ -40,11 +41,17 @@ class Pruned{base}({base}):
 
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
-        set_widths(self, **config.{key}["widths"])
+        widths = config.{key}["widths"]
+        set_widths(self, widths["shapes"], widths["sizes"]){opening}
         self.tie_weights()
 
 
 {function}'''
+
+_IMPORTS = "\n\nfrom mipp.modules.multihead import open_attention"
+_OPENING = """
+        for path in widths["opened"]:  # torch takes the size of a head from the width of the layer
+            open_attention(self.get_submodule(path))"""
 
 
 def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, dict[str, Any]]) -> None:
@@ -88,8 +95,8 @@ def save_pretrained(
         add: Writes more files into the folder that it is given, before that becomes `folder`.
 
     Returns:
-        True where stock `from_pretrained` loads the folder; False where it needs `trust_remote_code=True`, or
-        `mipp.from_pretrained`.
+        True where stock `from_pretrained` loads the folder; False where it needs `trust_remote_code=True` (and mipp,
+        where heads of an `nn.MultiheadAttention` are gone), or `mipp.from_pretrained`.
 
     Raises:
         MippError: It is no Hugging Face model, or the folder exists and is not empty.
@@ -107,7 +114,8 @@ def save_pretrained(
             tokenizer.save_pretrained(part)
         if widths["shapes"]:
             _note_widths(part / "config.json", model, base, widths)
-            text = _FILE.format(base=base, key=PRUNED_FORM, function=inspect.getsource(set_widths))
+            opened = {"imports": _IMPORTS, "opening": _OPENING} if widths["opened"] else {"imports": "", "opening": ""}
+            text = _FILE.format(base=base, key=PRUNED_FORM, function=inspect.getsource(set_widths), **opened)
             (part / f"{_MODELLING}.py").write_text(text.replace("Any]", "object]"), encoding="utf-8")
         add(part)
     return not widths["shapes"]
@@ -142,6 +150,8 @@ def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
             super().__init__(config, *args, **kwargs)
             widths.check(self)
             set_widths(self, {name: list(shape) for name, shape in widths.shapes.items()}, widths.sizes)
+            for path in widths.opened:
+                open_layers(self.get_submodule(path))
             self.tie_weights()
 
     Pruned.__name__ = f"Pruned{base.__name__}" if noted else base.__name__
@@ -161,10 +171,17 @@ def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Widths:
-    """Shapes of tensors, and sizes of modules, in which a pruned model differs from the one of its configuration."""
+    """Shapes of tensors, and sizes of modules, in which a pruned model differs from the one of its configuration.
+
+    Attributes:
+        shapes: By name of the tensor.
+        sizes: By path of the module, then by attribute.
+        opened: Paths of the modules that take their sizes from their weights, as those of torch do not.
+    """
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sizes: dict[str, dict[str, int | tuple[int, ...]]] = field(default_factory=dict)
+    opened: tuple[str, ...] = ()
 
     def check(self, model: nn.Module) -> None:
         """Refuses shapes that are no part of those of the dense model, and attributes that are no size in it.
@@ -184,6 +201,9 @@ class _Widths:
                 owner = getattr(held.get(settings), "__dict__", {}) if settings else held
                 if type(owner.get(attribute)) is not type(size):
                     raise ValueError(f"'{clip(path)}' has no size '{clip(name)}'")
+        for path in self.opened:
+            if path not in modules:
+                raise ValueError(f"there is no module '{clip(path)}'")
 
 
 @dataclass(frozen=True)
@@ -227,15 +247,17 @@ def _widths(model: Any) -> dict[str, Any]:
     changed = {name: list(shape) for name, shape in own.items() if expected.get(name) != shape}
     if unknown := sorted(changed.keys() - expected.keys()):
         raise MippError(f"The configuration of {type(model).__name__} makes no '{unknown[0]}'; use Result.save.")
-    sizes = {}
+    sizes, opened = {}, []
     for (path, one), (_, other) in zip(model.named_modules(), dense.named_modules(), strict=True):
+        if type(one) is not type(other) and adapter_of(other).open:
+            opened.append(path)
         differing = _differing(vars(one), vars(other))
         if path and hasattr(getattr(one, "config", None), "__dict__"):
             settings = _differing(vars(one.config), vars(other.config))
             differing |= {f"config.{name}": value for name, value in settings.items()}
         if differing:
             sizes[path] = differing
-    return {"shapes": changed, "sizes": sizes}
+    return {"shapes": changed, "sizes": sizes, "opened": opened}
 
 
 def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
