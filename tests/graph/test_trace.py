@@ -63,9 +63,22 @@ def through_a_list(m, x):
     return m.b(F.relu(m.a(x))) * torch.tensor(x.mean(1, keepdim=True).tolist())
 
 
+def through_a_number(m, x):
+    return m.b(F.relu(m.a(x))) * float(x.detach().numpy().std())
+
+
+def through_an_array(m, x):
+    return m.b(F.relu(m.a(x))) * float(np.asarray(x).std())
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
-    [(through_numpy, "makes tensors from values outside of torch"), (through_a_list, "takes a list of numbers out")],
+    [
+        (through_numpy, "takes numbers out of a tensor"),
+        (through_a_list, "takes numbers out of a tensor"),
+        (through_a_number, "takes numbers out of a tensor"),
+        (through_an_array, "takes numbers out of a tensor"),
+    ],
 )
 def test_what_leaves_torch_in_the_code_is_not_replayed_on_other_batches(function, reason):
     model = linear_layers(function, 6, 32, 3)

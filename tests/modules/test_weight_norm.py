@@ -123,3 +123,26 @@ def test_parametrised_layers_are_pruned_right_or_frozen_with_the_reason(norm):
     assert any(name.startswith("4") for name in names)
     cut, masked = mipp.apply(result.plan, model), mipp.mask(result.plan, model)
     assert_same(outputs(cut.eval(), image_batches()[0]), outputs(masked.eval(), image_batches()[0]), rtol=1e-4)
+
+
+class Shifted(nn.Module):
+    """A weight as a mean and what differs from it: two tensors of the shapes that weight norm has."""
+
+    def forward(self, mean, rest):
+        return mean + rest
+
+    def right_inverse(self, weight):
+        mean = weight.mean(1, keepdim=True)
+        return mean, torch.zeros_like(weight)
+
+
+def test_another_parametrization_of_two_tensors_is_not_taken_for_weight_norm():
+    """Its zeros are no directions that are gone."""
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4)).double()
+    parametrize.register_parametrization(model[2], "weight", Shifted())
+    x = torch.randn(16, 8).double()
+    found = mipp.inspect(model, x)
+    for kept in (range(12), range(7)):
+        plan = mipp.PruningPlan.of(found.graph, model, dict.fromkeys(found.groups, kept))
+        expected = model if len(kept) == 12 else mipp.mask(plan, model)
+        assert_same([mipp.apply(plan, model)(x).detach()], [expected(x).detach()])

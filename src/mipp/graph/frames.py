@@ -1,5 +1,6 @@
 """Lines and modules of a model's code, by the frames of a pass that runs or that failed."""
 
+import os
 import sys
 from collections.abc import Mapping
 from dis import opname
@@ -11,7 +12,7 @@ import torch
 
 from mipp.errors import UnsupportedModelError
 
-_LIBRARY_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_LIBRARY_FOLDERS = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 _DEEPEST = 8  # functions between the method of a module and what it calls
 
 

@@ -37,6 +37,7 @@ _SCATTERS = {
     torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
 }
 """Views that take a part of a tensor, and the ops that put what was written there into the whole."""
+_NUMBERS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 _IN_OPS = {**CELLS, **LAYERS}
 _SILENT_OPS = {
     torch.ops.prim.device.default,
@@ -234,7 +235,7 @@ class _Recorder(OpStream):
 
 
 class _Listed(TorchFunctionMode):
-    """Sees lists of numbers that are taken out of tensors, which are no ops."""
+    """Sees lists and arrays of numbers that are taken out of tensors, which are no ops."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
@@ -243,8 +244,8 @@ class _Listed(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.tolist and self._recorder.is_computed(args[0]):
-            self._recorder.refuse(f"the code at {line_of(innermost_frame())} takes a list of numbers out of a tensor")
+        if func in _NUMBERS and self._recorder.is_computed(args[0]):
+            self._recorder.refuse(f"the code at {line_of(innermost_frame())} takes numbers out of a tensor")
         return call_op(func, args, kwargs or {})
 
 

@@ -17,7 +17,7 @@ from mipp.methods.base import Needs, Scope, require_target, select
 from mipp.methods.common.slices import axis_factor, weights_by_node
 from mipp.methods.common.training import train
 from mipp.modules.copies import full_copy, state_of
-from mipp.modules.weight_norm import length_of
+from mipp.modules.weight_norm import lengths_of
 from mipp.plan.budget import Budget
 from mipp.plan.plan import PruningPlan
 from mipp.plan.task import Task
@@ -226,8 +226,8 @@ def _unit_norm(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Without the directions of weight norm: a node goes to zero by its length."""
-    found = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-    return [(name, p) for name, p in found.items() if length_of(name, found) is None]
+    directions = lengths_of(model)
+    return [(n, p) for n, p in model.named_parameters() if p.is_floating_point() and n not in directions]
 
 
 def _weights(model: nn.Module) -> Weights:

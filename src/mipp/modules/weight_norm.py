@@ -1,43 +1,46 @@
 """Weight norm: a weight that is kept as a direction and a length, under the names that torch gives the two."""
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
-
-_NAMES = ((".original1", ".original0"), ("weight_v", "weight_g"))
-
-
-def length_of(name: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the length that belongs to a direction; None for any other tensor."""
-    found = (name.removesuffix(direction) + length for direction, length in _NAMES if name.endswith(direction))
-    return next((g for g in found if g in tensors and _is_length(tensors[g], tensors[name])), None)
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.weight_norm import WeightNorm
 
 
-def effective(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as layers compute with them, under the names of the directions; the lengths are left out."""
-    lengths = {name: length for name in tensors if (length := length_of(name, tensors))}
-    weights = {name: tensor for name, tensor in tensors.items() if name not in lengths.values()}
+def lengths_of(model: nn.Module) -> dict[str, str]:
+    """The names of the lengths, by those of the directions that they belong to."""
+    found: dict[str, str] = {}
+    for path, module in model.named_modules():
+        start = f"{path}." if path else ""
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                found[f"{start}{hook.name}_v"] = f"{start}{hook.name}_g"
+        for name, chain in module.parametrizations.items() if parametrize.is_parametrized(module) else ():
+            if isinstance(chain[0], parametrizations._WeightNorm):
+                originals = f"{start}parametrizations.{name}.original"
+                found[f"{originals}1"] = f"{originals}0"
+    held = dict(model.named_parameters())
+    return {direction: length for direction, length in found.items() if direction in held and length in held}
+
+
+def effective(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters as layers compute with them: weights under the names of their directions, without the lengths."""
+    lengths, held = lengths_of(model), dict(model.named_parameters())
+    weights: dict[str, Tensor] = {name: tensor for name, tensor in held.items() if name not in lengths.values()}
     for name, length in lengths.items():
-        v, g = tensors[name].detach().double(), tensors[length].detach().double()
+        v, g = held[name].detach().double(), held[length].detach().double()
         weights[name] = g * v / torch.linalg.vector_norm(v, dim=_over(v, g), keepdim=True).clamp_min(1e-300)
     return weights
 
 
 @torch.no_grad()
-def settle(tensors: Mapping[str, Tensor]) -> None:
+def settle(model: nn.Module) -> None:
     """Makes lengths zero and directions one where a direction is all zero: torch would divide zero by zero."""
-    for name, v in tensors.items():
-        if (length := length_of(name, tensors)) is not None:
-            g = tensors[length]
-            gone = ~v.bool().any(dim=_over(v, g), keepdim=True)
-            v.masked_fill_(gone, 1)
-            g.masked_fill_(gone.view_as(g), 0)
-
-
-def _is_length(g: Tensor, v: Tensor) -> bool:
-    """True if a tensor has one number for every position in one dimension of another, or one for all."""
-    return g.ndim == 0 or (g.ndim == v.ndim and sum(size > 1 for size in g.shape) <= 1)
+    held = dict(model.named_parameters())
+    for name, length in lengths_of(model).items():
+        v, g = held[name], held[length]
+        gone = ~v.bool().any(dim=_over(v, g), keepdim=True)
+        v.masked_fill_(gone, 1)
+        g.masked_fill_(gone.view_as(g), 0)
 
 
 def _over(v: Tensor, g: Tensor) -> tuple[int, ...]:

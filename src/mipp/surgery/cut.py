@@ -39,7 +39,7 @@ def apply(plan: PruningPlan, model: nn.Module) -> nn.Module:
     if keep:
         _replace_tensors(small, lambda name, t: _cut(t, keep[name]) if name in keep else t)
         _update_attributes(small, plan)
-    settle(dict(small.named_parameters()))
+    settle(small)
     return small
 
 

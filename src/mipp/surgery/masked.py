@@ -41,7 +41,7 @@ def mask(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """
     same = copy_for(plan, model)
     silence(same, {n: np.setdiff1d(np.arange(g.size), plan.kept[n]) for n, g in plan.groups.items()}, plan)
-    settle(dict(same.named_parameters()))
+    settle(same)
     kept = _axes_to_keep(plan)
     if kept:
         same.forward = MaskedForward(same, kept)

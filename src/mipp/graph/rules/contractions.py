@@ -205,7 +205,7 @@ def embedding(op: Op, w: Walk) -> Sequence[Planes]:
     return [_along(features, ndim - 1, ndim)]
 
 
-@rule("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner")
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def matmul(op: Op, w: Walk) -> Sequence[Planes]:
     """A product of two activations, or of one with a weight that is stored as [inputs, outputs]."""
     a, b = op.args[0], op.args[1]
@@ -218,6 +218,17 @@ def matmul(op: Op, w: Walk) -> Sequence[Planes]:
     out = batch + ("r" if ndim_a > 1 else "") + ("s" if ndim_b > 1 else "")
     factors = [Factor(0, w.of(a), w.shape(a), left), Factor(1, w.of(b), w.shape(b), right)]
     return [product(op, w, factors, out)]
+
+
+@rule("inner")
+def inner(op: Op, w: Walk) -> Sequence[Planes]:
+    """A product over the last axes of both."""
+    a, b = op.args[:2]
+    if len(w.shape(b)) == 2 and w.is_weight(b) and not w.is_weight(a):
+        return [_linear(op, w, a, b, None, reads_axis=1)]
+    left, right = "abcdefgh"[: len(w.shape(a)) - 1], "ijklmnop"[: len(w.shape(b)) - 1]
+    factors = [Factor(0, w.of(a), w.shape(a), f"{left}x"), Factor(1, w.of(b), w.shape(b), f"{right}x")]
+    return [product(op, w, factors, left + right)]
 
 
 @rule("_grouped_mm")

@@ -25,9 +25,7 @@ def cast(op: Op, w: Walk) -> Sequence[Planes]:
     return [w.of(op.args[0])]
 
 
-@rule(
-    "arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "empty", "new_empty", "new_empty_strided"
-)
+@rule("arange", "linspace", "eye", "rand", "randn", "tensor", "scalar_tensor", "new_empty_strided")
 def create(op: Op, w: Walk) -> Sequence[Planes]:
     return [() for _ in op.outputs]
 

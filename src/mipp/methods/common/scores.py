@@ -25,7 +25,7 @@ Scores = Mapping[str, Tensor]
 
 def matrices(model: nn.Module) -> dict[str, Tensor]:
     """Parameters of two or more dimensions by name; behind weight norm, what the layer computes with."""
-    return {name: p for name, p in effective(dict(model.named_parameters())).items() if p.ndim > 1}
+    return {name: p for name, p in effective(model).items() if p.ndim > 1}
 
 
 def node_scores(graph: PruningGraph, weights: Scores, structure: Structure) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def silence(model: nn.Module, graph: PruningGraph, kept: Mapping[str, Sequence[i
         for s in group.slices:
             if s.tensor in weights:
                 weights[s.tensor].mul_(axis_factor(s, stays, weights[s.tensor]))
-    settle(weights)
+    settle(model)
 
 
 def fraction_kept(budget: Budget, cost: Cost) -> float:
