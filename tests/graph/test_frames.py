@@ -1,5 +1,7 @@
 """Lines and modules of the model's code are found by its frames, also for methods other than forward."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from networks import normal
@@ -7,7 +9,7 @@ from torch import nn
 
 import mipp
 from mipp.graph.call import Call
-from mipp.graph.frames import line_that_failed, module_that_refused
+from mipp.graph.frames import _is_library, line_that_failed, module_that_refused
 from mipp.graph.trace import forward, trace
 
 
@@ -83,3 +85,10 @@ def test_a_module_that_refuses_its_input_is_told_from_an_op_that_fails(by, path)
         forward(nn.Sequential(nn.Linear(6, 6), Strict(by)), Call((normal(2, 6),)))
     assert module_that_refused(caught.value) == path
     assert line_that_failed(caught.value) == f"test_frames.py:{by.__code__.co_firstlineno + 1}"
+
+
+def test_a_package_whose_name_begins_with_torch_is_not_taken_for_torch():
+    """As torchvision's does, which lies beside it."""
+    beside = Path(torch.__file__).parent.with_name("torchvision") / "models.py"
+    assert not _is_library(str(beside))
+    assert _is_library(torch.nn.functional.__file__)

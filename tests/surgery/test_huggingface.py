@@ -35,3 +35,19 @@ def test_widths_that_no_configuration_describes_are_told():
     result = mipp.prune(llama(), [ids(16)], mipp.Budget(widths={"model.layers.0.mlp.gate_proj": 20}), progress=False)
     assert any("No configuration of LlamaForCausalLM describes these widths" in note for note in result.report.notes)
     assert result.model.config.intermediate_size == 48
+
+
+def test_a_configuration_that_has_the_shapes_but_other_heads_is_not_taken(tmp_path):
+    """Four heads of 8 have the matrices of two of 16: a BERT of half the width and half of its heads."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+        max_position_embeddings=32, initializer_range=0.3,
+    )  # fmt: skip
+    net = transformers.BertForSequenceClassification(config).eval()
+    result = mipp.prune(net, [ids(8)], mipp.Budget(nodes=0.5, uniform=True), mipp.methods.L2(), progress=False)
+    assert (result.model.config.hidden_size, result.model.config.num_attention_heads) == (32, 2)
+    assert mipp.save_pretrained(result.model, tmp_path / "out")
+    loaded = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        assert_same([loaded(**ids()).logits], [result.model(**ids()).logits], 1e-5)

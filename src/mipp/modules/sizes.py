@@ -28,6 +28,15 @@ def numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield from ((f"{name}.{place}", n) for place, n in _entries(value) if type(n) is int)
 
 
+def other_sizes(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Integers, and tuples of them, that are others than those of the same name among other values."""
+
+    def is_size(value: Any) -> bool:
+        return type(value) is int or (isinstance(value, tuple) and all(type(v) is int for v in value))
+
+    return {k: v for k, v in own.items() if is_size(v) and is_size(other.get(k)) and other[k] != v}
+
+
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
     if type(value) in (tuple, list, torch.Size):
         yield from ((str(i), entry) for i, entry in enumerate(value))

@@ -19,6 +19,7 @@ from torch import nn
 
 from mipp.errors import MippError, PlanMismatchError, clip, quote
 from mipp.modules.adapters import adapter_of, open_layers
+from mipp.modules.sizes import other_sizes
 from mipp.plan.plan import shapes
 from mipp.runtime.paths import as_path
 from mipp.runtime.random_states import own_random_states
@@ -251,20 +252,13 @@ def _widths(model: Any) -> dict[str, Any]:
     for (path, one), (_, other) in zip(model.named_modules(), dense.named_modules(), strict=True):
         if type(one) is not type(other) and adapter_of(other).open:
             opened.append(path)
-        differing = _differing(vars(one), vars(other))
+        differing = other_sizes(vars(one), vars(other))
         if path and hasattr(getattr(one, "config", None), "__dict__"):
-            settings = _differing(vars(one.config), vars(other.config))
+            settings = other_sizes(vars(one.config), vars(other.config))
             differing |= {f"config.{name}": value for name, value in settings.items()}
         if differing:
             sizes[path] = differing
     return {"shapes": changed, "sizes": sizes, "opened": opened}
-
-
-def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    def is_size(value: Any) -> bool:
-        return type(value) is int or (isinstance(value, tuple) and all(type(v) is int for v in value))
-
-    return {k: v for k, v in own.items() if is_size(v) and is_size(other.get(k)) and other[k] != v}
 
 
 def _note_widths(path: Path, model: Any, base: str, widths: Mapping[str, Any]) -> None:

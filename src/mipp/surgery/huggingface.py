@@ -1,16 +1,22 @@
 """Configurations of Hugging Face models: where all layers of a kind have one width, the stock configuration says it."""
 
 import copy
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import combinations
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 
+from mipp.modules.sizes import other_sizes
 from mipp.plan.plan import PruningPlan, shapes
 
 Field = tuple[Any, str]
+Shapes = Mapping[str, tuple[int, ...]]
 Change = tuple[Any, str, int]
 
 
@@ -24,8 +30,8 @@ _UNDESCRIBED = (
 def update_config(model: nn.Module, plan: PruningPlan) -> list[str]:
     """Makes the `config` of a pruned model describe it, if it can; else returns a sentence for the report.
 
-    Fields that may hold a width are tried until a model built from the configuration has the shapes of this one. Then
-    `save_pretrained` and `from_pretrained` work as for any model.
+    Fields that may hold a width are tried until a model built from the configuration has the shapes and sizes of this
+    one. Then `save_pretrained` and `from_pretrained` work as for any model.
 
     Args:
         model: The pruned model; only its configuration is changed.
@@ -51,8 +57,8 @@ def update_config(model: nn.Module, plan: PruningPlan) -> list[str]:
     return []
 
 
-def _vary_by_layer(model: Any, plan: PruningPlan, wanted: Mapping[str, tuple[int, ...]]) -> tuple[Any, int]:
-    """A configuration with fields that differ by layer, and how many shapes still differ.
+def _vary_by_layer(model: Any, plan: PruningPlan, wanted: Shapes) -> tuple[Any, float]:
+    """A configuration with fields that differ by layer, and in how much it still differs.
 
     Few classes read such fields; of those that do not, no model can be built, and the configuration stays as it is.
     """
@@ -99,7 +105,7 @@ def _integers(config: Any) -> Iterator[tuple[Any, str, int]]:
             yield from _integers(value)
 
 
-def _with(model: nn.Module, config: Any, changes: Sequence[Change], wanted: Mapping[str, tuple[int, ...]]) -> int:
+def _with(model: nn.Module, config: Any, changes: Sequence[Change], wanted: Shapes) -> float:
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     _set(changes)
     try:
@@ -113,11 +119,33 @@ def _set(changes: Sequence[Change]) -> None:
         setattr(owner, name, value)
 
 
-def _mismatches(model: nn.Module, config: Any, wanted: Mapping[str, tuple[int, ...]]) -> int:
-    """The number of tensors whose shape differs in a model built from the configuration; all if it cannot be built."""
+def _mismatches(model: nn.Module, config: Any, wanted: Shapes) -> float:
+    """In how many axes, and sizes that code reads, a model of the configuration differs; infinite if none can be built.
+
+    Without the sizes it could have the same tensors, and heads of another number.
+    """
     try:
         with torch.device("meta"):
-            built = shapes(type(model)(copy.deepcopy(config)))
+            built = type(model)(copy.deepcopy(config))
     except Exception:  # whatever the class says about a configuration that makes no sense
-        return len(wanted) + 1
-    return sum(built.get(name) != shape for name, shape in wanted.items())
+        return math.inf
+    found, modules = shapes(built), dict(built.named_modules())
+    pairs = [(found[name], shape) for name, shape in wanted.items() if len(found.get(name, ())) == len(shape)]
+    axes = sum(a != b for pair in pairs for a, b in zip(*pair, strict=True))
+    held = [(module, vars(modules[path])) for path, module in model.named_modules() if path in modules]
+    read = [_names_read(type(one)) for one, _ in held]  # type: ignore[arg-type]  # a class is hashable
+    sizes = [len(other_sizes(vars(one), other).keys() & names) for (one, other), names in zip(held, read, strict=True)]
+    return len(wanted) - len(pairs) + axes + sum(sizes)
+
+
+@cache
+def _names_read(kind: type) -> frozenset[str]:
+    """Names in the code of a class but that which builds it, and of functions beside it: many sizes are never read."""
+    functions = [f for k in kind.__mro__ if k is not nn.Module for name, f in vars(k).items() if name != "__init__"]
+    beside = getattr(sys.modules.get(kind.__module__), "__dict__", {}).values()
+    codes = [f.__code__ for f in (*functions, *beside) if isinstance(f, FunctionType)]
+    names: set[str] = set()
+    for code in codes:
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return frozenset(names)
