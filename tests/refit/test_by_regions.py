@@ -161,6 +161,6 @@ def test_batches_that_regions_cannot_follow_are_left_out_and_counted():
     count = sum(bool(x[0, 1] > 1) for x in data)
     assert count > 1
     note = next(note for note in found.report.warnings if "distillation" in note)
-    assert note.startswith(f"Of 17 batches {count} were left out of the distillation: the code makes tensors")
+    assert note.startswith(f"Of 17 batches {count} were left out of the distillation: the code at test_by_regions.py")
     first, last = held_out_losses(found)
     assert last < first
