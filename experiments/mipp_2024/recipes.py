@@ -66,13 +66,13 @@ That of MNIST is the one of `benchmarks.workloads.lenet`, whose runs the figures
 ONCE = {
     "vgg11": replace(_FAST, epochs=12, batch_size=256, learning_rate=0.05),
     "resnet18": replace(_FAST, epochs=8, batch_size=256, learning_rate=0.1),
-    "vgg19": replace(_FAST, epochs=30, batch_size=128, learning_rate=0.05),
+    "vgg19": replace(_FAST, epochs=20, batch_size=128, learning_rate=0.01),
     "resnet50": replace(_FAST, epochs=30, batch_size=128, learning_rate=0.05),
 }
 """One training of a network on a processor, by network: half an hour for VGG-11 on one core that multiplies bfloat16.
 
-`experiments.mipp_2024.rates` chose the learning rate of VGG-11. ResNet-18 was trained at one that nobody chose; VGG-19
-and ResNet-50 have not been trained yet."""
+`experiments.mipp_2024.rates` chose the learning rates of VGG-11 and VGG-19. ResNet-18 was trained at one that nobody
+chose; ResNet-50 has not been trained yet."""
 
 AGAIN = {"vgg11": replace(_FAST, epochs=1, batch_size=128, learning_rate=0.02)}
 """One epoch on what pruning left of a network that was trained once; `experiments.mipp_2024.rates` chose its rate."""

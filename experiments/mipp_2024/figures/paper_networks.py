@@ -85,8 +85,8 @@ def _and_sized(name: str, panel: Panel, site: Site, work: grid.Workload, sized: 
     """All methods at the same sparsities, and those that a confidence sizes."""
     todo = []
     for seed in range(site.seeds or 1):
+        todo += grid.runs(sized, [Budget(min_keep=0)], [seed])  # first, as perceptrons take longest
         todo += grid.runs({**named(UNTRAINED), "mipp": ONE_NOISE()}, _few(panel), [seed])
-        todo += grid.runs(sized, [Budget(min_keep=0)], [seed])
     return of_grid(name, work, todo, site.folder(f"{panel.network}-{panel.data}-untrained"))
 
 
