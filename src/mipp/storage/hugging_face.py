@@ -236,7 +236,7 @@ def _base(kind: type) -> type:
 
 
 def _state(model: nn.Module, changed: Collection[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a model that are saved: with the buffers that its class computes, where they have another width."""
+    """The tensors of a model that are saved, with the buffers that its class computes where they have another width."""
     return {**model.state_dict(), **{name: buffer for name, buffer in model.named_buffers() if name in changed}}
 
 
