@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import mipp
 from mipp.storage.hugging_face import _Widths
@@ -147,6 +148,26 @@ def test_equal_widths_are_a_stock_folder(tmp_path):
     stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     for found in (stock, mipp.from_pretrained(tmp_path / "out").eval()):
         assert torch.equal(outputs(found, batch), outputs(small, batch))
+
+
+def test_a_stock_folder_whose_weights_have_other_names_in_it_loads(tmp_path):
+    small, batch = pruned(neox, ["gpt_neox.embed_in", "*attention*"], params=0.9, uniform=True)
+    assert save_pretrained(small, tmp_path / "out")
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    for found in (stock, mipp.from_pretrained(tmp_path / "out").eval()):
+        assert torch.equal(outputs(found, batch), outputs(small, batch))
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_a_folder_that_lacks_weights_is_refused(uniform, tmp_path):
+    """transformers would draw them at random."""
+    small, _ = pruned(llama, ["model.embed_tokens"], params=0.9, uniform=uniform)
+    assert save_pretrained(small, tmp_path / "out") == uniform
+    weights = load_file(tmp_path / "out/model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "out/model.safetensors", {"format": "pt"})
+    with pytest.raises(mipp.PlanMismatchError, match=r"lacks 'model\.layers\.1\.mlp\.up_proj\.weight'"):
+        mipp.from_pretrained(tmp_path / "out")
 
 
 class Blocks(transformers.PreTrainedModel):

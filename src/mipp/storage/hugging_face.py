@@ -49,10 +49,10 @@ class Pruned{base}({base}):
 
 {function}'''
 
-_IMPORTS = "\n\nfrom mipp.modules.multihead import open_attention"
+_IMPORTS = "\n\nfrom mipp.modules.adapters import open_layers"
 _OPENING = """
         for path in widths["opened"]:  # torch takes the size of a head from the width of the layer
-            open_attention(self.get_submodule(path))"""
+            open_layers(self.get_submodule(path))"""
 
 
 def set_widths(model: nn.Module, shapes: dict[str, list[int]], sizes: dict[str, dict[str, Any]]) -> None:
@@ -107,10 +107,10 @@ def save_pretrained(
     widths = _widths(model)
     base = _base(type(model)).__name__
     with new_folder(folder) as part:
-        # transformers renames weights in files of its own classes, and reads them as they are into others
-        model.save_pretrained(
-            part, state_dict=_state(model, widths["shapes"]), save_original_format=not widths["shapes"]
-        )
+        if widths["shapes"]:  # transformers renames weights in files of its own classes, and in no others
+            model.save_pretrained(part, state_dict=_state(model, widths["shapes"]), save_original_format=False)
+        else:
+            model.save_pretrained(part)
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
         if widths["shapes"]:
@@ -144,22 +144,11 @@ def from_pretrained(folder: str | Path, **options: Any) -> nn.Module:
             f"{clip(str(folder))} is no folder of a pruned Hugging Face model ({error}); expected one that `mipp prune "
             "hf:... --out` wrote."
         ) from error
-    widths = noted.widths if noted else _Widths()
-
-    class Pruned(base):  # type: ignore[misc, valid-type]
-        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-            super().__init__(config, *args, **kwargs)
-            widths.check(self)
-            set_widths(self, {name: list(shape) for name, shape in widths.shapes.items()}, widths.sizes)
-            for path in widths.opened:
-                open_layers(self.get_submodule(path))
-            self.tie_weights()
-
-    Pruned.__name__ = f"Pruned{base.__name__}" if noted else base.__name__
+    kind = _narrowed(base, noted.widths) if noted else base
     try:
-        found, told = Pruned.from_pretrained(folder, **{**options, "output_loading_info": True})
+        found, told = kind.from_pretrained(folder, **{**options, "output_loading_info": True})
         if missing := sorted(told["missing_keys"]):
-            raise KeyError(missing[0])
+            raise ValueError(f"it lacks '{missing[0]}'")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:  # of a damaged folder
         reason = clip(" ".join(f"{type(error).__name__}: {error}".split()))
         raise PlanMismatchError(
@@ -221,6 +210,22 @@ class _Config:
 
     architectures: tuple[str, ...] | None = None
     pruned: _Noted | None = None
+
+
+def _narrowed(base: Any, widths: _Widths) -> Any:
+    """A class that builds the dense model of its configuration and gives its layers the widths that were kept."""
+
+    class Pruned(base):  # type: ignore[misc]
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(config, *args, **kwargs)
+            widths.check(self)
+            set_widths(self, {name: list(shape) for name, shape in widths.shapes.items()}, widths.sizes)
+            for path in widths.opened:
+                open_layers(self.get_submodule(path))
+            self.tie_weights()
+
+    Pruned.__name__ = f"Pruned{base.__name__}"
+    return Pruned
 
 
 def _class_of(transformers: Any, name: str) -> Any:
