@@ -117,6 +117,20 @@ def test_a_cut_encoder_runs_on_padded_sequences_with_gradients_and_without(lost)
     assert_same([ragged[~read]], [dense[~read]])
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_is_asked_of_ragged_sequences_beyond_attention_among_themselves_is_not_passed_over():
+    """Nobody gets an answer without the mask, the other keys or the weights that were asked for."""
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    open_attention(layer)
+    first, other = (torch.nested.as_nested_tensor([torch.randn(n, 8) for n in (3, 5)]) for _ in range(2))
+    assert layer(first, first, first, need_weights=False)[0].is_nested
+    for given in ({"attn_mask": torch.zeros(5, 5)}, {"key_padding_mask": torch.zeros(2, 5)}, {"need_weights": True}):
+        with pytest.raises(RuntimeError):
+            layer(first, first, first, **{"need_weights": False, **given})
+    with pytest.raises(RuntimeError):
+        layer(first, other, other, need_weights=False)
+
+
 def test_attention_that_loses_nothing_stays_torch_s_own():
     model = nn.Sequential(nn.Linear(5, 16), nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), nn.Linear(16, 3))
     found = mipp.inspect(model.eval(), torch.randn(2, 6, 5))

@@ -34,9 +34,9 @@ class Multihead(nn.MultiheadAttention):
         is_causal: bool = False,  # noqa: FBT001, FBT002
     ) -> tuple[Tensor, Tensor | None]:
         """See `nn.MultiheadAttention`."""
-        if query.is_nested:  # as nn.TransformerEncoder hands on what is not padding, wherever no gradient is taken
-            return self._ragged(query), None
         same, unbatched = query is key and key is value, query.ndim == 2
+        if query.is_nested and same and attn_mask is None and key_padding_mask is None and not need_weights:
+            return self._ragged(query), None  # nn.TransformerEncoder leaves padding out where no gradient is taken
         if unbatched:
             query, key, value = (t.unsqueeze(1 - int(self.batch_first)) for t in (query, key, value))
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
