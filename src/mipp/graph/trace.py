@@ -178,8 +178,9 @@ class _Recorder(OpStream):
             slices.append(ops[maker])
             changed = ops[maker].args[0].index
         root = changed if values[changed].base < 0 else values[changed].base
-        alive = any(self._index[t] == changed for t in list(self._index.keys()))
-        if not slices or not alive or values[root].origin not in ("input", "op"):
+        if not slices or values[root].origin not in ("input", "op"):
+            return
+        if not any(self._index[t] == changed for t in list(self._index.keys())):  # nobody reads it any more
             return
         for taken in slices:
             x, *where = taken.args
