@@ -71,9 +71,14 @@ def through_an_array(m, x):
     return m.b(F.relu(m.a(x))) * float(np.asarray(x).std())
 
 
+def past_torch(m, x):
+    return m.b(F.relu(m.a(x))) * torch.from_numpy(np.from_dlpack(x).std(1, keepdims=True))
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
+        (past_torch, "makes tensors from values outside of torch"),
         (through_numpy, "takes numbers out of a tensor"),
         (through_a_list, "takes numbers out of a tensor"),
         (through_a_number, "takes numbers out of a tensor"),

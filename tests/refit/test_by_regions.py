@@ -162,5 +162,6 @@ def test_batches_that_regions_cannot_follow_are_left_out_and_counted():
     assert count > 1
     note = next(note for note in found.report.warnings if "distillation" in note)
     assert note.startswith(f"Of 17 batches {count} were left out of the distillation: the code at test_by_regions.py")
+    assert "takes numbers out of a tensor" in note
     first, last = held_out_losses(found)
     assert last < first

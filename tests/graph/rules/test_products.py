@@ -49,3 +49,4 @@ def test_the_inner_product_of_two_activations_pairs_all_their_rows():
     model = Net(lambda m, x: m.last(torch.inner(x, m.first(x))), first=nn.Linear(4, 4), last=nn.Linear(3, 2))
     found = mipp.inspect(model, torch.randn(3, 4))
     assert not found.groups
+    assert found.macs == 4 * 4 + 3 * 4 + 3 * 2
