@@ -29,7 +29,7 @@ import mipp
 from mipp.zoo import ImageData, accuracy
 
 NETWORKS = {"vgg11": "cifar10", "resnet18": "cifar10", "vgg19": "cifar100-10000", "resnet50": "cifar100-10000"}
-RATES, AFTER = (0.01, 0.02, 0.05), (0.01, 0.02, 0.05, 0.1)
+RATES, AFTER = (0.01, 0.02, 0.05, 0.1, 0.2), (0.01, 0.02, 0.05, 0.1)
 CUT_BY = ("mipp", "l1")
 HELD_OUT = 2000
 RESULT = record.RESULTS / "rates.json"
